@@ -1,0 +1,25 @@
+"""Self-supervised learning by clustering: SwAV and its relatives, from one YAML to a trained trunk."""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+__version__ = "0.1.0"
+
+
+def run(cfg: "DictConfig") -> Any:
+    """Run what the command line would run for this config, and return its result.
+
+    Args:
+        cfg: from `ssl_platform.config.compose`.
+
+    Returns:
+        What the task returns; for a training, the figures that its hooks measured.
+
+    Raises:
+        PlatformError: whatever the command line would report in words.
+    """
+    from ssl_platform.running import run as run_config  # torch is not needed to import the package
+
+    return run_config(cfg)

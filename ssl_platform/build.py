@@ -1,0 +1,254 @@
+"""From a checked config to a run. Config ends here: nothing behind it sees a section of YAML."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+
+from ssl_platform import distributed
+from ssl_platform.checkpoint import CheckpointOptions
+from ssl_platform.data.batch import DataInfo
+from ssl_platform.data.dataset import ImageDataset
+from ssl_platform.data.loader import Loader, Normalize
+from ssl_platform.data.sampler import SequentialSampler, ShuffledSampler
+from ssl_platform.engine import Run
+from ssl_platform.launch import LaunchOptions
+from ssl_platform.models.ssl_model import SSLModel
+from ssl_platform.models.sync_batch_norm import synchronize_batch_norm
+from ssl_platform.registry import (
+    DATASETS,
+    HEADS,
+    HOOKS,
+    LOSSES,
+    METRICS,
+    OPTIMIZERS,
+    SCHEDULES,
+    TASKS,
+    TRANSFORMS,
+    TRUNKS,
+    Registry,
+)
+from ssl_platform.schema import dataclass_schema
+
+Node = dict[str, Any]  # {name: <registered class>, <option>: <value>, ...}
+
+
+@dataclass(frozen=True)
+class SyncBatchNormOptions:
+    enabled: bool
+    group_size: int  # consecutive ranks that share statistics; 0 for all
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    train: Node
+    val: Node | None
+    transform: Node
+    eval_transform: Node
+    normalize: Normalize
+    batch_size: int  # over all processes
+    num_workers: int
+    max_bad_fraction: float
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """Every top-level key of a config. Component nodes are held against their constructors."""
+
+    name: str
+    output_dir: str
+    seed: int
+    device: Literal["auto", "cpu", "cuda"]
+    precision: Literal["auto", "float32", "bfloat16", "float16"]
+    channels_last: bool
+    sync_batch_norm: SyncBatchNormOptions
+    plugins: list[str]
+    task: Node
+    num_epochs: int
+    data: DataOptions
+    trunk: Node
+    heads: dict[str, Node]
+    loss: Node
+    optimizer: Node
+    schedule: Node
+    metrics: dict[str, Node]
+    hooks: dict[str, Node | None]
+    checkpoint: CheckpointOptions
+    launch: LaunchOptions
+
+
+def options_of(cfg: DictConfig | Mapping[str, Any]) -> RunOptions:
+    plain = OmegaConf.to_container(cfg, resolve=True) if isinstance(cfg, DictConfig) else dict(cfg)
+    return RunOptions(**dataclass_schema(RunOptions).convert(plain))
+
+
+def components(cfg: Mapping[str, Any]) -> Iterator[tuple[str, Registry, Node]]:
+    """Every place of a config that names a component, in the order in which they are built."""
+    data = cfg.get("data")
+    data = data if isinstance(data, Mapping) else {}
+    places: list[tuple[str, Registry, Any]] = [
+        ("task", TASKS, cfg.get("task")),
+        ("data.train", DATASETS, data.get("train")),
+        ("data.val", DATASETS, data.get("val")),
+        ("data.transform", TRANSFORMS, data.get("transform")),
+        ("data.eval_transform", TRANSFORMS, data.get("eval_transform")),
+        ("trunk", TRUNKS, cfg.get("trunk")),
+        *_named("heads", HEADS, cfg),
+        ("loss", LOSSES, cfg.get("loss")),
+        ("optimizer", OPTIMIZERS, cfg.get("optimizer")),
+        ("schedule", SCHEDULES, cfg.get("schedule")),
+        *_named("metrics", METRICS, cfg),
+        *_named("hooks", HOOKS, cfg),
+    ]
+    for where, registry, node in places:
+        if isinstance(node, Mapping):
+            yield where, registry, dict(node)
+
+
+def _named(
+    section: str, registry: Registry, cfg: Mapping[str, Any]
+) -> list[tuple[str, Registry, Any]]:
+    nodes = cfg.get(section)
+    nodes = nodes if isinstance(nodes, Mapping) else {}
+    return [(f"{section}.{key}", registry, node) for key, node in nodes.items()]
+
+
+class Builder:
+    """Assembles what a task works with."""
+
+    def __init__(self, options: RunOptions):
+        self.options = options
+        self.device = resolve_device(options.device)
+
+    def run(self) -> Run:
+        """A training run, from scratch; collective when there are several ranks."""
+        options = self.options
+        torch.manual_seed(options.seed)
+        train_data: ImageDataset = DATASETS.build(options.data.train)
+        val_data = DATASETS.build(options.data.val) if options.data.val else None
+        train_loader = self.train_loader(train_data)
+        info = data_info(
+            options, len(train_data), train_loader.transform.num_crops, distributed.world_size()
+        )
+        model = self.model()
+        loss = LOSSES.build(options.loss, model, info).to(self.device)
+        optimizer = OPTIMIZERS.build(options.optimizer, model.parameters())
+        base_lr = optimizer.defaults["lr"]
+        return Run(
+            name=options.name,
+            model=model,
+            loss=loss,
+            train_loader=train_loader,
+            train_data=train_data,
+            val_data=val_data,
+            eval_loader=self.eval_loader,
+            optimizer=optimizer,
+            schedule=SCHEDULES.build(
+                options.schedule, base_lr, options.num_epochs, info.steps_per_epoch
+            ),
+            hooks=[HOOKS.build(node) for node in options.hooks.values() if node is not None],
+            metrics={name: METRICS.build(node) for name, node in options.metrics.items()},
+            output_dir=Path(options.output_dir),
+            num_epochs=options.num_epochs,
+            checkpoint=options.checkpoint,
+            device=self.device,
+            autocast_dtype=autocast_dtype(options.precision, self.device),
+        )
+
+    def model(self) -> SSLModel:
+        """Trunk and heads on the device, their batch norms synchronised where asked for."""
+        model: nn.Module = build_model(self.options)
+        if self.options.channels_last:
+            model = model.to(memory_format=torch.channels_last)
+        model = model.to(self.device)
+        sync = self.options.sync_batch_norm
+        if sync.enabled:
+            model = synchronize_batch_norm(
+                model, group_size=sync.group_size, device=self.device
+            )
+        assert isinstance(model, SSLModel)
+        return model
+
+    def train_loader(self, dataset: ImageDataset) -> Loader:
+        """Shuffled, augmented batches of this rank; an incomplete last batch is dropped."""
+        options, world_size = self.options, distributed.world_size()
+        dataset.prepare()
+        sampler = ShuffledSampler(
+            len(dataset),
+            batch_size=options.data.batch_size,
+            rank=distributed.rank(),
+            world_size=world_size,
+            seed=options.seed,
+        )
+        return self._loader(
+            dataset,
+            options.data.transform,
+            sampler,
+            batch_size=options.data.batch_size // world_size,
+            drop_last=True,
+        )
+
+    def eval_loader(self, dataset: ImageDataset, positions: Iterable[int]) -> Loader:
+        """This rank's share of some images as they are, in order: rank r has positions[r::ranks]."""
+        dataset.prepare()
+        sampler = SequentialSampler(positions, distributed.rank(), distributed.world_size())
+        return self._loader(
+            dataset, self.options.data.eval_transform, sampler, batch_size=256, drop_last=False
+        )
+
+    def _loader(
+        self, dataset: ImageDataset, transform: Node, sampler: Any, *, batch_size: int, drop_last: bool
+    ) -> Loader:
+        data = self.options.data
+        return Loader(
+            dataset,
+            TRANSFORMS.build(transform),
+            sampler,
+            batch_size=batch_size,
+            num_workers=data.num_workers,
+            seed=self.options.seed,
+            normalize=data.normalize,
+            device=self.device,
+            max_bad_fraction=data.max_bad_fraction,
+            drop_last=drop_last,
+        )
+
+
+def build_model(options: RunOptions) -> SSLModel:
+    trunk = TRUNKS.build(options.trunk)
+    heads = {name: HEADS.build(node, trunk.out_dim) for name, node in options.heads.items()}
+    return SSLModel(trunk, heads)
+
+
+def data_info(
+    options: RunOptions, num_samples: int, num_crops: int, world_size: int
+) -> DataInfo:
+    return DataInfo(
+        num_samples=num_samples,
+        num_crops=num_crops,
+        batch_size=options.data.batch_size // world_size,
+        world_size=world_size,
+        steps_per_epoch=num_samples // options.data.batch_size,
+    )
+
+
+def resolve_device(name: str) -> torch.device:
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
+
+
+def autocast_dtype(precision: str, device: torch.device) -> torch.dtype | None:
+    """The type of the model's forward pass under autocast; None for float32.
+
+    ``auto`` is bfloat16 on a GPU that has it, float16 on an older one, and float32 on a CPU.
+    """
+    if precision == "auto":
+        if device.type == "cpu":
+            return None
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    return {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}[precision]

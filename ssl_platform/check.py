@@ -1,0 +1,177 @@
+"""Check a whole config before anything is started.
+
+First every value is held against its type; then every component is tried: constructed with what the
+run would give it, on torch's meta device, where tensors have a shape and no memory. So a component's
+own constructor is the one place that knows what it can work with.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from ssl_platform.build import (
+    RunOptions,
+    autocast_dtype,
+    components,
+    data_info,
+    options_of,
+    resolve_device,
+)
+from ssl_platform.data.image_folder import probe
+from ssl_platform.launch import joined_world
+from ssl_platform.models.ssl_model import SSLModel
+from ssl_platform.registry import Registry, load_components
+from ssl_platform.schema import dataclass_schema
+
+UNKNOWN_SIZE = 10**12  # an unreadable data set must not hide what else is wrong
+
+
+def check(cfg: DictConfig) -> list[str]:
+    """Everything that is wrong with a config, one line each: where, what was given, what is right.
+
+    What is allowed but has a consequence is warned of through `warnings`.
+    """
+    try:
+        plain: Any = OmegaConf.to_container(cfg, resolve=True)
+    except OmegaConfBaseException as error:
+        return [str(error).splitlines()[0]]
+    try:
+        load_components(plain.get("plugins") or [])
+    except (ImportError, ValueError) as error:
+        return [f"plugins={plain.get('plugins')}: {error}"]
+    problems = dataclass_schema(RunOptions).problems(plain, where="")
+    trial = _Trial(plain)
+    trial.data()
+    if not problems:
+        trial.training(options_of(plain))
+    return problems + trial.problems
+
+
+class _Trial:
+    """Constructs the components that can be constructed and collects why the others cannot."""
+
+    def __init__(self, plain: Mapping[str, Any]):
+        self.problems: list[str] = []
+        self.nodes: dict[str, tuple[Registry, dict[str, Any]]] = {}
+        self.built: dict[str, Any] = {}
+        for where, registry, node in components(plain):
+            found = registry.problems(node, where=where)
+            self.problems += found
+            if not found:
+                self.nodes[where] = registry, node
+
+    def data(self) -> None:
+        for where in ("data.train", "data.val"):
+            dataset = self.build(where)
+            if dataset is not None:
+                self.attempt(where, lambda dataset=dataset: probe(dataset))
+        self.build("data.transform")
+        self.build("data.eval_transform")
+
+    def training(self, options: RunOptions) -> None:
+        for where in self.nodes:
+            if where == "task" or where.startswith(("metrics.", "hooks.")):
+                self.build(where)
+        self.numbers(options)
+        with torch.device("meta"):
+            model = self.model(options)
+            transform = self.built.get("data.transform")
+            if model is not None:
+                self.build("optimizer", model.parameters())
+            if self.has_steps(options):
+                info = data_info(
+                    options, self.num_samples(), transform.num_crops if transform else 2, world_size(options)
+                )
+                self.build("schedule", 1.0, options.num_epochs, max(1, info.steps_per_epoch))
+                if model is not None and transform is not None:
+                    self.build("loss", model, info)
+
+    def model(self, options: RunOptions) -> SSLModel | None:
+        trunk = self.build("trunk")
+        if trunk is None:
+            return None
+        heads = {name: self.build(f"heads.{name}", trunk.out_dim) for name in options.heads}
+        return SSLModel(trunk, heads) if all(h is not None for h in heads.values()) else None
+
+    def numbers(self, options: RunOptions) -> None:
+        """Rules among the values that no component owns."""
+        say = self.problems.append
+        world, batch_size, num_samples = world_size(options), options.data.batch_size, self.num_samples()
+        if options.num_epochs < 1:
+            say(f"num_epochs={options.num_epochs}: at least 1")
+        if options.launch.processes < 1:
+            say(f"launch.processes={options.launch.processes}: at least 1")
+        elif batch_size < 1 or batch_size % world:
+            say(
+                f"data.batch_size={batch_size}: the total batch must be a positive multiple of the "
+                f"{world} processes, e.g. {max(1, round(batch_size / world)) * world}"
+            )
+        if 0 < num_samples < batch_size:
+            say(
+                f"data.batch_size={batch_size}: the training set has only {num_samples} images, "
+                "so an epoch has no full batch"
+            )
+        if options.data.num_workers < 0:
+            say(f"data.num_workers={options.data.num_workers}: 0 or more")
+        if not 0 <= options.data.max_bad_fraction <= 1:
+            say(f"data.max_bad_fraction={options.data.max_bad_fraction}: from 0 to 1, e.g. 0.001")
+        group = options.sync_batch_norm.group_size
+        if options.sync_batch_norm.enabled and group and world > group and world % group:
+            say(
+                f"sync_batch_norm.group_size={group}: the {world} processes are not a multiple of it"
+            )
+        if options.checkpoint.every_epochs < 1 or options.checkpoint.keep < 1:
+            say(
+                f"checkpoint.every_epochs={options.checkpoint.every_epochs}, "
+                f"checkpoint.keep={options.checkpoint.keep}: at least 1 each"
+            )
+        self.hardware(options)
+
+    def hardware(self, options: RunOptions) -> None:
+        if options.device == "cuda" and not torch.cuda.is_available():
+            self.problems.append("device=cuda: torch finds no GPU here; use device=cpu or device=auto")
+            return
+        device = resolve_device(options.device)
+        dtype = autocast_dtype(options.precision, device)
+        if dtype is not None and device.type == "cpu" and not cpu_is_fast_in(dtype):
+            self.problems.append(
+                f"precision={options.precision}: this CPU has no {options.precision} arithmetic and "
+                "would be many times slower than in float32; use precision=float32 or precision=auto"
+            )
+
+    def has_steps(self, options: RunOptions) -> bool:
+        return options.data.batch_size >= world_size(options) >= 1 and options.num_epochs >= 1
+
+    def num_samples(self) -> int:
+        dataset = self.built.get("data.train")
+        return UNKNOWN_SIZE if dataset is None else len(dataset)
+
+    def build(self, where: str, *runtime: Any) -> Any:
+        """The component, or None when its node is wrong or it refuses."""
+        if where not in self.nodes:
+            return None
+        registry, node = self.nodes[where]
+        self.built[where] = self.attempt(where, lambda: registry.build(node, *runtime))
+        return self.built[where]
+
+    def attempt(self, where: str, action: Any) -> Any:
+        try:
+            return action()
+        except ValueError as error:
+            self.problems += [f"{where}.{line}" for line in str(error).splitlines()]
+            return None
+
+
+def world_size(options: RunOptions) -> int:
+    joined = joined_world()
+    return joined[1] if joined else options.launch.processes
+
+
+def cpu_is_fast_in(dtype: torch.dtype) -> bool:
+    """Whether the CPU has matrix arithmetic in ``dtype``; elsewhere it is emulated."""
+    capabilities = torch.cpu.get_capabilities()
+    names = {torch.bfloat16: ("avx512_bf16", "amx_bf16", "bf16"), torch.float16: ("avx512_fp16", "amx_fp16", "fp16")}
+    return any(capabilities.get(name, False) for name in names[dtype])

@@ -1,0 +1,156 @@
+"""The command line: one line for each mistake, Hydra's own conventions for the rest."""
+
+import os
+import sys
+import warnings
+from typing import Any
+
+from ssl_platform.errors import ConfigError, PlatformError
+
+HELP = """\
+Self-supervised learning by clustering.
+
+usage: python tools/run_distributed.py config=NAME [key=value ...] [-m] [--config-dir DIR]
+
+  config=NAME        what to run, see below; or the path of a YAML file, e.g. a run's config.yaml
+  key=value          override any value by its path: optimizer.lr=0.3 data.train.path=/my/images
+  group=part         exchange a part: trunk=resnet18
+  +key=value ~key    add, remove, as in Hydra
+  -m                 run every combination: -m optimizer.lr=0.1,0.3 seed=0,1,2
+  --cfg job          print the composed config and do nothing
+  --config-dir DIR   look for configs in DIR too (DIR/config/NAME.yaml, DIR/trunk/PART.yaml, ...)
+  --debug            show the Python traceback of an error
+  --hydra-help       Hydra's own flags
+
+A run is kept in runs/<config name>, or runs/<name> with name=..., and goes on from there when it is
+started again. Several processes on this machine: launch.processes=2; under torchrun or SLURM the
+ranks that are there are joined.
+
+config=
+{configs}
+
+parts, by group
+{parts}
+"""
+HYDRA_FLAGS = ("--cfg", "-c", "--info", "-i", "--hydra-help", "--version", "--shell-completion", "-sc")
+SWEEP_FLAGS = ("-m", "--multirun")
+FLAGS_WITH_VALUE = ("--config-dir", "-cd")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a command line; returns the exit code (0, or that of the `PlatformError`)."""
+    arguments = sys.argv[1:] if argv is None else list(argv)
+    debug = "--debug" in arguments
+    try:
+        return _main([a for a in arguments if a != "--debug"])
+    except PlatformError as error:
+        if debug:
+            raise
+        _say(error)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 130
+
+
+def _main(arguments: list[str]) -> int:
+    from ssl_platform.config import Source
+
+    if not arguments or {"-h", "--help"} & set(arguments):
+        print(_help())
+        return 0
+    overrides, config_dirs, flags = _split(arguments)
+    if any(flag.split("=")[0] in HYDRA_FLAGS for flag in flags):
+        if overrides:
+            _, problems = Source.of(overrides, config_dirs).read()
+            if problems:
+                raise ConfigError(problems)
+        return _hydra(Source.of(overrides, config_dirs), flags)
+    if set(flags) & set(SWEEP_FLAGS):
+        return _sweep(overrides, config_dirs, flags)
+    if flags:
+        raise ConfigError([f"{flags[0]}: no such flag; see --help"])
+    _run(overrides, config_dirs)
+    return 0
+
+
+def _run(overrides: list[str], config_dirs: list[str]) -> Any:
+    import ssl_platform
+    from ssl_platform.config import compose
+
+    with warnings.catch_warnings():
+        warnings.showwarning = _show_warning
+        cfg = compose(overrides, config_dirs)
+    return ssl_platform.run(cfg)
+
+
+def _hydra(source: Any, flags: list[str], task: Any = None) -> int:
+    """Let Hydra's own main function answer."""
+    import hydra
+
+    sys.argv = [sys.argv[0], *source.arguments(), *flags]
+    decorate = hydra.main(str(source.directory), source.primary, version_base="1.3")
+    decorate(task or (lambda cfg: None))()
+    return 0
+
+
+def _sweep(overrides: list[str], config_dirs: list[str], flags: list[str]) -> int:
+    """Check every combination, then let Hydra's sweeper and launcher run them, each as its own run."""
+    from hydra.core.hydra_config import HydraConfig
+
+    from ssl_platform.config import Source, check_sweep, swept_keys
+
+    check_sweep(overrides, config_dirs)
+    keys = swept_keys(overrides)
+    codes = [0]
+
+    def task(_: Any) -> None:
+        job = list(HydraConfig.get().overrides.task)
+        label = "_".join(o.replace("/", "-") for o in job if o.partition("=")[0] in keys)
+        name = Source.of(job, config_dirs).name()
+        try:
+            _run([*job, f"name='{name}/{label}'"], config_dirs)
+        except PlatformError as error:  # the other combinations are still to be run
+            _say(error)
+            codes.append(error.exit_code)
+
+    return _hydra(Source.of(overrides, config_dirs), flags, task) or max(codes)
+
+
+def _split(arguments: list[str]) -> tuple[list[str], list[str], list[str]]:
+    """Overrides, the values of --config-dir, and all other flags with their values."""
+    overrides: list[str] = []
+    config_dirs: list[str] = []
+    flags: list[str] = []
+    rest = iter(arguments)
+    for argument in rest:
+        flag, has_value, value = argument.partition("=")
+        if flag in FLAGS_WITH_VALUE:
+            config_dirs.append(value if has_value else next(rest, ""))
+        elif argument.startswith("-"):
+            flags.append(argument)
+            if argument in ("--cfg", "-c", "--info", "-i", "--package", "-p"):
+                flags += [value for value in [next(rest, None)] if value is not None]
+        else:
+            overrides.append(argument)
+    return overrides, config_dirs, flags
+
+
+def _help() -> str:
+    from ssl_platform.config import groups, runnable
+
+    configs = "\n".join(f"  {name}" for name in runnable())
+    parts = "\n".join(f"  {group}: {', '.join(names)}" for group, names in groups().items())
+    return HELP.format(configs=configs, parts=parts)
+
+
+def _say(error: PlatformError) -> None:
+    lines = str(error).splitlines() or [type(error).__name__]
+    if isinstance(error, ConfigError) and len(lines) > 1:
+        lines = [f"{len(lines)} problems:", *(f"  {line}" for line in lines)]
+    print("\n".join([f"error: {lines[0]}", *lines[1:]]), file=sys.stderr)
+
+
+def _show_warning(message: Any, *_: Any, **__: Any) -> None:
+    if os.environ.get("RANK", "0") == "0":
+        print(f"warning: {message}", file=sys.stderr)

@@ -1,0 +1,238 @@
+"""Compose a config from the command line; Hydra does the work, this module words the errors.
+
+Importing it, and everything in it but `compose`, does without torch: help, ``--cfg job`` and a
+misspelt name answer at once.
+"""
+
+import itertools
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import hydra
+from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException, OverrideParseException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from ssl_platform.errors import ConfigError
+from ssl_platform.schema import nearest
+
+PACKAGE = Path(__file__).parent
+# in a checkout the configs lie beside the package, in a wheel inside it
+CONFIG_DIR = next(d for d in (PACKAGE / "configs", PACKAGE.parent / "configs") if d.is_dir())
+PRIMARY = "defaults"
+
+
+def compose(overrides: list[str], config_dirs: Iterable[str | Path] = ()) -> DictConfig:
+    """Compose the config of a run and check all of it.
+
+    Args:
+        overrides: as on the command line: ``["config=pretrain/swav/quickstart", "seed=1"]``.
+        config_dirs: further directories to look for configs in.
+
+    Raises:
+        ConfigError: everything that is wrong, one line per problem.
+    """
+    cfg, problems = Source.of(overrides, config_dirs).read()
+    from ssl_platform.check import check  # needs torch, and a misspelt name is found without it
+
+    problems += check(cfg)
+    if problems:
+        raise ConfigError(problems)
+    return cfg
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a config comes from: a primary file in a directory, and overrides of it."""
+
+    directory: Path
+    primary: str
+    overrides: list[str]
+    config_dirs: tuple[Path, ...]
+
+    @classmethod
+    def of(cls, overrides: Iterable[str], config_dirs: Iterable[str | Path] = ()) -> "Source":
+        """Resolve ``config=``: the name of a runnable file, or the path of one.
+
+        A path to a file that starts with ``# @package _global_`` is a runnable file of the user's; any
+        other is a whole config that a run has saved.
+
+        Raises:
+            ConfigError: no config is chosen, or it does not exist.
+        """
+        overrides = list(overrides)
+        dirs = tuple(Path(d).absolute() for d in config_dirs)
+        for directory in dirs:
+            if not directory.is_dir():
+                raise ConfigError([f"--config-dir {directory}: no such directory"])
+        chosen = next((o for o in overrides if o.startswith("config=")), None)
+        if chosen is None:
+            raise ConfigError([f"config=: which one? {nearest('', runnable(dirs))}"])
+        value = chosen.removeprefix("config=")
+        others = [o for o in overrides if o != chosen]
+        if value.endswith((".yaml", ".yml")):
+            return cls._of_file(Path(value), others, dirs)
+        if value not in runnable(dirs):
+            raise ConfigError([f"{chosen}: no such config; {nearest(value, runnable(dirs))}"])
+        return cls(CONFIG_DIR, PRIMARY, [chosen, *others], dirs)
+
+    @classmethod
+    def _of_file(cls, path: Path, overrides: list[str], dirs: tuple[Path, ...]) -> "Source":
+        if not path.is_file():
+            raise ConfigError([f"config={path}: no such file (working directory: {Path.cwd()})"])
+        if not path.read_text().lstrip().startswith("# @package _global_"):
+            return cls(path.parent.absolute(), path.stem, overrides, dirs)
+        try:
+            node = OmegaConf.load(path)
+        except Exception as error:  # yaml and OmegaConf raise many kinds
+            raise ConfigError([f"config={path}: {_first_line(error)}"]) from None
+        ConfigStore.instance().store(path.stem, node, group="config", package="_global_")
+        return cls(CONFIG_DIR, PRIMARY, [f"config={path.stem}", *overrides], dirs)
+
+    def read(self) -> tuple[DictConfig, list[str]]:
+        """Compose; returns the config and the problems of the overrides that had to be left out.
+
+        Raises:
+            ConfigError: nothing can be composed.
+        """
+        problems = [problem for o in self.overrides for problem in _unreadable(o)]
+        if problems:
+            raise ConfigError(problems)
+        try:
+            return self._finish(self._compose(self.overrides)), []
+        except (HydraException, OmegaConfBaseException) as error:
+            good, problems = self._sort_out()
+            if not problems:
+                raise ConfigError([_first_line(error)]) from None
+        return self._finish(self._compose(good)), problems
+
+    def arguments(self) -> list[str]:
+        """The overrides in the form in which Hydra finds the search path too."""
+        if not self.config_dirs:
+            return self.overrides
+        paths = ",".join(f"file://{d}" for d in self.config_dirs)
+        return [*self.overrides, f"hydra.searchpath=[{paths}]"]
+
+    def _compose(self, overrides: list[str]) -> DictConfig:
+        source = Source(self.directory, self.primary, overrides, self.config_dirs)
+        with hydra.initialize_config_dir(str(self.directory), version_base="1.3"):
+            return hydra.compose(self.primary, source.arguments())
+
+    def name(self) -> str:
+        """Name of a run of this config when ``name=`` gives none."""
+        chosen = (o.removeprefix("config=") for o in self.overrides if o.startswith("config="))
+        return next(chosen, self.primary)
+
+    def _finish(self, cfg: DictConfig) -> DictConfig:
+        if cfg.get("name", "") is None:
+            cfg.name = self.name()
+        return cfg
+
+    def _sort_out(self) -> tuple[list[str], list[str]]:
+        """Overrides that compose, each tried alone, and the problems of those that do not."""
+        good = [o for o in self.overrides if o.startswith("config=")]
+        problems = []
+        choices = [o for o in self.overrides if o not in good and self._choices(_key(o))]
+        values = [o for o in self.overrides if o not in good and o not in choices]
+        for override in [*choices, *values]:
+            try:
+                self._compose([*good, override])
+                good.append(override)
+            except (HydraException, OmegaConfBaseException) as error:
+                problems.append(self._explain(override, good, error))
+        return good, problems
+
+    def _explain(self, override: str, good: list[str], error: Exception) -> str:
+        parsed = OverridesParser.create().parse_override(override)
+        key, choices = parsed.key_or_group, self._choices(parsed.key_or_group)
+        if choices and not parsed.is_delete():
+            return f"{override}: no such file; {nearest(override.partition('=')[2], choices)}"
+        node = self._compose(good)
+        names = key.split(".")
+        for depth, name in enumerate(names):
+            if not isinstance(node, DictConfig):
+                return f"{override}: {'.'.join(names[:depth])} is a value and has no {name!r}"
+            if name not in node:
+                hint = nearest(name, [str(k) for k in node])
+                return f"{override}: there is no {'.'.join(names[: depth + 1])}; {hint}"
+            node = node[name] if not OmegaConf.is_missing(node, name) else None
+        return f"{override}: {_first_line(error)}"
+
+    def _choices(self, group: str) -> list[str]:
+        """Files of a config group."""
+        dirs = (CONFIG_DIR, *self.config_dirs)
+        return sorted({name for d in dirs for name in _files(d / group.partition("@")[0])})
+
+
+def runnable(config_dirs: Iterable[Path] = ()) -> list[str]:
+    """Every name that ``config=`` takes."""
+    return sorted({n for d in (CONFIG_DIR, *config_dirs) for n in _files(d / "config")})
+
+
+def groups() -> dict[str, list[str]]:
+    """Parts that can be exchanged on the command line, by group."""
+    found = {d.name: _files(d) for d in sorted(CONFIG_DIR.iterdir()) if d.is_dir()}
+    return {name: files for name, files in found.items() if name != "config"}
+
+
+def _files(directory: Path) -> list[str]:
+    paths = directory.rglob("*.yaml")
+    return sorted(path.relative_to(directory).with_suffix("").as_posix() for path in paths)
+
+
+def _unreadable(override: str) -> list[str]:
+    try:
+        OverridesParser.create().parse_override(override)
+    except OverrideParseException as error:
+        hint = "write key=value" if "=" not in override else _first_line(error)
+        return [f"{override}: not an override; {hint}"]
+    return []
+
+
+def swept_keys(overrides: Iterable[str]) -> list[str]:
+    """The keys that several values are given for: ``optimizer.lr=0.1,0.3``."""
+    parsed = OverridesParser.create().parse_overrides(list(overrides))
+    return [override.key_or_group for override in parsed if override.is_sweep_override()]
+
+
+def check_sweep(overrides: list[str], config_dirs: Iterable[str | Path] = ()) -> None:
+    """Compose and check every combination of a sweep.
+
+    Raises:
+        ConfigError: the problems of all combinations, each line once.
+    """
+    problems: list[str] = []
+    for job in _combinations(overrides):
+        try:
+            compose(job, config_dirs)
+        except ConfigError as error:
+            problems += error.problems
+    if problems:
+        raise ConfigError(list(dict.fromkeys(problems)))
+
+
+def _combinations(overrides: list[str]) -> Iterator[list[str]]:
+    parser = OverridesParser.create()
+    choices = []
+    for text in overrides:
+        problems = _unreadable(text)
+        if problems:
+            raise ConfigError(problems)
+        override = parser.parse_override(text)
+        if override.is_sweep_override():
+            key = override.get_key_element()
+            choices.append([f"{key}={value}" for value in override.sweep_string_iterator()])
+        else:
+            choices.append([text])
+    return (list(job) for job in itertools.product(*choices))
+
+
+def _key(override: str) -> str:
+    return OverridesParser.create().parse_override(override).key_or_group
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -1,0 +1,44 @@
+"""What a data set is to the platform: pictures by index, and labels if there are any."""
+
+from abc import ABC, abstractmethod
+
+import numpy as np
+
+
+class UnreadableImage(Exception):  # noqa: N818 (a fact about a file, not a fault of the program)
+    """One picture cannot be read; the run goes on with another in its place."""
+
+    def __init__(self, name: str, reason: str):
+        super().__init__(name, reason)
+        self.name, self.reason = name, reason
+
+
+class ImageDataset(ABC):
+    """Pictures by index.
+
+    A constructor finds out how many pictures there are and what their labels are. Anything slow or
+    large waits for ``prepare`` or for the first ``read``, since every config check constructs.
+    """
+
+    labels: np.ndarray | None  # (N,) int64 class; None when the set is unlabelled
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def read(self, index: int) -> np.ndarray:
+        """Picture ``index``; (H, W, 3) uint8 RGB, not to be written to.
+
+        Raises:
+            UnreadableImage: this one cannot be read.
+        """
+
+    @abstractmethod
+    def describe(self, index: int) -> str:
+        """Where picture ``index`` comes from, in one line: a path, or ``Shapes[12]``."""
+
+    def prepare(self) -> None:  # noqa: B027 (most sets have nothing to prepare)
+        """Load or make what all pictures share.
+
+        Called once in each training process, before data workers are forked, so that they share it.
+        """

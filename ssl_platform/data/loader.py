@@ -1,0 +1,333 @@
+"""Pictures in, batches out: reading and augmenting in data workers, normalising on the device."""
+
+import ctypes
+import logging
+import os
+import signal
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing.sharedctypes import RawValue
+from multiprocessing.util import Finalize
+from time import perf_counter
+from typing import Any, NamedTuple, Protocol
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import BatchSampler, DataLoader
+
+from ssl_platform.data.batch import Batch
+from ssl_platform.data.dataset import ImageDataset, UnreadableImage
+from ssl_platform.errors import DataError
+
+logger = logging.getLogger(__name__)
+
+MAX_NEIGHBOURS = 16  # tried in place of one unreadable picture
+MAX_NAMED = 5  # files in an error message
+
+
+class Transform(Protocol):
+    """A picture in, its crops out; crops of equal size are adjacent."""
+
+    @property
+    def num_crops(self) -> int: ...
+
+    @property
+    def crop_sizes(self) -> list[int]: ...
+
+    def __call__(self, image: np.ndarray, rng: np.random.Generator) -> list[np.ndarray]: ...
+
+
+class Sampler(Protocol):
+    """``(epoch, index)`` pairs of this rank."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[tuple[int, int]]: ...
+
+
+@dataclass(frozen=True)
+class Normalize:
+    """Mean and standard deviation of each channel, for values in [0, 1]."""
+
+    mean: list[float]
+    std: list[float]
+
+    def __post_init__(self) -> None:
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            if len(values) != 3:
+                raise ValueError(f"{name}={values}: must be three numbers, for R, G and B")
+        if not all(value > 0 for value in self.std):
+            raise ValueError(f"std={self.std}: must be above 0")
+
+
+class Loader:
+    """Iterate over ``Batch``es on ``device``.
+
+    Crops are float32, (B, 3, H, W) in channels_last order, normalised. Each picture is decoded
+    once. The random numbers of a sample depend on ``(seed, epoch, index)`` alone: batches are the
+    same for any number of workers. A picture that cannot be read is replaced by one nearby (whose
+    label and index the batch then holds) and logged once.
+
+    Args:
+        dataset: pictures; ``prepare`` has been called.
+        transform: gives a picture's crops.
+        sampler: which pictures, in which order.
+        batch_size: of this rank.
+        num_workers: data processes of this rank; 0 reads in this process. They live as long as the
+            loader does.
+        seed: of the augmentation.
+        normalize: applied on the device.
+        device: where batches are.
+        max_bad_fraction: part of the set's pictures that may be unreadable.
+        drop_last: leave out the last batch if it is not full.
+
+    Raises while iterating:
+        DataError: too many unreadable pictures, or a data worker has died.
+    """
+
+    def __init__(
+        self,
+        dataset: ImageDataset,
+        transform: Transform,
+        sampler: Sampler,
+        *,
+        batch_size: int,
+        num_workers: int,
+        seed: int,
+        normalize: Normalize,
+        device: torch.device,
+        max_bad_fraction: float,
+        drop_last: bool,
+    ):
+        # Workers are processes: threads of OpenCV would fight over their cores, and do not survive
+        # a fork.
+        cv2.setNumThreads(0)
+        self.dataset, self.transform, self.sampler = dataset, transform, sampler
+        self.batch_size, self.device = batch_size, device
+        self.wait_seconds = 0.0  # spent waiting for data, over all iterations
+        self._batches = BatchSampler(sampler, batch_size, drop_last)
+        self._transport = open_transport(
+            BatchReader(dataset, transform, seed),
+            self._batches,
+            num_workers=num_workers,
+            pin_memory=device.type == "cuda",
+        )
+        scale = 1 / (255 * torch.tensor(normalize.std, dtype=torch.float64))
+        shift = -torch.tensor(normalize.mean, dtype=torch.float64) * 255 * scale
+        self._scale = scale.float().to(device)  # (3,)
+        self._shift = shift.float().to(device)
+        self._max_bad_fraction = max_bad_fraction
+        self._bad: dict[int, UnreadableImage] = {}  # by position in the data set
+
+    def __len__(self) -> int:
+        """Number of batches."""
+        return len(self._batches)
+
+    def __iter__(self) -> Iterator[Batch]:
+        start = perf_counter()
+        for host_batch in self._transport:
+            self._account(host_batch.bad)
+            batch = self._to_device(host_batch)
+            self.wait_seconds += perf_counter() - start
+            yield batch
+            start = perf_counter()
+
+    def _account(self, bad: list[tuple[int, UnreadableImage]]) -> None:
+        """Log what is newly unreadable and stop when it is too much."""
+        for index, error in bad:
+            if index not in self._bad:
+                self._bad[index] = error
+                logger.warning("unreadable image %s: %s", error.name, error.reason)
+        limit = self._max_bad_fraction * len(self.dataset)
+        if len(self._bad) > limit:
+            raise DataError(
+                f"{len(self._bad)} of {len(self.dataset)} images cannot be read, "
+                f"data.max_bad_fraction={self._max_bad_fraction} allows {int(limit)}: "
+                f"{_name_some(self._bad.values())}"
+            )
+
+    def _to_device(self, host_batch: "HostBatch") -> Batch:
+        crops, label, index = (
+            [crop.to(self.device, non_blocking=True) for crop in host_batch.crops],
+            host_batch.label.to(self.device, non_blocking=True),
+            host_batch.index.to(self.device, non_blocking=True),
+        )
+        return Batch([self._normalized(crop) for crop in crops], label, index)
+
+    def to_pixels(self, crops: Tensor) -> np.ndarray:
+        """Undo the normalisation: (B, 3, H, W) float32 to (B, H, W, 3) uint8, to be looked at."""
+        pixels = (crops.permute(0, 2, 3, 1) - self._shift) / self._scale
+        return pixels.round().clamp(0, 255).byte().cpu().numpy()
+
+    def _normalized(self, crop: Tensor) -> Tensor:
+        """(B, H, W, 3) uint8 to (B, 3, H, W) float32 in channels_last order."""
+        # A row of pixels at a time: an inner dimension of three channels would be slow on a CPU.
+        width = crop.shape[2]
+        rows = crop.flatten(2).float()  # (B, H, W * 3)
+        rows = torch.addcmul(self._shift.repeat(width), rows, self._scale.repeat(width))
+        return rows.view(crop.shape).permute(0, 3, 1, 2)
+
+
+class HostBatch(NamedTuple):
+    """What a data worker hands over."""
+
+    crops: list[Tensor]  # one (B, H, W, 3) uint8 tensor per crop
+    label: Tensor  # (B,) int64
+    index: Tensor  # (B,) int64
+    bad: list[tuple[int, UnreadableImage]]  # positions that could not be read, and why
+
+
+class BatchReader:
+    """Reads and augments whole batches; the part of the loader that runs in data workers."""
+
+    def __init__(self, dataset: ImageDataset, transform: Transform, seed: int):
+        self._dataset, self._transform, self._seed = dataset, transform, seed
+        self._philox = np.random.Philox(key=0)
+        self._start = self._philox.state  # with nothing drawn yet
+        self._rng = np.random.Generator(self._philox)
+
+    def __call__(self, samples: list[tuple[int, int]]) -> HostBatch:
+        """The batch of these ``(epoch, index)`` pairs.
+
+        Raises:
+            DataError: a picture cannot be read, and none of its neighbours either.
+        """
+        bad: list[tuple[int, UnreadableImage]] = []
+        sizes = self._transform.crop_sizes
+        crops = [torch.empty(len(samples), size, size, 3, dtype=torch.uint8) for size in sizes]
+        arrays = [crop.numpy() for crop in crops]
+        indices = torch.empty(len(samples), dtype=torch.int64)
+        for row, (epoch, index) in enumerate(samples):
+            image, indices[row] = self._read(index, bad)
+            self._seek(epoch, index)
+            for array, crop in zip(arrays, self._transform(image, self._rng), strict=True):
+                array[row] = crop
+        return HostBatch(crops, self._labels(indices), indices, bad)
+
+    def _read(self, index: int, bad: list[tuple[int, UnreadableImage]]) -> tuple[np.ndarray, int]:
+        """Picture ``index``, or the next that can be read, with its position; adds to ``bad``."""
+        errors = []
+        for step in range(min(MAX_NEIGHBOURS + 1, len(self._dataset))):
+            position = (index + step) % len(self._dataset)
+            try:
+                image = self._dataset.read(position)
+            except UnreadableImage as error:
+                errors.append(error)
+                bad.append((position, error))
+            else:
+                return image, position
+        raise DataError(
+            f"{len(errors)} images in a row cannot be read, so that there is none to take their "
+            f"place: {_name_some(errors)}"
+        )
+
+    def _seek(self, epoch: int, index: int) -> None:
+        """Turn to the random numbers of one sample; those of different samples never overlap."""
+        # Moving one generator is ten times as fast as making one.
+        self._start["state"]["key"][:] = self._seed, epoch
+        self._start["state"]["counter"][:] = 0, 0, 0, index
+        self._philox.state = self._start
+
+    def _labels(self, indices: Tensor) -> Tensor:
+        if self._dataset.labels is None:
+            return torch.full_like(indices, -1)
+        return torch.from_numpy(self._dataset.labels[indices.numpy()])
+
+
+def open_transport(
+    read: BatchReader,
+    batches: Iterable[list[tuple[int, int]]],
+    *,
+    num_workers: int,
+    pin_memory: bool,
+) -> Iterable[HostBatch]:
+    """Bring batches from data workers into this process; each iteration is a pass over ``batches``.
+
+    Everything that is known about processes lies behind this function.
+
+    Raises while iterating:
+        DataError: raised by ``read``, or a worker has died.
+    """
+    return _Transport(read, batches, num_workers=num_workers, pin_memory=pin_memory)
+
+
+class _Transport:
+    def __init__(
+        self,
+        read: BatchReader,
+        batches: Iterable[list[tuple[int, int]]],
+        *,
+        num_workers: int,
+        pin_memory: bool,
+    ):
+        # Set when this process lets go of its workers: as it ends, or as the loader does.
+        released = RawValue(ctypes.c_bool, False)
+        Finalize(self, _set, (released,), exitpriority=0)
+        self._loader = DataLoader(
+            _CatchDataError(read),
+            sampler=batches,
+            batch_size=None,
+            num_workers=num_workers,
+            pin_memory=pin_memory,
+            persistent_workers=num_workers > 0,
+            # Forked workers share the data set's memory.
+            multiprocessing_context="fork" if num_workers else None,
+            worker_init_fn=partial(_leave_signals_to_main_process, released),
+        )
+
+    def __iter__(self) -> Iterator[HostBatch]:
+        try:
+            for received in self._loader:
+                if isinstance(received, DataError):
+                    raise received
+                yield received
+        except RuntimeError as error:
+            message = str(error)
+            if message.startswith("DataLoader worker") and "Traceback" not in message:
+                raise DataError(
+                    f"a data worker has died ({message.splitlines()[0]}); the usual reason is a "
+                    "lack of memory: lower data.num_workers"
+                ) from error
+            raise
+
+
+class _CatchDataError:
+    """Hands over a ``DataError`` as a value: raised, it would arrive wrapped into a traceback."""
+
+    def __init__(self, read: BatchReader):
+        self._read = read
+
+    def __getitem__(self, samples: list[tuple[int, int]]) -> HostBatch | DataError:
+        try:
+            return self._read(samples)
+        except DataError as error:
+            return error
+
+
+def _set(flag: Any) -> None:
+    flag.value = True
+
+
+def _leave_signals_to_main_process(released: Any, worker: int) -> None:
+    """Ignore signals until ``released``.
+
+    Ctrl-C and a scheduler's warnings reach every process of a job, but only the main process knows
+    how to end a run, and needs its workers until then.
+    """
+
+    def end_if_released(number: int, frame: Any) -> None:
+        if released.value:
+            os._exit(0)
+
+    signal.signal(signal.SIGTERM, end_if_released)
+    for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def _name_some(errors: Iterable[UnreadableImage]) -> str:
+    named = [f"{error.name} ({error.reason})" for error in errors]
+    rest = len(named) - MAX_NAMED
+    return ", ".join(named[:MAX_NAMED]) + (f" and {rest} more" if rest > 0 else "")

@@ -1,0 +1,131 @@
+"""Multi-crop (Caron et al. 2020, arXiv:2006.09882, section 3.2): few large and many small crops."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ssl_platform.data.augment import (
+    NUM_UNIFORMS,
+    Blur,
+    ColorJitter,
+    CropDraw,
+    CropRule,
+    apply_crop,
+    draw_crop,
+)
+from ssl_platform.registry import TRANSFORMS
+
+
+@dataclass(frozen=True)
+class CropGroup:
+    """Crops of one size and scale."""
+
+    size: int  # side, pixels
+    count: int  # per picture; 0 turns the group off
+    scale: tuple[float, float]  # range of a crop's area, as a part of the picture's
+
+
+@TRANSFORMS.register()
+class MultiCrop:
+    """Random crops of a picture, independent of each other, each augmented by itself.
+
+    Args:
+        crops: groups by name. Crops come in the order of the groups, except that groups of equal
+            size are put together.
+        ratio: range of a crop's width over its height, drawn on a logarithmic scale.
+        flip: probability of a horizontal flip.
+        jitter: colour jitter.
+        grayscale: probability of becoming grey.
+        blur: Gaussian blur.
+
+    Raises:
+        ValueError: a value outside its range, or no crop at all.
+    """
+
+    def __init__(
+        self,
+        *,
+        crops: dict[str, CropGroup],
+        ratio: tuple[float, float],
+        flip: float,
+        jitter: ColorJitter,
+        grayscale: float,
+        blur: Blur,
+    ):
+        problems = [
+            *_problems_of_crops(crops),
+            *_problem_of_range("ratio", ratio, 0.01, 100),
+            *_problem_of_probability("flip", flip),
+            *_problems_of_jitter(jitter),
+            *_problem_of_probability("grayscale", grayscale),
+            *_problem_of_probability("blur.probability", blur.probability),
+            *_problem_of_range("blur.sigma", blur.sigma, 0.01, 100),
+        ]
+        if problems:
+            raise ValueError("\n".join(problems))
+        sizes = list(dict.fromkeys(group.size for group in crops.values()))
+        self._blur_kind = blur.kind
+        self._rules = [
+            CropRule(group.size, group.scale, ratio, flip, jitter, grayscale, blur)
+            for group in sorted(crops.values(), key=lambda group: sizes.index(group.size))
+            for _ in range(group.count)
+        ]
+
+    @property
+    def num_crops(self) -> int:
+        return len(self._rules)
+
+    @property
+    def crop_sizes(self) -> list[int]:
+        """Side of each crop, in pixels; equal sizes are adjacent."""
+        return [rule.size for rule in self._rules]
+
+    def __call__(self, image: np.ndarray, rng: np.random.Generator) -> list[np.ndarray]:
+        """Crops of ``image`` ((H, W, 3) uint8 RGB): one (size, size, 3) uint8 RGB array each."""
+        height, width, _ = image.shape
+        return [apply_crop(image, draw, self._blur_kind) for draw in self.draw(height, width, rng)]
+
+    def draw(self, height: int, width: int, rng: np.random.Generator) -> list[CropDraw]:
+        """The random parameters of every crop of a picture of ``height`` x ``width`` pixels."""
+        uniforms = rng.random((self.num_crops, NUM_UNIFORMS)).tolist()
+        return [
+            draw_crop(height, width, rule, row)
+            for rule, row in zip(self._rules, uniforms, strict=True)
+        ]
+
+
+def _problems_of_crops(crops: dict[str, CropGroup]) -> list[str]:
+    problems = []
+    for name, group in crops.items():
+        if group.size < 1:
+            problems.append(f"crops.{name}.size={group.size}: must be at least 1")
+        if group.count < 0:
+            problems.append(f"crops.{name}.count={group.count}: must be at least 0")
+        problems += _problem_of_range(f"crops.{name}.scale", group.scale, 0, 1)
+    if sum(group.count for group in crops.values()) < 1:
+        problems.append(f"crops={{{', '.join(crops)}}}: at least one group needs count 1 or more")
+    return problems
+
+
+def _problems_of_jitter(jitter: ColorJitter) -> list[str]:
+    problems = _problem_of_probability("jitter.probability", jitter.probability)
+    for name in ("brightness", "contrast", "saturation"):
+        value = getattr(jitter, name)
+        if not value >= 0:
+            problems.append(f"jitter.{name}={value}: must be at least 0")
+    if not 0 <= jitter.hue <= 0.5:
+        problems.append(f"jitter.hue={jitter.hue}: must lie in [0, 0.5]")
+    return problems
+
+
+def _problem_of_probability(name: str, value: float) -> list[str]:
+    return [] if 0 <= value <= 1 else [f"{name}={value}: must be a probability in [0, 1]"]
+
+
+def _problem_of_range(
+    name: str, value: tuple[float, float], least: float, most: float
+) -> list[str]:
+    low, high = value
+    if least <= low <= high <= most and high > 0:
+        return []
+    return [f"{name}=[{low}, {high}]: must be two rising numbers in [{least}, {most}]"]

@@ -1,0 +1,69 @@
+"""Which picture comes when, and on which rank.
+
+Samplers give ``(epoch, index)`` pairs: all that a data worker has to know about a sample.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+
+class ShuffledSampler:
+    """Each epoch a new order of the whole set, cut into global batches; each rank has its part.
+
+    The global batches depend on the seed and on the epoch, not on the number of ranks. What does
+    not fill the last batch is left out; another order leaves out others.
+
+    Args:
+        num_samples: length of the data set.
+        batch_size: samples of one step, over all ranks.
+        rank: of this process.
+        world_size: number of processes.
+        seed: of the orders.
+
+    Raises:
+        ValueError: ``batch_size`` is no multiple of ``world_size``, or larger than the set.
+    """
+
+    def __init__(self, num_samples: int, *, batch_size: int, rank: int, world_size: int, seed: int):
+        if batch_size < 1 or batch_size % world_size:
+            raise ValueError(
+                f"batch_size={batch_size}: must be a multiple of the number of processes, "
+                f"{world_size}"
+            )
+        if batch_size > num_samples:
+            raise ValueError(f"batch_size={batch_size}: the data set has only {num_samples} images")
+        self.num_samples, self.batch_size = num_samples, batch_size
+        self.rank, self.world_size = rank, world_size
+        self.seed, self.epoch = seed, 0
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return self.num_samples // self.batch_size
+
+    def set_epoch(self, epoch: int) -> None:
+        """The next iteration gives the order of ``epoch``."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.steps_per_epoch * (self.batch_size // self.world_size)
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        epoch = self.epoch
+        order = np.random.default_rng((self.seed, epoch)).permutation(self.num_samples)
+        steps = order[: self.steps_per_epoch * self.batch_size]
+        mine = steps.reshape(-1, self.world_size, self.batch_size // self.world_size)[:, self.rank]
+        return ((epoch, index) for index in mine.ravel().tolist())
+
+
+class SequentialSampler:
+    """The given positions in order, dealt out to the ranks in turn."""
+
+    def __init__(self, positions: Sequence[int] | np.ndarray, rank: int, world_size: int):
+        self._mine = np.asarray(positions, dtype=np.int64)[rank::world_size]
+
+    def __len__(self) -> int:
+        return len(self._mine)
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        return ((0, index) for index in self._mine.tolist())

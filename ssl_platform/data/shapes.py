@@ -1,0 +1,161 @@
+"""Ten classes of grey figures on a textured ground, made on the spot: no download, any size.
+
+Each picture is computed from a signed distance (negative inside the figure), so edges are smooth.
+Place, scale, rotation, brightness and ground vary so much that raw pixels say little about the
+class.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from ssl_platform.data.dataset import ImageDataset
+from ssl_platform.registry import DATASETS
+
+SCALES = (0.38, 0.70)  # half the figure's size, as a part of half the picture's side
+MAX_ROTATION = np.pi / 3  # either way; the ten classes can still be told apart
+BRIGHTNESS = (0.6, 1.0)  # of the figure
+GROUND_BRIGHTNESS = 0.1
+TEXTURE_CELLS = 4  # the ground is a 4 x 4 grid of random levels per channel, blown up
+TEXTURE_AMPLITUDE = 0.3
+NOISE_STD = 0.08
+EDGE_SHARPNESS = 32.0  # coverage of a pixel = sigmoid(-distance * scale * sharpness)
+BLOCK = 512  # pictures that are made together, from one random stream
+
+
+@DATASETS.register()
+class Shapes(ImageDataset):
+    """Generated pictures of ten balanced classes: picture i is of class ``i % 10``.
+
+    Disc, square, triangle, star, plus, ring, crescent, two discs, T, two bars. Picture i depends on
+    ``seed`` and i alone, not on ``num_samples``. About 0.1 ms a picture of 32 x 32 to make.
+
+    Args:
+        num_samples: number of pictures.
+        size: side in pixels.
+        seed: another seed gives other pictures of the same classes.
+    """
+
+    def __init__(self, *, num_samples: int, size: int, seed: int):
+        problems = [
+            f"{name}={value}: must be at least {least}"
+            for name, value, least in (
+                ("num_samples", num_samples, 1),
+                ("size", size, 8),
+                ("seed", seed, 0),
+            )
+            if value < least
+        ]
+        if problems:
+            raise ValueError("\n".join(problems))
+        self.size, self.seed = size, seed
+        self.labels = np.arange(num_samples, dtype=np.int64) % len(_DISTANCES)
+        self._images: np.ndarray | None = None  # (N, size, size, 3) uint8
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def read(self, index: int) -> np.ndarray:
+        self.prepare()
+        assert self._images is not None
+        return self._images[index]
+
+    def describe(self, index: int) -> str:
+        return f"Shapes[{index}]"
+
+    def prepare(self) -> None:
+        if self._images is not None:
+            return
+        images = np.empty((len(self), self.size, self.size, 3), dtype=np.uint8)
+        for start in range(0, len(self), BLOCK):
+            block = images[start : start + BLOCK]
+            rng = np.random.default_rng((self.seed, start // BLOCK))
+            block[:] = _render(start, len(block), self.size, rng)
+        self._images = images
+
+
+def _render(start: int, count: int, size: int, rng: np.random.Generator) -> np.ndarray:
+    """The first ``count`` pictures of the block from ``start`` on; (count, size, size, 3) uint8."""
+    # Drawn for the whole block even if it is cut short: a picture must not depend on the set's end.
+    scale = rng.uniform(*SCALES, BLOCK).astype(np.float32)[:count, None, None]
+    angle = rng.uniform(-MAX_ROTATION, MAX_ROTATION, BLOCK).astype(np.float32)[:count, None, None]
+    centre = rng.uniform(-0.9, 0.9, (2, BLOCK)).astype(np.float32)[:, :count, None, None]
+    brightness = rng.uniform(*BRIGHTNESS, BLOCK).astype(np.float32)[:count, None, None, None]
+    cells = rng.random((BLOCK, 3, TEXTURE_CELLS, TEXTURE_CELLS), dtype=np.float32)[:count]
+    noise = rng.standard_normal((count, size, size, 3), dtype=np.float32)
+
+    axis = (np.arange(size, dtype=np.float32) + 0.5) * (2 / size) - 1
+    dx = (axis[None, None, :] - centre[0] * (1 - scale)) / scale  # (count, 1, size)
+    dy = (axis[None, :, None] - centre[1] * (1 - scale)) / scale  # (count, size, 1)
+    x = np.cos(angle) * dx + np.sin(angle) * dy  # (count, size, size), in the figure's own frame
+    y = np.cos(angle) * dy - np.sin(angle) * dx
+    distance = np.empty_like(x)
+    labels = np.arange(start, start + count) % len(_DISTANCES)
+    for label, distance_to in enumerate(_DISTANCES):
+        rows = labels == label
+        distance[rows] = distance_to(x[rows], y[rows])
+    exponent = distance * scale * EDGE_SHARPNESS
+    coverage = 1 / (1 + np.exp(np.minimum(exponent, 60)))[..., None]  # 60: keeps exp finite
+
+    blow_up = _bilinear(TEXTURE_CELLS, size)
+    texture = (blow_up @ cells @ blow_up.T).transpose(0, 2, 3, 1)
+    ground = GROUND_BRIGHTNESS + TEXTURE_AMPLITUDE * texture
+    level = ground + coverage * (brightness - ground) + NOISE_STD * noise
+    return np.clip(np.rint(255 * level), 0, 255).astype(np.uint8)
+
+
+def _bilinear(cells: int, size: int) -> np.ndarray:
+    """(size, cells) float32 weights that stretch a row of ``cells`` values to ``size`` pixels."""
+    position = np.clip((np.arange(size) + 0.5) * cells / size - 0.5, 0, cells - 1)
+    return np.maximum(1 - np.abs(position[:, None] - np.arange(cells)), 0).astype(np.float32)
+
+
+def _box(x: np.ndarray, y: np.ndarray, width: float, height: float) -> np.ndarray:
+    return np.maximum(np.abs(x) - width, np.abs(y) - height)
+
+
+def _disc(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    return np.hypot(x, y) - 0.8
+
+
+def _square(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    return _box(x, y, 0.7, 0.7)
+
+
+def _triangle(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    return np.maximum(-y, np.float32(np.sqrt(3) / 2) * np.abs(x) + 0.5 * y) - 0.5
+
+
+def _star(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    points = (1 + np.cos(5 * np.arctan2(y, x))) / 2
+    return np.hypot(x, y) - 0.42 - 0.42 * points**1.2
+
+
+def _plus(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    return np.minimum(_box(x, y, 0.85, 0.28), _box(x, y, 0.28, 0.85))
+
+
+def _ring(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    return np.abs(np.hypot(x, y) - 0.65) - 0.2
+
+
+def _crescent(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    return np.maximum(np.hypot(x, y) - 0.85, 0.68 - np.hypot(x - 0.38, y))
+
+
+def _two_discs(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    return np.hypot(np.abs(x) - 0.5, y) - 0.38
+
+
+def _tee(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    return np.minimum(_box(x, y - 0.55, 0.8, 0.25), _box(x, y + 0.15, 0.25, 0.7))
+
+
+def _two_bars(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    return _box(x, np.abs(y) - 0.5, 0.8, 0.22)
+
+
+# One signed distance per class, for points in the figure's own frame.
+_DISTANCES: tuple[Callable[[np.ndarray, np.ndarray], np.ndarray], ...] = (
+    _disc, _square, _triangle, _star, _plus, _ring, _crescent, _two_discs, _tee, _two_bars,
+)  # fmt: skip

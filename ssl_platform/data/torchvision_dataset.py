@@ -1,0 +1,120 @@
+"""The classification sets of torchvision, under one interface."""
+
+import difflib
+import fcntl
+import inspect
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from ssl_platform.data.dataset import ImageDataset, UnreadableImage
+from ssl_platform.registry import DATASETS
+
+WHOLE = "all"  # the split of sets that have none
+LABEL_ATTRIBUTES = ("targets", "labels", "_labels")  # torchvision has no one name for them
+
+
+@DATASETS.register()
+class TorchvisionDataset(ImageDataset):
+    """Any set of ``torchvision.datasets`` that gives a picture and one class.
+
+    Args:
+        dataset: class in torchvision, such as CIFAR10, STL10, Food101.
+        path: folder that holds (or shall hold) the files, laid out as torchvision does.
+        split: as torchvision calls it: train, test, ..., ``unlabeled`` of STL10; ``all`` for sets
+            without splits.
+        download: let torchvision fetch what is missing.
+
+    Raises:
+        ValueError: unknown set or split, or files missing.
+    """
+
+    def __init__(self, *, dataset: str, path: str, split: str, download: bool):
+        self.dataset, self.split = dataset, split
+        self._source = _build(dataset, path, split, download)
+        self.labels = _labels(self._source)
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def read(self, index: int) -> np.ndarray:
+        try:
+            image, _ = self._source[index]
+            return np.asarray(image.convert("RGB"))
+        except (OSError, ValueError, SyntaxError) as error:
+            reason = " ".join(str(error).split())
+            raise UnreadableImage(self.describe(index), reason) from error
+
+    def describe(self, index: int) -> str:
+        return f"{self.dataset}/{self.split}[{index}]"
+
+
+def _build(dataset: str, path: str, split: str, download: bool) -> Any:
+    from torchvision import datasets
+
+    names = _names(datasets)
+    if dataset not in names:
+        close = difflib.get_close_matches(dataset, names, n=1, cutoff=0.4)
+        hint = f", did you mean {close[0]}?" if close else f"; there are {', '.join(names)}"
+        raise ValueError(f"dataset={dataset}: torchvision has no such set of labelled images{hint}")
+    options = _split_option(
+        dataset, split, inspect.signature(getattr(datasets, dataset)).parameters
+    )
+    try:
+        if download:
+            with _one_process_at_a_time(path):
+                return getattr(datasets, dataset)(path, download=True, **options)
+        return getattr(datasets, dataset)(path, **options)
+    except (OSError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        advice = "" if download else f"; set download: true, or point path to a copy of {dataset}"
+        raise ValueError(
+            f"path={path}: {reason} (working directory: {os.getcwd()}){advice}"
+        ) from error
+    except ValueError as error:
+        raise ValueError(f"split={split}: {' '.join(str(error).split())}") from error
+
+
+def _names(datasets: Any) -> list[str]:
+    """Names of the sets that can be fetched and have no more to say than root and split."""
+    names = []
+    for name in datasets.__all__:
+        parameters = inspect.signature(getattr(datasets, name)).parameters
+        required = [p for p in parameters.values() if p.default is p.empty]
+        if "download" in parameters and "root" in parameters and len(required) == 1:
+            names.append(name)
+    return sorted(names)
+
+
+def _split_option(dataset: str, split: str, parameters: Any) -> dict[str, Any]:
+    if "split" in parameters:
+        return {"split": split}
+    if "train" in parameters:
+        if split not in ("train", "test"):
+            raise ValueError(f"split={split}: {dataset} has the splits train and test")
+        return {"train": split == "train"}
+    if split != WHOLE:
+        raise ValueError(f"split={split}: {dataset} has no splits, set split: {WHOLE}")
+    return {}
+
+
+def _labels(source: Any) -> np.ndarray | None:
+    values = next(
+        (v for a in LABEL_ATTRIBUTES if (v := getattr(source, a, None)) is not None), None
+    )
+    if values is None:
+        return None
+    labels = np.asarray(values).astype(np.int64)
+    return None if labels.ndim != 1 or (labels < 0).all() else labels
+
+
+@contextmanager
+def _one_process_at_a_time(path: str) -> Iterator[None]:
+    """The ranks of a machine all want the same files: the first fetches, the others find them."""
+    os.makedirs(path, exist_ok=True)
+    with open(os.path.join(path, ".download.lock"), "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,74 @@
+"""The few collective operations we use; each is a no-op in a single process."""
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+
+def is_distributed() -> bool:
+    return dist.is_available() and dist.is_initialized()
+
+
+def rank() -> int:
+    return dist.get_rank() if is_distributed() else 0
+
+
+def world_size() -> int:
+    return dist.get_world_size() if is_distributed() else 1
+
+
+def barrier() -> None:
+    if is_distributed():
+        dist.barrier()
+
+
+def all_reduce_sum(tensor: Tensor) -> Tensor:
+    """Sum ``tensor`` over ranks, in place; returns it."""
+    if is_distributed():
+        dist.all_reduce(tensor)
+    return tensor
+
+
+def all_reduce_max(tensor: Tensor) -> Tensor:
+    """Elementwise maximum of ``tensor`` over ranks, in place; returns it."""
+    if is_distributed():
+        dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
+    return tensor
+
+
+def all_gather(tensor: Tensor) -> Tensor:
+    """Concatenate ``tensor`` of every rank along dimension 0. All shapes must be equal."""
+    if not is_distributed():
+        return tensor
+    parts = [torch.empty_like(tensor) for _ in range(world_size())]
+    dist.all_gather(parts, tensor.contiguous())
+    return torch.cat(parts)
+
+
+class _SumOverRanks(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor, group: Any) -> Tensor:
+        ctx.group = group
+        total = tensor.clone()
+        dist.all_reduce(total, group=group)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        total = grads[0].clone()
+        dist.all_reduce(total, group=ctx.group)
+        return total, None
+
+
+def differentiable_sum(tensor: Tensor, group: Any) -> Tensor:
+    """Sum over the ranks of ``group`` that gradients flow through: each rank's gradient is the sum."""
+    return _SumOverRanks.apply(tensor, group) if is_distributed() else tensor
+
+
+def replicate(module: nn.Module) -> nn.Module:
+    """Average gradients over ranks; every forward starts from rank 0's buffers."""
+    if not is_distributed():
+        return module
+    return nn.parallel.DistributedDataParallel(module)

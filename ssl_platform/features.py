@@ -1,0 +1,41 @@
+"""Features of many images, computed by all ranks together and returned in the images' order."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from ssl_platform import distributed
+from ssl_platform.data.loader import Loader
+
+
+@torch.no_grad()
+def extract(embed: Callable[[Tensor], Tensor], loader: Loader, num_samples: int) -> Tensor:
+    """Apply ``embed`` to the first crop of every batch of a loader that is dealt out over ranks.
+
+    Args:
+        embed: (B, C, H, W) images to (B, D) features; a module is used in eval mode.
+        loader: rank r gives samples r, r + R, r + 2R, ... of the R ranks.
+        num_samples: over all ranks.
+
+    Returns:
+        (num_samples, D) float32 on every rank, on the CPU.
+    """
+    was_training = isinstance(embed, nn.Module) and embed.training
+    if isinstance(embed, nn.Module):
+        embed.eval()
+    try:
+        local = torch.cat([embed(batch.crops[0]).float().cpu() for batch in loader])
+    finally:
+        if isinstance(embed, nn.Module):
+            embed.train(was_training)
+    ranks = distributed.world_size()
+    share = -(-num_samples // ranks)
+    padded = torch.nn.functional.pad(local, (0, 0, 0, share - len(local)))
+    gathered = _gather(padded, loader.device).unflatten(0, (ranks, share))
+    return gathered.transpose(0, 1).flatten(0, 1)[:num_samples]
+
+
+def _gather(rows: Tensor, device: torch.device) -> Tensor:
+    # nccl moves tensors of the GPU only
+    return distributed.all_gather(rows.to(device)).cpu()

@@ -1,0 +1,139 @@
+"""Is the clustering alive? The figures that tell, and a warning in words when it is not."""
+
+import logging
+import math
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from ssl_platform import distributed
+from ssl_platform.events import Events
+from ssl_platform.models.heads import Prototyped
+from ssl_platform.ops.entropy import effective_rank, entropy
+from ssl_platform.registry import HOOKS
+
+if TYPE_CHECKING:
+    from ssl_platform.engine import Run
+
+logger = logging.getLogger(__name__)
+
+REMEDIES = (
+    "try, one at a time: a smaller loss.epsilon (0.03), fewer prototypes (a few times the number of "
+    "classes you expect), a lower optimizer.lr or a longer schedule.warmup_epochs, "
+    "loss.freeze_prototypes_epochs=1, a larger data.batch_size, weaker crops "
+    "(data.transform.crops.*.scale) or jitter; docs/monitoring.md tells the signs apart"
+)
+
+
+@HOOKS.register()
+class ClusteringHealth(Events):
+    """At each epoch end, how the prototypes of a head were used and how the embeddings are spread.
+
+    Reported as ``health/...``, over the first crop of every image of the epoch, for the head's first
+    set of prototypes:
+
+    - ``assignment_entropy``: entropy of the mean prediction over ln K; 1 when all prototypes are used
+      equally, near 0 when all images go to one.
+    - ``sample_entropy``: mean entropy of one image's prediction over ln K; near 1 when the
+      prediction is the same for every prototype, which with an assignment entropy of 1 is collapse.
+    - ``prototypes_used``: share of the prototypes that are nearest to at least one image.
+    - ``embedding_std``: mean standard deviation of an embedding's entries times sqrt(D); 1 when the
+      embeddings fill the sphere, 0 when they are all the same.
+    - ``effective_rank``: of the embeddings' covariance, from 1 to D.
+
+    Args:
+        head: name of a `PrototypeHead`.
+        temperature: of the predictions; the loss's.
+        uniform_margin: warn when the epoch's mean loss is within this fraction of its value for a
+            uniform prediction (ln K).
+        min_used: warn when a smaller share of the prototypes was used.
+        from_epoch: epochs that end before this one (counted from 1) are not warned of.
+    """
+
+    def __init__(
+        self,
+        *,
+        head: str,
+        temperature: float,
+        uniform_margin: float,
+        min_used: float,
+        from_epoch: int,
+    ):
+        if temperature <= 0:
+            raise ValueError(f"temperature={temperature}: must be positive, e.g. 0.1")
+        self.head, self.temperature = head, temperature
+        self.uniform_margin, self.min_used, self.from_epoch = uniform_margin, min_used, from_epoch
+
+    def on_epoch_start(self, run: "Run") -> None:
+        head = run.model.heads[self.head]
+        num_prototypes, dim = head.prototypes[0].weight.shape
+        zeros = torch.zeros
+        self.count = zeros((), device=run.device)
+        self.loss_sum = zeros((), device=run.device)
+        self.entropy_sum = zeros((), device=run.device)
+        self.prediction_sum = zeros(num_prototypes, device=run.device)
+        self.nearest_counts = zeros(num_prototypes, device=run.device)
+        self.embedding_sum = zeros(dim, device=run.device)
+        self.product_sum = zeros(dim, dim, device=run.device)
+
+    @torch.no_grad()
+    def on_step_end(self, run: "Run") -> None:
+        output: Prototyped = run.outputs[self.head]
+        rows = len(output.embeddings) // run.train_loader.transform.num_crops
+        embeddings, scores = output.embeddings[:rows].float(), output.scores[0][:rows].float()
+        predictions = (scores / self.temperature).softmax(dim=1)
+        self.count += rows
+        self.loss_sum += run.losses["loss"] * rows
+        self.entropy_sum += entropy(predictions).sum()
+        self.prediction_sum += predictions.sum(dim=0)
+        self.nearest_counts += torch.bincount(
+            scores.argmax(dim=1), minlength=len(self.nearest_counts)
+        )
+        self.embedding_sum += embeddings.sum(dim=0)
+        self.product_sum += embeddings.T @ embeddings
+
+    def on_epoch_end(self, run: "Run") -> None:
+        report = {f"health/{name}": value.item() for name, value in self._figures().items()}
+        run.report |= report
+        mean_loss = (distributed.all_reduce_sum(self.loss_sum) / self.count).item()
+        if distributed.rank() == 0 and run.epoch >= self.from_epoch:
+            for sign in self._signs(report, mean_loss, run.loss.uniform_loss):
+                logger.warning("epoch %d: %s; %s", run.epoch, sign, REMEDIES)
+
+    def _figures(self) -> dict[str, Tensor]:
+        for total in (
+            self.count,
+            self.entropy_sum,
+            self.prediction_sum,
+            self.nearest_counts,
+            self.embedding_sum,
+            self.product_sum,
+        ):
+            distributed.all_reduce_sum(total)
+        log_k = math.log(len(self.prediction_sum))
+        mean = self.embedding_sum / self.count
+        covariance = self.product_sum / self.count - mean.outer(mean)
+        return {
+            "assignment_entropy": entropy(self.prediction_sum / self.count) / log_k,
+            "sample_entropy": self.entropy_sum / self.count / log_k,
+            "prototypes_used": (self.nearest_counts > 0).float().mean(),
+            "embedding_std": covariance.diagonal().clamp_min(0).sqrt().mean() * len(mean) ** 0.5,
+            "effective_rank": effective_rank(covariance),
+        }
+
+    def _signs(
+        self, report: dict[str, float], mean_loss: float, uniform_loss: float | None
+    ) -> list[str]:
+        signs = []
+        if uniform_loss is not None and mean_loss > uniform_loss * (1 - self.uniform_margin):
+            signs.append(
+                f"the loss {mean_loss:.3f} sits at ln K = {uniform_loss:.3f}, its value when every "
+                "image gets the same uniform prediction: nothing is being learned"
+            )
+        if report["health/prototypes_used"] < self.min_used:
+            signs.append(
+                f"only {report['health/prototypes_used']:.1%} of the prototypes were nearest to any "
+                "image: the clusters are collapsing into a few"
+            )
+        return signs

@@ -1,0 +1,171 @@
+"""What are the features worth? A nearest-neighbour accuracy, with the baselines that give it meaning."""
+
+import json
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ssl_platform import distributed
+from ssl_platform.data.dataset import ImageDataset
+from ssl_platform.events import Events
+from ssl_platform.features import extract
+from ssl_platform.ops.knn import knn_votes
+from ssl_platform.registry import HOOKS
+
+if TYPE_CHECKING:
+    from ssl_platform.engine import Run
+
+logger = logging.getLogger(__name__)
+
+PIXEL_SIDE = 32  # raw pixels are compared at this size at most
+
+
+@HOOKS.register()
+class KNNMonitor(Events):
+    """k-nearest-neighbour accuracy of the trunk's features, in eval mode, by cosine.
+
+    The bank is a draw of labelled training images, equally many per class; the queries are the
+    validation images or, where there are none, other training images. Before the first step the
+    untrained trunk and raw pixels (centred on the bank's mean) are measured the same way and kept in
+    ``baselines.json``. Does nothing but say so when the images have no labels.
+
+    Args:
+        every_epochs: measure after every so many epochs; the last epoch is always measured.
+        num_labels: size of the bank; null for all training images.
+        num_queries: null for all validation images.
+        k, temperature: neighbours and the temperature of their votes.
+        seed: of the draws.
+    """
+
+    def __init__(
+        self,
+        *,
+        every_epochs: int,
+        num_labels: int | None,
+        num_queries: int | None,
+        k: int,
+        temperature: float,
+        seed: int,
+    ):
+        problems = []
+        if every_epochs < 1:
+            problems.append(f"every_epochs={every_epochs}: at least 1")
+        if k < 1:
+            problems.append(f"k={k}: at least 1")
+        if temperature <= 0:
+            problems.append(f"temperature={temperature}: must be positive, e.g. 0.07")
+        if problems:
+            raise ValueError("\n".join(problems))
+        self.every_epochs, self.k, self.temperature = every_epochs, k, temperature
+        self.num_labels, self.num_queries, self.seed = num_labels, num_queries, seed
+        self.is_possible = False
+        self.latest: tuple[int, dict[str, float]] | None = None
+
+    def on_train_start(self, run: "Run") -> None:
+        if not self._choose_images(run):
+            return
+        path = run.output_dir / "baselines.json"
+        if run.step == 0:
+            baselines = {
+                "random init": self._measure(run, run.model.trunk),
+                "raw pixels": self._measure(run, _pixels, centre=True),
+            }
+            if distributed.rank() == 0:
+                path.write_text(json.dumps(baselines, indent=2) + "\n")
+        elif path.exists():
+            baselines = json.loads(path.read_text())
+        else:
+            logger.warning("%s is gone: the summary has no baselines", path)
+            baselines = {}
+        run.results["knn"] = {"labels": len(self.bank), "k": self.k, **baselines}
+
+    def on_epoch_end(self, run: "Run") -> None:
+        if self.is_possible and run.epoch % self.every_epochs == 0:
+            self._measure_trunk(run)
+
+    def on_train_end(self, run: "Run") -> None:
+        if self.is_possible:
+            if self.latest is None or self.latest[0] != run.epoch:
+                self._measure_trunk(run)
+            assert self.latest is not None
+            run.results["knn"]["trained"] = self.latest[1]
+
+    def _measure_trunk(self, run: "Run") -> None:
+        scores = self._measure(run, run.model.trunk)
+        self.latest = run.epoch, scores
+        run.report |= {f"knn/{name}": score for name, score in scores.items()}
+
+    def _choose_images(self, run: "Run") -> bool:
+        labels = run.train_data.labels
+        if labels is None or len(np.unique(labels)) < 2:
+            if distributed.rank() == 0:
+                logger.info("no kNN accuracy: the training images have no labels of two classes")
+            return False
+        rng = np.random.default_rng(self.seed)
+        self.num_classes = int(labels.max()) + 1
+        self.bank = draw_balanced(labels, self.num_labels, rng)
+        if run.val_data is not None and run.val_data.labels is not None:
+            self.query_data: ImageDataset = run.val_data
+            candidates = np.arange(len(run.val_data))
+        else:
+            self.query_data = run.train_data
+            candidates = np.setdiff1d(np.arange(len(labels)), self.bank)
+        limit = min(self.num_queries or len(candidates), len(candidates))
+        self.queries = np.sort(rng.choice(candidates, limit, replace=False))
+        if limit == 0:
+            if distributed.rank() == 0:
+                logger.info("no kNN accuracy: hooks.knn.num_labels takes all images, none is left")
+            return False
+        self.is_possible = True
+        return True
+
+    def _measure(
+        self, run: "Run", embed: Callable[[Tensor], Tensor], *, centre: bool = False
+    ) -> dict[str, float]:
+        bank = extract(embed, run.eval_loader(run.train_data, self.bank), len(self.bank))
+        queries = extract(
+            embed, run.eval_loader(self.query_data, self.queries), len(self.queries)
+        )
+        if centre:
+            mean = bank.mean(dim=0)
+            bank, queries = bank - mean, queries - mean
+        assert run.train_data.labels is not None and self.query_data.labels is not None
+        votes = knn_votes(
+            queries,
+            bank,
+            torch.as_tensor(run.train_data.labels[self.bank], dtype=torch.long),
+            k=self.k,
+            temperature=self.temperature,
+            num_classes=self.num_classes,
+        )
+        truth = torch.as_tensor(self.query_data.labels[self.queries], dtype=torch.long)
+        return {name: metric(votes, truth) for name, metric in run.metrics.items()}
+
+
+def draw_balanced(
+    labels: np.ndarray, num: int | None, rng: np.random.Generator
+) -> np.ndarray:
+    """Positions of ``num`` samples, as equally many per class as there are, in ascending order.
+
+    Args:
+        labels: (N,) classes; negative ones are unlabelled and never drawn.
+        num: None for all labelled samples.
+    """
+    labelled = np.flatnonzero(labels >= 0)
+    if num is None or num >= len(labelled):
+        return labelled
+    shuffled = rng.permutation(labelled)
+    by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]
+    _, starts, counts = np.unique(labels[by_class], return_index=True, return_counts=True)
+    turn = np.arange(len(by_class)) - np.repeat(starts, counts)  # place of a sample in its class
+    return np.sort(by_class[np.argsort(turn, kind="stable")[:num]])
+
+
+def _pixels(images: Tensor) -> Tensor:
+    side = min(PIXEL_SIDE, images.shape[-1])
+    return F.adaptive_avg_pool2d(images, side).flatten(1)

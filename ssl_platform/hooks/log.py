@@ -1,0 +1,195 @@
+"""What a run says while it trains: a progress bar or lines, metrics.jsonl and TensorBoard."""
+
+import json
+import logging
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from ssl_platform import distributed
+from ssl_platform.events import Events
+from ssl_platform.registry import HOOKS
+
+if TYPE_CHECKING:
+    from ssl_platform.engine import Run
+
+logger = logging.getLogger(__name__)
+
+TENSORBOARD_TAGS = {  # the names that VISSL's users have on their boards
+    "loss": "Training/Loss",
+    "lr": "Training/Learning_rate",
+    "images_per_second": "Speed/img_per_sec",
+    "data_wait": "Speed/data_wait",
+}
+
+
+@HOOKS.register()
+class Log(Events):
+    """Report the training every ``every_steps`` steps and what hooks measured at each epoch's end.
+
+    It comes last among the hooks, so that it sees what the others report. A line of ``metrics.jsonl``
+    has ``step`` and ``epoch`` (finished ones), ``loss`` (mean over ranks and over the steps since the
+    line before), ``uniform_loss`` (ln K, where the loss has one), ``lr``, ``images_per_second`` (over
+    all ranks), ``data_wait`` (share of the time spent waiting for images, 0 to 1) and ``seconds``
+    (since this process began to train); lines at the end of an epoch have the reported figures
+    instead (``health/...``, ``knn/...``).
+
+    Args:
+        every_steps: steps between two lines.
+        tensorboard: write the same to ``tensorboard/``.
+    """
+
+    def __init__(self, *, every_steps: int, tensorboard: bool):
+        if every_steps < 1:
+            raise ValueError(f"every_steps={every_steps}: at least 1")
+        self.every_steps, self.tensorboard = every_steps, tensorboard
+        self.writers: list[Any] = []
+
+    def on_train_start(self, run: "Run") -> None:
+        self.start = time.monotonic()
+        self.start_step = run.step
+        self._restart_window(run)
+        if distributed.rank() == 0:
+            self.writers = [_Console(run), _JsonLines(run.output_dir / "metrics.jsonl", run.step)]
+            if self.tensorboard:
+                self.writers.append(_TensorBoard(run.output_dir / "tensorboard", run.step))
+
+    def on_step_end(self, run: "Run") -> None:
+        self.loss_sum += run.losses["loss"].detach()
+        if run.step % self.every_steps == 0:
+            self._write(run, self._figures(run))
+            self._restart_window(run)
+
+    def on_epoch_end(self, run: "Run") -> None:
+        if run.report:
+            self._write(run, dict(run.report))
+            run.report.clear()
+
+    def on_train_end(self, run: "Run") -> None:
+        seconds = time.monotonic() - self.start
+        images = (run.step - self.start_step) * self._images_per_step(run)
+        run.results["seconds"] = seconds
+        run.results["images_per_second"] = images / seconds
+        for writer in self.writers:
+            writer.close()
+
+    def _figures(self, run: "Run") -> dict[str, float]:
+        seconds = time.monotonic() - self.window_start
+        num_steps = run.step - self.window_step
+        loss = distributed.all_reduce_sum(self.loss_sum) / distributed.world_size() / num_steps
+        figures = {"loss": loss.item()}
+        if run.loss.uniform_loss is not None:
+            figures["uniform_loss"] = run.loss.uniform_loss
+        return figures | {
+            "lr": run.optimizer.param_groups[0]["lr"],
+            "images_per_second": num_steps * self._images_per_step(run) / seconds,
+            "data_wait": (run.train_loader.wait_seconds - self.window_wait) / seconds,
+        }
+
+    def _write(self, run: "Run", figures: dict[str, float]) -> None:
+        seconds = time.monotonic() - self.start
+        line = {"step": run.step, "epoch": run.epoch, **figures, "seconds": seconds}
+        for writer in self.writers:
+            writer.write(line)
+
+    @staticmethod
+    def _images_per_step(run: "Run") -> int:
+        return run.train_loader.batch_size * distributed.world_size()
+
+    def _restart_window(self, run: "Run") -> None:
+        self.loss_sum = torch.zeros((), device=run.device)
+        self.window_start, self.window_step = time.monotonic(), run.step
+        self.window_wait = run.train_loader.wait_seconds
+
+
+class _Console:
+    """A progress bar on a terminal, plain lines anywhere else."""
+
+    def __init__(self, run: "Run"):
+        self.num_epochs, self.steps_per_epoch = run.num_epochs, len(run.train_loader)
+        self.total, self.start_step = run.num_epochs * self.steps_per_epoch, run.step
+        self.bar: Any = None
+        if sys.stderr.isatty():
+            from tqdm import tqdm
+
+            self.bar = tqdm(total=self.total, initial=run.step, unit="step", dynamic_ncols=True)
+
+    def write(self, line: dict[str, Any]) -> None:
+        if "loss" not in line:
+            self._say(f"epoch {line['epoch']}: " + _listed(line))
+        elif self.bar is not None:
+            self.bar.set_description(f"epoch {self._epoch(line)}/{self.num_epochs}")
+            self.bar.set_postfix_str(_step_text(line), refresh=False)
+            self.bar.update(line["step"] - self.bar.n)
+        else:
+            done = (line["step"] - self.start_step) / max(1, self.total - self.start_step)
+            eta = line["seconds"] * (1 - done) / done
+            head = f"epoch {self._epoch(line)}/{self.num_epochs} step {line['step']}/{self.total}"
+            self._say(f"{head}: {_step_text(line)}, ETA {_clock(eta)}")
+
+    def close(self) -> None:
+        if self.bar is not None:
+            self.bar.close()
+
+    def _epoch(self, line: dict[str, Any]) -> int:
+        return -(-line["step"] // self.steps_per_epoch)
+
+    def _say(self, text: str) -> None:
+        if self.bar is not None:
+            self.bar.write(text, file=sys.stderr)
+        else:
+            logger.info(text)
+
+
+class _JsonLines:
+    """One JSON object per line; lines from after the step that a run resumes at are dropped."""
+
+    def __init__(self, path: Path, step: int):
+        kept = path.read_text().splitlines() if path.exists() and step > 0 else []
+        kept = [line for line in kept if json.loads(line)["step"] <= step]
+        self.file = path.open("w", buffering=1)
+        self.file.writelines(f"{line}\n" for line in kept)
+
+    def write(self, line: dict[str, Any]) -> None:
+        self.file.write(json.dumps(line) + "\n")
+
+    def close(self) -> None:
+        self.file.close()
+
+
+class _TensorBoard:
+    def __init__(self, folder: Path, step: int):
+        from torch.utils.tensorboard import SummaryWriter
+
+        self.writer = SummaryWriter(str(folder), purge_step=step + 1 if step else None)
+
+    def write(self, line: dict[str, Any]) -> None:
+        for key, value in line.items():
+            if key not in ("step", "epoch", "seconds", "uniform_loss"):
+                self.writer.add_scalar(TENSORBOARD_TAGS.get(key, key), value, line["step"])
+        self.writer.flush()
+
+    def close(self) -> None:
+        self.writer.close()
+
+
+def _step_text(line: dict[str, Any]) -> str:
+    uniform = f" (ln K {line['uniform_loss']:.3f})" if "uniform_loss" in line else ""
+    return (
+        f"loss {line['loss']:.4f}{uniform}, lr {line['lr']:.3g}, "
+        f"{line['images_per_second']:.0f} images/s, data wait {line['data_wait']:.0%}"
+    )
+
+
+def _listed(line: dict[str, Any]) -> str:
+    shown = {k: v for k, v in line.items() if k not in ("step", "epoch", "seconds")}
+    return ", ".join(f"{key.partition('/')[2] or key} {value:.3g}" for key, value in shown.items())
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}"

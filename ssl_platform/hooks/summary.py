@@ -1,0 +1,58 @@
+"""The verdict at the end of a run."""
+
+import json
+from typing import TYPE_CHECKING
+
+from ssl_platform import distributed
+from ssl_platform.events import Events
+from ssl_platform.registry import HOOKS
+
+if TYPE_CHECKING:
+    from ssl_platform.engine import Run
+
+
+@HOOKS.register()
+class Summary(Events):
+    """At the end, print what the run came to and keep it as ``summary.json``."""
+
+    def on_train_end(self, run: "Run") -> None:
+        if distributed.rank() != 0:
+            return
+        (run.output_dir / "summary.json").write_text(json.dumps(run.results, indent=2) + "\n")
+        print("\n".join(["", *self._lines(run)]), flush=True)
+
+    def _lines(self, run: "Run") -> list[str]:
+        results = run.results
+        lines = [f"{run.name}: {run.epoch} epochs, {run.step} steps"]
+        if "seconds" in results:
+            lines[0] += (
+                f", {results['seconds']:.0f} s, {results['images_per_second']:.0f} images/s here"
+            )
+        knn = results.get("knn")
+        if knn:
+            lines.append(f"kNN accuracy in percent ({knn['labels']} labels, k={knn['k']}):")
+            rows = {name: scores for name, scores in knn.items() if isinstance(scores, dict)}
+            for name in ("trained", "random init", "raw pixels"):
+                if name in rows:
+                    scores = "  ".join(f"{key} {value:5.1f}" for key, value in rows[name].items())
+                    lines.append(f"  {name:<12} {scores}")
+            lines += _verdict(rows)
+        lines.append(
+            f"files in {run.output_dir}: checkpoints/, config.yaml, metrics.jsonl, crops.png, "
+            "tensorboard/, summary.json"
+        )
+        return lines
+
+
+def _verdict(rows: dict[str, dict[str, float]]) -> list[str]:
+    if not {"trained", "random init", "raw pixels"} <= rows.keys():
+        return []
+    metric = next(iter(rows["trained"]))
+    trained, random, pixels = (rows[n][metric] for n in ("trained", "random init", "raw pixels"))
+    over = f"{trained - random:+.1f} points over random init, {trained - pixels:+.1f} over raw pixels"
+    if trained > max(random, pixels):
+        return [f"verdict: the training taught the trunk something ({over})"]
+    return [
+        f"verdict: the features are no better than the baselines ({over}); look at the loss beside "
+        "ln K and at the health figures in metrics.jsonl, and see docs/monitoring.md"
+    ]

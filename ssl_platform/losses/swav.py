@@ -1,0 +1,170 @@
+"""SwAV: predict the code of one crop from another crop (Caron et al., arXiv:2006.09882)."""
+
+import math
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ssl_platform.data.batch import Batch, DataInfo
+from ssl_platform.losses.base import Loss
+from ssl_platform.models.heads import PrototypeHead
+from ssl_platform.models.ssl_model import SSLModel
+from ssl_platform.ops.sinkhorn import sinkhorn
+from ssl_platform.registry import LOSSES
+
+if TYPE_CHECKING:
+    from ssl_platform.engine import Run
+
+
+@LOSSES.register()
+class SwAVLoss(Loss):
+    """Swapped prediction: the other crops of an image predict the balanced code of each target crop.
+
+    Args:
+        head: name of the `PrototypeHead` in the model, with one set of prototypes.
+        temperature: of the predictions.
+        epsilon, sinkhorn_iters: of the codes, see `ssl_platform.ops.sinkhorn`.
+        assign_crops: positions of the crops that give codes; all crops predict.
+        queue_length: earlier embeddings that take part in the assignment, over all ranks; 0 for none.
+            Shortened to a multiple of the total batch.
+        queue_start_epoch: first epoch (from 0) in which the queue is filled; it is used when full.
+        freeze_prototypes_steps, freeze_prototypes_epochs: the prototypes are not updated before both
+            are over.
+    """
+
+    queue: Tensor  # (assign crops, local queue length, D), newest first
+
+    def __init__(
+        self,
+        model: SSLModel,
+        data: DataInfo,
+        *,
+        head: str,
+        temperature: float,
+        epsilon: float,
+        sinkhorn_iters: int,
+        assign_crops: list[int],
+        queue_length: int,
+        queue_start_epoch: int,
+        freeze_prototypes_steps: int,
+        freeze_prototypes_epochs: int,
+    ):
+        super().__init__()
+        self.prototypes_of(model, head)
+        problems = [
+            *_out_of_range(temperature=temperature, epsilon=epsilon, sinkhorn_iters=sinkhorn_iters),
+            *_unusable_crops(assign_crops, data.num_crops),
+        ]
+        if not 0 <= queue_length <= data.num_samples:
+            problems.append(
+                f"queue_length={queue_length}: the data set has {data.num_samples} images; "
+                "a queue holds at most each of them once"
+            )
+        if problems:
+            raise ValueError("\n".join(problems))
+
+        self.head = head
+        self.temperature, self.epsilon, self.sinkhorn_iters = temperature, epsilon, sinkhorn_iters
+        self.assign_crops = assign_crops
+        self.queue_start_epoch = queue_start_epoch
+        self.freeze_prototypes_steps = freeze_prototypes_steps
+        self.freeze_prototypes_epochs = freeze_prototypes_epochs
+
+        total_batch = data.batch_size * data.world_size
+        queue_length -= queue_length % total_batch
+        num_prototypes = self.prototypes_of(model, head).out_features
+        self.uniform_loss = math.log(num_prototypes)
+        if num_prototypes > total_batch + queue_length:
+            warnings.warn(
+                f"{num_prototypes} prototypes for {total_batch + queue_length} samples (batch "
+                f"{total_batch} + queue {queue_length}): an equal share is less than one sample, so "
+                "many prototypes stay unused; lower heads.*.num_prototypes or raise data.batch_size "
+                "or loss.queue_length",
+                stacklevel=2,
+            )
+        queue = torch.zeros(
+            len(assign_crops), queue_length // data.world_size, model.heads[head].out_dim
+        )
+        self.register_buffer("queue", queue, persistent=False)
+        self.queue_has_started = False
+        self.queue_is_full = False
+
+    @staticmethod
+    def prototypes_of(model: SSLModel, head: str) -> nn.Linear:
+        module = model.heads[head] if head in model.heads else None
+        if not isinstance(module, PrototypeHead) or len(module.prototypes) != 1:
+            raise ValueError(
+                f"head={head}: SwAV needs a PrototypeHead with one set of prototypes; "
+                f"the model's heads are {sorted(model.heads)}"
+            )
+        return module.prototypes[0]
+
+    def on_epoch_start(self, run: "Run") -> None:
+        self.queue_has_started = self.queue.shape[1] > 0 and run.epoch >= self.queue_start_epoch
+        self.queue_is_full = False
+
+    def on_backward_end(self, run: "Run") -> None:
+        if run.step < self.freeze_prototypes_steps or run.epoch < self.freeze_prototypes_epochs:
+            self.prototypes_of(run.model, self.head).weight.grad = None
+
+    def forward(self, model: SSLModel, outputs: dict[str, Any], batch: Batch) -> dict[str, Tensor]:
+        num_crops = len(batch.crops)
+        prototypes = self.prototypes_of(model, self.head)
+        embeddings, (scores,) = outputs[self.head]
+        scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
+        embeddings_M = embeddings.detach().chunk(num_crops)  # M x (B, D)
+        scores_M = scores.detach().chunk(num_crops)  # M x (B, K)
+        log_predictions = F.log_softmax(scores / self.temperature, dim=1)
+        log_predictions = log_predictions.unflatten(0, (num_crops, -1))  # (M, B, K)
+        summed = log_predictions.sum(dim=0)
+
+        losses = []
+        for slot, target in enumerate(self.assign_crops):
+            queue_scores = self._advance_queue(slot, embeddings_M[target], prototypes)
+            codes = self._codes(scores_M[target], queue_scores)
+            others = (summed - log_predictions[target]) / (num_crops - 1)
+            losses.append(-(codes * others).sum(dim=1).mean())
+        return {"loss": torch.stack(losses).mean()}
+
+    @torch.no_grad()
+    def _advance_queue(self, slot: int, embeddings: Tensor, prototypes: nn.Linear) -> Tensor:
+        """(Q, K) scores of the queue as it was, none until it is full; then the batch joins it."""
+        queue = self.queue[slot].clone()
+        if self.queue_has_started:
+            self.queue_is_full = self.queue_is_full or bool(queue[-1].any())
+            self.queue[slot] = torch.cat([embeddings.to(queue.dtype), queue])[: len(queue)]
+        if not self.queue_has_started or not self.queue_is_full:
+            queue = queue[:0]
+        return queue.to(prototypes.weight.dtype) @ prototypes.weight.T
+
+    def _codes(self, scores: Tensor, queue_scores: Tensor) -> Tensor:
+        """Balanced (B, K) codes of one crop's batch; the queue adds samples to balance over."""
+        codes = sinkhorn(
+            torch.cat([queue_scores, scores]), epsilon=self.epsilon, num_iters=self.sinkhorn_iters
+        )
+        return codes[len(queue_scores) :]
+
+
+def _out_of_range(*, temperature: float, epsilon: float, sinkhorn_iters: int) -> list[str]:
+    problems = []
+    if temperature <= 0:
+        problems.append(f"temperature={temperature}: must be positive, e.g. 0.1")
+    if epsilon <= 0:
+        problems.append(f"epsilon={epsilon}: must be positive, e.g. 0.05")
+    if sinkhorn_iters < 1:
+        problems.append(f"sinkhorn_iters={sinkhorn_iters}: at least 1, e.g. 3")
+    return problems
+
+
+def _unusable_crops(assign_crops: list[int], num_crops: int) -> list[str]:
+    if num_crops < 2:
+        return [f"assign_crops={assign_crops}: SwAV compares at least 2 crops, there is {num_crops}"]
+    if assign_crops and set(assign_crops) <= set(range(num_crops)):
+        return []
+    return [
+        f"assign_crops={assign_crops}: positions of crops, from 0 to {num_crops - 1} "
+        f"(the data has {num_crops} crops)"
+    ]

@@ -1,0 +1,20 @@
+"""Share of samples whose class is among the highest scores."""
+
+from torch import Tensor
+
+from ssl_platform.registry import METRICS
+
+
+@METRICS.register()
+class TopKAccuracy:
+    """Percent of samples whose label is among the ``k`` highest-scored classes."""
+
+    def __init__(self, *, k: int):
+        if k < 1:
+            raise ValueError(f"k={k}: at least 1")
+        self.k = k
+
+    def __call__(self, scores: Tensor, labels: Tensor) -> float:
+        """(N, C) scores and (N,) labels to a percentage; with fewer than k classes, all count."""
+        highest = scores.topk(min(self.k, scores.shape[1]), dim=1).indices
+        return 100 * (highest == labels[:, None]).any(dim=1).double().mean().item()

@@ -1,0 +1,3 @@
+from ssl_platform.models.ssl_model import SSLModel
+
+__all__ = ["SSLModel"]

@@ -1,0 +1,66 @@
+"""Batch norm over the samples of several ranks.
+
+torch's own SyncBatchNorm takes CUDA tensors only. `AllReduceBatchNorm` computes the same numbers with
+two small all-reduces and runs anywhere.
+"""
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from ssl_platform import distributed
+
+
+class AllReduceBatchNorm(_BatchNorm):
+    """`nn.BatchNorm1d`/`2d` whose training statistics are those of all ranks of ``group``."""
+
+    group: dist.ProcessGroup
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        if input.dim() < 2:
+            raise ValueError(f"expected at least 2 dimensions, got {input.dim()}")
+
+    def forward(self, input: Tensor) -> Tensor:
+        if not self.training:
+            return super().forward(input)
+        self._check_input_dim(input)
+        dims = [d for d in range(input.dim()) if d != 1]
+        shape = [-1 if d == 1 else 1 for d in range(input.dim())]
+        local_count = input.new_tensor([input.numel() / input.shape[1]])
+        count = distributed.differentiable_sum(local_count, self.group)
+        mean = distributed.differentiable_sum(input.sum(dims), self.group) / count
+        centred = input - mean.view(shape)
+        # two passes: E[x^2] - E[x]^2 cancels in float32
+        var = distributed.differentiable_sum(centred.square().sum(dims), self.group) / count
+        with torch.no_grad():
+            self.num_batches_tracked += 1
+            self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)
+            unbiased = var * (count / (count - 1))
+            self.running_var.lerp_(unbiased.to(self.running_var.dtype), self.momentum)
+        scale = self.weight * torch.rsqrt(var + self.eps)
+        return centred * scale.view(shape) + self.bias.view(shape)
+
+
+def synchronize_batch_norm(model: nn.Module, *, group_size: int, device: torch.device) -> nn.Module:
+    """Make every batch norm of ``model`` use the statistics of ``group_size`` consecutive ranks.
+
+    Args:
+        model: converted in place where possible; use the returned module.
+        group_size: 0 for all ranks; otherwise a divisor of the world size. 1 changes nothing.
+    """
+    world_size = distributed.world_size()
+    size = group_size or world_size
+    if size == 1:
+        return model
+    blocks = [list(range(start, start + size)) for start in range(0, world_size, size)]
+    # new_group is collective: every rank makes every group, in the same order
+    groups = [dist.new_group(block) for block in blocks]
+    group = groups[distributed.rank() // size]
+    if device.type == "cuda":
+        return nn.SyncBatchNorm.convert_sync_batchnorm(model, process_group=group)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+            module.__class__ = AllReduceBatchNorm
+            module.group = group
+    return model

@@ -1,0 +1,118 @@
+"""The extension points of the platform: one registry per kind of component.
+
+``name:`` in YAML is the name of the class: ``loss: {name: SwAVLoss}`` builds ``SwAVLoss``. A
+constructor takes first, by position, what the program hands in (``Registry.runtime``); all its other
+parameters are the options that YAML sets.
+
+A constructor that cannot work with what it is given raises ``ValueError``. Each line of the message
+starts with the option at fault (``queue_length=9 ...``); it is shown to the user behind the place of
+the component in the config.
+"""
+
+import importlib
+import inspect
+import pkgutil
+import sys
+from collections.abc import Iterable, Mapping
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+from fvcore.common.registry import Registry as FvcoreRegistry
+
+from ssl_platform.schema import Schema, nearest
+
+COMPONENT_PACKAGES = ("models", "data", "losses", "optim", "hooks", "metrics", "tasks")
+PLUGIN_ENTRY_POINTS = "ssl_platform.plugins"
+
+
+class Registry(FvcoreRegistry):
+    """Component classes by name.
+
+    Args:
+        kind: what is registered, in the words of an error message ("trunk").
+        runtime: names of the arguments that the program hands to the constructor, in order.
+    """
+
+    def __init__(self, kind: str, runtime: tuple[str, ...] = ()):
+        super().__init__(kind)
+        self.kind, self.runtime = kind, runtime
+
+    def _do_register(self, name: str, obj: Any) -> None:
+        first = self._obj_map.get(name)
+        if first is not None:
+            raise ValueError(
+                f"{self.kind} {name!r} is registered twice: first by {first.__module__}, "
+                f"now by {obj.__module__}; give one of them another class name"
+            )
+        super()._do_register(name, obj)
+
+    def names(self) -> list[str]:
+        return sorted(name for name, _ in self)
+
+    def schema(self, name: str) -> Schema:
+        """The options of component ``name``: its constructor's parameters after the runtime ones."""
+        parameters = list(inspect.signature(self.get(name)).parameters.values())
+        return Schema(name, parameters[len(self.runtime) :])
+
+    def problems(self, node: Mapping[str, Any], *, where: str) -> list[str]:
+        """What is wrong with a config node: its name and its options, one line each."""
+        name = node.get("name")
+        if name is None:
+            return [f"{where}.name: which {self.kind}? {nearest('', self.names())}"]
+        if name not in self.names():
+            return [f"{where}.name={name}: no such {self.kind}; {nearest(str(name), self.names())}"]
+        return self.schema(name).problems(_options(node), where=where)
+
+    def build(self, node: Mapping[str, Any], *runtime: Any) -> Any:
+        """Construct the component that ``node`` names: its other keys are options.
+
+        Raises:
+            ValueError: an option is unknown, missing, of another type, or refused by the component.
+        """
+        options = self.schema(node["name"]).convert(_options(node))
+        return self.get(node["name"])(*runtime, **options)
+
+
+def _options(node: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in node.items() if key != "name"}
+
+
+TRUNKS = Registry("trunk")
+HEADS = Registry("head", runtime=("in_dim",))
+LOSSES = Registry("loss", runtime=("model", "data"))
+DATASETS = Registry("dataset")
+TRANSFORMS = Registry("transform")
+OPTIMIZERS = Registry("optimizer", runtime=("params",))
+SCHEDULES = Registry("schedule", runtime=("base_lr", "num_epochs", "steps_per_epoch"))
+HOOKS = Registry("hook")
+METRICS = Registry("metric")
+TASKS = Registry("task")
+
+
+def load_components(plugins: Iterable[str] = ()) -> None:
+    """Import every component module, so that each registers itself.
+
+    Args:
+        plugins: importable modules outside the package; a package is imported with its submodules.
+            The working directory is searched too. Installed packages may also announce themselves
+            by an entry point of the group ``ssl_platform.plugins``.
+
+    Raises:
+        ImportError: a plugin does not exist or fails to import.
+        ValueError: two components of one kind have the same name.
+    """
+    for package in COMPONENT_PACKAGES:
+        _import_package(f"ssl_platform.{package}")
+    if str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))
+    for plugin in (*(entry.value for entry in entry_points(group=PLUGIN_ENTRY_POINTS)), *plugins):
+        _import_package(plugin)
+
+
+def _import_package(name: str) -> None:
+    package = importlib.import_module(name)
+    for module in pkgutil.walk_packages(getattr(package, "__path__", []), f"{name}."):
+        importlib.import_module(module.name)
+
+

@@ -1,0 +1,100 @@
+"""Hold values from YAML against the types of a constructor or dataclass, and say what is wrong.
+
+The types are those of the Python annotations; pydantic compares and converts.
+"""
+
+import difflib
+import inspect
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError, create_model
+
+MISSING = "???"  # OmegaConf's mark of a value that the user has to give
+
+
+class Schema:
+    """The options of ``owner``, a name for messages: each parameter's annotation and default."""
+
+    def __init__(self, owner: str, parameters: Iterable[inspect.Parameter]):
+        self.owner = owner
+        self.annotations = {p.name: p.annotation for p in parameters}
+        fields: dict[str, Any] = {
+            p.name: (p.annotation, ... if p.default is p.empty else p.default) for p in parameters
+        }
+        # aliases, so that an option may have any name, also one that pydantic uses itself
+        self._names = {name: f"option_{number}" for number, name in enumerate(fields)}
+        self._model: type[BaseModel] = create_model(
+            owner,
+            __config__=ConfigDict(extra="forbid", arbitrary_types_allowed=True),
+            **{self._names[name]: field for name, field in fields.items()},
+        )
+
+    def convert(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """The values in their annotated types; raises ``ValueError`` with all problems, one a line."""
+        problems = self.problems(values, where="")
+        if problems:
+            raise ValueError("\n".join(problems))
+        parsed = self._model(**{self._names[name]: value for name, value in values.items()})
+        return {name: getattr(parsed, alias) for name, alias in self._names.items()}
+
+    def problems(self, values: Mapping[str, Any], *, where: str) -> list[str]:
+        """One line for each value that is unknown, missing or of another type.
+
+        Args:
+            where: place of the values in the config, e.g. ``loss``; heads each line.
+        """
+        try:
+            self._model(**{self._names.get(name, name): value for name, value in values.items()})
+        except ValidationError as error:
+            originals = {alias: name for name, alias in self._names.items()}
+            found = error.errors(include_url=False)
+            lines = [self._line(e, where, originals, self._absent(found, originals)) for e in found]
+            return list(dict.fromkeys(lines))
+        return []
+
+    def _line(
+        self, error: Any, where: str, originals: dict[str, str], absent: dict[tuple, list[str]]
+    ) -> str:
+        path = _path(error["loc"], originals)
+        place = ".".join([where, *path] if where else path)
+        if error["type"] == "missing" or error["input"] == MISSING:
+            kind = self.annotations.get(path[0]) if len(path) == 1 else None
+            wanted = f" ({inspect.formatannotation(kind)})" if kind is not None else ""
+            return f"{place}: {self.owner} needs a value{wanted}; set {place}=..."
+        if error["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+            known = list(self.annotations) if len(path) == 1 else absent.get(tuple(path[:-1]), [])
+            return f"{place}={error['input']}: {self.owner} has no such option; {nearest(path[-1], known)}"
+        message = error["msg"].removeprefix("Input ")
+        return f"{place}={error['input']}: {message}"
+
+    @staticmethod
+    def _absent(errors: list[Any], originals: dict[str, str]) -> dict[tuple, list[str]]:
+        """Names that are missing in each nested mapping: what a misspelt key there may have meant."""
+        absent: dict[tuple, list[str]] = {}
+        for error in errors:
+            if error["type"] == "missing":
+                path = _path(error["loc"], originals)
+                absent.setdefault(tuple(path[:-1]), []).append(path[-1])
+        return absent
+
+
+def _path(loc: tuple, originals: dict[str, str]) -> list[str]:
+    first, *rest = (str(part) for part in loc)
+    return [originals.get(first, first), *rest]
+
+
+@lru_cache(maxsize=None)
+def dataclass_schema(cls: type) -> Schema:
+    """The schema of a dataclass, named in messages as "the config"."""
+    return Schema("the config", inspect.signature(cls).parameters.values())
+
+
+def nearest(word: str, choices: Iterable[str]) -> str:
+    """Say what ``word`` may have meant, and what there is to choose from."""
+    choices = sorted(choices)
+    close = difflib.get_close_matches(word, choices, n=1, cutoff=0.5)
+    if close:
+        return f"did you mean {close[0]!r}?"
+    return f"choose from {', '.join(choices)}" if choices else "there is nothing to choose from"

@@ -1,0 +1,169 @@
+"""Work for the ranks that test_launch.py starts; run as a script, it launches one by name.
+
+``launch_work.py NAME PROCESSES [ARGUMENT...]`` prints ``result: ...``, or ``error: TYPE: message``
+and leaves with the exit code of the error, as the command line of the platform does.
+"""
+
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+
+from ssl_platform.errors import CheckpointError, ConfigError, PlatformError
+from ssl_platform.launch import LaunchOptions, launch
+
+
+class TwoPartError(PlatformError):
+    """Its constructor does not take its message."""
+
+    exit_code = 7
+
+    def __init__(self, what: str, why: str):
+        super().__init__(f"{what}: {why}")
+
+
+def rank() -> int:
+    return dist.get_rank()
+
+
+def collective() -> float:
+    total = torch.ones(1)
+    dist.all_reduce(total)
+    return total.item()
+
+
+def describe(text: str) -> dict:
+    total = torch.tensor([float(rank() + 1)])
+    dist.all_reduce(total)
+    names = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "OMP_NUM_THREADS")
+    return {
+        "text": text,
+        "total": total.item(),
+        "threads": torch.get_num_threads(),
+        "environment": {name: os.environ.get(name) for name in names},
+    }
+
+
+def alone(text: str) -> dict:
+    return {"text": text, "group": dist.is_initialized(), "pid": os.getpid()}
+
+
+def in_rank_1(fail: Callable[[], None]) -> None:
+    """A work function: rank 1 fails, while rank 0 waits for it in a collective."""
+    collective()
+    if rank() == 1:
+        fail()
+    collective()
+
+
+def config_error() -> None:
+    in_rank_1(lambda: _raise(ConfigError(["loss.temperature=0: too cold", "data.root: no folder"])))
+
+
+def bug() -> None:
+    in_rank_1(lambda: {}["missing"])
+
+
+def killed() -> None:
+    in_rank_1(lambda: os.kill(os.getpid(), signal.SIGKILL))
+
+
+def left_75() -> None:
+    in_rank_1(lambda: sys.exit(75))
+
+
+def left_early() -> None:
+    in_rank_1(lambda: os._exit(0))
+
+
+def wrapped_echo() -> None:
+    """Rank 0 turns what the death of rank 1 does to it into an error of its own."""
+    try:
+        config_error()
+    except RuntimeError as error:
+        raise CheckpointError("the echo") from error
+
+
+def stubborn(folder: str) -> None:
+    """Rank 1 fails; rank 0 notices nothing and does not obey SIGTERM."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    write(folder, f"rank{rank()}", str(os.getpid()))
+    collective()
+    if rank() == 1:
+        raise TwoPartError("the queue", "too short")
+    time.sleep(600)
+
+
+def hang() -> None:
+    """Rank 0 waits for a rank that never comes."""
+    collective()
+    if rank() == 1:
+        time.sleep(600)
+    collective()
+
+
+def run_on(folder: str) -> None:
+    """Write ``rank<r>`` with the process id, then work until killed."""
+    write(folder, f"rank{rank()}", str(os.getpid()))
+    while True:
+        collective()
+        time.sleep(0.02)
+
+
+def stop_when_asked(folder: str) -> None:
+    """As run_on; on the first SIGTERM both ranks save something and leave with 75."""
+    asked = []
+    signal.signal(signal.SIGTERM, lambda number, frame: asked.append(number))
+    write(folder, f"rank{rank()}", str(os.getpid()))
+    while True:
+        flag = torch.tensor(float(len(asked)))
+        dist.all_reduce(flag)
+        if flag > 0:
+            write(folder, f"saved{rank()}", str(flag.item()))
+            sys.exit(75)
+        time.sleep(0.02)
+
+
+def once_killed(folder: str) -> int:
+    """Rank 1 is killed in the first attempt of torchrun, after both have worked together."""
+    attempt = int(os.environ["TORCHELASTIC_RESTART_COUNT"])
+    collective()
+    if attempt == 0 and rank() == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    collective()
+    write(folder, f"rank{rank()}_attempt{attempt}", "done")
+    return attempt
+
+
+def write(folder: str, name: str, text: str) -> None:
+    part = Path(folder, f"{name}.part")
+    part.write_text(text)
+    part.rename(Path(folder, name))
+
+
+def _raise(error: Exception) -> None:
+    raise error
+
+
+def main() -> None:
+    name, processes, *args = sys.argv[1:]
+    minutes = float(os.environ.get("TIMEOUT_MINUTES", "2"))
+    try:
+        options = LaunchOptions(int(processes), minutes, threads=1)
+        result = launch(globals()[name], tuple(args), options, device="cpu")
+    except PlatformError as error:
+        print(f"error: {type(error).__name__}: {error}", flush=True)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    print(f"result: {json.dumps(result)}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

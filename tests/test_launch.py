@@ -1,0 +1,365 @@
+import logging
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import launch_work
+import pytest
+import torch
+
+from ssl_platform.errors import ConfigError
+from ssl_platform.launch import LaunchOptions, RankFailedError, joined_world, launch
+
+WORK = Path(launch_work.__file__)
+DEADLINE = 60.0  # of a machine with much else to do
+WORLD_VARIABLES = (
+    *("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"),
+    *("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID", "SLURM_JOB_ID", "SLURM_JOB_NODELIST"),
+)
+
+
+@pytest.fixture(autouse=True)
+def no_world(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    for name in WORLD_VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[..., subprocess.Popen]]:
+    """Start a program in a session of its own; it is killed when the test ends."""
+    started = []
+
+    def _start(*command: str, **options) -> subprocess.Popen:
+        environment = {**os.environ, "PYTHONPATH": str(WORK.parents[1]), **options.pop("env", {})}
+        pipe = subprocess.PIPE
+        started.append(
+            subprocess.Popen(
+                [sys.executable, *command],
+                env=environment,
+                stdout=pipe,
+                stderr=pipe,
+                text=True,
+                start_new_session=True,
+                **options,
+            )
+        )
+        return started[-1]
+
+    yield _start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def two_ranks(work: Callable, *args: str, timeout_minutes: float = 2):
+    options = LaunchOptions(2, timeout_minutes=timeout_minutes, threads=1)
+    return launch(work, args, options, device="cpu")
+
+
+def eventually(condition: Callable[[], object], seconds: float = DEADLINE) -> bool:
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+def is_running(pid: int) -> bool:
+    try:
+        status = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return status.rpartition(")")[2].split()[0] not in "ZX"
+
+
+def rank_pids(folder: Path) -> list[int]:
+    files = [folder / "rank0", folder / "rank1"]
+    assert eventually(lambda: all(file.exists() for file in files))
+    return [int(file.read_text()) for file in files]
+
+
+def all_gone(pids: list[int], seconds: float = DEADLINE) -> bool:
+    return eventually(lambda: not any(map(is_running, pids)), seconds)
+
+
+# ---- results
+
+
+def test_import_is_cheap() -> None:
+    code = "import sys, ssl_platform.launch; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=WORK.parents[1])
+
+
+def test_one_process_runs_here_without_a_group() -> None:
+    options = LaunchOptions(processes=1, timeout_minutes=1, threads=1)
+    result = launch(launch_work.alone, ("hello",), options, device="cpu")
+    assert result == {"text": "hello", "group": False, "pid": os.getpid()}
+    assert torch.get_num_threads() == 1
+
+
+def test_two_ranks_reduce_and_rank_0_returns(capfd: pytest.CaptureFixture) -> None:
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    text = "x" * 1_000_000  # more than a pipe holds
+    result = two_ranks(launch_work.describe, text)
+    assert result["text"] == text
+    assert result["total"] == 3.0
+    assert result["threads"] == 1
+    assert result["environment"] == {
+        "RANK": "0",
+        "LOCAL_RANK": "0",
+        "WORLD_SIZE": "2",
+        "LOCAL_WORLD_SIZE": "2",
+        "OMP_NUM_THREADS": "1",
+    }
+    assert capfd.readouterr() == ("", "")
+    assert before == {number: signal.getsignal(number) for number in before}
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == set()
+
+
+def test_more_processes_than_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    options = LaunchOptions(processes=8, timeout_minutes=1, threads=None)
+    with pytest.raises(ConfigError) as caught:
+        launch(launch_work.alone, ("",), options, device="cuda")
+    assert caught.value.problems == ["launch.processes=8: this machine has 2 GPUs"]
+
+
+# ---- failures
+
+
+def test_error_of_the_first_rank_comes_back_as_it_is(capfd: pytest.CaptureFixture) -> None:
+    with pytest.raises(ConfigError) as caught:
+        two_ranks(launch_work.wrapped_echo)
+    assert caught.value.problems == ["loss.temperature=0: too cold", "data.root: no folder"]
+    assert caught.value.exit_code == 2
+    assert capfd.readouterr() == ("", "")
+
+
+def test_bug_comes_back_with_one_traceback(capfd: pytest.CaptureFixture) -> None:
+    with pytest.raises(RankFailedError) as caught:
+        two_ranks(launch_work.bug)
+    message = str(caught.value)
+    assert message.startswith("rank 1 failed:\nTraceback")
+    assert message.endswith("KeyError: 'missing'")
+    assert message.count("Traceback") == 1
+    assert caught.value.exit_code == 1
+    assert capfd.readouterr() == ("", "")
+
+
+def test_killed_rank(capfd: pytest.CaptureFixture) -> None:
+    with pytest.raises(RankFailedError) as caught:
+        two_ranks(launch_work.killed)
+    message = "rank 1 was killed by SIGKILL (out of memory is the usual cause)"
+    assert str(caught.value) == message
+    assert caught.value.exit_code == 137
+    assert capfd.readouterr() == ("", "")
+
+
+def test_exit_code_of_a_rank_is_kept() -> None:
+    with pytest.raises(SystemExit) as caught:
+        two_ranks(launch_work.left_75)
+    assert caught.value.code == 75
+
+
+def test_rank_that_leaves_early_with_0_is_a_failure() -> None:
+    with pytest.raises(RankFailedError, match="rank 1 left with exit code 0") as caught:
+        two_ranks(launch_work.left_early)
+    assert caught.value.exit_code == 1
+
+
+def test_survivor_that_ignores_sigterm_is_ended(tmp_path: Path) -> None:
+    with pytest.raises(RankFailedError) as caught:
+        two_ranks(launch_work.stubborn, str(tmp_path))
+    assert str(caught.value) == "the queue: too short"  # its class cannot be rebuilt from that
+    assert caught.value.exit_code == 7
+    assert time.time() - (tmp_path / "rank1").stat().st_mtime < 10
+    assert not any(map(is_running, rank_pids(tmp_path)))
+
+
+def test_hanging_rank_runs_into_the_timeout() -> None:
+    with pytest.raises(RankFailedError, match=r"(?s)rank 0 failed:.*[Tt]imed out"):
+        two_ranks(launch_work.hang, timeout_minutes=0.1)
+
+
+# ---- signals and sockets
+
+
+def test_ranks_listen_on_loopback_only_and_die_with_the_launcher(start, tmp_path: Path) -> None:
+    launcher = start(
+        *(str(WORK), "run_on", "2", str(tmp_path)),
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),  # as a shell's & does
+    )
+    pids = rank_pids(tmp_path)
+    assert listening(launcher.pid)
+    addresses = [a for pid in (launcher.pid, *pids) for a in listening(pid)]
+    loopback = ("0100007F", "01000000", "0" * 24 + "01000000", "0" * 16 + "FFFF00000100007F")
+    assert set(addresses) <= set(loopback)
+    launcher.send_signal(signal.SIGINT)  # stays ignored
+    assert not eventually(lambda: launcher.poll() is not None, seconds=0.5)
+    launcher.kill()
+    assert all_gone(pids, seconds=10)
+
+
+def listening(pid: int) -> list[str]:
+    """Local addresses, as /proc/net writes them, that a process listens on."""
+    links = []
+    for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+        links.append(os.readlink(descriptor))
+    addresses = []
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/{pid}/net/{table}").read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == "0A" and f"socket:[{fields[9]}]" in links:
+                addresses.append(fields[1].split(":")[0])
+    return addresses
+
+
+def test_ctrl_c_ends_all(start, tmp_path: Path) -> None:
+    launcher = start(str(WORK), "run_on", "2", str(tmp_path))
+    pids = rank_pids(tmp_path)
+    os.killpg(launcher.pid, signal.SIGINT)  # as a terminal does
+    assert launcher.communicate(timeout=DEADLINE) == ("", "")
+    assert launcher.returncode == 130
+    assert not any(map(is_running, pids))
+
+
+def test_ctrl_c_while_ranks_start(start, tmp_path: Path) -> None:
+    launcher = start(str(WORK), "run_on", "2", str(tmp_path))
+    children = Path(f"/proc/{launcher.pid}/task/{launcher.pid}/children")
+    assert eventually(lambda: len(children.read_text().split()) == 3)  # ranks, resource tracker
+    pids = [int(pid) for pid in children.read_text().split()]
+    os.killpg(launcher.pid, signal.SIGINT)
+    assert launcher.communicate(timeout=DEADLINE) == ("", "")
+    assert launcher.returncode == 130
+    assert all_gone(pids)
+
+
+def test_sigterm_lets_the_ranks_save(start, tmp_path: Path) -> None:
+    launcher = start(str(WORK), "stop_when_asked", "2", str(tmp_path))
+    pids = rank_pids(tmp_path)
+    launcher.terminate()
+    assert launcher.communicate(timeout=DEADLINE) == ("", "")
+    assert launcher.returncode == 75
+    assert (tmp_path / "saved0").read_text() == (tmp_path / "saved1").read_text()
+    assert not any(map(is_running, pids))
+
+
+# ---- worlds that others started
+
+
+@pytest.mark.parametrize(
+    ("variables", "world"),
+    [
+        ({}, None),
+        ({"RANK": "3", "WORLD_SIZE": "8", "LOCAL_RANK": "1"}, (3, 8, 1)),
+        ({"RANK": "1", "WORLD_SIZE": "2"}, (1, 2, 1)),
+        ({"SLURM_PROCID": "5", "SLURM_NTASKS": "8", "SLURM_LOCALID": "1"}, (5, 8, 1)),
+        ({"SLURM_PROCID": "0", "SLURM_NTASKS": "1", "SLURM_LOCALID": "0"}, None),
+    ],
+)
+def test_joined_world(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], world: tuple | None
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert joined_world() == world
+
+
+@pytest.mark.parametrize(
+    ("rank", "message"), [("one", "RANK='one': the env"), ("2", "rank 2 is outside a world of 2")]
+)
+def test_world_that_cannot_be(monkeypatch: pytest.MonkeyPatch, rank: str, message: str) -> None:
+    monkeypatch.setenv("RANK", rank)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ConfigError, match=message):
+        joined_world()
+
+
+def test_world_of_one(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
+    monkeypatch.setenv("NCCL_SOCKET_IFNAME", "lo")
+    with caplog.at_level(logging.WARNING):
+        result = two_ranks(launch_work.describe, "one")
+    assert result["total"] == 1.0
+    assert caplog.messages == ["launch.processes=2: not used in a world of 1"]
+    assert not torch.distributed.is_initialized()
+
+
+def test_world_without_a_meeting_point(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ConfigError, match="MASTER_PORT is not set"):
+        two_ranks(launch_work.describe, "nowhere")
+    monkeypatch.setenv("MASTER_PORT", "1")
+    monkeypatch.setenv("SLURM_JOB_NODELIST", "node[1-2]")
+    with pytest.raises(ConfigError, match="scontrol gives no hosts"):
+        two_ranks(launch_work.describe, "nowhere")
+
+
+def test_torchrun_restarts(start, tmp_path: Path) -> None:
+    job = start(
+        *("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--max-restarts=1"),
+        *(str(WORK), "once_killed", "1", str(tmp_path)),
+    )
+    output, errors = job.communicate(timeout=2 * DEADLINE)
+    assert job.returncode == 0, errors
+    assert output.count("result: 1") == 2
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["rank0_attempt1", "rank1_attempt1"]
+
+
+def test_torchrun_is_told_the_error(start) -> None:
+    job = start(
+        *("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"),
+        *(str(WORK), "config_error", "2"),
+    )
+    output, errors = job.communicate(timeout=DEADLINE)
+    assert job.returncode == 1
+    assert "error: ConfigError: loss.temperature=0: too cold" in output
+    assert "ConfigError: loss.temperature=0: too cold" in errors
+
+
+def test_slurm(start, tmp_path: Path) -> None:
+    scontrol = tmp_path / "scontrol"
+    scontrol.write_text(
+        '#!/bin/sh\n[ "$*" = "show hostnames node[1-2]" ] && echo 127.0.0.1\necho n2'
+    )
+    scontrol.chmod(scontrol.stat().st_mode | stat.S_IXUSR)
+    job = {
+        "SLURM_NTASKS": "2",
+        "SLURM_JOB_ID": str(job_with_free_port()),
+        "SLURM_JOB_NODELIST": "node[1-2]",
+        "GLOO_SOCKET_IFNAME": "lo",
+        "PATH": f"{tmp_path}:{os.environ['PATH']}",
+    }
+    tasks = [
+        start(
+            *(str(WORK), "describe", "1", "slurm"),
+            env={**job, "SLURM_PROCID": rank, "SLURM_LOCALID": rank},
+        )
+        for rank in ("0", "1")
+    ]
+    for task in tasks:
+        output, errors = task.communicate(timeout=DEADLINE)
+        assert task.returncode == 0, errors
+        assert '"total": 3.0' in output
+
+
+def job_with_free_port() -> int:
+    """A SLURM_JOB_ID whose port nobody uses."""
+    for port in range(15000 + os.getpid() % 10000, 30000):
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) != 0:
+                return port - 15000
+    raise AssertionError("no port is free")

@@ -1,0 +1,11 @@
+"""Run a config: ``python tools/run_distributed.py config=pretrain/swav/quickstart``."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # a checkout needs no installation
+
+from ssl_platform.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())
