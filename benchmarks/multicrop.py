@@ -2,9 +2,9 @@
 
     python benchmarks/multicrop.py [--rounds 9] [--images 24]
 
-Both do 2 x 224 + 6 x 96 crops with SwAV's augmentation. CPU time of one thread, rounds interleaved in
-one process, so that a busy machine slows both alike. The platform's crops are uint8, normalised on
-the device in training; the ratio with normalisation on this thread is printed too.
+Both do 2 x 224 + 6 x 96 crops with SwAV's augmentation. CPU time of one thread, rounds interleaved
+in one process, so that a busy machine slows both alike. The platform's crops are uint8, normalised
+on the device in training; the ratio with normalisation on this thread is printed too.
 """
 
 import argparse

@@ -83,7 +83,10 @@ class _Trial:
                 self.build("optimizer", model.parameters())
             if self.has_steps(options):
                 info = data_info(
-                    options, self.num_samples(), transform.num_crops if transform else 2, world_size(options)
+                    options,
+                    self.num_samples(),
+                    transform.num_crops if transform else 2,
+                    world_size(options),
                 )
                 self.build("schedule", 1.0, options.num_epochs, max(1, info.steps_per_epoch))
                 if model is not None and transform is not None:
@@ -99,7 +102,11 @@ class _Trial:
     def numbers(self, options: RunOptions) -> None:
         """Rules among the values that no component owns."""
         say = self.problems.append
-        world, batch_size, num_samples = world_size(options), options.data.batch_size, self.num_samples()
+        world, batch_size, num_samples = (
+            world_size(options),
+            options.data.batch_size,
+            self.num_samples(),
+        )
         if options.num_epochs < 1:
             say(f"num_epochs={options.num_epochs}: at least 1")
         if options.launch.processes < 1:
@@ -132,7 +139,9 @@ class _Trial:
 
     def hardware(self, options: RunOptions) -> None:
         if options.device == "cuda" and not torch.cuda.is_available():
-            self.problems.append("device=cuda: torch finds no GPU here; use device=cpu or device=auto")
+            self.problems.append(
+                "device=cuda: torch finds no GPU here; use device=cpu or device=auto"
+            )
             return
         device = resolve_device(options.device)
         dtype = autocast_dtype(options.precision, device)
@@ -173,5 +182,8 @@ def world_size(options: RunOptions) -> int:
 def cpu_is_fast_in(dtype: torch.dtype) -> bool:
     """Whether the CPU has matrix arithmetic in ``dtype``; elsewhere it is emulated."""
     capabilities = torch.cpu.get_capabilities()
-    names = {torch.bfloat16: ("avx512_bf16", "amx_bf16", "bf16"), torch.float16: ("avx512_fp16", "amx_fp16", "fp16")}
+    names = {
+        torch.bfloat16: ("avx512_bf16", "amx_bf16", "bf16"),
+        torch.float16: ("avx512_fp16", "amx_fp16", "fp16"),
+    }
     return any(capabilities.get(name, False) for name in names[dtype])

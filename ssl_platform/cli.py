@@ -32,7 +32,16 @@ config=
 parts, by group
 {parts}
 """
-HYDRA_FLAGS = ("--cfg", "-c", "--info", "-i", "--hydra-help", "--version", "--shell-completion", "-sc")
+HYDRA_FLAGS = (
+    "--cfg",
+    "-c",
+    "--info",
+    "-i",
+    "--hydra-help",
+    "--version",
+    "--shell-completion",
+    "-sc",
+)
 SWEEP_FLAGS = ("-m", "--multirun")
 FLAGS_WITH_VALUE = ("--config-dir", "-cd")
 

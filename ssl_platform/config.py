@@ -12,7 +12,7 @@ from pathlib import Path
 import hydra
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException, OverrideParseException
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -186,7 +186,7 @@ def _files(directory: Path) -> list[str]:
 def _unreadable(override: str) -> list[str]:
     try:
         OverridesParser.create().parse_override(override)
-    except OverrideParseException as error:
+    except HydraException as error:
         hint = "write key=value" if "=" not in override else _first_line(error)
         return [f"{override}: not an override; {hint}"]
     return []

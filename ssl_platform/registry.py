@@ -114,5 +114,3 @@ def _import_package(name: str) -> None:
     package = importlib.import_module(name)
     for module in pkgutil.walk_packages(getattr(package, "__path__", []), f"{name}."):
         importlib.import_module(module.name)
-
-

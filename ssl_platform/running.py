@@ -13,7 +13,13 @@ from ssl_platform.launch import joined_world, launch
 from ssl_platform.registry import TASKS, load_components
 
 # what may differ when a run is started again in its directory
-FREE_TO_CHANGE = ("hooks", "launch.timeout_minutes", "launch.threads", "data.num_workers", "checkpoint")
+FREE_TO_CHANGE = (
+    "hooks",
+    "launch.timeout_minutes",
+    "launch.threads",
+    "data.num_workers",
+    "checkpoint",
+)
 
 
 def run(cfg: DictConfig) -> Any:
@@ -60,7 +66,9 @@ def claim(cfg: DictConfig, output_dir: Path) -> None:
         partial.write_text(OmegaConf.to_yaml(cfg))
         partial.replace(path)
     except OSError as error:
-        raise ConfigError([f"output_dir={output_dir}: cannot be written ({error.strerror})"]) from error
+        raise ConfigError(
+            [f"output_dir={output_dir}: cannot be written ({error.strerror})"]
+        ) from error
 
 
 def _differences(saved: Any, new: DictConfig) -> list[str]:
@@ -79,4 +87,3 @@ def _flat(cfg: Any, prefix: str = "") -> dict[str, Any]:
         return {prefix: plain}
     inner = [_flat(v, f"{prefix}.{k}" if prefix else str(k)) for k, v in plain.items()]
     return {key: value for part in inner for key, value in part.items()}
-

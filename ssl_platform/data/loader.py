@@ -282,7 +282,12 @@ class _Transport:
         try:
             for received in self._loader:
                 if isinstance(received, DataError):
-                    raise received
+                    try:
+                        raise received
+                    finally:
+                        # An error that its own frame refers to is freed late, and with it the
+                        # workers; torch then waits five seconds for each.
+                        del received
                 yield received
         except RuntimeError as error:
             message = str(error)

@@ -128,9 +128,7 @@ class KNNMonitor(Events):
         self, run: "Run", embed: Callable[[Tensor], Tensor], *, centre: bool = False
     ) -> dict[str, float]:
         bank = extract(embed, run.eval_loader(run.train_data, self.bank), len(self.bank))
-        queries = extract(
-            embed, run.eval_loader(self.query_data, self.queries), len(self.queries)
-        )
+        queries = extract(embed, run.eval_loader(self.query_data, self.queries), len(self.queries))
         if centre:
             mean = bank.mean(dim=0)
             bank, queries = bank - mean, queries - mean
@@ -147,9 +145,7 @@ class KNNMonitor(Events):
         return {name: metric(votes, truth) for name, metric in run.metrics.items()}
 
 
-def draw_balanced(
-    labels: np.ndarray, num: int | None, rng: np.random.Generator
-) -> np.ndarray:
+def draw_balanced(labels: np.ndarray, num: int | None, rng: np.random.Generator) -> np.ndarray:
     """Positions of ``num`` samples, as equally many per class as there are, in ascending order.
 
     Args:

@@ -49,7 +49,9 @@ def _verdict(rows: dict[str, dict[str, float]]) -> list[str]:
         return []
     metric = next(iter(rows["trained"]))
     trained, random, pixels = (rows[n][metric] for n in ("trained", "random init", "raw pixels"))
-    over = f"{trained - random:+.1f} points over random init, {trained - pixels:+.1f} over raw pixels"
+    over = (
+        f"{trained - random:+.1f} points over random init, {trained - pixels:+.1f} over raw pixels"
+    )
     if trained > max(random, pixels):
         return [f"verdict: the training taught the trunk something ({over})"]
     return [

@@ -161,7 +161,9 @@ def _out_of_range(*, temperature: float, epsilon: float, sinkhorn_iters: int) ->
 
 def _unusable_crops(assign_crops: list[int], num_crops: int) -> list[str]:
     if num_crops < 2:
-        return [f"assign_crops={assign_crops}: SwAV compares at least 2 crops, there is {num_crops}"]
+        return [
+            f"assign_crops={assign_crops}: SwAV compares at least 2 crops, there is {num_crops}"
+        ]
     if assign_crops and set(assign_crops) <= set(range(num_crops)):
         return []
     return [

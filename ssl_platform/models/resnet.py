@@ -92,8 +92,8 @@ class ResNet(nn.Module):
         super().__init__()
         if len(layers) != 4 or min(layers) < 1:
             raise ValueError(f"layers={layers}: four positive numbers of blocks, e.g. [3,4,6,3]")
-        if width < 1:
-            raise ValueError(f"width={width}: at least 1 channel, e.g. 64")
+        if width < 8:  # torch 2.14 corrupts memory in channels_last convolutions below 8 channels
+            raise ValueError(f"width={width}: at least 8 channels, e.g. 64")
         if stem_kernel % 2 == 0 or stem_kernel < 1:
             raise ValueError(f"stem_kernel={stem_kernel}: an odd kernel size, e.g. 7 or 3")
         block_class = BLOCKS[block]

@@ -30,7 +30,9 @@ class TimmTrunk(nn.Module):
         try:
             self.model = timm.create_model(model, pretrained=False, num_classes=0, **options)
         except TypeError as error:
-            raise ValueError(f"options={options}: timm's {model} does not take them ({error})") from error
+            raise ValueError(
+                f"options={options}: timm's {model} does not take them ({error})"
+            ) from error
         self.out_dim: int = self.model.num_features
 
     def forward(self, images: Tensor) -> Tensor:

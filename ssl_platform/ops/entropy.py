@@ -15,4 +15,6 @@ def effective_rank(covariance: Tensor) -> Tensor:
     Roy and Vetterli, "The effective rank", EUSIPCO 2007, with the eigenvalues of the covariance.
     """
     eigenvalues = torch.linalg.eigvalsh(covariance).clamp_min(0)
-    return entropy(eigenvalues / eigenvalues.sum().clamp_min(torch.finfo(covariance.dtype).tiny)).exp()
+    return entropy(
+        eigenvalues / eigenvalues.sum().clamp_min(torch.finfo(covariance.dtype).tiny)
+    ).exp()

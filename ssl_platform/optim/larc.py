@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ssl_platform.optim.torch_optimizers import start_momentum
 from ssl_platform.registry import OPTIMIZERS
 
 
@@ -43,6 +44,7 @@ class LARC(torch.optim.SGD):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:
+        start_momentum(self)
         decays = [group["weight_decay"] for group in self.param_groups]
         for group in self.param_groups:
             self._scale_gradients(group)
@@ -70,13 +72,3 @@ class LARC(torch.optim.SGD):
         decays = torch.where(applies, decay, 0.0).to(scales.dtype)
         for param, grad, scale, weight in zip(params, grads, scales, decays, strict=True):
             grad.add_(param * weight).mul_(scale)
-        self._start_momentum(params, group["momentum"])
-
-    def _start_momentum(self, params: list[nn.Parameter], momentum: float) -> None:
-        # fused SGD cannot start the momentum of some parameters while others have theirs, which is
-        # what unfreezing does; 0 * momentum + gradient is the same first step
-        if momentum == 0:
-            return
-        for param in params:
-            if self.state[param].get("momentum_buffer") is None:
-                self.state[param]["momentum_buffer"] = torch.zeros_like(param)

@@ -1,6 +1,6 @@
 """torch's own optimizers, with every option that changes a result spelled out."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -27,6 +27,24 @@ class SGD(torch.optim.SGD):
             nesterov=nesterov,
             fused=True,
         )
+
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+        start_momentum(self)
+        return super().step(closure)
+
+
+def start_momentum(optimizer: torch.optim.SGD) -> None:
+    """Give every parameter that is about to move its momentum buffer.
+
+    Fused SGD cannot start the momentum of some parameters while others have theirs, which is what
+    unfreezing the prototypes does. Starting at zero, the first step is the gradient, as in torch.
+    """
+    for group in optimizer.param_groups:
+        for param in group["params"]:
+            if param.grad is not None and group["momentum"] != 0:
+                state = optimizer.state[param]
+                if state.get("momentum_buffer") is None:
+                    state["momentum_buffer"] = torch.zeros_like(param)
 
 
 @OPTIMIZERS.register()

@@ -1,0 +1,35 @@
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+
+.PHONY: quickstart test data lint benchmark
+
+quickstart: $(VENV)/.installed ## install, train SwAV on the built-in images, print the verdict
+	$(BIN)/python tools/run_distributed.py config=pretrain/swav/quickstart
+
+test: $(VENV)/.installed-test ## install with the test extras, run the tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 $(TESTS)
+
+data: $(VENV)/.installed ## fetch Fashion-MNIST into data/downloads
+	$(BIN)/python tools/fetch_data.py
+
+lint: $(VENV)/.installed-dev ## style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+benchmark: $(VENV)/.installed ## images per second of the data path against PIL and torchvision
+	$(BIN)/python benchmarks/multicrop.py
+
+$(VENV)/.installed: setup.py constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e .
+	touch $@
+
+$(VENV)/.installed-test: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[test]'
+	touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	touch $@

@@ -1,0 +1,39 @@
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+packages = find_packages(include=["ssl_platform", "ssl_platform.*"])
+
+setup(
+    name="ssl_platform",
+    version="0.1.0",
+    description="Self-supervised learning by clustering: SwAV and its relatives, from YAML",
+    long_description=Path("README.md").read_text(),
+    long_description_content_type="text/markdown",
+    license="MIT",
+    python_requires=">=3.10",
+    # the configs lie at the top of a checkout and inside the package of a wheel
+    packages=[*packages, "ssl_platform.configs"],
+    package_dir={"ssl_platform.configs": "configs"},
+    package_data={"ssl_platform.configs": ["**/*.yaml"]},
+    install_requires=[
+        "torch>=2.10,<2.15",
+        "torchvision>=0.25,<0.30",
+        "hydra-core>=1.3.6,<1.4",
+        "omegaconf>=2.3,<2.4",
+        "fvcore>=0.1.5.post20221221",
+        "tensorboard>=2.15",
+        "numpy>=1.26",
+        "opencv-python-headless>=4.9",
+        "pillow>=10.3",
+        "pydantic>=2.7",
+        "simplejpeg>=1.7",
+        "tqdm>=4.66",
+    ],
+    extras_require={
+        "timm": ["timm>=1.0"],
+        "test": ["pytest>=8", "pytest-xdist>=3.5", "pytest-timeout>=2.3", "hypothesis>=6.100"],
+        "dev": ["ruff==0.17.6", "mypy==2.4.1"],
+    },
+    entry_points={"console_scripts": ["ssl-platform=ssl_platform.cli:main"]},
+)

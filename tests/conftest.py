@@ -1,0 +1,45 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+torch.set_num_threads(1)
+
+# the quick start, small enough for a test: 3 epochs of 4 steps
+TINY = [
+    "config=pretrain/swav/quickstart",
+    "num_epochs=3",
+    "data.train.num_samples=128",
+    "data.val.num_samples=64",
+    "data.batch_size=32",
+    "data.num_workers=0",
+    "trunk.width=8",
+    "heads.prototypes.hidden_dim=16",
+    "heads.prototypes.out_dim=8",
+    "heads.prototypes.num_prototypes=[12]",
+    "schedule.warmup_epochs=1",
+    "hooks.knn.num_labels=40",
+    "hooks.knn.every_epochs=1",
+    "hooks.log.every_steps=1",
+    "hooks.log.tensorboard=false",
+    "launch.threads=1",
+]
+
+
+@pytest.fixture
+def tiny() -> list[str]:
+    return list(TINY)
+
+
+@pytest.fixture
+def photographs(tmp_path: Path) -> Path:
+    """A folder of twelve noise JPEGs in three class folders."""
+    rng = np.random.default_rng(0)
+    for number in range(12):
+        folder = tmp_path / "photographs" / f"class{number % 3}"
+        folder.mkdir(parents=True, exist_ok=True)
+        pixels = rng.integers(0, 256, (48, 64, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number}.jpg")
+    return tmp_path / "photographs"

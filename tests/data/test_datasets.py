@@ -1,0 +1,143 @@
+"""Generated and downloaded sets."""
+
+import gzip
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ssl_platform.data import fashion_mnist
+from ssl_platform.data.fashion_mnist import Canvas, FashionMNIST
+from ssl_platform.data.image_folder import probe
+from ssl_platform.data.shapes import BLOCK, Shapes
+from ssl_platform.data.torchvision_dataset import TorchvisionDataset
+
+NUM_TEST_IMAGES = 20
+
+
+def test_shapes_are_balanced_and_follow_seed_and_index():
+    few, many = (Shapes(num_samples=n, size=16, seed=0) for n in (30, BLOCK + 30))
+    other = Shapes(num_samples=30, size=16, seed=1)
+    assert np.bincount(few.labels).tolist() == [3] * 10
+    for index in range(30):
+        assert few.read(index).shape == (16, 16, 3)
+        assert np.array_equal(few.read(index), many.read(index))
+        assert not np.array_equal(few.read(index), other.read(index))
+    assert not np.array_equal(many.read(0), many.read(BLOCK))
+    assert many.describe(12) == "Shapes[12]"
+    probe(many)
+
+
+def test_shapes_of_one_class_look_alike_when_laid_over_each_other():
+    shapes = Shapes(num_samples=2000, size=16, seed=0)
+    images = np.stack([shapes.read(i) for i in range(2000)]).astype(float).mean(-1)
+    ring, disc = (images[shapes.labels == label].mean(0) for label in (5, 0))
+    assert disc[8, 8] > ring[8, 8] + 30  # a ring has a hole
+
+
+def test_shapes_that_cannot_be_are_named():
+    with pytest.raises(ValueError) as caught:
+        Shapes(num_samples=0, size=4, seed=0)
+    assert str(caught.value) == "num_samples=0: must be at least 1\nsize=4: must be at least 8"
+
+
+@pytest.fixture
+def idx_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Files as Debian lays them out, in a working directory where there are no others."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(fashion_mnist, "DEBIAN_FOLDER", tmp_path / "usr")
+    images = np.random.default_rng(0).integers(0, 256, (NUM_TEST_IMAGES, 28, 28), np.uint8)
+    labels = np.arange(NUM_TEST_IMAGES, dtype=np.uint8) % 10
+    folder = tmp_path / "files"
+    folder.mkdir()
+    for name, array in (("images-idx3", images), ("labels-idx1", labels)):
+        header = struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape)
+        (folder / f"t10k-{name}-ubyte.gz").write_bytes(gzip.compress(header + array.tobytes()))
+    return folder
+
+
+@pytest.mark.parametrize("place", ["files", "usr", "data/downloads/fashion-mnist"])
+def test_fashion_mnist_is_found_in_each_place(idx_folder, place):
+    target = idx_folder.parent / place
+    target.parent.mkdir(parents=True, exist_ok=True)
+    idx_folder.rename(target)
+    path = str(target) if place == "files" else None
+    dataset = FashionMNIST(path=path, split="test", canvas=None, download=False)
+    assert dataset.labels.tolist() == [i % 10 for i in range(NUM_TEST_IMAGES)]
+    expected = np.random.default_rng(0).integers(0, 256, (NUM_TEST_IMAGES, 28, 28), np.uint8)
+    assert all(
+        np.array_equal(dataset.read(i), np.repeat(expected[i][..., None], 3, -1))
+        for i in range(NUM_TEST_IMAGES)
+    )
+
+
+def test_a_canvas_is_the_same_in_every_epoch(idx_folder):
+    def dataset(seed: int) -> FashionMNIST:
+        canvas = Canvas(size=40, scale=(0.5, 1.0), noise=0.1, seed=seed)
+        return FashionMNIST(path=str(idx_folder), split="test", canvas=canvas, download=False)
+
+    first, again, other = dataset(0), dataset(0), dataset(1)
+    assert first.read(3).shape == (40, 40, 3)
+    assert np.array_equal(first.read(3), first.read(3))
+    assert np.array_equal(first.read(3), again.read(3))
+    assert not np.array_equal(first.read(3), other.read(3))
+
+
+def test_missing_and_damaged_fashion_mnist_files_are_named(idx_folder):
+    with pytest.raises(ValueError, match=r"^path=null: no Fashion-MNIST files .* `make data`"):
+        FashionMNIST(path=None, split="test", canvas=None, download=False)
+    labels = idx_folder / "t10k-labels-idx1-ubyte.gz"
+    labels.write_bytes(labels.read_bytes()[:-9])
+    with pytest.raises(ValueError, match=f"^path={labels}: damaged: "):
+        FashionMNIST(path=str(idx_folder), split="test", canvas=None, download=False)
+
+
+def test_a_canvas_that_cannot_be_is_named():
+    with pytest.raises(ValueError) as caught:
+        canvas = Canvas(size=0, scale=(0.9, 0.5), noise=0.1, seed=0)
+        FashionMNIST(path=None, split="test", canvas=canvas, download=False)
+    assert str(caught.value) == (
+        "canvas.size=0: must be at least 1\n"
+        "canvas.scale=[0.9, 0.5]: must be two rising numbers in (0, 1]"
+    )
+
+
+@pytest.mark.parametrize(
+    ("dataset", "split", "message"),
+    [
+        (
+            "CIFAR",
+            "train",
+            "dataset=CIFAR: torchvision has no such set of labelled images, did you ",
+        ),
+        ("CIFAR10", "val", "split=val: CIFAR10 has the splits train and test"),
+        ("EuroSAT", "train", "split=train: EuroSAT has no splits, set split: all"),
+        ("STL10", "val", "split=val: Unknown value 'val' for argument split"),
+        ("CIFAR10", "train", "path=nowhere: Dataset not found or corrupted"),
+        ("STL10", "unlabeled", "path=nowhere: Dataset not found or corrupted"),
+    ],
+)
+def test_torchvision_sets_that_are_not_there(tmp_path, monkeypatch, dataset, split, message):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError) as caught:
+        TorchvisionDataset(dataset=dataset, path="nowhere", split=split, download=False)
+    assert str(caught.value).startswith(message)
+    assert "\n" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_torchvision_set_reads_labels_and_pictures(idx_folder):
+    raw = idx_folder.parent / "root" / "FashionMNIST" / "raw"
+    raw.mkdir(parents=True)
+    for file in list(idx_folder.iterdir()):
+        for prefix in ("t10k", "train"):
+            target = raw / file.name.replace("t10k", prefix).removesuffix(".gz")
+            target.write_bytes(gzip.decompress(file.read_bytes()))
+    theirs = TorchvisionDataset(
+        dataset="FashionMNIST", path=str(raw.parent.parent), split="test", download=False
+    )
+    ours = FashionMNIST(path=str(raw.parent.parent), split="test", canvas=None, download=False)
+    assert theirs.labels.tolist() == ours.labels.tolist()
+    assert np.array_equal(theirs.read(5), ours.read(5))
+    assert theirs.describe(5) == "FashionMNIST/test[5]"

@@ -1,0 +1,109 @@
+"""Every kind of file that turns up in a folder of pictures."""
+
+import io
+import os
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ssl_platform.data.dataset import UnreadableImage
+from ssl_platform.data.decode import decode, printable, read_image
+
+
+def encode(image: Image.Image, kind: str, **options) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def picture() -> Image.Image:
+    ramp = np.linspace(0, 255, 40 * 30).reshape(30, 40)
+    return Image.fromarray(np.stack([ramp, ramp[::-1], ramp[:, ::-1]], -1).astype(np.uint8))
+
+
+@pytest.mark.parametrize("kind", ["PNG", "BMP", "PPM", "TIFF"])
+def test_lossless_formats_come_back_unchanged(picture, kind):
+    assert np.array_equal(decode(encode(picture, kind)), np.asarray(picture))
+
+
+def test_jpeg_is_pillow_s_pixel_for_pixel(picture):
+    data = encode(picture, "JPEG", quality=80)
+    assert np.array_equal(decode(data), np.asarray(Image.open(io.BytesIO(data))))
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_grey_is_replicated(picture, kind):
+    pixels = decode(encode(picture.convert("L"), kind))
+    assert pixels.shape == (30, 40, 3)
+    assert (pixels == pixels[..., :1]).all()
+
+
+def test_cmyk_jpeg_is_converted(picture):
+    data = encode(picture.convert("CMYK"), "JPEG")
+    expected = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+    assert np.abs(decode(data).astype(int) - expected).max() <= 1
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "1"])
+def test_alpha_palette_and_bits(picture, mode):
+    assert decode(encode(picture.convert(mode), "PNG")).shape == (30, 40, 3)
+
+
+def test_palette_with_transparency_is_quiet(picture):
+    data = encode(picture.convert("P"), "PNG", transparency=bytes(range(256)))
+    assert decode(data).shape == (30, 40, 3)
+
+
+def test_alpha_is_dropped(picture):
+    transparent = picture.copy()
+    transparent.putalpha(0)
+    assert np.array_equal(decode(encode(transparent, "PNG")), np.asarray(picture))
+
+
+def test_sixteen_bits_are_cut_to_the_upper_eight():
+    values = np.arange(0, 65536, 65536 // 256, dtype=np.uint16).reshape(16, 16)
+    pixels = decode(encode(Image.fromarray(values), "PNG"))
+    assert np.array_equal(pixels[..., 0], values >> 8)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_one_pixel(kind):
+    assert decode(encode(Image.new("RGB", (1, 1), (9, 9, 9)), kind)).shape == (1, 1, 3)
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [(b"", "empty file"), (b"hello, I am no picture", "not an image")],
+)
+def test_what_is_no_picture_says_so(data, reason):
+    with pytest.raises(ValueError, match=f"^{reason}$"):
+        decode(data)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+@pytest.mark.parametrize("part", [0.1, 0.5, 0.9])
+def test_truncated_files_are_refused(picture, kind, part):
+    data = encode(picture, kind)
+    with pytest.raises(ValueError) as caught:
+        decode(data[: int(len(data) * part)])
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_a_header_that_promises_too_many_pixels_is_refused(picture, kind, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    with pytest.raises(ValueError, match="40 x 30 pixels, more than the limit of 1000"):
+        decode(encode(picture, kind))
+
+
+def test_a_missing_file_is_an_unreadable_image(tmp_path):
+    path = os.fsencode(tmp_path / "gone.jpg")
+    with pytest.raises(UnreadableImage) as caught:
+        read_image(path)
+    assert (caught.value.name, caught.value.reason) == (path.decode(), "No such file or directory")
+
+
+def test_names_become_one_printable_line():
+    assert printable(b"a b/\xff\n\xc3\xa9.jpg") == "a b/\\xff\\né.jpg"

@@ -1,0 +1,240 @@
+"""Batches: the same whatever reads them, and what happens when a picture cannot be read."""
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from ssl_platform.data.augment import Blur, ColorJitter
+from ssl_platform.data.batch import Batch, DataInfo
+from ssl_platform.data.center_crop import CenterCrop
+from ssl_platform.data.dataset import ImageDataset, UnreadableImage
+from ssl_platform.data.loader import Loader, Normalize
+from ssl_platform.data.multicrop import CropGroup, MultiCrop
+from ssl_platform.data.sampler import SequentialSampler, ShuffledSampler
+from ssl_platform.errors import DataError
+
+CPU = torch.device("cpu")
+NORMALIZE = Normalize(mean=[0.4, 0.5, 0.6], std=[0.2, 0.25, 0.3])
+
+
+class Numbered(ImageDataset):
+    """Picture i has its number in its first pixel; those in ``bad`` cannot be read."""
+
+    def __init__(self, num_samples: int, bad: tuple[int, ...] = (), labelled: bool = True):
+        rng = np.random.default_rng(0)
+        self._images = rng.integers(0, 256, (num_samples, 24, 24, 3), np.uint8)
+        self._images[:, 0, 0, 0] = np.arange(num_samples)
+        self.labels = np.arange(num_samples) % 3 if labelled else None
+        self._bad = bad
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def read(self, index: int) -> np.ndarray:
+        if index in self._bad:
+            raise UnreadableImage(self.describe(index), "not an image")
+        return self._images[index]
+
+    def describe(self, index: int) -> str:
+        return f"{index}.jpg"
+
+
+class Deadly(Numbered):
+    def read(self, index: int) -> np.ndarray:
+        os.kill(os.getpid(), signal.SIGKILL)
+        raise AssertionError
+
+
+def multicrop() -> MultiCrop:
+    return MultiCrop(
+        crops={"large": CropGroup(16, 2, (0.2, 1.0)), "small": CropGroup(10, 1, (0.1, 0.2))},
+        ratio=(3 / 4, 4 / 3),
+        flip=0.5,
+        jitter=ColorJitter(0.8, 0.8, 0.8, 0.8, 0.2),
+        grayscale=0.2,
+        blur=Blur(0.5, (0.1, 2.0), "gaussian23"),
+    )
+
+
+def loader(dataset: ImageDataset, sampler, transform=None, **options) -> Loader:
+    defaults = {
+        "batch_size": 4,
+        "num_workers": 0,
+        "seed": 5,
+        "normalize": NORMALIZE,
+        "device": CPU,
+        "max_bad_fraction": 0.0,
+        "drop_last": False,
+    }
+    transform = transform or CenterCrop(resize=24, size=24)
+    return Loader(dataset, transform, sampler, **{**defaults, **options})
+
+
+def shuffled(num_samples: int, rank: int = 0, world_size: int = 1) -> ShuffledSampler:
+    return ShuffledSampler(num_samples, batch_size=4, rank=rank, world_size=world_size, seed=1)
+
+
+def failure(data: Loader) -> str:
+    """The message of the error that iterating ends with, without keeping the loader alive."""
+    try:
+        list(data)
+    except DataError as error:
+        return str(error)
+    raise AssertionError("no error")
+
+
+def equal(first: Batch, second: Batch) -> bool:
+    return all(
+        torch.equal(a, b)
+        for a, b in zip([*first.crops, *first[1:]], [*second.crops, *second[1:]], strict=True)
+    )
+
+
+def test_values_are_normalised_and_channels_last():
+    dataset = Numbered(6)
+    data = loader(dataset, SequentialSampler(range(6), 0, 1))
+    batches = list(data)
+    assert len(data) == len(batches) == 2
+    for batch, rows in zip(batches, ([0, 1, 2, 3], [4, 5]), strict=True):
+        (crop,) = batch.crops
+        pixels = np.stack([dataset.read(row) for row in rows]).transpose(0, 3, 1, 2) / 255
+        mean, std = (np.reshape(v, (1, 3, 1, 1)) for v in (NORMALIZE.mean, NORMALIZE.std))
+        np.testing.assert_allclose(crop.numpy(), (pixels - mean) / std, atol=1e-5)
+        assert crop.dtype == torch.float32
+        assert crop.is_contiguous(memory_format=torch.channels_last)
+        assert batch.index.tolist() == rows
+        assert batch.label.tolist() == [row % 3 for row in rows]
+        assert batch.label.dtype == batch.index.dtype == torch.int64
+    assert data.wait_seconds > 0
+
+
+def test_without_labels_they_are_minus_one():
+    batch = next(iter(loader(Numbered(4, labelled=False), SequentialSampler(range(4), 0, 1))))
+    assert batch.label.tolist() == [-1] * 4
+
+
+def test_batches_do_not_depend_on_the_number_of_workers():
+    def epochs(num_workers: int) -> list[Batch]:
+        sampler = shuffled(22)
+        data = loader(Numbered(22), sampler, multicrop(), num_workers=num_workers, drop_last=True)
+        batches = []
+        for epoch in range(2):
+            sampler.set_epoch(epoch)
+            batches += data
+        return batches
+
+    here = epochs(0)
+    assert len(here) == 10
+    for num_workers in (1, 2):
+        assert all(equal(a, b) for a, b in zip(here, epochs(num_workers), strict=True))
+    assert not torch.equal(here[0].crops[0], here[5].crops[0])
+
+
+def test_two_ranks_see_what_one_does():
+    def batches(rank: int, world_size: int) -> list[Batch]:
+        sampler = shuffled(22, rank, world_size)
+        batch_size = 4 // world_size
+        return list(loader(Numbered(22), sampler, multicrop(), batch_size=batch_size))
+
+    for whole, first, second in zip(batches(0, 1), batches(0, 2), batches(1, 2), strict=True):
+        crops = [torch.cat(pair) for pair in zip(first.crops, second.crops, strict=True)]
+        rest = [torch.cat(pair) for pair in zip(first[1:], second[1:], strict=True)]
+        assert equal(whole, Batch(crops, *rest))
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_a_bad_picture_is_replaced_by_the_next_good_one_and_logged_once(num_workers, caplog):
+    dataset = Numbered(12, bad=(2, 3, 11))
+    data = loader(
+        dataset,
+        SequentialSampler(range(12), 0, 1),
+        num_workers=num_workers,
+        max_bad_fraction=0.25,
+    )
+    with caplog.at_level(logging.WARNING):
+        for _ in range(2):
+            index = torch.cat([batch.index for batch in data]).tolist()
+            assert index == [0, 1, 4, 4, 4, 5, 6, 7, 8, 9, 10, 0]
+    messages = sorted(record.message for record in caplog.records)
+    assert messages == [f"unreadable image {i}.jpg: not an image" for i in (11, 2, 3)]
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_too_many_bad_pictures_end_the_run(num_workers):
+    data = loader(
+        Numbered(20, bad=(2, 3, 11)),
+        SequentialSampler(range(20), 0, 1),
+        num_workers=num_workers,
+        max_bad_fraction=0.1,
+    )
+    assert failure(data) == (
+        "3 of 20 images cannot be read, data.max_bad_fraction=0.1 allows 2: "
+        "2.jpg (not an image), 3.jpg (not an image), 11.jpg (not an image)"
+    )
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_no_readable_neighbour_ends_the_run(num_workers):
+    data = loader(
+        Numbered(30, bad=tuple(range(5, 25))),
+        SequentialSampler([6], 0, 1),
+        num_workers=num_workers,
+        max_bad_fraction=1.0,
+    )
+    message = failure(data)
+    assert message.startswith("17 images in a row cannot be read")
+    assert message.endswith("10.jpg (not an image) and 12 more")
+    assert "\n" not in message
+
+
+def test_a_dead_worker_is_one_line():
+    message = failure(loader(Deadly(8), SequentialSampler(range(8), 0, 1), num_workers=1))
+    assert message.startswith("a data worker has died (DataLoader worker (pid")
+    assert "\n" not in message
+
+
+PROGRAM = """
+import os, signal
+from tests.data.test_loader import *
+
+def wait_for_signal(number, frame):
+    global signalled
+    signalled = True
+
+signal.signal(signal.SIGTERM, wait_for_signal)
+data = loader(Numbered(40), SequentialSampler(range(40), 0, 1), num_workers=2)
+batches = iter(data)
+next(batches)
+os.killpg(0, signal.SIGTERM)  # as a scheduler does: to every process of the job
+assert len(list(batches)) == 9 and signalled
+print("end")
+"""
+
+
+def test_workers_outlive_a_signal_but_not_their_process():
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        start_new_session=True,
+    )
+    assert (done.stdout, done.returncode) == ("end\n", 0), done.stderr
+
+
+def test_normalize_that_cannot_work_is_named():
+    with pytest.raises(ValueError, match=r"^mean=\[0.5\]: must be three numbers, for R, G and B$"):
+        Normalize(mean=[0.5], std=[0.2, 0.2, 0.2])
+    with pytest.raises(ValueError, match=r"^std=\[0.2, 0.2, 0\]: must be above 0$"):
+        Normalize(mean=[0.5, 0.5, 0.5], std=[0.2, 0.2, 0])
+
+
+def test_data_info_counts_the_samples_of_a_rank():
+    info = DataInfo(num_samples=1000, num_crops=8, batch_size=32, world_size=2, steps_per_epoch=15)
+    assert info.num_local_samples == 480

@@ -1,0 +1,176 @@
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ssl_platform.models import SSLModel
+from ssl_platform.models.heads import PrototypeHead
+from ssl_platform.models.resnet import ResNet
+
+BATCH = 3
+
+
+def a_trunk() -> ResNet:
+    torch.manual_seed(0)
+    return ResNet(
+        block="basic",
+        layers=[1, 1, 1, 1],
+        width=4,
+        stem_kernel=3,
+        stem_stride=1,
+        stem_pool=False,
+    )
+
+
+def a_head(in_dim: int = 32, **options) -> PrototypeHead:
+    torch.manual_seed(1)
+    defaults = {"hidden_dim": 16, "out_dim": 6, "num_prototypes": [5], "batch_norm": True}
+    return PrototypeHead(in_dim, **(defaults | options))
+
+
+def a_model() -> SSLModel:
+    return SSLModel(a_trunk(), {"prototypes": a_head()}).double()
+
+
+def crops_of(sizes: list[int]) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return [
+        torch.randn(BATCH, 3, size, size, dtype=torch.float64, generator=generator)
+        for size in sizes
+    ]
+
+
+def counters(module: nn.Module) -> set[int]:
+    return {
+        int(m.num_batches_tracked)
+        for m in module.modules()
+        if isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d)
+    }
+
+
+@pytest.mark.parametrize(
+    ("sizes", "num_passes"), [([16, 16, 8, 8, 8], 2), ([16, 16], 1), ([16, 12, 8], 3)]
+)
+def test_trunk_statistics_count_resolutions_and_head_statistics_count_steps(sizes, num_passes):
+    model = a_model()
+    for step in (1, 2):
+        model(crops_of(sizes))
+        assert counters(model.trunk) == {num_passes * step}
+        assert counters(model.heads) == {step}
+
+
+def test_rows_come_crop_after_crop_as_from_a_pass_of_each_crop_alone():
+    model, crops = a_model(), crops_of([16, 16, 8, 8, 8])
+    model(crops)  # statistics other than those of an untrained model
+    model.eval()
+    embeddings, (scores,) = model(crops)["prototypes"]
+    alone = [model([crop])["prototypes"] for crop in crops]
+    torch.testing.assert_close(embeddings, torch.cat([output.embeddings for output in alone]))
+    torch.testing.assert_close(scores, torch.cat([output.scores[0] for output in alone]))
+
+
+def test_crops_of_one_size_share_their_statistics():
+    together, alone = a_model(), a_model()
+    crops = crops_of([16, 16])
+    features = together.trunk(torch.cat(crops))
+    outputs = alone(crops)["prototypes"]
+    expected = together.heads["prototypes"](features)
+    torch.testing.assert_close(outputs.embeddings, expected.embeddings)
+    first_norm, expected_norm = alone.trunk.bn1, together.trunk.bn1
+    torch.testing.assert_close(first_norm.running_mean, expected_norm.running_mean)
+    torch.testing.assert_close(first_norm.running_var, expected_norm.running_var)
+
+
+def test_every_head_sees_the_features_of_all_crops():
+    heads = {"one": a_head(), "two": a_head(num_prototypes=[4, 7]), "plain": nn.Identity()}
+    model = SSLModel(a_trunk(), heads).double().eval()
+    outputs = model(crops_of([16, 8]))
+    assert list(outputs) == list(heads)
+    assert outputs["plain"].shape == (2 * BATCH, model.trunk.out_dim)
+    for name in ("one", "two"):
+        expected = model.heads[name](outputs["plain"])
+        torch.testing.assert_close(outputs[name].embeddings, expected.embeddings)
+
+
+# The head
+
+
+def features_of(num: int = 8, dim: int = 32) -> Tensor:
+    generator = torch.Generator().manual_seed(2)
+    return torch.randn(num, dim, dtype=torch.float64, generator=generator)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_prototypes_have_unit_length_after_a_forward(training):
+    head = a_head(num_prototypes=[5, 3]).double().train(training)
+    directions = [F.normalize(p.weight.detach(), dim=1) for p in head.prototypes]
+    head(features_of())
+    for prototypes, direction in zip(head.prototypes, directions, strict=True):
+        torch.testing.assert_close(prototypes.weight.detach(), direction)
+        lengths = prototypes.weight.detach().norm(dim=1)
+        torch.testing.assert_close(lengths, torch.ones_like(lengths))
+
+
+def test_embeddings_have_unit_length_and_scores_are_cosines():
+    head = a_head(num_prototypes=[5, 3]).double()
+    embeddings, scores = head(features_of())
+    torch.testing.assert_close(
+        embeddings.norm(dim=1), torch.ones(len(embeddings), dtype=torch.float64)
+    )
+    for prototypes, some_scores in zip(head.prototypes, scores, strict=True):
+        expected = F.cosine_similarity(embeddings[:, None], prototypes.weight[None], dim=2)
+        torch.testing.assert_close(some_scores, expected)
+
+
+def test_the_gradient_of_the_prototypes_is_the_plain_one_of_the_unit_vectors():
+    head = a_head().double()
+    with torch.no_grad():
+        head.prototypes[0].weight.mul_(3)  # the length before has no say
+    embeddings, (scores,) = head(features_of())
+    coefficients = torch.linspace(-1, 2, scores.numel(), dtype=torch.float64).view_as(scores)
+    (scores * coefficients).sum().backward()
+    expected = coefficients.T @ embeddings.detach()
+    torch.testing.assert_close(head.prototypes[0].weight.grad, expected)
+
+
+def layers_of(head: PrototypeHead) -> list[str]:
+    return [type(module).__name__ for module in head.projection]
+
+
+@pytest.mark.parametrize(
+    ("options", "layers"),
+    [
+        ({}, ["Linear", "BatchNorm1d", "ReLU", "Linear"]),
+        ({"batch_norm": False}, ["Linear", "ReLU", "Linear"]),
+        ({"hidden_dim": 0}, ["Linear"]),
+        ({"hidden_dim": 0, "batch_norm": False}, ["Linear"]),
+    ],
+)
+def test_the_projection_has_the_layers_that_are_asked_for(options, layers):
+    head = a_head(**options)
+    assert layers_of(head) == layers
+    embeddings, (scores,) = head(features_of().float())
+    assert embeddings.shape == (8, 6)
+    assert scores.shape == (8, 5)
+
+
+@pytest.mark.parametrize("num_prototypes", [[2], [5], [3, 3, 3], [2, 9]])
+def test_there_is_one_tensor_of_scores_per_set_of_prototypes(num_prototypes):
+    head = a_head(num_prototypes=num_prototypes)
+    scores = head(features_of().float()).scores
+    assert [tuple(some.shape) for some in scores] == [(8, k) for k in num_prototypes]
+
+
+@pytest.mark.parametrize("num_prototypes", [[], [1], [5, 0], [-3]])
+def test_a_set_of_fewer_than_two_prototypes_is_refused(num_prototypes):
+    with pytest.raises(ValueError) as error:
+        a_head(num_prototypes=num_prototypes)
+    assert str(error.value).startswith(f"num_prototypes={num_prototypes}: ")
+
+
+@pytest.mark.parametrize("widths", [{"out_dim": 0}, {"hidden_dim": -1}])
+def test_a_width_that_is_not_positive_is_refused(widths):
+    with pytest.raises(ValueError) as error:
+        a_head(**widths)
+    ((name, value),) = widths.items()
+    assert f"{name}={value}" in str(error.value)

@@ -1,0 +1,104 @@
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from ssl_platform.metrics.accuracy import TopKAccuracy
+from ssl_platform.ops.knn import knn_votes
+
+VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "knn.json").read_text())
+
+
+@pytest.fixture
+def reference() -> dict[str, torch.Tensor]:
+    return {
+        "queries": torch.tensor(VECTORS["test"], dtype=torch.float64),
+        "bank": torch.tensor(VECTORS["train"], dtype=torch.float64),
+        "bank_labels": torch.tensor(VECTORS["train_labels"]),
+    }
+
+
+def random_features(seed: int, num: int, dim: int = 8) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(num, dim, dtype=torch.float64, generator=generator)
+
+
+@pytest.mark.parametrize("case", VECTORS["cases"], ids=lambda case: f"k{case['k']}-T{case['T']}")
+def test_classes_are_ranked_as_by_the_reference(case, reference):
+    votes = knn_votes(**reference, k=case["k"], temperature=case["T"], num_classes=3)
+    ranking = votes.argsort(dim=1, descending=True)
+    # a class without a vote has no rank of its own
+    for row, expected, vote in zip(
+        ranking.tolist(), case["predictions_best_first"], votes, strict=True
+    ):
+        num_voted = int((vote > 0).sum())
+        assert row[:num_voted] == expected[:num_voted]
+
+
+@pytest.mark.parametrize("case", VECTORS["cases"], ids=lambda case: f"k{case['k']}-T{case['T']}")
+def test_shares_of_the_votes_are_those_of_the_reference_neighbours(case, reference):
+    votes = knn_votes(**reference, k=case["k"], temperature=case["T"], num_classes=3)
+    expected = torch.zeros_like(votes)
+    for query, (neighbours, cosines) in enumerate(
+        zip(case["neighbours"], case["similarities"], strict=True)
+    ):
+        for neighbour, cosine in zip(neighbours, cosines, strict=True):
+            label = VECTORS["train_labels"][neighbour]
+            expected[query, label] += math.exp(cosine / case["T"])
+    shares = votes / votes.sum(dim=1, keepdim=True)
+    torch.testing.assert_close(shares, expected / expected.sum(dim=1, keepdim=True))
+
+
+@pytest.mark.parametrize("block", [1, 3, 7, 100])
+def test_votes_do_not_depend_on_the_block(block):
+    queries, bank, labels = random_features(0, 7), random_features(1, 30), torch.arange(30) % 4
+    options = {"k": 5, "temperature": 0.1, "num_classes": 4}
+    whole = knn_votes(queries, bank, labels, **options, block=7)
+    torch.testing.assert_close(knn_votes(queries, bank, labels, **options, block=block), whole)
+
+
+def test_votes_do_not_depend_on_the_length_of_the_features():
+    queries, bank, labels = random_features(0, 7), random_features(1, 30), torch.arange(30) % 4
+    options = {"k": 5, "temperature": 0.1, "num_classes": 4}
+    lengths = torch.linspace(0.1, 50, 30, dtype=torch.float64)[:, None]
+    stretched = knn_votes(3 * queries, bank * lengths, labels, **options)
+    torch.testing.assert_close(stretched, knn_votes(queries, bank, labels, **options))
+
+
+def test_more_neighbours_than_the_bank_holds_means_the_whole_bank():
+    queries, bank, labels = random_features(0, 7), random_features(1, 6), torch.arange(6) % 2
+    options = {"temperature": 0.1, "num_classes": 2}
+    votes = knn_votes(queries, bank, labels, k=1000, **options)
+    assert votes.equal(knn_votes(queries, bank, labels, k=6, **options))
+
+
+def test_an_image_of_the_bank_is_its_own_nearest_neighbour():
+    bank, labels = random_features(1, 30), torch.arange(30) % 4
+    votes = knn_votes(bank, bank, labels, k=1, temperature=0.07, num_classes=4)
+    torch.testing.assert_close(votes, torch.eye(4, dtype=torch.float64)[labels])
+
+
+@pytest.mark.parametrize("temperature", [1e-6, 1e6])
+def test_extreme_temperatures_give_finite_votes(temperature):
+    queries, bank, labels = random_features(0, 7), random_features(1, 30), torch.arange(30) % 4
+    votes = knn_votes(
+        queries.float(), bank.float(), labels, k=5, temperature=temperature, num_classes=4
+    )
+    assert votes.isfinite().all()
+    assert (votes.amax(dim=1) >= 1).all()
+
+
+SCORES = torch.tensor([[0.1, 0.7, 0.2], [0.5, 0.3, 0.2], [0.0, 0.1, 0.9], [0.6, 0.4, 0.0]])
+LABELS = torch.tensor([1, 1, 2, 2])
+
+
+@pytest.mark.parametrize(("k", "percent"), [(1, 50), (2, 75), (3, 100), (5, 100)])
+def test_accuracy_is_the_percentage_with_the_label_among_the_k_highest(k, percent):
+    assert TopKAccuracy(k=k)(SCORES, LABELS) == percent
+
+
+def test_accuracy_of_no_class_is_refused():
+    with pytest.raises(ValueError, match=r"^k=0: at least 1$"):
+        TopKAccuracy(k=0)

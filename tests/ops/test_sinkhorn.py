@@ -1,0 +1,208 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
+from ranks import run_on_ranks
+from torch import Tensor
+
+from ssl_platform import distributed
+from ssl_platform.ops.sinkhorn import sinkhorn
+
+VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "sinkhorn.json").read_text())
+HAND_SCORES = [[0.9, 0.1, -0.2], [0.8, 0.3, 0.0], [-0.5, 0.7, 0.2], [0.1, 0.2, 0.6]]
+HAND_CODES = [
+    [0.99997194, 2.7556e-05, 5.0832e-07],
+    [0.98880431, 0.01099293, 2.0278e-04],
+    [1.5411e-13, 0.99966226, 3.3774e-04],
+    [2.4912e-08, 4.5076e-05, 0.99995490],
+]
+FLOAT32_MAX = torch.finfo(torch.float32).max
+
+any_scores = arrays(
+    np.float32,
+    array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=6),
+    elements=st.floats(width=32, allow_nan=False, allow_infinity=False),
+)
+cosines = arrays(
+    np.float64,
+    array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=6),
+    elements=st.floats(-1, 1),
+)
+seldom = settings(max_examples=50, deadline=None)
+
+
+def textbook(scores: Tensor, *, epsilon: float, num_iters: int) -> Tensor:
+    """The exponential form, in float64, a prototype and a sample at a time."""
+    codes = torch.exp(scores.double() / epsilon)  # (N, K)
+    num_samples, num_prototypes = codes.shape
+    codes /= codes.sum()
+    for _ in range(num_iters):
+        for prototype in range(num_prototypes):
+            codes[:, prototype] /= codes[:, prototype].sum() * num_prototypes
+        for sample in range(num_samples):
+            codes[sample] /= codes[sample].sum() * num_samples
+    return codes * num_samples
+
+
+def cosines_of(seed: int, num_samples: int, num_prototypes: int) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return (
+        torch.rand(num_samples, num_prototypes, dtype=torch.float64, generator=generator) * 2 - 1
+    )
+
+
+@pytest.mark.parametrize("case", VECTORS["cases"])
+@pytest.mark.parametrize(
+    ("dtype", "rtol", "atol"), [(torch.float64, 1e-6, 0), (torch.float32, 1e-4, 1e-6)]
+)
+def test_codes_equal_those_of_the_reference(case, dtype, rtol, atol):
+    scores = torch.tensor(case["scores"], dtype=dtype)
+    codes = sinkhorn(scores, epsilon=case["epsilon"], num_iters=case["iterations"])
+    assert codes.dtype == dtype
+    torch.testing.assert_close(codes, torch.tensor(case["q"], dtype=dtype), rtol=rtol, atol=atol)
+
+
+def test_four_samples_worked_by_hand():
+    codes = sinkhorn(torch.tensor(HAND_SCORES, dtype=torch.float64), epsilon=0.05, num_iters=3)
+    expected = torch.tensor(HAND_CODES, dtype=torch.float64)
+    torch.testing.assert_close(codes, expected, rtol=1e-4, atol=0)
+
+
+@seldom
+@given(cosines, st.floats(0.03, 1), st.integers(0, 5))
+def test_codes_equal_the_textbook(scores, epsilon, num_iters):
+    codes = sinkhorn(torch.from_numpy(scores), epsilon=epsilon, num_iters=num_iters)
+    expected = textbook(torch.from_numpy(scores), epsilon=epsilon, num_iters=num_iters)
+    torch.testing.assert_close(codes, expected, rtol=1e-9, atol=1e-300)
+
+
+@seldom
+@given(any_scores, st.floats(1e-3, 10), st.integers(1, 5))
+def test_rows_of_any_finite_scores_sum_to_one(scores, epsilon, num_iters):
+    codes = sinkhorn(torch.from_numpy(scores), epsilon=epsilon, num_iters=num_iters)
+    assert (codes >= 0).all()
+    torch.testing.assert_close(codes.sum(dim=1), torch.ones(len(scores)))
+
+
+@seldom
+@given(any_scores, st.floats(1e-3, 10))
+def test_without_iterations_any_finite_scores_sum_to_the_number_of_samples(scores, epsilon):
+    codes = sinkhorn(torch.from_numpy(scores), epsilon=epsilon, num_iters=0)
+    torch.testing.assert_close(codes.sum(), torch.tensor(float(len(scores))))
+
+
+@pytest.mark.parametrize("num_iters", [0, 1, 3])
+@pytest.mark.parametrize(
+    "scores",
+    [
+        [[FLOAT32_MAX, -FLOAT32_MAX, 0.0], [-FLOAT32_MAX, FLOAT32_MAX, 0.0]],
+        [[-FLOAT32_MAX, -FLOAT32_MAX], [FLOAT32_MAX, FLOAT32_MAX]],
+        [[-FLOAT32_MAX, FLOAT32_MAX]] * 3,
+        [[1e-45, -1e-45, 0.0]],
+    ],
+)
+def test_the_highest_scores_of_float32_give_finite_codes(scores, num_iters):
+    codes = sinkhorn(torch.tensor(scores), epsilon=1e-3, num_iters=num_iters)
+    assert codes.isfinite().all()
+    torch.testing.assert_close(codes.sum(), torch.tensor(float(len(scores))))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_scores_are_computed_in_float32(dtype):
+    scores = cosines_of(0, 8, 5).to(dtype)
+    codes = sinkhorn(scores, epsilon=0.05, num_iters=3)
+    assert codes.dtype == torch.float32
+    assert codes.equal(sinkhorn(scores.float(), epsilon=0.05, num_iters=3))
+
+
+def test_identical_samples_share_the_prototypes_equally():
+    scores = cosines_of(0, 1, 5).expand(4, 5)
+    codes = sinkhorn(scores, epsilon=0.05, num_iters=3)
+    torch.testing.assert_close(codes, torch.full_like(codes, 1 / 5))
+
+
+def test_a_single_sample_is_shared_by_all_prototypes():
+    codes = sinkhorn(cosines_of(1, 1, 7), epsilon=0.05, num_iters=1)
+    torch.testing.assert_close(codes, torch.full_like(codes, 1 / 7))
+
+
+@pytest.mark.parametrize("num_iters", [1, 3])
+@pytest.mark.parametrize("shape", [(8, 5), (3, 6)])
+def test_a_constant_per_prototype_changes_nothing(shape, num_iters):
+    # each iteration starts with the prototypes; a constant per sample does count in the first one
+    scores, constants = cosines_of(0, *shape), cosines_of(1, 1, shape[1])
+    codes = sinkhorn(scores, epsilon=0.05, num_iters=num_iters)
+    shifted = sinkhorn(scores + constants, epsilon=0.05, num_iters=num_iters)
+    torch.testing.assert_close(shifted, codes, rtol=1e-9, atol=0)
+
+
+@pytest.mark.parametrize("shape", [(8, 5), (3, 6)])
+def test_a_constant_per_sample_is_forgotten_after_many_iterations(shape):
+    scores, constants = cosines_of(0, *shape), cosines_of(1, shape[0], 1)
+    codes = sinkhorn(scores, epsilon=0.5, num_iters=300)
+    shifted = sinkhorn(scores + constants, epsilon=0.5, num_iters=300)
+    torch.testing.assert_close(shifted, codes, rtol=1e-9, atol=0)
+
+
+@pytest.mark.parametrize("num_iters", [0, 1, 3])
+@pytest.mark.parametrize("shape", [(8, 5), (3, 6)])
+def test_a_constant_for_all_scores_changes_nothing(shape, num_iters):
+    scores = cosines_of(0, *shape)
+    codes = sinkhorn(scores, epsilon=0.05, num_iters=num_iters)
+    shifted = sinkhorn(scores + 3.7, epsilon=0.05, num_iters=num_iters)
+    torch.testing.assert_close(shifted, codes, rtol=1e-9, atol=0)
+
+
+@pytest.mark.parametrize("num_iters", [0, 1, 3])
+@pytest.mark.parametrize("shape", [(8, 5), (3, 6)])
+def test_permuting_samples_and_prototypes_permutes_the_codes(shape, num_iters):
+    scores = cosines_of(0, *shape)
+    rows, columns = torch.arange(shape[0]).flip(0), torch.arange(shape[1]).roll(2)
+    codes = sinkhorn(scores, epsilon=0.05, num_iters=num_iters)
+    permuted = sinkhorn(scores[rows][:, columns], epsilon=0.05, num_iters=num_iters)
+    torch.testing.assert_close(permuted, codes[rows][:, columns], rtol=1e-9, atol=0)
+
+
+@pytest.mark.parametrize("shape", [(8, 5), (3, 6), (6, 6)])
+def test_many_iterations_use_every_prototype_equally(shape):
+    codes = sinkhorn(cosines_of(0, *shape), epsilon=0.5, num_iters=300)
+    share = torch.full((shape[1],), shape[0] / shape[1], dtype=torch.float64)
+    torch.testing.assert_close(codes.sum(dim=0), share, rtol=1e-9, atol=0)
+
+
+def test_the_scores_are_left_alone_and_the_codes_carry_no_gradient():
+    scores = cosines_of(0, 8, 5).requires_grad_()
+    before = scores.detach().clone()
+    codes = sinkhorn(scores, epsilon=0.05, num_iters=3)
+    assert scores.equal(before)
+    assert not codes.requires_grad
+
+
+RANK_CASES = [
+    *[(seed, scale, n) for seed in (0, 1) for scale in (1.0, 1e4) for n in (0, 1, 3, 10)],
+    (2, 1e300, 3),
+]
+
+
+def codes_of_this_rank(cases: list[tuple[float, float, int]]) -> list[Tensor]:
+    rank, world_size = distributed.rank(), distributed.world_size()
+    return [
+        sinkhorn(
+            (cosines_of(seed, 12, 5) * scale).chunk(world_size)[rank], epsilon=0.05, num_iters=n
+        )
+        for seed, scale, n in cases
+    ]
+
+
+@pytest.mark.parametrize("num_ranks", [2, 3])
+def test_several_ranks_get_the_codes_of_one_process_with_all_samples(num_ranks):
+    on_ranks = run_on_ranks(codes_of_this_rank, num_ranks, RANK_CASES)
+    for parts, whole in zip(
+        zip(*on_ranks, strict=True), codes_of_this_rank(RANK_CASES), strict=True
+    ):
+        torch.testing.assert_close(torch.cat(parts), whole, rtol=1e-9, atol=1e-300)

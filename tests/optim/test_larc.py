@@ -1,0 +1,232 @@
+import json
+from copy import deepcopy
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from ssl_platform.optim.larc import LARC
+
+VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "larc.json").read_text())
+SWAV = {
+    "momentum": 0.9,
+    "weight_decay": 1e-6,
+    "trust_coefficient": 0.001,
+    "eps": 1e-8,
+    "clip": False,
+}
+
+
+def set_gradients(params: list[nn.Parameter], grads: list[Tensor | None]) -> None:
+    for param, grad in zip(params, grads, strict=True):
+        param.grad = None if grad is None else grad.clone()
+
+
+def random_tensors(seed: int, sizes: list[int]) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randn(size, dtype=torch.float64, generator=generator) for size in sizes]
+
+
+def textbook_step(
+    param: Tensor,
+    grad: Tensor,
+    velocity: Tensor | None,
+    *,
+    lr: float,
+    momentum: float,
+    weight_decay: float,
+    trust_coefficient: float,
+    eps: float,
+    clip: bool,
+) -> tuple[Tensor, Tensor]:
+    """One parameter after one step, and its momentum."""
+    param_norm, grad_norm = param.square().sum().sqrt(), grad.square().sum().sqrt()
+    if param_norm > 0 and grad_norm > 0:
+        ratio = trust_coefficient * param_norm / (grad_norm + weight_decay * param_norm + eps)
+        if clip:
+            ratio = min(ratio / lr, torch.tensor(1.0))
+        grad = (grad + weight_decay * param) * ratio
+    velocity = grad if velocity is None else momentum * velocity + grad
+    return param - lr * velocity, velocity
+
+
+@pytest.mark.parametrize("case", VECTORS["cases"], ids=lambda case: case["name"])
+def test_three_steps_equal_those_of_the_reference(case):
+    params = [nn.Parameter(torch.tensor(p, dtype=torch.float64)) for p in case["params0"]]
+    optimizer = LARC(
+        params,
+        lr=0.0,
+        **{name: case[name] for name in SWAV},
+    )
+    steps = zip(case["lr_per_step"], case["grads_per_step"], case["steps"], strict=True)
+    for lr, grads, expected in steps:
+        optimizer.param_groups[0]["lr"] = lr
+        set_gradients(
+            params, [None if g is None else torch.tensor(g, dtype=torch.float64) for g in grads]
+        )
+        optimizer.step()
+        for param, value, momentum in zip(
+            params, expected["params"], expected["momentum"], strict=True
+        ):
+            wanted = torch.tensor(value, dtype=torch.float64)
+            torch.testing.assert_close(param.detach(), wanted, rtol=VECTORS["rtol"], atol=0)
+            if momentum is None:
+                assert param not in optimizer.state
+                continue
+            wanted = torch.tensor(momentum, dtype=torch.float64)
+            buffer = optimizer.state[param]["momentum_buffer"]
+            torch.testing.assert_close(buffer, wanted, rtol=VECTORS["rtol"], atol=0)
+        assert optimizer.param_groups[0]["weight_decay"] == expected["group_weight_decay_after"]
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    sizes=st.lists(st.integers(1, 5), min_size=1, max_size=4),
+    frozen=st.lists(st.tuples(st.integers(0, 2), st.integers(0, 3)), max_size=5),
+    zero=st.integers(0, 3),
+    momentum=st.sampled_from([0.0, 0.9]),
+    weight_decay=st.sampled_from([0.0, 1e-6, 0.1]),
+    trust_coefficient=st.sampled_from([0.001, 0.02, 1.0]),
+    clip=st.booleans(),
+)
+def test_every_parameter_moves_as_in_the_textbook(
+    sizes, frozen, zero, momentum, weight_decay, trust_coefficient, clip
+):
+    options = {
+        "momentum": momentum,
+        "weight_decay": weight_decay,
+        "trust_coefficient": trust_coefficient,
+        "eps": 1e-8,
+        "clip": clip,
+    }
+    values = [p * (i != zero) for i, p in enumerate(random_tensors(0, sizes))]
+    velocities: list[Tensor | None] = [None] * len(sizes)
+    params = [nn.Parameter(value.clone()) for value in values]
+    optimizer = LARC(params, lr=0.3, **options)
+    for step in range(3):
+        grads = [
+            None if (step, i) in frozen else grad
+            for i, grad in enumerate(random_tensors(step + 1, sizes))
+        ]
+        set_gradients(params, grads)
+        optimizer.step()
+        for i, grad in enumerate(grads):
+            if grad is not None:
+                values[i], velocities[i] = textbook_step(
+                    values[i], grad, velocities[i], lr=0.3, **options
+                )
+            torch.testing.assert_close(params[i].detach(), values[i], rtol=1e-10, atol=1e-14)
+
+
+def test_groups_are_stepped_as_by_optimizers_of_their_own():
+    first = [nn.Parameter(p) for p in random_tensors(0, [4, 3])]
+    second = [nn.Parameter(p) for p in random_tensors(1, [5])]
+    first_alone = [nn.Parameter(p.detach().clone()) for p in first]
+    second_alone = [nn.Parameter(p.detach().clone()) for p in second]
+    first_options = {"lr": 0.5, "weight_decay": 0.1}
+    second_options = {"lr": 0.2, "weight_decay": 0.01, "momentum": 0.5}
+    together = LARC(
+        [{"params": first, **first_options}, {"params": second, **second_options}],
+        lr=0.1,
+        **SWAV,
+    )
+    alone = [
+        LARC(first_alone, **(SWAV | first_options)),
+        LARC(second_alone, **(SWAV | second_options)),
+    ]
+    for step in range(3):
+        grads = random_tensors(step + 2, [4, 3, 5])
+        set_gradients([*first, *second], grads)
+        set_gradients([*first_alone, *second_alone], grads)
+        together.step()
+        for optimizer in alone:
+            optimizer.step()
+    for param, expected in zip(
+        [*first, *second], [*first_alone, *second_alone], strict=True
+    ):
+        torch.testing.assert_close(param, expected, rtol=1e-12, atol=0)
+    assert [group["weight_decay"] for group in together.param_groups] == [0.1, 0.01]
+
+
+def test_a_saved_state_goes_on_with_the_same_numbers():
+    sizes = [4, 3, 5]
+    params = [nn.Parameter(p) for p in random_tensors(0, sizes)]
+    optimizer = LARC(params, lr=0.3, **SWAV)
+    for step in range(2):
+        grads = random_tensors(step + 1, sizes)
+        set_gradients(params, [*grads[:2], None])  # the last one is frozen
+        optimizer.step()
+
+    resumed_params = [nn.Parameter(p.detach().clone()) for p in params]
+    resumed = LARC(resumed_params, lr=0.3, **SWAV)
+    resumed.load_state_dict(deepcopy(optimizer.state_dict()))
+    for step in range(2, 4):
+        for some_params, some_optimizer in ((params, optimizer), (resumed_params, resumed)):
+            set_gradients(some_params, random_tensors(step + 1, sizes))
+            some_optimizer.step()
+    for param, expected in zip(resumed_params, params, strict=True):
+        assert param.equal(expected)
+
+
+def test_without_gradients_nothing_happens():
+    params = [nn.Parameter(p) for p in random_tensors(0, [4, 3])]
+    before = [p.detach().clone() for p in params]
+    optimizer = LARC(params, lr=0.3, **SWAV)
+    optimizer.step()
+    assert not optimizer.state
+    for param, value in zip(params, before, strict=True):
+        assert param.equal(value)
+
+
+def test_a_parameter_of_norm_zero_moves_by_its_raw_gradient():
+    param = nn.Parameter(torch.zeros(3, dtype=torch.float64))
+    grad = torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64)
+    set_gradients([param], [grad])
+    LARC([param], lr=0.3, **(SWAV | {"weight_decay": 0.1})).step()
+    torch.testing.assert_close(param.detach(), -0.3 * grad)
+
+
+def test_a_step_is_a_fixed_fraction_of_the_norm_whatever_the_gradient():
+    fractions = []
+    for scale in (1e-3, 1.0, 1e3):
+        (value,), (grad,) = random_tensors(0, [6]), random_tensors(1, [6])
+        param = nn.Parameter(value.clone())
+        set_gradients([param], [grad * scale])
+        LARC([param], lr=0.5, **(SWAV | {"weight_decay": 0.0, "eps": 0.0})).step()
+        fractions.append(((param.detach() - value).norm() / value.norm()).item())
+    assert fractions == pytest.approx([0.5 * 0.001] * 3)
+
+
+def test_a_step_with_gradients_that_overflowed_is_left_out():
+    param = nn.Parameter(torch.ones(3))
+    optimizer = LARC([param], lr=0.3, **SWAV)
+    scaler = torch.amp.GradScaler("cpu")
+    losses = [param.sum() * torch.inf, param.sum()]
+    seen = []
+    for loss in losses:
+        optimizer.zero_grad(set_to_none=True)
+        scaler.scale(loss).backward(retain_graph=True)
+        scaler.unscale_(optimizer)
+        scaler.step(optimizer)
+        scaler.update()
+        seen.append(param.detach().clone())
+    assert seen[0].equal(torch.ones(3))
+    expected, _ = textbook_step(torch.ones(3), torch.ones(3), None, lr=0.3, **SWAV)
+    torch.testing.assert_close(seen[1], expected)
+
+
+def test_gradients_that_a_closure_computes_are_scaled_too():
+    (value,), (grad,) = random_tensors(0, [4]), random_tensors(1, [4])
+    param = nn.Parameter(value.clone())
+    optimizer = LARC([param], lr=0.3, **SWAV)
+
+    def closure() -> float:
+        set_gradients([param], [grad])
+        return 1.5
+
+    assert optimizer.step(closure) == 1.5
+    expected, _ = textbook_step(value, grad, None, lr=0.3, **SWAV)
+    torch.testing.assert_close(param.detach(), expected, rtol=1e-10, atol=0)

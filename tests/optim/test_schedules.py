@@ -1,0 +1,112 @@
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ssl_platform.optim.schedules import Constant, WarmupCosine
+
+VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "lr_schedule.json").read_text())
+CASES = VECTORS["cases"]
+
+
+def schedule_of(case) -> WarmupCosine:
+    return WarmupCosine(
+        case["base_lr"],
+        case["epochs"],
+        case["iters_per_epoch"],
+        warmup_epochs=case["warmup_epochs"],
+        start_lr=case["start_warmup"],
+        final_lr=case["final_lr"],
+    )
+
+
+def short(**options) -> WarmupCosine:
+    return WarmupCosine(1.0, 5, 4, **({"start_lr": 0.1, "final_lr": 0.01} | options))
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case["name"])
+def test_rates_equal_those_of_the_reference(case):
+    rates = [schedule_of(case)(step) for step in case["steps"]]
+    assert rates == pytest.approx(case["lr"], rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    "case", [case for case in CASES if "all" in case], ids=lambda case: case["name"]
+)
+def test_whole_schedules_equal_those_of_the_reference(case):
+    rates = [schedule_of(case)(step) for step in range(case["total_steps"])]
+    assert rates == pytest.approx(case["all"], rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    "case",
+    [case for case in CASES if case["total_steps"] < 100_000],
+    ids=lambda case: case["name"],
+)
+def test_rates_of_all_steps_sum_to_those_of_the_reference(case):
+    schedule = schedule_of(case)
+    total = sum(schedule(step) for step in range(case["total_steps"]))
+    assert total == pytest.approx(case["lr_sum"], rel=1e-9)
+
+
+def test_without_warm_up_the_first_step_has_the_base_rate():
+    assert short(warmup_epochs=0)(0) == 1
+
+
+def test_a_warm_up_of_one_step_starts_at_the_start_rate_and_goes_on_at_the_base_rate():
+    schedule = short(warmup_epochs=0.25)
+    assert schedule(0) == pytest.approx(0.1)
+    assert schedule(1) == pytest.approx(1)
+
+
+@pytest.mark.parametrize(("warmup_epochs", "num_steps"), [(0.5, 2), (1, 4), (1.5, 6), (2, 8)])
+def test_a_warm_up_climbs_in_equal_steps_to_the_base_rate(warmup_epochs, num_steps):
+    schedule = short(warmup_epochs=warmup_epochs)
+    rates = [schedule(step) for step in range(num_steps)]
+    assert rates[0] == pytest.approx(0.1)
+    assert rates[-1] == pytest.approx(1)
+    steps = [after - before for before, after in zip(rates, rates[1:], strict=False)]
+    assert steps == pytest.approx([0.9 / (num_steps - 1)] * (num_steps - 1))
+    assert schedule(num_steps) == pytest.approx(1)
+
+
+def test_a_warm_up_that_fills_the_last_epoch_but_a_fraction_has_a_rate_for_every_step():
+    schedule = WarmupCosine(1.0, 1, 4, warmup_epochs=0.9, start_lr=0.1, final_lr=0.01)
+    rates = [schedule(step) for step in range(4)]
+    assert rates == pytest.approx([0.1, 0.4, 0.7, 1.0])
+
+
+@given(
+    num_epochs=st.integers(1, 20),
+    steps_per_epoch=st.integers(1, 20),
+    warmup=st.floats(0, 0.9),
+    start_lr=st.floats(0, 1),
+    final_lr=st.floats(0, 1),
+)
+def test_every_rate_lies_between_the_given_ones(
+    num_epochs, steps_per_epoch, warmup, start_lr, final_lr
+):
+    schedule = WarmupCosine(
+        1.0,
+        num_epochs,
+        steps_per_epoch,
+        warmup_epochs=warmup * num_epochs,
+        start_lr=start_lr,
+        final_lr=final_lr,
+    )
+    rates = [schedule(step) for step in range(num_epochs * steps_per_epoch)]
+    assert min(start_lr, final_lr) - 1e-12 <= min(rates)
+    assert max(rates) <= 1 + 1e-12
+
+
+@pytest.mark.parametrize("warmup_epochs", [-1, 5, 5.5, float("nan")])
+def test_a_warm_up_that_is_not_shorter_than_the_training_is_refused(warmup_epochs):
+    with pytest.raises(ValueError, match=rf"^warmup_epochs={warmup_epochs}: .*num_epochs=5"):
+        short(warmup_epochs=warmup_epochs)
+
+
+def test_a_constant_rate_is_the_base_rate_at_every_step():
+    schedule = Constant(0.3, 5, 4)
+    assert {schedule(step) for step in range(20)} == {0.3}

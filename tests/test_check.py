@@ -1,0 +1,141 @@
+"""What a mistake in a config is answered with: each test types one and reads the whole line."""
+
+import pytest
+
+from ssl_platform.config import compose
+from ssl_platform.errors import ConfigError
+
+QUICKSTART = "config=pretrain/swav/quickstart"
+
+
+def problems(*overrides: str) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        compose([QUICKSTART, *overrides])
+    return caught.value.problems
+
+
+MISTAKES = {
+    "loss.epsilonn=1": "loss.epsilonn=1: there is no loss.epsilonn; did you mean 'epsilon'?",
+    "lss.epsilon=1": "lss.epsilon=1: there is no lss; did you mean 'loss'?",
+    "+loss.epsilonn=1": (
+        "loss.epsilonn=1: SwAVLoss has no such option; did you mean 'epsilon'?"
+    ),
+    "++surprise=1": (
+        "surprise=1: the config has no such option; choose from checkpoint, data, "
+        "device, heads, hooks, launch, loss, metrics, name, num_epochs, optimizer, output_dir, "
+        "plugins, precision, schedule, seed, sync_batch_norm, task, trunk"
+    ),
+    "~loss.epsilon": "loss.epsilon: SwAVLoss needs a value (float); set loss.epsilon=...",
+    "loss.epsilon=???": "loss.epsilon: SwAVLoss needs a value (float); set loss.epsilon=...",
+    "optimizer.lr=fast": (
+        "optimizer.lr=fast: should be a valid number, unable to parse string as a number"
+    ),
+    "trunk=resnt18": "trunk=resnt18: no such file; did you mean 'resnet18'?",
+    "loss.name=SwAVLos": "loss.name=SwAVLos: no such loss; did you mean 'SwAVLoss'?",
+    "data.train.path=/x": "data.train.path=/x: there is no data.train.path; choose from name, "
+    "num_samples, seed, size",
+    "data.transform.crops.large.sizes=3": (
+        "data.transform.crops.large.sizes=3: there is no data.transform.crops.large.sizes; did you "
+        "mean 'size'?"
+    ),
+    "seed": "seed: not an override; write key=value",
+    "loss.assign_crops=[0,9]": (
+        "loss.assign_crops=[0, 9]: positions of crops, from 0 to 3 (the data has 4 crops)"
+    ),
+    "loss.queue_length=20000": (
+        "loss.queue_length=20000: the data set has 10000 images; a queue holds at most each of them "
+        "once"
+    ),
+    "loss.epsilon=0": "loss.epsilon=0.0: must be positive, e.g. 0.05",
+    "schedule.warmup_epochs=6": (
+        "schedule.warmup_epochs=6.0: the training has num_epochs=6; the warm-up must be shorter"
+    ),
+    "launch.processes=3": (
+        "data.batch_size=128: the total batch must be a positive multiple of the 3 processes, "
+        "e.g. 129"
+    ),
+    "data.batch_size=20000": (
+        "data.batch_size=20000: the training set has only 10000 images, so an epoch has no full "
+        "batch"
+    ),
+    "precision=bf16": (
+        "precision=bf16: should be 'auto', 'float32', 'bfloat16' or 'float16'"
+    ),
+    "loss.head=linear": (
+        "loss.head=linear: SwAV needs a PrototypeHead with one set of prototypes; the model's heads "
+        "are ['prototypes']"
+    ),
+    "plugins=[no_such_module]": "plugins=['no_such_module']: No module named 'no_such_module'",
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_one_mistake_gives_one_line(mistake):
+    assert problems(mistake) == [MISTAKES[mistake]]
+
+
+def test_all_mistakes_are_told_at_once():
+    found = problems(
+        "trunk=resnt18",
+        "loss.epsilonn=1",
+        "optimizer.lr=fast",
+        "data=folder",
+        "data.train.path=/nowhere",
+    )
+    assert len(found) == 4
+    assert [line.partition(":")[0] for line in found] == [
+        "trunk=resnt18",
+        "loss.epsilonn=1",
+        "optimizer.lr=fast",
+        "data.train.path=/nowhere",
+    ]
+
+
+def test_rules_among_values_are_told_together():
+    found = problems("loss.assign_crops=[7]", "schedule.warmup_epochs=9", "launch.processes=3")
+    assert {line.partition("=")[0] for line in found} == {
+        "loss.assign_crops",
+        "schedule.warmup_epochs",
+        "data.batch_size",
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("pretrain/swav/qickstart", "did you mean 'pretrain/swav/quickstart'?"),
+        ("/nowhere.yaml", "no such file"),
+    ],
+)
+def test_a_wrong_config_name_gets_a_hint(name, hint):
+    with pytest.raises(ConfigError, match="^config=") as caught:
+        compose([f"config={name}"])
+    assert hint in str(caught.value)
+
+
+def test_a_missing_config_lists_the_choices():
+    with pytest.raises(ConfigError, match="which one") as caught:
+        compose([])
+    assert "pretrain/swav/quickstart" in str(caught.value)
+
+
+def test_more_prototypes_than_samples_is_a_warning_with_the_consequence():
+    with pytest.warns(UserWarning, match="300 prototypes for 128 samples .*stay unused"):
+        compose([QUICKSTART, "heads.prototypes.num_prototypes=[300]"])
+
+
+def test_a_data_folder_that_is_wrong_is_named(tmp_path):
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    corrupt = tmp_path / "corrupt"
+    corrupt.mkdir()
+    for number in range(3):
+        (corrupt / f"{number}.jpg").write_bytes(b"not an image")
+    small = ["data.batch_size=2", "heads.prototypes.num_prototypes=[2]"]
+    for folder, reason in (
+        ("/nowhere", "no such directory"),
+        (empty, "no image"),
+        (corrupt, "none of the 3 images tried can be read"),
+    ):
+        (line,) = problems("data=folder", f"data.train.path={folder}", *small)
+        assert line.startswith(f"data.train.path={folder}: {reason}"), line

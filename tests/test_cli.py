@@ -1,0 +1,99 @@
+"""The command line as a user meets it: what it prints, and the exit code."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+TOOL = Path(__file__).parents[1] / "tools" / "run_distributed.py"
+QUICKSTART = "config=pretrain/swav/quickstart"
+
+
+def run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, str(TOOL), *arguments], cwd=cwd, capture_output=True, text=True
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["--help"], 0),
+        ([], 0),
+        ([QUICKSTART, "--cfg", "job"], 0),
+        (["config=pretrain/swav/qickstart"], 2),
+        ([QUICKSTART, "trunk=resnt18", "--cfg", "job"], 2),
+    ],
+)
+def test_help_and_misspelt_names_are_answered_without_torch(arguments, code, tmp_path):
+    script = (
+        "import sys\n"
+        f"sys.path.insert(0, {str(TOOL.parents[1])!r})\n"
+        "from ssl_platform.cli import main\n"
+        "code = main(sys.argv[1:])\n"
+        "assert 'torch' not in sys.modules\n"
+        "sys.exit(code)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, *arguments], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_mistake_is_one_line_and_exit_code_2(tmp_path):
+    done = run("config=pretrain/swav/qickstart", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr == (
+        "error: config=pretrain/swav/qickstart: no such config; did you mean "
+        "'pretrain/swav/quickstart'?\n"
+    )
+    assert not list(tmp_path.iterdir())
+
+
+def test_cfg_job_prints_what_would_run(tmp_path):
+    done = run(QUICKSTART, "optimizer.lr=0.5", "--cfg", "job", cwd=tmp_path)
+    assert done.returncode == 0
+    assert "lr: 0.5" in done.stdout
+
+
+def test_a_sweep_runs_every_combination_in_its_own_directory(tmp_path, tiny):
+    done = run(*tiny, "num_epochs=2", "name=sweep", "-m", "optimizer.lr=0.1,0.2", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    summaries = sorted(tmp_path.glob("runs/sweep/*/summary.json"))
+    assert [s.parent.name for s in summaries] == ["optimizer.lr=0.1", "optimizer.lr=0.2"]
+
+
+def test_a_sweep_with_a_mistake_starts_nothing(tmp_path, tiny):
+    done = run(*tiny, "-m", "optimizer.lr=0.1,fast", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "optimizer.lr=fast" in done.stderr
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_used_directory_is_not_taken_over_by_other_settings(tmp_path, tiny):
+    assert run(*tiny, "num_epochs=2", "~hooks.knn", cwd=tmp_path).returncode == 0
+    before = (tmp_path / "runs/pretrain/swav/quickstart/summary.json").read_text()
+    done = run(*tiny, "num_epochs=2", "~hooks.knn", "optimizer.lr=0.3", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "optimizer.lr: 0.2 there, 0.3 here" in done.stderr
+    assert (tmp_path / "runs/pretrain/swav/quickstart/summary.json").read_text() == before
+
+
+def test_a_diverged_training_stops_with_the_step_and_keeps_the_checkpoint(tmp_path, tiny):
+    done = run(*tiny, "optimizer.lr=1e30", "hooks.finite.every_steps=1", cwd=tmp_path)
+    assert done.returncode == 4
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("error: the loss became NaN or infinite at step ")
+    assert "Traceback" not in done.stderr
+
+
+def test_two_processes_train_and_report_once(tmp_path, tiny):
+    done = run(*tiny, "num_epochs=2", "launch.processes=2", "name=two", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    lines = (tmp_path / "runs/two/metrics.jsonl").read_text().splitlines()
+    steps = [json.loads(line)["step"] for line in lines if "loss" in json.loads(line)]
+    assert steps == list(range(1, 9))
+    assert done.stdout.count("verdict:") == 1

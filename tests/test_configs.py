@@ -1,0 +1,301 @@
+"""Every file under configs/ is whole, and the published recipes hold the published numbers."""
+
+import copy
+import math
+import re
+import warnings
+from functools import cache
+from typing import Any, NamedTuple
+
+import pytest
+from omegaconf import DictConfig, OmegaConf
+
+from ssl_platform.check import check
+from ssl_platform.config import CONFIG_DIR, Source, compose, groups, runnable
+from ssl_platform.registry import (
+    DATASETS,
+    HEADS,
+    HOOKS,
+    LOSSES,
+    METRICS,
+    OPTIMIZERS,
+    SCHEDULES,
+    TASKS,
+    TRANSFORMS,
+    TRUNKS,
+    Registry,
+    load_components,
+)
+
+load_components()
+
+IMAGENET_SIZE = 1_281_167
+# its own 512 prototypes for a batch of 128 are what the warning is about
+WARNED_OF = {"pretrain/swav/lightly_rn18"}
+
+
+@cache
+def composed(name: str) -> DictConfig:
+    cfg, problems = Source.of([f"config={name}"]).read()
+    assert problems == []
+    OmegaConf.set_readonly(cfg, True)  # several tests look at it
+    return cfg
+
+
+def on_images_that_are_here(cfg: DictConfig) -> DictConfig:
+    """The config on generated images where its own would have to be on this disk."""
+    cfg = copy.deepcopy(cfg)
+    OmegaConf.set_readonly(cfg, False)
+    if cfg.data.train.name != "Shapes":
+        cfg.data.train = {"name": "Shapes", "num_samples": IMAGENET_SIZE, "size": 32, "seed": 0}
+        cfg.data.val = None
+    return cfg
+
+
+# ---- all runnable files
+
+
+@pytest.mark.parametrize("name", runnable())
+def test_a_runnable_file_passes_the_check(name):
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        assert check(on_images_that_are_here(composed(name))) == []
+    assert bool(warned) == (name in WARNED_OF), [str(w.message) for w in warned]
+
+
+@pytest.mark.parametrize("name", runnable())
+def test_a_runnable_file_begins_with_its_own_command(name):
+    lines = (CONFIG_DIR / "config" / f"{name}.yaml").read_text().splitlines()
+    assert lines[0] == "# @package _global_"
+    card = "\n".join(lines[: next(i for i, line in enumerate(lines) if line[:1] != "#")])
+    assert re.search(rf"python tools/run_distributed\.py\b.*\bconfig={name}(?=\s|$)", card, re.S)
+
+
+@pytest.mark.parametrize("name", ["folder", "lightly_rn18", "lightly_rn18_queue"])
+def test_the_recipes_for_any_folder_take_a_folder_of_photographs(name, photographs):
+    compose(
+        [
+            f"config=pretrain/swav/{name}",
+            f"data.train.path={photographs}",
+            "data.batch_size=6",
+            "heads.prototypes.num_prototypes=[6]",
+            "loss.queue_length=0",
+        ]
+    )
+
+
+# ---- the published SwAV recipes
+
+
+class Recipe(NamedTuple):
+    """One row of the table of published models."""
+
+    epochs: int
+    batch: int
+    steps_per_epoch: int
+    crops: list[tuple[int, int, float, float]]  # count, size, least and largest scale
+    base_lr: float
+    final_lr: float
+    warmup_epochs: int
+    start_lr: float  # of the warm-up; without one, the base
+    queue: tuple[int, int]  # length, first epoch
+    frozen_steps: int
+    width: int
+    hidden_dim: int
+    head_batch_norm: bool
+    batch_norm_group: int  # processes; 0 for all
+
+
+LARGE, SMALL = (2, 224, 0.14, 1.0), (6, 96, 0.05, 0.14)
+FOUR_SMALL = (4, 96, 0.05, 0.14)
+BIG = Recipe(800, 4096, 312, [LARGE, SMALL], 4.8, 0.0048, 10, 0.3, (0, 0), 313, 64, 2048, True, 8)
+BATCH_256 = Recipe(
+    200, 256, 5004, [LARGE, SMALL], 0.6, 0.0006, 0, 0.6, (3840, 15), 5005, 64, 2048, True, 0
+)
+RECIPES = {
+    "rn50_800ep": BIG,
+    "rn50_400ep": BIG._replace(epochs=400),
+    "rn50_200ep": BIG._replace(epochs=200),
+    "rn50_100ep": BIG._replace(epochs=100),
+    "rn50_200ep_bs256": BATCH_256,
+    "rn50_400ep_bs256": BATCH_256._replace(epochs=400),
+    "rn50_400ep_2x224": BIG._replace(epochs=400, crops=[(2, 224, 0.08, 1.0)]),
+    "rn50w2_400ep": Recipe(
+        400, 4096, 312, [LARGE, FOUR_SMALL], 4.8, 0.0048, 10, 0.3, (0, 0), 313, 128, 8192, True, 8
+    ),
+    "rn50w4_400ep": Recipe(
+        400, 2560, 500, [(2, 224, 0.08, 1.0), (4, 96, 0.08, 0.14)],
+        4.8, 0.0048, 10, 0.3, (2560, 0), 313, 256, 8192, True, 8,
+    ),
+    "rn50w5_400ep": Recipe(
+        400, 1536, 834, [LARGE, FOUR_SMALL],
+        4.8, 0.0, 10, 0.1875, (1536, 0), 313, 320, 10240, False, 8,
+    ),
+}  # fmt: skip
+PRESETS = {  # that keep a recipe's numbers on other machines
+    "rn50_800ep_8gpu": "rn50_800ep",
+    "rn50_400ep_bs256_8gpu": "rn50_400ep_bs256",
+    "rn50_200ep_bs256_1gpu": "rn50_200ep_bs256",
+}
+
+
+def recipe_of(cfg: DictConfig) -> Recipe:
+    """The row of the table that a config amounts to."""
+    steps_per_epoch = IMAGENET_SIZE // cfg.data.batch_size
+    schedule = SCHEDULES.build(
+        OmegaConf.to_container(cfg.schedule), cfg.optimizer.lr, cfg.num_epochs, steps_per_epoch
+    )
+    crops = [(c.count, c.size, *c.scale) for c in cfg.data.transform.crops.values() if c.count]
+    head = cfg.heads.prototypes
+    return Recipe(
+        epochs=cfg.num_epochs,
+        batch=cfg.data.batch_size,
+        steps_per_epoch=steps_per_epoch,
+        crops=crops,
+        base_lr=cfg.optimizer.lr,
+        final_lr=cfg.schedule.final_lr,
+        warmup_epochs=cfg.schedule.warmup_epochs,
+        start_lr=schedule(0),
+        queue=(cfg.loss.queue_length, cfg.loss.queue_start_epoch),
+        frozen_steps=cfg.loss.freeze_prototypes_steps,
+        width=cfg.trunk.width,
+        hidden_dim=head.hidden_dim,
+        head_batch_norm=head.batch_norm,
+        batch_norm_group=cfg.sync_batch_norm.group_size,
+    )
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_has_the_numbers_of_the_published_run(name):
+    assert recipe_of(composed(f"pretrain/swav/{name}")) == RECIPES[name]
+
+
+@pytest.mark.parametrize("name", [*RECIPES, *PRESETS])
+def test_a_recipe_has_what_all_published_runs_share(name):
+    cfg = composed(f"pretrain/swav/{name}")
+    loss, augmentation = cfg.loss, cfg.data.transform
+    assert (loss.name, loss.temperature, loss.epsilon, loss.sinkhorn_iters) == (
+        "SwAVLoss", 0.1, 0.05, 3,
+    )  # fmt: skip
+    assert (list(loss.assign_crops), loss.freeze_prototypes_epochs) == ([0, 1], 0)
+    assert (cfg.trunk.block, list(cfg.trunk.layers)) == ("bottleneck", [3, 4, 6, 3])
+    head = cfg.heads.prototypes
+    assert (head.out_dim, list(head.num_prototypes)) == (128, [3000])
+    assert cfg.optimizer == {
+        "name": "LARC", "lr": cfg.optimizer.lr, "momentum": 0.9, "weight_decay": 1e-6,
+        "trust_coefficient": 0.001, "eps": 1e-8, "clip": False,
+    }  # fmt: skip
+    assert augmentation.jitter == {
+        "probability": 0.8, "brightness": 0.8, "contrast": 0.8, "saturation": 0.8, "hue": 0.2,
+    }  # fmt: skip
+    assert (augmentation.flip, augmentation.grayscale) == (0.5, 0.2)
+    assert augmentation.blur == {"probability": 0.5, "sigma": [0.1, 2.0], "kind": "gaussian23"}
+    assert list(cfg.data.normalize.mean) == [0.485, 0.456, 0.406]
+    assert list(cfg.data.normalize.std) == [0.228, 0.224, 0.225]
+    assert (cfg.seed, cfg.precision) == (31, "auto")
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_the_rate_runs_from_the_warm_up_to_just_above_the_final_one(name):
+    cfg, row = composed(f"pretrain/swav/{name}"), RECIPES[name]
+    rate = SCHEDULES.build(
+        OmegaConf.to_container(cfg.schedule), row.base_lr, row.epochs, row.steps_per_epoch
+    )
+    warmup = row.warmup_epochs * row.steps_per_epoch
+    cosine = (row.epochs - row.warmup_epochs) * row.steps_per_epoch
+    last = row.final_lr + (row.base_lr - row.final_lr) * (
+        1 + math.cos(math.pi * (cosine - 1) / cosine)
+    ) / 2  # fmt: skip
+    assert rate(0) == row.start_lr
+    assert rate(max(0, warmup - 1)) == pytest.approx(row.base_lr)
+    assert rate(warmup) == row.base_lr
+    assert rate(warmup + cosine - 1) == pytest.approx(last, rel=1e-12, abs=1e-15)
+
+
+@pytest.mark.parametrize(("name", "original"), PRESETS.items())
+def test_a_preset_changes_nothing_but_the_machine(name, original):
+    preset, recipe = (
+        OmegaConf.to_container(composed(f"pretrain/swav/{each}")) for each in (name, original)
+    )
+    for cfg in (preset, recipe):
+        for key in ("name", "launch", "sync_batch_norm"):
+            del cfg[key]
+        del cfg["data"]["num_workers"]
+    assert preset == recipe
+
+
+def test_a_preset_keeps_the_images_that_a_batch_norm_sees():
+    def images(name: str, world_size: int) -> int:
+        cfg = composed(f"pretrain/swav/{name}")
+        sync = cfg.sync_batch_norm
+        group = (sync.group_size or world_size) if sync.enabled else 1
+        return group * cfg.data.batch_size // world_size
+
+    assert images("rn50_800ep", 64) == images("rn50_800ep_8gpu", 8) == 512
+    assert images("rn50_400ep_bs256", 4) == images("rn50_400ep_bs256_8gpu", 8) == 256
+    assert images("rn50_200ep_bs256", 4) == images("rn50_200ep_bs256_1gpu", 1) == 256
+    assert composed("pretrain/swav/rn50_800ep_8gpu").launch.processes == 8
+
+
+@pytest.mark.parametrize(
+    ("name", "queue_length", "queue_start_epoch", "frozen_epochs"),
+    [("lightly_rn18", 0, 0, 0), ("lightly_rn18_queue", 3840, 2, 1)],
+)
+def test_lightlys_settings(name, queue_length, queue_start_epoch, frozen_epochs):
+    cfg = composed(f"pretrain/swav/{name}")
+    assert (cfg.num_epochs, cfg.data.batch_size, cfg.precision) == (10, 128, "float32")
+    assert (cfg.trunk.block, list(cfg.trunk.layers)) == ("basic", [2, 2, 2, 2])
+    head = cfg.heads.prototypes
+    assert (head.hidden_dim, head.out_dim, list(head.num_prototypes)) == (512, 128, [512])
+    assert (cfg.optimizer.name, cfg.optimizer.lr, cfg.optimizer.weight_decay) == ("Adam", 1e-3, 0)
+    assert cfg.schedule.name == "Constant"
+    crops = [(c.count, c.size, *c.scale) for c in cfg.data.transform.crops.values()]
+    assert crops == [LARGE, SMALL]
+    assert cfg.data.transform.blur.kind == "pil"
+    assert list(cfg.data.normalize.std) == [0.229, 0.224, 0.225]
+    assert (cfg.loss.queue_length, cfg.loss.queue_start_epoch) == (queue_length, queue_start_epoch)
+    assert (cfg.loss.freeze_prototypes_steps, cfg.loss.freeze_prototypes_epochs) == (
+        0, frozen_epochs,
+    )  # fmt: skip
+
+
+# ---- parts
+
+ONE_COMPONENT = {
+    "trunk": TRUNKS,
+    "loss": LOSSES,
+    "optimizer": OPTIMIZERS,
+    "schedule": SCHEDULES,
+    "task": TASKS,
+}
+NAMED_COMPONENTS = {"heads": HEADS, "hooks": HOOKS, "metrics": METRICS}
+DATA_COMPONENTS = {
+    "train": DATASETS,
+    "val": DATASETS,
+    "transform": TRANSFORMS,
+    "eval_transform": TRANSFORMS,
+}
+PARTS = [(g, part) for g, parts in groups().items() if g != "launch" for part in parts]
+
+
+def components_in(group: str, part: dict[str, Any]) -> list[tuple[str, Registry, dict[str, Any]]]:
+    """Each node of a part that names a component, with its place and registry."""
+    if group in ONE_COMPONENT:
+        return [(group, ONE_COMPONENT[group], part)]
+    if group == "data":
+        nodes = [(key, DATA_COMPONENTS[key], part[key]) for key in DATA_COMPONENTS]
+    else:
+        nodes = [(key, NAMED_COMPONENTS[group], node) for key, node in part.items()]
+    return [(f"{group}.{key}", registry, node) for key, registry, node in nodes if node]
+
+
+@pytest.mark.parametrize(("group", "name"), PARTS)
+def test_a_part_names_its_component_and_lists_exactly_its_options(group, name):
+    part = OmegaConf.to_container(OmegaConf.load(CONFIG_DIR / group / f"{name}.yaml"))
+    part.pop("defaults", None)
+    nodes = components_in(group, part)
+    assert nodes
+    for where, registry, node in nodes:
+        assert node["name"] in registry.names(), where
+        options = set(registry.schema(node["name"]).annotations)
+        assert set(node) - {"name"} == options, where

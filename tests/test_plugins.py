@@ -1,0 +1,78 @@
+"""A method from outside: one Python file, one YAML file, nothing else."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+TOOL = Path(__file__).parents[1] / "tools" / "run_distributed.py"
+
+SIMCLR_PY = '''
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from ssl_platform.losses.base import Loss
+from ssl_platform.registry import HEADS, LOSSES
+
+
+@HEADS.register()
+class ProjectionHead(nn.Sequential):
+    def __init__(self, in_dim: int, *, hidden_dim: int, out_dim: int):
+        super().__init__(nn.Linear(in_dim, hidden_dim), nn.ReLU(), nn.Linear(hidden_dim, out_dim))
+
+
+@LOSSES.register()
+class SimCLRLoss(Loss):
+    def __init__(self, model, data, *, head: str, temperature: float):
+        super().__init__()
+        self.head, self.temperature = head, temperature
+
+    def forward(self, model, outputs, batch):
+        first, second = F.normalize(outputs[self.head], dim=1).chunk(2)
+        logits = torch.cat([first, second]) @ torch.cat([first, second]).T / self.temperature
+        logits.fill_diagonal_(float("-inf"))
+        batch_size = len(first)
+        partner = torch.arange(2 * batch_size).roll(batch_size)
+        return {"loss": F.cross_entropy(logits, partner)}
+'''
+SIMCLR_YAML = """\
+# @package _global_
+defaults:
+  - override /trunk: resnet10_tiny
+  - override /data: shapes
+  - _self_
+plugins: [simclr]
+num_epochs: 2
+heads:
+  projection: {name: ProjectionHead, hidden_dim: 32, out_dim: 16}
+loss: {name: SimCLRLoss, head: projection, temperature: 0.5}
+schedule: {warmup_epochs: 0, start_lr: 0, final_lr: 0}
+data:
+  train: {num_samples: 256}
+  val: {num_samples: 64}
+  transform:
+    crops: {small: {count: 0}}
+  batch_size: 64
+  num_workers: 0
+hooks:
+  log: {every_steps: 1, tensorboard: false}
+  knn: {num_labels: 40}
+launch: {threads: 1}
+"""
+
+
+def test_a_new_method_is_one_python_file_and_one_yaml_file(tmp_path):
+    (tmp_path / "simclr.py").write_text(SIMCLR_PY)
+    (tmp_path / "simclr_tiny.yaml").write_text(SIMCLR_YAML)
+    done = subprocess.run(
+        [sys.executable, str(TOOL), "config=simclr_tiny.yaml", "name=simclr"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    lines = (tmp_path / "runs" / "simclr" / "metrics.jsonl").read_text().splitlines()
+    losses = [json.loads(line)["loss"] for line in lines if "loss" in json.loads(line)]
+    assert len(losses) == 8
+    assert losses[-1] < losses[0]

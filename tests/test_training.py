@@ -1,0 +1,169 @@
+"""Whole runs of a tiny SwAV through the public functions and the real launcher."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import ssl_platform
+from ssl_platform.config import compose
+
+TOOL = Path(__file__).parents[1] / "tools" / "run_distributed.py"
+QUEUE = ["loss.queue_length=64", "loss.queue_start_epoch=0", "loss.freeze_prototypes_steps=2"]
+
+
+def train(tiny: list[str], output_dir: Path, *overrides: str) -> dict[str, Any]:
+    return ssl_platform.run(compose([*tiny, f"output_dir={output_dir}", *overrides]))
+
+
+def run_tool(arguments: list[str]) -> None:
+    command = [sys.executable, str(TOOL), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def saved(output_dir: Path, epoch: int, part: str = "shared.pt") -> dict[str, Any]:
+    path = output_dir / "checkpoints" / f"epoch_{epoch:04d}" / part
+    return torch.load(path, weights_only=True)
+
+
+def flat(state: Any, prefix: str = "") -> dict[str, Any]:
+    if isinstance(state, dict):
+        items = state.items()
+    elif isinstance(state, list):
+        items = enumerate(state)
+    else:
+        return {prefix: state}
+    return {k: v for key, value in items for k, v in flat(value, f"{prefix}.{key}").items()}
+
+
+def assert_equal(first: Any, second: Any) -> None:
+    first, second = flat(first), flat(second)
+    assert first.keys() == second.keys()
+    for key, value in first.items():
+        same = torch.equal(value, second[key]) if torch.is_tensor(value) else value == second[key]
+        assert same, key
+
+
+def losses(output_dir: Path) -> list[float]:
+    lines = map(json.loads, (output_dir / "metrics.jsonl").read_text().splitlines())
+    return [line["loss"] for line in lines if "loss" in line]
+
+
+def test_a_run_leaves_what_the_readme_promises(tiny, tmp_path):
+    results = train(tiny, tmp_path, "hooks.log.tensorboard=true")
+    files = {path.name for path in tmp_path.iterdir()}
+    assert {"config.yaml", "metrics.jsonl", "crops.png", "summary.json", "tensorboard"} <= files
+    assert json.loads((tmp_path / "summary.json").read_text()) == results
+    assert set(results["knn"]) == {"labels", "k", "random init", "raw pixels", "trained"}
+    assert [p.name for p in sorted((tmp_path / "checkpoints").iterdir())] == [
+        "epoch_0002",
+        "epoch_0003",
+    ]
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if "loss" in line] == list(range(1, 13))
+    health = [line for line in lines if "health/sample_entropy" in line]
+    assert [line["epoch"] for line in health] == [1, 2, 3]
+    assert all("knn/top1" in line for line in health)
+
+
+def test_the_same_seed_gives_the_same_weights(tiny, tmp_path):
+    train(tiny, tmp_path / "a")
+    train(tiny, tmp_path / "b", "data.num_workers=2")
+    assert_equal(saved(tmp_path / "a", 3)["model"], saved(tmp_path / "b", 3)["model"])
+    train(tiny, tmp_path / "c", "seed=1")
+    assert losses(tmp_path / "c") != losses(tmp_path / "a")
+
+
+def test_a_resumed_run_equals_an_unbroken_one(tiny, tmp_path):
+    """The run is cut after its first epoch by removing what came later."""
+    train(tiny, tmp_path / "unbroken", *QUEUE, "checkpoint.keep=9")
+    expected = losses(tmp_path / "unbroken")
+    train(tiny, tmp_path / "cut", *QUEUE, "checkpoint.keep=9")
+    for epoch in (2, 3):
+        for path in (tmp_path / "cut" / "checkpoints" / f"epoch_{epoch:04d}").iterdir():
+            path.unlink()
+        path.parent.rmdir()
+    train(tiny, tmp_path / "cut", *QUEUE, "checkpoint.keep=9")
+    assert losses(tmp_path / "cut") == expected
+    for part in ("shared.pt", "rank_0.pt"):
+        assert_equal(saved(tmp_path / "unbroken", 3, part), saved(tmp_path / "cut", 3, part))
+
+
+def test_a_resumed_run_of_two_processes_equals_an_unbroken_one(tiny, tmp_path):
+    both = [*tiny, *QUEUE, "launch.processes=2", "~hooks.knn"]
+    run_tool([*both, f"output_dir={tmp_path / 'unbroken'}", "checkpoint.keep=9"])
+    run_tool([*both, f"output_dir={tmp_path / 'cut'}", "checkpoint.keep=9"])
+    for path in (tmp_path / "cut" / "checkpoints" / "epoch_0003").iterdir():
+        path.unlink()
+    path.parent.rmdir()
+    run_tool([*both, f"output_dir={tmp_path / 'cut'}", "checkpoint.keep=9"])
+    assert losses(tmp_path / "cut") == losses(tmp_path / "unbroken")
+    for part in ("shared.pt", "rank_0.pt", "rank_1.pt"):
+        assert_equal(saved(tmp_path / "unbroken", 3, part), saved(tmp_path / "cut", 3, part))
+    queues = [saved(tmp_path / "cut", 3, f"rank_{r}.pt")["buffers"]["queue"] for r in (0, 1)]
+    assert not torch.equal(*queues)
+
+
+def test_one_process_and_two_train_alike(tiny, tmp_path):
+    """Batch norm over all processes, global Sinkhorn, the same images in every step."""
+    alike = [*tiny, *QUEUE, "num_epochs=2", "~hooks.knn"]
+    run_tool([*alike, f"output_dir={tmp_path / 'one'}"])
+    run_tool([*alike, f"output_dir={tmp_path / 'two'}", "launch.processes=2"])
+    assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), rel=1e-3)
+    assert losses(tmp_path / "two")[0] == pytest.approx(losses(tmp_path / "one")[0], rel=1e-5)
+
+
+def test_a_finished_run_started_again_only_reports(tiny, tmp_path):
+    train(tiny, tmp_path)
+    before = saved(tmp_path, 3)
+    results = train(tiny, tmp_path)
+    assert_equal(saved(tmp_path, 3), before)
+    assert "trained" in results["knn"]
+
+
+def test_a_folder_of_photographs_trains_without_validation_images(tiny, tmp_path, photographs):
+    folder = [
+        "data=folder",
+        f"data.train.path={photographs}",
+        "data.transform.crops.large.size=32",
+        "data.transform.crops.small.size=20",
+        "data.eval_transform={name: CenterCrop, resize: 32, size: 32}",
+        "data.batch_size=12",
+        "data.num_workers=0",
+        "hooks.knn.num_labels=6",
+    ]
+    keep = [o for o in tiny if "num_samples" not in o and not o.startswith("data.")]
+    keep = [o for o in keep if "num_labels" not in o]
+    results = train([*keep, *folder], tmp_path / "run")
+    assert results["knn"]["labels"] == 6
+
+
+@pytest.mark.parametrize("damage", ["truncated", "missing rank"])
+def test_a_damaged_checkpoint_is_named(damage, tiny, tmp_path):
+    from ssl_platform.errors import CheckpointError
+
+    train(tiny, tmp_path, "~hooks.knn")
+    path = tmp_path / "checkpoints" / "epoch_0003" / "rank_0.pt"
+    if damage == "truncated":
+        path.write_bytes(path.read_bytes()[:100])
+    else:
+        path.unlink()
+    with pytest.raises(CheckpointError, match="rank_0.pt cannot be read"):
+        train(tiny, tmp_path, "~hooks.knn")
+
+
+def test_swav_learns(tmp_path):
+    """Two passes over the built-in images lift kNN well above the untrained trunk."""
+    results = train(
+        ["config=pretrain/swav/quickstart", "num_epochs=2", "launch.threads=1"],
+        tmp_path,
+        "hooks.knn.every_epochs=2",
+        "hooks.knn.num_queries=1000",
+    )
+    trained, random = (results["knn"][name]["top1"] for name in ("trained", "random init"))
+    assert trained > random + 15
