@@ -1,4 +1,4 @@
-"""Self-supervised learning by clustering: SwAV and its relatives, from one YAML to a trained trunk."""
+"""Self-supervised learning by clustering: SwAV and its relatives, from YAML to a trained trunk."""
 
 from typing import TYPE_CHECKING, Any
 

@@ -1,19 +1,20 @@
 """From a checked config to a run. Config ends here: nothing behind it sees a section of YAML."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 from torch import nn
 
 from ssl_platform import distributed
 from ssl_platform.checkpoint import CheckpointOptions
 from ssl_platform.data.batch import DataInfo
 from ssl_platform.data.dataset import ImageDataset
-from ssl_platform.data.loader import Loader, Normalize
+from ssl_platform.data.loader import Loader, Normalize, Sampler
 from ssl_platform.data.sampler import SequentialSampler, ShuffledSampler
 from ssl_platform.engine import Run
 from ssl_platform.launch import LaunchOptions
@@ -80,8 +81,8 @@ class RunOptions:
     launch: LaunchOptions
 
 
-def options_of(cfg: DictConfig | Mapping[str, Any]) -> RunOptions:
-    plain = OmegaConf.to_container(cfg, resolve=True) if isinstance(cfg, DictConfig) else dict(cfg)
+def options_of(cfg: Any) -> RunOptions:
+    plain: Any = OmegaConf.to_container(cfg, resolve=True) if OmegaConf.is_config(cfg) else cfg
     return RunOptions(**dataclass_schema(RunOptions).convert(plain))
 
 
@@ -129,7 +130,8 @@ class Builder:
         torch.manual_seed(options.seed)
         train_data: ImageDataset = DATASETS.build(options.data.train)
         val_data = DATASETS.build(options.data.val) if options.data.val else None
-        train_loader = self.train_loader(train_data)
+        sampler = self.sampler(train_data)
+        train_loader = self.train_loader(train_data, sampler)
         info = data_info(
             options, len(train_data), train_loader.transform.num_crops, distributed.world_size()
         )
@@ -142,6 +144,7 @@ class Builder:
             model=model,
             loss=loss,
             train_loader=train_loader,
+            train_sampler=sampler,
             train_data=train_data,
             val_data=val_data,
             eval_loader=self.eval_loader,
@@ -161,34 +164,37 @@ class Builder:
     def model(self) -> SSLModel:
         """Trunk and heads on the device, their batch norms synchronised where asked for."""
         # the crops arrive channels_last, which is also the faster layout
-        model = build_model(self.options).to(self.device, memory_format=torch.channels_last)
+        model: nn.Module = build_model(self.options).to(memory_format=torch.channels_last)
+        model = model.to(self.device)
         sync = self.options.sync_batch_norm
         if sync.enabled:
             model = synchronize_batch_norm(model, group_size=sync.group_size, device=self.device)
         assert isinstance(model, SSLModel)
         return model
 
-    def train_loader(self, dataset: ImageDataset) -> Loader:
-        """Shuffled, augmented batches of this rank; an incomplete last batch is dropped."""
-        options, world_size = self.options, distributed.world_size()
-        dataset.prepare()
-        sampler = ShuffledSampler(
+    def sampler(self, dataset: ImageDataset) -> ShuffledSampler:
+        """The shuffled order of the training images, and this rank's part of it."""
+        return ShuffledSampler(
             len(dataset),
-            batch_size=options.data.batch_size,
+            batch_size=self.options.data.batch_size,
             rank=distributed.rank(),
-            world_size=world_size,
-            seed=options.seed,
+            world_size=distributed.world_size(),
+            seed=self.options.seed,
         )
+
+    def train_loader(self, dataset: ImageDataset, sampler: ShuffledSampler) -> Loader:
+        """Augmented batches of this rank; an incomplete last batch is dropped."""
+        dataset.prepare()
         return self._loader(
             dataset,
-            options.data.transform,
+            self.options.data.transform,
             sampler,
-            batch_size=options.data.batch_size // world_size,
+            batch_size=self.options.data.batch_size // distributed.world_size(),
             drop_last=True,
         )
 
-    def eval_loader(self, dataset: ImageDataset, positions: Iterable[int]) -> Loader:
-        """This rank's share of some images as they are, in order: rank r has positions[r::ranks]."""
+    def eval_loader(self, dataset: ImageDataset, positions: Sequence[int] | np.ndarray) -> Loader:
+        """This rank's share of some centre crops, in order: rank r has positions[r::ranks]."""
         dataset.prepare()
         sampler = SequentialSampler(positions, distributed.rank(), distributed.world_size())
         return self._loader(
@@ -199,7 +205,7 @@ class Builder:
         self,
         dataset: ImageDataset,
         transform: Node,
-        sampler: Any,
+        sampler: Sampler,
         *,
         batch_size: int,
         drop_last: bool,

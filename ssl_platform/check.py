@@ -1,8 +1,8 @@
 """Check a whole config before anything is started.
 
 First every value is held against its type; then every component is tried: constructed with what the
-run would give it, on torch's meta device, where tensors have a shape and no memory. So a component's
-own constructor is the one place that knows what it can work with.
+run would give it, on torch's meta device, where tensors have a shape and no memory. So a
+component's own constructor is the one place that knows what it can work with.
 """
 
 from collections.abc import Mapping
@@ -79,8 +79,6 @@ class _Trial:
         with torch.device("meta"):
             model = self.model(options)
             transform = self.built.get("data.transform")
-            if model is not None:
-                self.build("optimizer", model.parameters())
             if self.has_steps(options):
                 info = data_info(
                     options,
@@ -91,6 +89,9 @@ class _Trial:
                 self.build("schedule", 1.0, options.num_epochs, max(1, info.steps_per_epoch))
                 if model is not None and transform is not None:
                     self.build("loss", model, info)
+            if model is not None and not self.problems:
+                # last, and only when all else is right: torch loads its compiler for it, 2 s
+                self.build("optimizer", model.parameters())
 
     def model(self, options: RunOptions) -> SSLModel | None:
         trunk = self.build("trunk")
@@ -127,9 +128,7 @@ class _Trial:
             say(f"data.max_bad_fraction={options.data.max_bad_fraction}: from 0 to 1, e.g. 0.001")
         group = options.sync_batch_norm.group_size
         if options.sync_batch_norm.enabled and group and world > group and world % group:
-            say(
-                f"sync_batch_norm.group_size={group}: the {world} processes are not a multiple of it"
-            )
+            say(f"sync_batch_norm.group_size={group}: {world} processes are not a multiple of it")
         if options.checkpoint.every_epochs < 1 or options.checkpoint.keep < 1:
             say(
                 f"checkpoint.every_epochs={options.checkpoint.every_epochs}, "
@@ -147,8 +146,8 @@ class _Trial:
         dtype = autocast_dtype(options.precision, device)
         if dtype is not None and device.type == "cpu" and not cpu_is_fast_in(dtype):
             self.problems.append(
-                f"precision={options.precision}: this CPU has no {options.precision} arithmetic and "
-                "would be many times slower than in float32; use precision=float32 or precision=auto"
+                f"precision={options.precision}: this CPU has no {options.precision} arithmetic; it would be "
+                "many times slower than in float32; use precision=float32 or precision=auto"
             )
 
     def has_steps(self, options: RunOptions) -> bool:
@@ -170,7 +169,10 @@ class _Trial:
         try:
             return action()
         except ValueError as error:
-            self.problems += [f"{where}.{line}" for line in str(error).splitlines()]
+            options = self.nodes[where][1]
+            for line in str(error).splitlines():
+                names_an_option = line.partition("=")[0].partition(".")[0] in options
+                self.problems.append(f"{where}{'.' if names_an_option else ': '}{line}")
             return None
 
 

@@ -1,9 +1,9 @@
 """Save and restore a run.
 
 ``checkpoints/epoch_0007/`` holds ``shared.pt``, what all ranks share, and one ``rank_<r>.pt`` each:
-the rank's random state and the loss's non-persistent buffers (queues, memory banks). The directory is
-written under another name and renamed when it is complete. Files hold tensors and plain values only,
-and are read with ``weights_only=True``: nothing in them is executed.
+the rank's random state and the loss's non-persistent buffers (queues, memory banks). The directory
+is written under another name and renamed when it is complete. Files hold tensors and plain values
+only, and are read with ``weights_only=True``: nothing in them is executed.
 """
 
 import pickle

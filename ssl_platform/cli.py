@@ -104,7 +104,7 @@ def _hydra(source: Any, flags: list[str], task: Any = None) -> int:
 
 
 def _sweep(overrides: list[str], config_dirs: list[str], flags: list[str]) -> int:
-    """Check every combination, then let Hydra's sweeper and launcher run them, each as its own run."""
+    """Check every combination, then let Hydra's sweeper and launcher run each as its own run."""
     from hydra.core.hydra_config import HydraConfig
 
     from ssl_platform.config import Source, check_sweep, swept_keys

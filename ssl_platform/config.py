@@ -8,6 +8,7 @@ import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import hydra
 from hydra.core.config_store import ConfigStore
@@ -57,8 +58,8 @@ class Source:
     def of(cls, overrides: Iterable[str], config_dirs: Iterable[str | Path] = ()) -> "Source":
         """Resolve ``config=``: the name of a runnable file, or the path of one.
 
-        A path to a file that starts with ``# @package _global_`` is a runnable file of the user's; any
-        other is a whole config that a run has saved.
+        A path to a file that starts with ``# @package _global_`` is a runnable file of the user's;
+        any other is a whole config that a run has saved.
 
         Raises:
             ConfigError: no config is chosen, or it does not exist.
@@ -150,7 +151,7 @@ class Source:
         key, choices = parsed.key_or_group, self._choices(parsed.key_or_group)
         if choices and not parsed.is_delete():
             return f"{override}: no such file; {nearest(override.partition('=')[2], choices)}"
-        node = self._compose(good)
+        node: Any = self._compose(good)
         names = key.split(".")
         for depth, name in enumerate(names):
             if not isinstance(node, DictConfig):

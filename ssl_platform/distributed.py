@@ -63,7 +63,7 @@ class _SumOverRanks(torch.autograd.Function):
 
 
 def differentiable_sum(tensor: Tensor, group: Any) -> Tensor:
-    """Sum over the ranks of ``group`` that gradients flow through: each rank's gradient is the sum."""
+    """Sum over the ranks of ``group`` that gradients flow through; they are summed likewise."""
     return _SumOverRanks.apply(tensor, group) if is_distributed() else tensor
 
 

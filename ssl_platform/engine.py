@@ -1,10 +1,11 @@
 """The training loop. It knows batches, losses and events, and no loss or hook by name."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -13,6 +14,7 @@ from ssl_platform.checkpoint import CheckpointOptions
 from ssl_platform.data.batch import Batch
 from ssl_platform.data.dataset import ImageDataset
 from ssl_platform.data.loader import Loader
+from ssl_platform.data.sampler import ShuffledSampler
 from ssl_platform.events import Events
 from ssl_platform.losses.base import Loss
 from ssl_platform.metrics import Metric
@@ -27,9 +29,10 @@ class Run:
     model: SSLModel
     loss: Loss
     train_loader: Loader
+    train_sampler: ShuffledSampler
     train_data: ImageDataset
     val_data: ImageDataset | None  # labelled images to evaluate on
-    eval_loader: Callable[[ImageDataset, Iterable[int]], Loader]  # centre crops of some positions
+    eval_loader: Callable[[ImageDataset, np.ndarray], Loader]  # centre crops of some positions
     optimizer: torch.optim.Optimizer
     schedule: Callable[[int], float]  # learning rate of a step
     hooks: list[Events]
@@ -75,7 +78,7 @@ def train(run: Run) -> dict[str, Any]:
 
 def train_epoch(replica: nn.Module, run: Run) -> None:
     replica.train()
-    run.train_loader.sampler.set_epoch(run.epoch)
+    run.train_sampler.set_epoch(run.epoch)
     run.fire("on_epoch_start")
     for run.batch in run.train_loader:
         train_step(replica, run.batch, run)

@@ -2,7 +2,7 @@
 
 
 class PlatformError(Exception):
-    """Base of every error that the command line reports in words; ``exit_code`` ends the process."""
+    """Base of all errors that the command line reports in words; ``exit_code`` is the process's."""
 
     exit_code = 1
 

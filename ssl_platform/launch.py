@@ -439,7 +439,7 @@ class _Ranks:
                 self._read(reports)
         return {rank: code for rank, code in codes.items() if code is not None}
 
-    def _read(self, reports: Connection) -> None:
+    def _read(self, reports: Any) -> None:
         rank = self.reports[reports]
         try:
             report = reports.recv()

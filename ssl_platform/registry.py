@@ -1,12 +1,12 @@
 """The extension points of the platform: one registry per kind of component.
 
 ``name:`` in YAML is the name of the class: ``loss: {name: SwAVLoss}`` builds ``SwAVLoss``. A
-constructor takes first, by position, what the program hands in (``Registry.runtime``); all its other
-parameters are the options that YAML sets.
+constructor takes first, by position, what the program hands in (``Registry.runtime``); all its
+other parameters are the options that YAML sets.
 
 A constructor that cannot work with what it is given raises ``ValueError``. Each line of the message
-starts with the option at fault (``queue_length=9 ...``); it is shown to the user behind the place of
-the component in the config.
+starts with the option at fault (``queue_length=9 ...``); it is shown to the user behind the place
+of the component in the config.
 """
 
 import importlib
@@ -51,7 +51,7 @@ class Registry(FvcoreRegistry):
         return sorted(name for name, _ in self)
 
     def schema(self, name: str) -> Schema:
-        """The options of component ``name``: its constructor's parameters after the runtime ones."""
+        """Options of component ``name``: its constructor's parameters after the runtime ones."""
         parameters = list(inspect.signature(self.get(name)).parameters.values())
         return Schema(name, parameters[len(self.runtime) :])
 

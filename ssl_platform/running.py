@@ -55,8 +55,8 @@ def claim(cfg: DictConfig, output_dir: Path) -> None:
         if changes:
             raise ConfigError(
                 [
-                    f"output_dir={output_dir}: holds a run with other settings; give this one a name=... "
-                    "of its own, or remove the directory",
+                    f"output_dir={output_dir}: holds a run with other settings; give this one its "
+                    "own name=..., or remove the directory",
                     *changes,
                 ]
             )
@@ -80,10 +80,13 @@ def _differences(saved: Any, new: DictConfig) -> list[str]:
     ]
 
 
-def _flat(cfg: Any, prefix: str = "") -> dict[str, Any]:
+def _flat(cfg: Any) -> dict[str, Any]:
     """Plain values by dotted path."""
-    plain = OmegaConf.to_container(cfg, resolve=True) if OmegaConf.is_config(cfg) else cfg
-    if not isinstance(plain, dict):
-        return {prefix: plain}
-    inner = [_flat(v, f"{prefix}.{k}" if prefix else str(k)) for k, v in plain.items()]
-    return {key: value for part in inner for key, value in part.items()}
+    plain: Any = OmegaConf.to_container(cfg, resolve=True) if OmegaConf.is_config(cfg) else cfg
+    flat: dict[str, Any] = {}
+    for key, value in plain.items():
+        if isinstance(value, dict):
+            flat |= {f"{key}.{inner}": v for inner, v in _flat(value).items()}
+        else:
+            flat[str(key)] = value
+    return flat

@@ -6,7 +6,7 @@ The types are those of the Python annotations; pydantic compares and converts.
 import difflib
 import inspect
 from collections.abc import Iterable, Mapping
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
@@ -32,7 +32,7 @@ class Schema:
         )
 
     def convert(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """The values in their annotated types; raises ``ValueError`` with all problems, one a line."""
+        """The values in their annotated types; ``ValueError`` has one line per problem."""
         problems = self.problems(values, where="")
         if problems:
             raise ValueError("\n".join(problems))
@@ -65,13 +65,14 @@ class Schema:
             return f"{place}: {self.owner} needs a value{wanted}; set {place}=..."
         if error["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
             known = list(self.annotations) if len(path) == 1 else absent.get(tuple(path[:-1]), [])
-            return f"{place}={error['input']}: {self.owner} has no such option; {nearest(path[-1], known)}"
+            hint = nearest(path[-1], known)
+            return f"{place}={error['input']}: {self.owner} has no such option; {hint}"
         message = error["msg"].removeprefix("Input ")
         return f"{place}={error['input']}: {message}"
 
     @staticmethod
     def _absent(errors: list[Any], originals: dict[str, str]) -> dict[tuple, list[str]]:
-        """Names that are missing in each nested mapping: what a misspelt key there may have meant."""
+        """Names missing in each nested mapping: what a misspelt key there may have meant."""
         absent: dict[tuple, list[str]] = {}
         for error in errors:
             if error["type"] == "missing":
@@ -85,7 +86,7 @@ def _path(loc: tuple, originals: dict[str, str]) -> list[str]:
     return [originals.get(first, first), *rest]
 
 
-@lru_cache(maxsize=None)
+@cache
 def dataclass_schema(cls: type) -> Schema:
     """The schema of a dataclass, named in messages as "the config"."""
     return Schema("the config", inspect.signature(cls).parameters.values())

@@ -26,7 +26,13 @@ def run_on_ranks(function: Callable[..., Any], num_ranks: int, *arguments: Any) 
         store = Path(folder) / "store"
         futures = [
             _process(rank).submit(
-                _call, inspect.getfile(function), function.__name__, arguments, rank, num_ranks, store
+                _call,
+                inspect.getfile(function),
+                function.__name__,
+                arguments,
+                rank,
+                num_ranks,
+                store,
             )
             for rank in range(num_ranks)
         ]

@@ -17,9 +17,7 @@ def problems(*overrides: str) -> list[str]:
 MISTAKES = {
     "loss.epsilonn=1": "loss.epsilonn=1: there is no loss.epsilonn; did you mean 'epsilon'?",
     "lss.epsilon=1": "lss.epsilon=1: there is no lss; did you mean 'loss'?",
-    "+loss.epsilonn=1": (
-        "loss.epsilonn=1: SwAVLoss has no such option; did you mean 'epsilon'?"
-    ),
+    "+loss.epsilonn=1": ("loss.epsilonn=1: SwAVLoss has no such option; did you mean 'epsilon'?"),
     "++surprise=1": (
         "surprise=1: the config has no such option; choose from checkpoint, data, "
         "device, heads, hooks, launch, loss, metrics, name, num_epochs, optimizer, output_dir, "
@@ -58,9 +56,7 @@ MISTAKES = {
         "data.batch_size=20000: the training set has only 10000 images, so an epoch has no full "
         "batch"
     ),
-    "precision=bf16": (
-        "precision=bf16: should be 'auto', 'float32', 'bfloat16' or 'float16'"
-    ),
+    "precision=bf16": ("precision=bf16: should be 'auto', 'float32', 'bfloat16' or 'float16'"),
     "loss.head=linear": (
         "loss.head=linear: SwAV needs a PrototypeHead with one set of prototypes; the model's heads "
         "are ['prototypes']"

@@ -9,7 +9,9 @@ QUICKSTART = "config=pretrain/swav/quickstart"
 
 
 def test_values_are_overridden_by_plain_path_and_parts_by_group():
-    cfg = config.compose([QUICKSTART, "optimizer.lr=0.5", "trunk=resnet18_small", "loss.epsilon=.03"])
+    cfg = config.compose(
+        [QUICKSTART, "optimizer.lr=0.5", "trunk=resnet18_small", "loss.epsilon=.03"]
+    )
     assert (cfg.optimizer.lr, cfg.loss.epsilon) == (0.5, 0.03)
     assert (cfg.trunk.name, cfg.trunk.width) == ("ResNet", 64)
 
@@ -21,7 +23,9 @@ def test_a_run_is_named_after_its_config_unless_told_otherwise():
 
 
 def test_a_hook_can_be_removed_and_added():
-    cfg = config.compose([QUICKSTART, "~hooks.knn", "+hooks.more={name: CropPicture, num_images: 2}"])
+    cfg = config.compose(
+        [QUICKSTART, "~hooks.knn", "+hooks.more={name: CropPicture, num_images: 2}"]
+    )
     assert "knn" not in cfg.hooks and cfg.hooks.more.num_images == 2
 
 

@@ -23,7 +23,8 @@ MAY_IMPORT = {
     "features": {"data", "distributed"},
     "losses": {"registry", "distributed", "events", "ops", "models", "data"},
     "hooks": {
-        "registry", "distributed", "events", "ops", "models", "data", "errors", "features", "metrics"
+        "registry", "distributed", "events", "ops", "models", "data", "errors", "features",
+        "metrics",
     },
     "checkpoint": {"distributed", "errors"},
     "engine": {
@@ -58,7 +59,9 @@ def imports(path: Path) -> set[str]:
             parts = (node.module or "").split(".")
             found |= {parts[1]} if len(parts) > 1 else {alias.name for alias in node.names}
         elif isinstance(node, ast.Import):
-            found |= {a.name.split(".")[1] for a in node.names if a.name.startswith("ssl_platform.")}
+            found |= {
+                a.name.split(".")[1] for a in node.names if a.name.startswith("ssl_platform.")
+            }
     return found
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 TOOL = Path(__file__).parents[1] / "tools" / "run_distributed.py"
 
-SIMCLR_PY = '''
+SIMCLR_PY = """
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -35,7 +35,7 @@ class SimCLRLoss(Loss):
         batch_size = len(first)
         partner = torch.arange(2 * batch_size).roll(batch_size)
         return {"loss": F.cross_entropy(logits, partner)}
-'''
+"""
 SIMCLR_YAML = """\
 # @package _global_
 defaults:

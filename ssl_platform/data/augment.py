@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image, ImageFilter
 
 BLUR_RADIUS = 11  # of the published models' kernel: 23 taps
-MAX_ATTEMPTS = 10  # at a box that fits into the picture, as in torchvision
+MAX_ATTEMPTS = 10  # at a box that fits into the image, as in torchvision
 
 # Where each random number of a crop lies in its block of uniform draws. A fixed layout makes every
 # parameter independent of which branches the others take.
@@ -67,7 +67,7 @@ class CropDraw:
     """All that is random about one crop."""
 
     size: int  # side of the result, pixels
-    top: int  # the box, in pixels of the source picture
+    top: int  # the box, in pixels of the source image
     left: int
     height: int
     width: int
@@ -78,7 +78,7 @@ class CropDraw:
 
 
 def draw_crop(height: int, width: int, rule: CropRule, uniforms: list[float]) -> CropDraw:
-    """Draw the parameters of one crop of a picture of ``height`` x ``width`` pixels.
+    """Draw the parameters of one crop of a image of ``height`` x ``width`` pixels.
 
     Args:
         uniforms: ``NUM_UNIFORMS`` independent draws from [0, 1).

@@ -8,7 +8,7 @@ from ssl_platform.registry import TRANSFORMS
 
 @TRANSFORMS.register()
 class CenterCrop:
-    """The centre of a picture whose short side is scaled to ``resize``: torchvision's Resize and
+    """The centre of a image whose short side is scaled to ``resize``: torchvision's Resize and
     CenterCrop, to the pixel.
 
     Args:

@@ -1,4 +1,4 @@
-"""What a data set is to the platform: pictures by index, and labels if there are any."""
+"""What a data set is to the platform: images by index, and labels if there are any."""
 
 from abc import ABC, abstractmethod
 
@@ -6,7 +6,7 @@ import numpy as np
 
 
 class UnreadableImage(Exception):  # noqa: N818 (a fact about a file, not a fault of the program)
-    """One picture cannot be read; the run goes on with another in its place."""
+    """One image cannot be read; the run goes on with another in its place."""
 
     def __init__(self, name: str, reason: str):
         super().__init__(name, reason)
@@ -14,9 +14,9 @@ class UnreadableImage(Exception):  # noqa: N818 (a fact about a file, not a faul
 
 
 class ImageDataset(ABC):
-    """Pictures by index.
+    """Images by index.
 
-    A constructor finds out how many pictures there are and what their labels are. Anything slow or
+    A constructor finds out how many images there are and what their labels are. Anything slow or
     large waits for ``prepare`` or for the first ``read``, since every config check constructs.
     """
 
@@ -27,7 +27,7 @@ class ImageDataset(ABC):
 
     @abstractmethod
     def read(self, index: int) -> np.ndarray:
-        """Picture ``index``; (H, W, 3) uint8 RGB, not to be written to.
+        """Image ``index``; (H, W, 3) uint8 RGB, not to be written to.
 
         Raises:
             UnreadableImage: this one cannot be read.
@@ -35,10 +35,10 @@ class ImageDataset(ABC):
 
     @abstractmethod
     def describe(self, index: int) -> str:
-        """Where picture ``index`` comes from, in one line: a path, or ``Shapes[12]``."""
+        """Where image ``index`` comes from, in one line: a path, or ``Shapes[12]``."""
 
     def prepare(self) -> None:  # noqa: B027 (most sets have nothing to prepare)
-        """Load or make what all pictures share.
+        """Load or make what all images share.
 
         Called once in each training process, before data workers are forked, so that they share it.
         """

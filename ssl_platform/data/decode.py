@@ -14,13 +14,13 @@ _JPEG_MAGIC = b"\xff\xd8\xff"
 
 
 def decode(data: bytes) -> np.ndarray:
-    """Decode a picture in any format that Pillow knows; (H, W, 3) uint8 RGB.
+    """Decode a image in any format that Pillow knows; (H, W, 3) uint8 RGB.
 
     Grey is replicated, a palette looked up, alpha dropped, 16 bits cut to the upper 8. EXIF
     orientation is ignored, as torchvision does.
 
     Raises:
-        ValueError: empty, truncated or corrupt data, no picture at all, or more pixels than
+        ValueError: empty, truncated or corrupt data, no image at all, or more pixels than
             ``PIL.Image.MAX_IMAGE_PIXELS``. The message is a short reason without a name.
     """
     if not data:

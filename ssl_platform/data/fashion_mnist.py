@@ -23,23 +23,23 @@ FILES = ("{}-images-idx3-ubyte", "{}-labels-idx1-ubyte")
 
 @dataclass(frozen=True)
 class Canvas:
-    """Each picture at a random size and place on a larger noisy canvas, the same in every epoch."""
+    """Each image at a random size and place on a larger noisy canvas, the same in every epoch."""
 
     size: int  # side of the canvas, pixels
-    scale: tuple[float, float]  # range of the picture's side, as a part of the canvas's
+    scale: tuple[float, float]  # range of the image's side, as a part of the canvas's
     noise: float  # standard deviation of the Gaussian noise everywhere; 1 is full brightness
     seed: int
 
 
 @DATASETS.register()
 class FashionMNIST(ImageDataset):
-    """60 000 training and 10 000 test pictures of clothes, ten balanced classes, grey 28 x 28.
+    """60 000 training and 10 000 test images of clothes, ten balanced classes, grey 28 x 28.
 
     Args:
         path: folder of the idx files, as they are or gzipped; null looks where Debian's package
             dataset-fashion-mnist and ``make data`` put them.
         split: which of the two sets.
-        canvas: moves the pictures, which makes raw pixels a weak baseline; null leaves them.
+        canvas: moves the images, which makes raw pixels a weak baseline; null leaves them.
         download: fetch the files when they are nowhere.
 
     Raises:
@@ -58,11 +58,12 @@ class FashionMNIST(ImageDataset):
             _check(canvas)
         self.split, self.canvas = split, canvas
         self._image_file, label_file = _find(path, split, download)
-        self.labels = _read_idx(label_file).astype(np.int64)
+        labels = _read_idx(label_file).astype(np.int64)
+        self.labels, self.num_samples = labels, len(labels)
         self._images: np.ndarray | None = None  # (N, 28, 28) uint8
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return self.num_samples
 
     def read(self, index: int) -> np.ndarray:
         self.prepare()
@@ -88,7 +89,7 @@ class FashionMNIST(ImageDataset):
 
 
 def place_on_canvas(image: np.ndarray, canvas: Canvas, rng: np.random.Generator) -> np.ndarray:
-    """Put a square grey picture somewhere on a noisy canvas; (size, size) uint8."""
+    """Put a square grey image somewhere on a noisy canvas; (size, size) uint8."""
     side = max(1, round(rng.uniform(*canvas.scale) * canvas.size))
     top, left = rng.integers(0, canvas.size - side + 1, size=2)
     level = 255 * canvas.noise * rng.standard_normal((canvas.size,) * 2, dtype=np.float32)

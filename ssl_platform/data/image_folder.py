@@ -1,4 +1,4 @@
-"""Pictures in files: a folder of them, or a list."""
+"""Images in files: a folder of them, or a list."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -89,14 +89,14 @@ def probe(dataset: ImageDataset) -> None:
 
 @DATASETS.register()
 class ImageFolder(ImageFiles):
-    """All pictures under a folder, at any depth; symbolic links to folders are followed.
+    """All images under a folder, at any depth; symbolic links to folders are followed.
 
-    The class of a picture is its first-level folder, numbered by sorted name as in torchvision.
-    When a picture lies directly in ``path``, the set is unlabelled. Hidden files and folders are
+    The class of a image is its first-level folder, numbered by sorted name as in torchvision.
+    When a image lies directly in ``path``, the set is unlabelled. Hidden files and folders are
     skipped.
 
     Raises:
-        ValueError: there is no such folder, or no picture in it.
+        ValueError: there is no such folder, or no image in it.
     """
 
     def __init__(self, *, path: str):
@@ -130,7 +130,7 @@ class ImageFolder(ImageFiles):
 
 @DATASETS.register()
 class ListFile(ImageFiles):
-    """The pictures that a text file names, one a line: ``relative/path.jpg[ <label>]``.
+    """The images that a text file names, one a line: ``relative/path.jpg[ <label>]``.
 
     Either every line ends in a label (an integer from 0 on) or none does. Empty lines are skipped.
 
@@ -139,7 +139,7 @@ class ListFile(ImageFiles):
         root: folder that the paths in it are relative to.
 
     Raises:
-        ValueError: no such file or folder, no picture listed, or a line that fits neither form.
+        ValueError: no such file or folder, no image listed, or a line that fits neither form.
     """
 
     def __init__(self, *, path: str, root: str):
@@ -174,7 +174,7 @@ def existing(option: str, path: str, *, directory: bool) -> str:
 
 class _Folder(NamedTuple):
     parts: tuple[bytes, ...]  # below the root
-    names: list[bytes]  # of the pictures in it, sorted
+    names: list[bytes]  # of the images in it, sorted
 
 
 def _walk(root: bytes) -> Iterator[_Folder]:
@@ -195,7 +195,7 @@ def _walk(root: bytes) -> Iterator[_Folder]:
                     continue
                 if entry.is_dir():
                     pending.append(((*parts, name), ancestors | {identity}))
-                # A dangling link counts as a picture, so that it is reported and not passed over.
+                # A dangling link counts as a image, so that it is reported and not passed over.
                 elif name.lower().endswith(EXTENSIONS) and (entry.is_file() or entry.is_symlink()):
                     names.append(name)
         yield _Folder(parts, sorted(names))

@@ -1,4 +1,4 @@
-"""Pictures in, batches out: reading and augmenting in data workers, normalising on the device."""
+"""Images in, batches out: reading and augmenting in data workers, normalising on the device."""
 
 import ctypes
 import logging
@@ -24,12 +24,12 @@ from ssl_platform.errors import DataError
 
 logger = logging.getLogger(__name__)
 
-MAX_NEIGHBOURS = 16  # tried in place of one unreadable picture
+MAX_NEIGHBOURS = 16  # tried in place of one unreadable image
 MAX_NAMED = 5  # files in an error message
 
 
 class Transform(Protocol):
-    """A picture in, its crops out; crops of equal size are adjacent."""
+    """A image in, its crops out; crops of equal size are adjacent."""
 
     @property
     def num_crops(self) -> int: ...
@@ -66,26 +66,26 @@ class Normalize:
 class Loader:
     """Iterate over ``Batch``es on ``device``.
 
-    Crops are float32, (B, 3, H, W) in channels_last order, normalised. Each picture is decoded
+    Crops are float32, (B, 3, H, W) in channels_last order, normalised. Each image is decoded
     once. The random numbers of a sample depend on ``(seed, epoch, index)`` alone: batches are the
-    same for any number of workers. A picture that cannot be read is replaced by one nearby (whose
+    same for any number of workers. A image that cannot be read is replaced by one nearby (whose
     label and index the batch then holds) and logged once.
 
     Args:
-        dataset: pictures; ``prepare`` has been called.
-        transform: gives a picture's crops.
-        sampler: which pictures, in which order.
+        dataset: images; ``prepare`` has been called.
+        transform: gives a image's crops.
+        sampler: which images, in which order.
         batch_size: of this rank.
         num_workers: data processes of this rank; 0 reads in this process. They live as long as the
             loader does.
         seed: of the augmentation.
         normalize: applied on the device.
         device: where batches are.
-        max_bad_fraction: part of the set's pictures that may be unreadable.
+        max_bad_fraction: part of the set's images that may be unreadable.
         drop_last: leave out the last batch if it is not full.
 
     Raises while iterating:
-        DataError: too many unreadable pictures, or a data worker has died.
+        DataError: too many unreadable images, or a data worker has died.
     """
 
     def __init__(
@@ -108,7 +108,8 @@ class Loader:
         self.dataset, self.transform, self.sampler = dataset, transform, sampler
         self.batch_size, self.device = batch_size, device
         self.wait_seconds = 0.0  # spent waiting for data, over all iterations
-        self._batches = BatchSampler(sampler, batch_size, drop_last)
+        # torch types the items of a sampler as int; it hands on whatever they are
+        self._batches: Any = BatchSampler(cast(Any, sampler), batch_size, drop_last)
         self._transport = open_transport(
             BatchReader(dataset, transform, seed),
             self._batches,
@@ -176,7 +177,7 @@ class HostBatch(NamedTuple):
 
     crops: list[Tensor]  # one (B, H, W, 3) uint8 tensor per crop
     label: Tensor  # (B,) int64
-    index: Tensor  # (B,) int64
+    index: Tensor  # type: ignore[assignment]  # (B,) int64
     bad: list[tuple[int, UnreadableImage]]  # positions that could not be read, and why
 
 
@@ -193,7 +194,7 @@ class BatchReader:
         """The batch of these ``(epoch, index)`` pairs.
 
         Raises:
-            DataError: a picture cannot be read, and none of its neighbours either.
+            DataError: a image cannot be read, and none of its neighbours either.
         """
         bad: list[tuple[int, UnreadableImage]] = []
         sizes = self._transform.crop_sizes
@@ -208,7 +209,7 @@ class BatchReader:
         return HostBatch(crops, self._labels(indices), indices, bad)
 
     def _read(self, index: int, bad: list[tuple[int, UnreadableImage]]) -> tuple[np.ndarray, int]:
-        """Picture ``index``, or the next that can be read, with its position; adds to ``bad``."""
+        """Image ``index``, or the next that can be read, with its position; adds to ``bad``."""
         errors = []
         for step in range(min(MAX_NEIGHBOURS + 1, len(self._dataset))):
             position = (index + step) % len(self._dataset)
@@ -266,8 +267,8 @@ class _Transport:
         # Set when this process lets go of its workers: as it ends, or as the loader does.
         released = RawValue(ctypes.c_bool, False)
         Finalize(self, _set, (released,), exitpriority=0)
-        self._loader = DataLoader(
-            _CatchDataError(read),
+        self._loader: Any = DataLoader(
+            cast(Any, _CatchDataError(read)),
             sampler=batches,
             batch_size=None,
             num_workers=num_workers,

@@ -21,13 +21,13 @@ class CropGroup:
     """Crops of one size and scale."""
 
     size: int  # side, pixels
-    count: int  # per picture; 0 turns the group off
-    scale: tuple[float, float]  # range of a crop's area, as a part of the picture's
+    count: int  # per image; 0 turns the group off
+    scale: tuple[float, float]  # range of a crop's area, as a part of the image's
 
 
 @TRANSFORMS.register()
 class MultiCrop:
-    """Random crops of a picture, independent of each other, each augmented by itself.
+    """Random crops of a image, independent of each other, each augmented by itself.
 
     Args:
         crops: groups by name. Crops come in the order of the groups, except that groups of equal
@@ -86,7 +86,7 @@ class MultiCrop:
         return [apply_crop(image, draw, self._blur_kind) for draw in self.draw(height, width, rng)]
 
     def draw(self, height: int, width: int, rng: np.random.Generator) -> list[CropDraw]:
-        """The random parameters of every crop of a picture of ``height`` x ``width`` pixels."""
+        """The random parameters of every crop of a image of ``height`` x ``width`` pixels."""
         uniforms = rng.random((self.num_crops, NUM_UNIFORMS)).tolist()
         return [
             draw_crop(height, width, rule, row)

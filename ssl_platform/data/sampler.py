@@ -1,4 +1,4 @@
-"""Which picture comes when, and on which rank.
+"""Which image comes when, and on which rank.
 
 Samplers give ``(epoch, index)`` pairs: all that a data worker has to know about a sample.
 """

@@ -1,6 +1,6 @@
 """Ten classes of grey figures on a textured ground, made on the spot: no download, any size.
 
-Each picture is computed from a signed distance (negative inside the figure), so edges are smooth.
+Each image is computed from a signed distance (negative inside the figure), so edges are smooth.
 Place, scale, rotation, brightness and ground vary so much that raw pixels say little about the
 class.
 """
@@ -12,7 +12,7 @@ import numpy as np
 from ssl_platform.data.dataset import ImageDataset
 from ssl_platform.registry import DATASETS
 
-SCALES = (0.38, 0.70)  # half the figure's size, as a part of half the picture's side
+SCALES = (0.38, 0.70)  # half the figure's size, as a part of half the image's side
 MAX_ROTATION = np.pi / 3  # either way; the ten classes can still be told apart
 BRIGHTNESS = (0.6, 1.0)  # of the figure
 GROUND_BRIGHTNESS = 0.1
@@ -20,20 +20,20 @@ TEXTURE_CELLS = 4  # the ground is a 4 x 4 grid of random levels per channel, bl
 TEXTURE_AMPLITUDE = 0.3
 NOISE_STD = 0.08
 EDGE_SHARPNESS = 32.0  # coverage of a pixel = sigmoid(-distance * scale * sharpness)
-BLOCK = 512  # pictures that are made together, from one random stream
+BLOCK = 512  # images that are made together, from one random stream
 
 
 @DATASETS.register()
 class Shapes(ImageDataset):
-    """Generated pictures of ten balanced classes: picture i is of class ``i % 10``.
+    """Generated images of ten balanced classes: image i is of class ``i % 10``.
 
-    Disc, square, triangle, star, plus, ring, crescent, two discs, T, two bars. Picture i depends on
-    ``seed`` and i alone, not on ``num_samples``. About 0.1 ms a picture of 32 x 32 to make.
+    Disc, square, triangle, star, plus, ring, crescent, two discs, T, two bars. Image i depends on
+    ``seed`` and i alone, not on ``num_samples``. About 0.1 ms a image of 32 x 32 to make.
 
     Args:
-        num_samples: number of pictures.
+        num_samples: number of images.
         size: side in pixels.
-        seed: another seed gives other pictures of the same classes.
+        seed: another seed gives other images of the same classes.
     """
 
     def __init__(self, *, num_samples: int, size: int, seed: int):
@@ -49,11 +49,12 @@ class Shapes(ImageDataset):
         if problems:
             raise ValueError("\n".join(problems))
         self.size, self.seed = size, seed
+        self.num_samples = num_samples
         self.labels = np.arange(num_samples, dtype=np.int64) % len(_DISTANCES)
         self._images: np.ndarray | None = None  # (N, size, size, 3) uint8
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return self.num_samples
 
     def read(self, index: int) -> np.ndarray:
         self.prepare()
@@ -75,8 +76,8 @@ class Shapes(ImageDataset):
 
 
 def _render(start: int, count: int, size: int, rng: np.random.Generator) -> np.ndarray:
-    """The first ``count`` pictures of the block from ``start`` on; (count, size, size, 3) uint8."""
-    # Drawn for the whole block even if it is cut short: a picture must not depend on the set's end.
+    """The first ``count`` images of the block from ``start`` on; (count, size, size, 3) uint8."""
+    # Drawn for the whole block even if it is cut short: a image must not depend on the set's end.
     scale = rng.uniform(*SCALES, BLOCK).astype(np.float32)[:count, None, None]
     angle = rng.uniform(-MAX_ROTATION, MAX_ROTATION, BLOCK).astype(np.float32)[:count, None, None]
     centre = rng.uniform(-0.9, 0.9, (2, BLOCK)).astype(np.float32)[:, :count, None, None]

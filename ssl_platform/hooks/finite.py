@@ -14,10 +14,12 @@ if TYPE_CHECKING:
 
 @HOOKS.register()
 class StopWhenNotFinite(Events):
-    """Raise `DivergedError` at the first loss that is NaN or infinite, before a checkpoint is written.
+    """Raise `DivergedError` at the first loss that is NaN or infinite, before a checkpoint is
+    written.
 
     Args:
-        every_steps: how often the host asks the device; the step that is named is exact all the same.
+        every_steps: how often the host asks the device; the step that is named is exact all the
+            same.
     """
 
     def __init__(self, *, every_steps: int):
@@ -41,8 +43,8 @@ class StopWhenNotFinite(Events):
         step = int(self.first_bad_step)
         if step:
             raise DivergedError(
-                f"the loss became NaN or infinite at step {step} (epoch {run.epoch}, learning rate "
-                f"{run.schedule(step - 1):.3g}): lower optimizer.lr, lengthen schedule.warmup_epochs "
-                f"or raise loss.epsilon; the checkpoints in {run.output_dir / 'checkpoints'} are from "
-                "before"
+                f"the loss became NaN or infinite at step {step} (epoch {run.epoch}, learning "
+                f"rate {run.schedule(step - 1):.3g}): lower optimizer.lr, lengthen "
+                "schedule.warmup_epochs or raise loss.epsilon; the checkpoints in "
+                f"{run.output_dir / 'checkpoints'} are from before"
             )

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ssl_platform import distributed
 from ssl_platform.events import Events
-from ssl_platform.models.heads import Prototyped
+from ssl_platform.models.heads import Prototyped, PrototypeHead
 from ssl_platform.ops.entropy import effective_rank, entropy
 from ssl_platform.registry import HOOKS
 
@@ -30,11 +30,11 @@ REMEDIES = (
 class ClusteringHealth(Events):
     """At each epoch end, how the prototypes of a head were used and how the embeddings are spread.
 
-    Reported as ``health/...``, over the first crop of every image of the epoch, for the head's first
-    set of prototypes:
+    Reported as ``health/...``, over the first crop of every image of the epoch, for the head's
+    first set of prototypes:
 
-    - ``assignment_entropy``: entropy of the mean prediction over ln K; 1 when all prototypes are used
-      equally, near 0 when all images go to one.
+    - ``assignment_entropy``: entropy of the mean prediction over ln K; 1 when all prototypes are
+      used equally, near 0 when all images go to one.
     - ``sample_entropy``: mean entropy of one image's prediction over ln K; near 1 when the
       prediction is the same for every prototype, which with an assignment entropy of 1 is collapse.
     - ``prototypes_used``: share of the prototypes that are nearest to at least one image.
@@ -67,7 +67,8 @@ class ClusteringHealth(Events):
 
     def on_epoch_start(self, run: "Run") -> None:
         head = run.model.heads[self.head]
-        num_prototypes, dim = head.prototypes[0].weight.shape
+        assert isinstance(head, PrototypeHead)
+        num_prototypes, dim = head.num_prototypes[0], head.out_dim
         zeros = torch.zeros
         self.count = zeros((), device=run.device)
         self.loss_sum = zeros((), device=run.device)

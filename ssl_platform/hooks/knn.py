@@ -1,4 +1,4 @@
-"""What are the features worth? A nearest-neighbour accuracy, with the baselines that give it meaning."""
+"""What are the features worth? A kNN accuracy, with the baselines that give it meaning."""
 
 import json
 import logging
@@ -31,8 +31,8 @@ class KNNMonitor(Events):
 
     The bank is a draw of labelled training images, equally many per class; the queries are the
     validation images or, where there are none, other training images. Before the first step the
-    untrained trunk and raw pixels (centred on the bank's mean) are measured the same way and kept in
-    ``baselines.json``. Does nothing but say so when the images have no labels.
+    untrained trunk and raw pixels (centred on the bank's mean) are measured the same way and kept
+    in ``baselines.json``. Does nothing but say so when the images have no labels.
 
     Args:
         every_epochs: measure after every so many epochs; the last epoch is always measured.

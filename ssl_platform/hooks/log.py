@@ -30,12 +30,12 @@ TENSORBOARD_TAGS = {  # the names that VISSL's users have on their boards
 class Log(Events):
     """Report the training every ``every_steps`` steps and what hooks measured at each epoch's end.
 
-    It comes last among the hooks, so that it sees what the others report. A line of ``metrics.jsonl``
-    has ``step`` and ``epoch`` (finished ones), ``loss`` (mean over ranks and over the steps since the
-    line before), ``uniform_loss`` (ln K, where the loss has one), ``lr``, ``images_per_second`` (over
-    all ranks), ``data_wait`` (share of the time spent waiting for images, 0 to 1) and ``seconds``
-    (since this process began to train); lines at the end of an epoch have the reported figures
-    instead (``health/...``, ``knn/...``).
+    It comes last among the hooks, so that it sees what the others report. A line of
+    ``metrics.jsonl`` has ``step`` and ``epoch`` (finished ones), ``loss`` (mean over ranks and
+    over the steps since the line before), ``uniform_loss`` (ln K, where the loss has one), ``lr``,
+    ``images_per_second`` (over all ranks), ``data_wait`` (share of the time spent waiting for
+    images, 0 to 1) and ``seconds`` (since this process began to train); lines at the end of an
+    epoch have the reported figures instead (``health/...``, ``knn/...``).
 
     Args:
         every_steps: steps between two lines.

@@ -14,8 +14,8 @@ class Loss(nn.Module, Events):
     """Base of all losses. Subclasses are final.
 
     State rule: persistent buffers are equal on all ranks; a buffer registered with
-    ``persistent=False`` belongs to its rank and is saved per rank. A loss has no parameters: what is
-    learned lies in the model.
+    ``persistent=False`` belongs to its rank and is saved per rank. A loss has no parameters: what
+    is learned lies in the model.
 
     Attributes:
         uniform_loss: the loss of a model that predicts every class or prototype equally, where that
@@ -26,4 +26,4 @@ class Loss(nn.Module, Events):
 
     @abstractmethod
     def forward(self, model: SSLModel, outputs: dict[str, Any], batch: Batch) -> dict[str, Tensor]:
-        """Return the losses of a batch, scalars; ``"loss"`` is minimised, the others only logged."""
+        """Return the losses of a batch, scalars; ``"loss"`` is minimised, the rest is logged."""

@@ -21,18 +21,19 @@ if TYPE_CHECKING:
 
 @LOSSES.register()
 class SwAVLoss(Loss):
-    """Swapped prediction: the other crops of an image predict the balanced code of each target crop.
+    """Swapped prediction: the other crops of an image predict the balanced code of each target
+    crop.
 
     Args:
         head: name of the `PrototypeHead` in the model, with one set of prototypes.
         temperature: of the predictions.
         epsilon, sinkhorn_iters: of the codes, see `ssl_platform.ops.sinkhorn`.
         assign_crops: positions of the crops that give codes; all crops predict.
-        queue_length: earlier embeddings that take part in the assignment, over all ranks; 0 for none.
-            Shortened to a multiple of the total batch.
+        queue_length: earlier embeddings that take part in the assignment, over all ranks; 0 for
+            none. Shortened to a multiple of the total batch.
         queue_start_epoch: first epoch (from 0) in which the queue is filled; it is used when full.
-        freeze_prototypes_steps, freeze_prototypes_epochs: the prototypes are not updated before both
-            are over.
+        freeze_prototypes_steps, freeze_prototypes_epochs: the prototypes are not updated before
+            both are over.
     """
 
     queue: Tensor  # (assign crops, local queue length, D), newest first
@@ -53,7 +54,7 @@ class SwAVLoss(Loss):
         freeze_prototypes_epochs: int,
     ):
         super().__init__()
-        self.prototypes_of(model, head)
+        prototypes = self.prototypes_of(model, head)
         problems = [
             *_out_of_range(temperature=temperature, epsilon=epsilon, sinkhorn_iters=sinkhorn_iters),
             *_unusable_crops(assign_crops, data.num_crops),
@@ -75,19 +76,18 @@ class SwAVLoss(Loss):
 
         total_batch = data.batch_size * data.world_size
         queue_length -= queue_length % total_batch
-        num_prototypes = self.prototypes_of(model, head).out_features
+        num_prototypes = prototypes.out_features
         self.uniform_loss = math.log(num_prototypes)
         if num_prototypes > total_batch + queue_length:
             warnings.warn(
                 f"{num_prototypes} prototypes for {total_batch + queue_length} samples (batch "
-                f"{total_batch} + queue {queue_length}): an equal share is less than one sample, so "
-                "many prototypes stay unused; lower heads.*.num_prototypes or raise data.batch_size "
+                f"{total_batch} + queue {queue_length}): an equal share is less than one sample, "
+                "so many prototypes stay unused; lower heads.*.num_prototypes or raise data.batch_size "
                 "or loss.queue_length",
                 stacklevel=2,
             )
-        queue = torch.zeros(
-            len(assign_crops), queue_length // data.world_size, model.heads[head].out_dim
-        )
+        local_length = queue_length // data.world_size
+        queue = torch.zeros(len(assign_crops), local_length, prototypes.in_features)
         self.register_buffer("queue", queue, persistent=False)
         self.queue_has_started = False
         self.queue_is_full = False
@@ -100,7 +100,9 @@ class SwAVLoss(Loss):
                 f"head={head}: SwAV needs a PrototypeHead with one set of prototypes; "
                 f"the model's heads are {sorted(model.heads)}"
             )
-        return module.prototypes[0]
+        prototypes = module.prototypes[0]
+        assert isinstance(prototypes, nn.Linear)
+        return prototypes
 
     def on_epoch_start(self, run: "Run") -> None:
         self.queue_has_started = self.queue.shape[1] > 0 and run.epoch >= self.queue_start_epoch

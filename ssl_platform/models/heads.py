@@ -21,7 +21,8 @@ class PrototypeHead(nn.Module):
     """Project, normalise, and compare with unit prototypes (SwAV, arXiv:2006.09882, section 3).
 
     Linear - BatchNorm - ReLU - Linear - L2 normalisation - prototypes without bias. The prototypes
-    are set to unit length in place before every forward, so the gradient is that of the unit vectors.
+    are set to unit length in place before every forward, so the gradient is that of the unit
+    vectors.
 
     Args:
         in_dim: width of the trunk's features.
@@ -49,7 +50,7 @@ class PrototypeHead(nn.Module):
             raise ValueError(
                 f"out_dim={out_dim}, hidden_dim={hidden_dim}: positive widths, e.g. 128 and 2048"
             )
-        self.out_dim = out_dim
+        self.out_dim, self.num_prototypes = out_dim, num_prototypes
         if hidden_dim == 0:
             self.projection = nn.Sequential(nn.Linear(in_dim, out_dim))
         else:
@@ -68,5 +69,5 @@ class PrototypeHead(nn.Module):
 
     @torch.no_grad()
     def _normalize_prototypes(self) -> None:
-        for prototypes in self.prototypes:
-            prototypes.weight.copy_(F.normalize(prototypes.weight, dim=1))
+        for weight in self.prototypes.parameters():
+            weight.copy_(F.normalize(weight, dim=1))

@@ -1,8 +1,8 @@
 """ResNets of any depth and width (He et al., arXiv:1512.03385; wide variants as in SwAV).
 
-Parameter names and numbers are torchvision's, so that weights travel both ways; the classifier ``fc``
-is left out. A width multiplier widens every layer, as in SwAV's RN50-w2/w4/w5, unlike torchvision's
-``wide_resnet50_2``, which widens the middle of each bottleneck only.
+Parameter names and numbers are torchvision's, so that weights travel both ways; the classifier
+``fc`` is left out. A width multiplier widens every layer, as in SwAV's RN50-w2/w4/w5, unlike
+torchvision's ``wide_resnet50_2``, which widens the middle of each bottleneck only.
 """
 
 from typing import Literal
@@ -75,9 +75,15 @@ class ResNet(nn.Module):
         block: ``basic`` (two 3x3 convolutions) or ``bottleneck`` (1x1, 3x3, 1x1).
         layers: number of blocks in each of the four stages.
         width: channels of the stem and the first stage; 64 is the standard, 128 is "w2".
-        stem_kernel, stem_stride: the first convolution; 7 and 2 on ImageNet, 3 and 1 on small images.
+        stem_kernel, stem_stride: the first convolution; 7 and 2 on ImageNet, 3 and 1 on small
+            images.
         stem_pool: 3x3 max-pooling with stride 2 after it.
     """
+
+    layer1: nn.Sequential
+    layer2: nn.Sequential
+    layer3: nn.Sequential
+    layer4: nn.Sequential
 
     def __init__(
         self,

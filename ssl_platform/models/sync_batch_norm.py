@@ -1,7 +1,7 @@
 """Batch norm over the samples of several ranks.
 
-torch's own SyncBatchNorm takes CUDA tensors only. `AllReduceBatchNorm` computes the same numbers with
-two small all-reduces and runs anywhere.
+torch's own SyncBatchNorm takes CUDA tensors only. `AllReduceBatchNorm` computes the same numbers
+with two small all-reduces and runs anywhere.
 """
 
 import torch
@@ -16,6 +16,20 @@ class AllReduceBatchNorm(_BatchNorm):
     """`nn.BatchNorm1d`/`2d` whose training statistics are those of all ranks of ``group``."""
 
     group: dist.ProcessGroup
+    running_mean: Tensor
+    running_var: Tensor
+    num_batches_tracked: Tensor
+    momentum: float
+
+    @classmethod
+    def of(cls, module: _BatchNorm, group: dist.ProcessGroup) -> "AllReduceBatchNorm":
+        """The same batch norm, its parameters and statistics shared, over ``group``."""
+        new = cls(module.num_features, module.eps, module.momentum)
+        new.group = group
+        new.weight, new.bias = module.weight, module.bias
+        for name, buffer in module.named_buffers():
+            setattr(new, name, buffer)
+        return new
 
     def _check_input_dim(self, input: Tensor) -> None:
         if input.dim() < 2:
@@ -47,20 +61,22 @@ def synchronize_batch_norm(model: nn.Module, *, group_size: int, device: torch.d
 
     Args:
         model: converted in place where possible; use the returned module.
-        group_size: 0 for all ranks; otherwise a divisor of the world size. 1 changes nothing.
+        group_size: 0, or more than there are ranks, for all of them; otherwise a divisor of their
+            number. 1 changes nothing.
     """
     world_size = distributed.world_size()
-    size = group_size or world_size
+    size = min(group_size or world_size, world_size)
     if size == 1:
         return model
     blocks = [list(range(start, start + size)) for start in range(0, world_size, size)]
     # new_group is collective: every rank makes every group, in the same order
     groups = [dist.new_group(block) for block in blocks]
     group = groups[distributed.rank() // size]
+    assert isinstance(group, dist.ProcessGroup)  # this rank is a member
     if device.type == "cuda":
         return nn.SyncBatchNorm.convert_sync_batchnorm(model, process_group=group)
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
-            module.__class__ = AllReduceBatchNorm
-            module.group = group
+    for parent in list(model.modules()):
+        for name, child in parent.named_children():
+            if isinstance(child, nn.BatchNorm1d | nn.BatchNorm2d):
+                setattr(parent, name, AllReduceBatchNorm.of(child, group))
     return model

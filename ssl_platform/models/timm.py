@@ -13,8 +13,8 @@ class TimmTrunk(nn.Module):
 
     Args:
         model: the model's name in timm, e.g. ``vit_small_patch16_224``; randomly initialised.
-        options: further arguments of ``timm.create_model``, e.g. ``{dynamic_img_size: true}``, which
-            a vision transformer needs to see crops of several sizes.
+        options: further arguments of ``timm.create_model``, e.g. ``{dynamic_img_size: true}``,
+            which a vision transformer needs to see crops of several sizes.
     """
 
     def __init__(self, *, model: str, options: dict[str, int | float | bool | str]):

@@ -1,4 +1,4 @@
-"""Weighted k-nearest-neighbour classification by cosine (Wu et al., arXiv:1805.01978, section 3.4)."""
+"""Weighted k-nearest-neighbour classification by cosine (Wu et al., arXiv:1805.01978, 3.4)."""
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +16,8 @@ def knn_votes(
     num_classes: int,
     block: int = 1024,
 ) -> Tensor:
-    """Class votes of each query: its k nearest rows of the bank, weighted exp(cosine / temperature).
+    """Class votes of each query: its k nearest rows of the bank, weighted exp(cosine /
+    temperature).
 
     Args:
         queries: (N, D) features; normalised here.

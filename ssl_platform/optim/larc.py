@@ -1,10 +1,10 @@
 """LARC around SGD: layer-wise learning rates (You et al., arXiv:1708.03888)."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ssl_platform.optim.torch_optimizers import start_momentum
 from ssl_platform.registry import OPTIMIZERS
@@ -16,8 +16,8 @@ class LARC(torch.optim.SGD):
 
     For a parameter p with gradient g, both of non-zero norm, the gradient becomes
     ``(g + weight_decay * p) * trust_coefficient * |p| / (|g| + weight_decay * |p| + eps)``;
-    otherwise it is used as it is, without decay. It applies to every parameter, biases and batch norm
-    included, as the SwAV recipes do. The state is plain SGD's.
+    otherwise it is used as it is, without decay. It applies to every parameter, biases and batch
+    norm included, as the SwAV recipes do. The state is plain SGD's.
 
     Args:
         params: parameters or parameter groups.
@@ -43,7 +43,7 @@ class LARC(torch.optim.SGD):
         self.trust_coefficient, self.eps, self.clip = trust_coefficient, eps, clip
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+    def step(self, closure: Any = None) -> Any:
         start_momentum(self)
         decays = [group["weight_decay"] for group in self.param_groups]
         for group in self.param_groups:
@@ -56,7 +56,7 @@ class LARC(torch.optim.SGD):
                 group["weight_decay"] = decay
 
     def _scale_gradients(self, group: dict[str, Any]) -> None:
-        params: list[nn.Parameter] = [p for p in group["params"] if p.grad is not None]
+        params: list[Tensor] = [p for p in group["params"] if p.grad is not None]
         if not params:
             return
         grads: list[Tensor] = [p.grad for p in params if p.grad is not None]

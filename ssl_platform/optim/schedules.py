@@ -1,4 +1,4 @@
-"""Learning rates as pure functions of the step: nothing to save, nothing that can drift on resume."""
+"""Learning rates as pure functions of the step: nothing to save, nothing to drift on resume."""
 
 import math
 

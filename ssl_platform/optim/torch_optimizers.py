@@ -1,6 +1,6 @@
 """torch's own optimizers, with every option that changes a result spelled out."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -28,7 +28,7 @@ class SGD(torch.optim.SGD):
             fused=True,
         )
 
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+    def step(self, closure: Any = None) -> Any:
         start_momentum(self)
         return super().step(closure)
 
@@ -58,9 +58,7 @@ class Adam(torch.optim.Adam):
         eps: float,
         weight_decay: float,
     ):
-        super().__init__(
-            params, lr=lr, betas=tuple(betas), eps=eps, weight_decay=weight_decay, fused=True
-        )
+        super().__init__(params, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, fused=True)
 
 
 @OPTIMIZERS.register()
@@ -74,6 +72,4 @@ class AdamW(torch.optim.AdamW):
         eps: float,
         weight_decay: float,
     ):
-        super().__init__(
-            params, lr=lr, betas=tuple(betas), eps=eps, weight_decay=weight_decay, fused=True
-        )
+        super().__init__(params, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, fused=True)

@@ -133,7 +133,7 @@ def test_pil_blur_is_pillow_s(photograph):
     span=st.floats(0, 1),
     seed=st.integers(0, 2**32),
 )
-def test_a_drawn_crop_lies_in_the_picture_and_in_its_ranges(height, width, low, span, seed):
+def test_a_drawn_crop_lies_in_the_image_and_in_its_ranges(height, width, low, span, seed):
     rule = dataclasses.replace(RULE, scale=(low, low + span * (1 - low)))
     uniforms = np.random.default_rng(seed).random(NUM_UNIFORMS).tolist()
     draw = draw_crop(height, width, rule, uniforms)
@@ -167,7 +167,7 @@ def test_draws_follow_their_distributions():
         assert share(f == name for f in first) == pytest.approx(0.25, abs=0.03)
 
 
-def test_a_picture_that_no_box_fits_gives_its_middle():
+def test_a_image_that_no_box_fits_gives_its_middle():
     draw = draw_crop(10, 1000, dataclasses.replace(RULE, scale=(1.0, 1.0)), [0.5] * NUM_UNIFORMS)
     assert (draw.top, draw.left, draw.height, draw.width) == (0, 493, 10, 13)
 

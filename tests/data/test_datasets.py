@@ -127,7 +127,7 @@ def test_torchvision_sets_that_are_not_there(tmp_path, monkeypatch, dataset, spl
     assert list(tmp_path.iterdir()) == []
 
 
-def test_torchvision_set_reads_labels_and_pictures(idx_folder):
+def test_torchvision_set_reads_labels_and_images(idx_folder):
     raw = idx_folder.parent / "root" / "FashionMNIST" / "raw"
     raw.mkdir(parents=True)
     for file in list(idx_folder.iterdir()):

@@ -1,4 +1,4 @@
-"""Every kind of file that turns up in a folder of pictures."""
+"""Every kind of file that turns up in a folder of images."""
 
 import io
 import os
@@ -18,48 +18,48 @@ def encode(image: Image.Image, kind: str, **options) -> bytes:
 
 
 @pytest.fixture
-def picture() -> Image.Image:
+def image() -> Image.Image:
     ramp = np.linspace(0, 255, 40 * 30).reshape(30, 40)
     return Image.fromarray(np.stack([ramp, ramp[::-1], ramp[:, ::-1]], -1).astype(np.uint8))
 
 
 @pytest.mark.parametrize("kind", ["PNG", "BMP", "PPM", "TIFF"])
-def test_lossless_formats_come_back_unchanged(picture, kind):
-    assert np.array_equal(decode(encode(picture, kind)), np.asarray(picture))
+def test_lossless_formats_come_back_unchanged(image, kind):
+    assert np.array_equal(decode(encode(image, kind)), np.asarray(image))
 
 
-def test_jpeg_is_pillow_s_pixel_for_pixel(picture):
-    data = encode(picture, "JPEG", quality=80)
+def test_jpeg_is_pillow_s_pixel_for_pixel(image):
+    data = encode(image, "JPEG", quality=80)
     assert np.array_equal(decode(data), np.asarray(Image.open(io.BytesIO(data))))
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])
-def test_grey_is_replicated(picture, kind):
-    pixels = decode(encode(picture.convert("L"), kind))
+def test_grey_is_replicated(image, kind):
+    pixels = decode(encode(image.convert("L"), kind))
     assert pixels.shape == (30, 40, 3)
     assert (pixels == pixels[..., :1]).all()
 
 
-def test_cmyk_jpeg_is_converted(picture):
-    data = encode(picture.convert("CMYK"), "JPEG")
+def test_cmyk_jpeg_is_converted(image):
+    data = encode(image.convert("CMYK"), "JPEG")
     expected = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
     assert np.abs(decode(data).astype(int) - expected).max() <= 1
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "1"])
-def test_alpha_palette_and_bits(picture, mode):
-    assert decode(encode(picture.convert(mode), "PNG")).shape == (30, 40, 3)
+def test_alpha_palette_and_bits(image, mode):
+    assert decode(encode(image.convert(mode), "PNG")).shape == (30, 40, 3)
 
 
-def test_palette_with_transparency_is_quiet(picture):
-    data = encode(picture.convert("P"), "PNG", transparency=bytes(range(256)))
+def test_palette_with_transparency_is_quiet(image):
+    data = encode(image.convert("P"), "PNG", transparency=bytes(range(256)))
     assert decode(data).shape == (30, 40, 3)
 
 
-def test_alpha_is_dropped(picture):
-    transparent = picture.copy()
+def test_alpha_is_dropped(image):
+    transparent = image.copy()
     transparent.putalpha(0)
-    assert np.array_equal(decode(encode(transparent, "PNG")), np.asarray(picture))
+    assert np.array_equal(decode(encode(transparent, "PNG")), np.asarray(image))
 
 
 def test_sixteen_bits_are_cut_to_the_upper_eight():
@@ -75,27 +75,27 @@ def test_one_pixel(kind):
 
 @pytest.mark.parametrize(
     ("data", "reason"),
-    [(b"", "empty file"), (b"hello, I am no picture", "not an image")],
+    [(b"", "empty file"), (b"hello, I am no image", "not an image")],
 )
-def test_what_is_no_picture_says_so(data, reason):
+def test_what_is_no_image_says_so(data, reason):
     with pytest.raises(ValueError, match=f"^{reason}$"):
         decode(data)
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])
 @pytest.mark.parametrize("part", [0.1, 0.5, 0.9])
-def test_truncated_files_are_refused(picture, kind, part):
-    data = encode(picture, kind)
+def test_truncated_files_are_refused(image, kind, part):
+    data = encode(image, kind)
     with pytest.raises(ValueError) as caught:
         decode(data[: int(len(data) * part)])
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])
-def test_a_header_that_promises_too_many_pixels_is_refused(picture, kind, monkeypatch):
+def test_a_header_that_promises_too_many_pixels_is_refused(image, kind, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
     with pytest.raises(ValueError, match="40 x 30 pixels, more than the limit of 1000"):
-        decode(encode(picture, kind))
+        decode(encode(image, kind))
 
 
 def test_a_missing_file_is_an_unreadable_image(tmp_path):

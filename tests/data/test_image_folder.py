@@ -33,14 +33,14 @@ def test_classes_and_order_are_torchvision_s(tmp_path):
     assert ours.read(4).shape == (3, 2, 3)
 
 
-def test_a_picture_in_the_root_makes_the_set_unlabelled(tmp_path):
+def test_a_image_in_the_root_makes_the_set_unlabelled(tmp_path):
     make(tmp_path, "b.png", "a.png", "sub/c.png")
     dataset = ImageFolder(path=str(tmp_path))
     assert dataset.labels is None
     assert described(dataset, tmp_path) == ["a.png", "b.png", "sub/c.png"]
 
 
-def test_a_class_without_pictures_keeps_its_number(tmp_path):
+def test_a_class_without_images_keeps_its_number(tmp_path):
     make(tmp_path, "a/1.png", "c/1.png")
     (tmp_path / "b").mkdir()
     assert ImageFolder(path=str(tmp_path)).labels.tolist() == [0, 2]

@@ -1,4 +1,4 @@
-"""Batches: the same whatever reads them, and what happens when a picture cannot be read."""
+"""Batches: the same whatever reads them, and what happens when a image cannot be read."""
 
 import logging
 import os
@@ -24,7 +24,7 @@ NORMALIZE = Normalize(mean=[0.4, 0.5, 0.6], std=[0.2, 0.25, 0.3])
 
 
 class Numbered(ImageDataset):
-    """Picture i has its number in its first pixel; those in ``bad`` cannot be read."""
+    """Image i has its number in its first pixel; those in ``bad`` cannot be read."""
 
     def __init__(self, num_samples: int, bad: tuple[int, ...] = (), labelled: bool = True):
         rng = np.random.default_rng(0)
@@ -149,7 +149,7 @@ def test_two_ranks_see_what_one_does():
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
-def test_a_bad_picture_is_replaced_by_the_next_good_one_and_logged_once(num_workers, caplog):
+def test_a_bad_image_is_replaced_by_the_next_good_one_and_logged_once(num_workers, caplog):
     dataset = Numbered(12, bad=(2, 3, 11))
     data = loader(
         dataset,
@@ -166,7 +166,7 @@ def test_a_bad_picture_is_replaced_by_the_next_good_one_and_logged_once(num_work
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
-def test_too_many_bad_pictures_end_the_run(num_workers):
+def test_too_many_bad_images_end_the_run(num_workers):
     data = loader(
         Numbered(20, bad=(2, 3, 11)),
         SequentialSampler(range(20), 0, 1),

@@ -24,7 +24,7 @@ def noise(height: int, width: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 300), (28, 28), (333, 500)])
-def test_crops_have_their_sizes_for_any_picture(shape):
+def test_crops_have_their_sizes_for_any_image(shape):
     multicrop = MultiCrop(**OPTIONS)
     crops = multicrop(noise(*shape), np.random.default_rng(0))
     assert multicrop.crop_sizes == [32, 32, 20, 20, 20]
@@ -94,6 +94,6 @@ def test_center_crop_is_torchvision_s(shape):
     assert np.array_equal(ours, np.asarray(theirs(Image.fromarray(image))))
 
 
-def test_center_crop_larger_than_the_picture_is_refused():
+def test_center_crop_larger_than_the_image_is_refused():
     with pytest.raises(ValueError, match=r"^size=224: must lie in 1\.\.200, the value of resize$"):
         CenterCrop(resize=200, size=224)

@@ -69,9 +69,7 @@ def a_batch(crops: list[Tensor]) -> Batch:
     return Batch(crops, label=torch.zeros(len(crops[0])), index=torch.arange(len(crops[0])))
 
 
-def random_crops(
-    seed: int, num_crops: int = 4, batch: int = BATCH, dim: int = DIM
-) -> list[Tensor]:
+def random_crops(seed: int, num_crops: int = 4, batch: int = BATCH, dim: int = DIM) -> list[Tensor]:
     generator = torch.Generator().manual_seed(seed)
     return list(torch.randn(num_crops, batch, dim, dtype=torch.float64, generator=generator))
 

@@ -1,4 +1,5 @@
 import json
+from copy import deepcopy
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,15 @@ def shipped(name: str) -> ResNet:
     return ResNet(**options)
 
 
+def torchvision_twin(name: str, ours: ResNet) -> nn.Module:
+    with torch.device("meta"):
+        theirs = getattr(torchvision.models, name)()
+    theirs.fc = nn.Identity()
+    assert list(ours.state_dict()) == list(theirs.state_dict())
+    theirs.load_state_dict(deepcopy(ours.state_dict()), assign=True)
+    return theirs
+
+
 def official_model(name: str, num_sets: int = 1) -> SSLModel:
     """Trunk and head as published, without storage: RN50-w5 has a head without batch norm."""
     with torch.device("meta"):
@@ -51,10 +61,8 @@ def num_parameters(module: nn.Module) -> int:
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet34", "resnet50", "resnet101"])
 def test_features_equal_those_of_torchvision_with_the_same_weights(name):
-    ours, theirs = shipped(name), getattr(torchvision.models, name)()
-    theirs.fc = nn.Identity()
-    assert list(ours.state_dict()) == list(theirs.state_dict())
-    theirs.load_state_dict(ours.state_dict())
+    ours = shipped(name)
+    theirs = torchvision_twin(name, ours)
     images = torch.randn(2, 3, 49, 64, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         for mode in (True, False):  # the evaluation sees the statistics of the training
@@ -65,9 +73,8 @@ def test_features_equal_those_of_torchvision_with_the_same_weights(name):
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet50"])
 def test_gradients_equal_those_of_torchvision_with_the_same_weights(name):
-    ours, theirs = shipped(name), getattr(torchvision.models, name)()
-    theirs.fc = nn.Identity()
-    theirs.load_state_dict(ours.state_dict())
+    ours = shipped(name)
+    theirs = torchvision_twin(name, ours)
     images = torch.randn(2, 3, 33, 33, generator=torch.Generator().manual_seed(0))
     for model in (ours, theirs):
         model(images).square().sum().backward()

@@ -60,7 +60,7 @@ def trained_on_this_rank(kind: str, group_size: int) -> dict[str, Any]:
     unsynchronised = a_norm(kind)
     unsynchronised.load_state_dict(norm.state_dict())
     rows = random_rows(1000 + distributed.rank(), kind)
-    result["evaluation"] = norm(rows), unsynchronised.eval()(rows)
+    result["evaluation"] = norm(rows).detach(), unsynchronised.eval()(rows).detach()
     return result
 
 

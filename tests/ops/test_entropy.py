@@ -27,9 +27,7 @@ def test_entropy_is_taken_over_the_last_dimension():
 
 def rotation(dim: int, seed: int) -> torch.Tensor:
     generator = torch.Generator().manual_seed(seed)
-    return torch.linalg.qr(
-        torch.randn(dim, dim, dtype=torch.float64, generator=generator)
-    ).Q
+    return torch.linalg.qr(torch.randn(dim, dim, dtype=torch.float64, generator=generator)).Q
 
 
 @settings(max_examples=30, deadline=None)

@@ -51,9 +51,7 @@ def textbook(scores: Tensor, *, epsilon: float, num_iters: int) -> Tensor:
 
 def cosines_of(seed: int, num_samples: int, num_prototypes: int) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
-    return (
-        torch.rand(num_samples, num_prototypes, dtype=torch.float64, generator=generator) * 2 - 1
-    )
+    return torch.rand(num_samples, num_prototypes, dtype=torch.float64, generator=generator) * 2 - 1
 
 
 @pytest.mark.parametrize("case", VECTORS["cases"])

@@ -144,9 +144,7 @@ def test_groups_are_stepped_as_by_optimizers_of_their_own():
         together.step()
         for optimizer in alone:
             optimizer.step()
-    for param, expected in zip(
-        [*first, *second], [*first_alone, *second_alone], strict=True
-    ):
+    for param, expected in zip([*first, *second], [*first_alone, *second_alone], strict=True):
         torch.testing.assert_close(param, expected, rtol=1e-12, atol=0)
     assert [group["weight_decay"] for group in together.param_groups] == [0.1, 0.01]
 

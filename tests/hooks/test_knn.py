@@ -1,0 +1,218 @@
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from ranks import run_on_ranks
+from torch import Tensor, nn
+
+from ssl_platform import distributed
+from ssl_platform.data.batch import Batch
+from ssl_platform.data.sampler import SequentialSampler
+from ssl_platform.features import extract
+from ssl_platform.hooks.knn import KNNMonitor, draw_balanced
+from ssl_platform.metrics.accuracy import TopKAccuracy
+
+labels_with_gaps = arrays(np.int64, st.integers(1, 60), elements=st.integers(-1, 4))
+
+
+@settings(max_examples=100, deadline=None)
+@given(labels_with_gaps, st.integers(0, 70), st.integers(0, 3))
+def test_a_draw_has_as_equally_many_per_class_as_there_are(labels, num, seed):
+    drawn = draw_balanced(labels, num, np.random.default_rng(seed))
+    labelled = np.flatnonzero(labels >= 0)
+    assert set(drawn) <= set(labelled)
+    assert len(drawn) == min(num, len(labelled))
+    assert (np.diff(drawn) > 0).all()
+    classes, available = np.unique(labels[labelled], return_counts=True)
+    counts = [int((labels[drawn] == c).sum()) for c in classes]
+    # a class that has fewer than another by 2 has none left
+    for count, num_images in zip(counts, available, strict=True):
+        assert count == num_images or count >= max(counts) - 1
+
+
+@settings(max_examples=50, deadline=None)
+@given(labels_with_gaps)
+def test_without_a_number_every_labelled_image_is_drawn(labels):
+    drawn = draw_balanced(labels, None, np.random.default_rng(0))
+    assert drawn.tolist() == np.flatnonzero(labels >= 0).tolist()
+
+
+def test_a_draw_depends_on_its_seed_alone():
+    labels = np.arange(1000) % 10
+    draws = [draw_balanced(labels, 50, np.random.default_rng(seed)).tolist() for seed in (0, 0, 1)]
+    assert draws[0] == draws[1] != draws[2]
+
+
+def test_every_image_of_a_class_may_be_drawn():
+    labels = np.arange(20) % 2
+    seen = {
+        position
+        for seed in range(60)
+        for position in draw_balanced(labels, 4, np.random.default_rng(seed)).tolist()
+    }
+    assert seen == set(range(20))
+
+
+# Features
+
+
+class Rows:
+    """A loader of numbered rows: this rank's share, in batches."""
+
+    device = torch.device("cpu")
+
+    def __init__(self, values: Tensor, positions: Iterable[int], batch_size: int):
+        self.values, self.batch_size = values, batch_size
+        sampler = SequentialSampler(list(positions), distributed.rank(), distributed.world_size())
+        self.mine = [index for _, index in sampler]
+
+    def __iter__(self) -> Iterator[Batch]:
+        for start in range(0, len(self.mine), self.batch_size):
+            index = torch.tensor(self.mine[start : start + self.batch_size])
+            yield Batch([self.values[index]], label=index, index=index)
+
+
+POSITIONS = [9, 3, 4, 0, 7, 2, 8]
+
+
+def features_on_this_rank(num_samples: int) -> Tensor:
+    values = torch.arange(30.0).view(10, 3)
+    loader = Rows(values, POSITIONS[:num_samples], batch_size=2)
+    return extract(lambda rows: 10 * rows, loader, num_samples)
+
+
+@pytest.mark.parametrize("num_samples", [4, 6, 7])
+@pytest.mark.parametrize("num_ranks", [1, 2, 3])
+def test_features_come_in_the_order_of_the_images_on_every_rank(num_ranks, num_samples):
+    expected = 10 * torch.arange(30.0).view(10, 3)[POSITIONS[:num_samples]]
+    if num_ranks == 1:
+        on_ranks = [features_on_this_rank(num_samples)]
+    else:
+        on_ranks = run_on_ranks(features_on_this_rank, num_ranks, num_samples)
+    for features in on_ranks:
+        assert features.equal(expected)
+
+
+def test_fewer_images_than_ranks_still_have_features():
+    expected = 10 * torch.arange(30.0).view(10, 3)[POSITIONS[:1]]
+    for features in run_on_ranks(features_on_this_rank, 2, 1):
+        assert features.equal(expected)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_a_module_embeds_in_eval_mode_and_gets_its_mode_back(training):
+    norm = nn.BatchNorm1d(3).train(training)
+    values = torch.arange(30.0).view(10, 3)
+    features = extract(norm, Rows(values, range(10), batch_size=4), 10)
+    torch.testing.assert_close(features, values / (1 + norm.eps) ** 0.5)
+    assert norm.training is training
+    assert norm.num_batches_tracked == 0
+
+
+# The monitor
+
+
+def a_data_set(labels: Iterable[int] | None) -> SimpleNamespace:
+    """Images whose brightness in one channel is their class."""
+    if labels is None:
+        return SimpleNamespace(labels=None, images=torch.zeros(8, 3, 4, 4))
+    labels = np.array(labels)
+    generator = torch.Generator().manual_seed(0)
+    images = 0.1 * torch.rand(len(labels), 3, 4, 4, generator=generator)
+    for image, label in zip(images, labels, strict=True):
+        image[label] += 1
+    return SimpleNamespace(labels=labels, images=images)
+
+
+class DataSet(SimpleNamespace):
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+def a_run(train: SimpleNamespace, val: SimpleNamespace | None, folder: Path) -> SimpleNamespace:
+    torch.manual_seed(0)
+    trunk = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    return SimpleNamespace(
+        train_data=DataSet(**vars(train)),
+        val_data=None if val is None else DataSet(**vars(val)),
+        eval_loader=lambda data, positions: Rows(data.images, positions, batch_size=4),
+        model=SimpleNamespace(trunk=trunk),
+        metrics={"top1": TopKAccuracy(k=1)},
+        output_dir=folder,
+        results={},
+        report={},
+        step=0,
+        epoch=0,
+    )
+
+
+def a_monitor(**options) -> KNNMonitor:
+    defaults = {
+        "every_epochs": 2,
+        "num_labels": 6,
+        "num_queries": None,
+        "k": 1,
+        "temperature": 0.07,
+        "seed": 0,
+    }
+    return KNNMonitor(**(defaults | options))
+
+
+def test_features_that_tell_the_classes_apart_score_100_percent(tmp_path):
+    run = a_run(a_data_set([0, 1, 2] * 10), a_data_set([2, 1, 0] * 3), tmp_path)
+    monitor = a_monitor()
+    monitor.on_train_start(run)
+    assert json.loads((tmp_path / "baselines.json").read_text()) == {
+        "random init": {"top1": 100},
+        "raw pixels": {"top1": 100},
+    }
+    for run.epoch in (1, 2, 3):
+        run.report = {}
+        monitor.on_epoch_end(run)
+        assert run.report == ({"knn/top1": 100} if run.epoch == 2 else {})
+    monitor.on_train_end(run)
+    assert run.results["knn"]["trained"] == {"top1": 100}
+    assert run.results["knn"]["labels"] == 6
+
+
+def test_without_validation_images_the_queries_are_other_training_images(tmp_path):
+    run = a_run(a_data_set([0, 1, 2] * 10), None, tmp_path)
+    monitor = a_monitor()
+    monitor.on_train_start(run)
+    assert sorted([*monitor.bank, *monitor.queries]) == list(range(30))
+
+
+def test_unlabelled_training_images_are_no_queries(tmp_path):
+    labels = np.array([0, 1, 2, -1, -1] * 6)
+    run = a_run(a_data_set(labels), None, tmp_path)
+    monitor = a_monitor()
+    monitor.on_train_start(run)
+    assert (labels[monitor.bank] >= 0).all()
+    assert (labels[monitor.queries] >= 0).all()
+
+
+@pytest.mark.parametrize("labels", [None, [-1] * 8, [1] * 8, [-1, 1] * 4])
+def test_images_without_labels_of_two_classes_are_not_measured(labels, tmp_path, caplog):
+    caplog.set_level("INFO")
+    run = a_run(a_data_set(labels), None, tmp_path)
+    monitor = a_monitor()
+    monitor.on_train_start(run)
+    run.epoch = 2
+    monitor.on_epoch_end(run)
+    monitor.on_train_end(run)
+    assert run.results == run.report == {}
+    assert "no kNN accuracy" in caplog.text
+
+
+def test_all_options_out_of_range_are_named_at_once():
+    with pytest.raises(ValueError) as error:
+        a_monitor(every_epochs=0, k=0, temperature=0)
+    named = [line.split("=")[0] for line in str(error.value).splitlines()]
+    assert named == ["every_epochs", "k", "temperature"]
