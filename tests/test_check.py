@@ -104,7 +104,7 @@ def test_rules_among_values_are_told_together():
     ],
 )
 def test_a_wrong_config_name_gets_a_hint(name, hint):
-    with pytest.raises(ConfigError, match="^config=") as caught:
+    with pytest.raises(ConfigError, match=r"^config=") as caught:
         compose([f"config={name}"])
     assert hint in str(caught.value)
 

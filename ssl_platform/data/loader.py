@@ -10,7 +10,7 @@ from functools import partial
 from multiprocessing.sharedctypes import RawValue
 from multiprocessing.util import Finalize
 from time import perf_counter
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, cast
 
 import cv2
 import numpy as np

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ssl_platform import distributed
 from ssl_platform.hooks.health import ClusteringHealth
-from ssl_platform.models.heads import PrototypeHead, Prototyped
+from ssl_platform.models.heads import Prototyped, PrototypeHead
 
 DIM = NUM_PROTOTYPES = 4
 LN_K = math.log(NUM_PROTOTYPES)

@@ -3,6 +3,7 @@ import math
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -348,8 +349,10 @@ def test_the_queue_is_scored_with_the_prototypes_of_the_moment():
 
 @pytest.mark.parametrize(
     ("queue_length", "world_size", "local_length"),
-    [(0, 1, 0), (3, 1, 0), (4, 1, 4), (7, 1, 4), (12, 1, 12), (15, 1, 12)]
-    + [(7, 2, 0), (8, 2, 4), (23, 2, 8), (50, 3, 16)],
+    [
+        *((0, 1, 0), (3, 1, 0), (4, 1, 4), (7, 1, 4), (12, 1, 12), (15, 1, 12)),
+        *((7, 2, 0), (8, 2, 4), (23, 2, 8), (50, 3, 16)),
+    ],
 )
 def test_the_queue_is_shortened_to_a_multiple_of_the_total_batch(
     queue_length, world_size, local_length
@@ -426,7 +429,7 @@ def test_frozen_prototypes_do_not_move_and_then_they_do(steps, epochs, num_froze
     weights = trained_weights(run, num_epochs=3, steps_per_epoch=3)
     for weight in weights[: num_frozen + 1]:
         torch.testing.assert_close(weight, weights[0], rtol=0, atol=1e-12)
-    for before, after in zip(weights[num_frozen:], weights[num_frozen + 1 :], strict=False):
+    for before, after in pairwise(weights[num_frozen:]):
         assert (before - after).abs().max() > 1e-8
 
 
@@ -479,7 +482,7 @@ def test_all_options_out_of_range_are_named_at_once():
 
 
 def test_a_crop_that_assigns_twice_is_refused():
-    with pytest.raises(ValueError, match="^assign_crops="):
+    with pytest.raises(ValueError, match=r"^assign_crops="):
         a_loss(a_model(), assign_crops=[0, 0])
 
 

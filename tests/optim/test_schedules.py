@@ -1,4 +1,5 @@
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -67,7 +68,7 @@ def test_a_warm_up_climbs_in_equal_steps_to_the_base_rate(warmup_epochs, num_ste
     rates = [schedule(step) for step in range(num_steps)]
     assert rates[0] == pytest.approx(0.1)
     assert rates[-1] == pytest.approx(1)
-    steps = [after - before for before, after in zip(rates, rates[1:], strict=False)]
+    steps = [after - before for before, after in pairwise(rates)]
     assert steps == pytest.approx([0.9 / (num_steps - 1)] * (num_steps - 1))
     assert schedule(num_steps) == pytest.approx(1)
 
