@@ -139,6 +139,7 @@ class Builder:
         loss = LOSSES.build(options.loss, model, info).to(self.device)
         optimizer = OPTIMIZERS.build(options.optimizer, model.parameters())
         base_lr = optimizer.defaults["lr"]
+        hooks = [HOOKS.build(node) for node in options.hooks.values() if node is not None]
         return Run(
             name=options.name,
             model=model,
@@ -152,7 +153,7 @@ class Builder:
             schedule=SCHEDULES.build(
                 options.schedule, base_lr, options.num_epochs, info.steps_per_epoch
             ),
-            hooks=[HOOKS.build(node) for node in options.hooks.values() if node is not None],
+            hooks=sorted(hooks, key=lambda hook: hook.comes_last),
             metrics={name: METRICS.build(node) for name, node in options.metrics.items()},
             output_dir=Path(options.output_dir),
             num_epochs=options.num_epochs,

@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from ssl_platform.errors import ConfigError
 from ssl_platform.schema import nearest
@@ -24,6 +26,7 @@ PACKAGE = Path(__file__).parent
 # in a checkout the configs lie beside the package, in a wheel inside it
 CONFIG_DIR = next(d for d in (PACKAGE / "configs", PACKAGE.parent / "configs") if d.is_dir())
 PRIMARY = "defaults"
+UNCOMPOSABLE = (HydraException, OmegaConfBaseException, YAMLError)
 
 
 def compose(overrides: list[str], config_dirs: Iterable[str | Path] = ()) -> DictConfig:
@@ -88,7 +91,7 @@ class Source:
             return cls(path.parent.absolute(), path.stem, overrides, dirs)
         try:
             node = OmegaConf.load(path)
-        except Exception as error:  # yaml and OmegaConf raise many kinds
+        except (OmegaConfBaseException, YAMLError) as error:
             raise ConfigError([f"config={path}: {_first_line(error)}"]) from None
         ConfigStore.instance().store(path.stem, node, group="config", package="_global_")
         return cls(CONFIG_DIR, PRIMARY, [f"config={path.stem}", *overrides], dirs)
@@ -104,7 +107,7 @@ class Source:
             raise ConfigError(problems)
         try:
             return self._finish(self._compose(self.overrides)), []
-        except (HydraException, OmegaConfBaseException) as error:
+        except UNCOMPOSABLE as error:
             good, problems = self._sort_out()
             if not problems:
                 raise ConfigError([_first_line(error)]) from None
@@ -119,6 +122,7 @@ class Source:
 
     def _compose(self, overrides: list[str]) -> DictConfig:
         source = Source(self.directory, self.primary, overrides, self.config_dirs)
+        GlobalHydra.instance().clear()  # a sweep composes its jobs inside Hydra's own main
         with hydra.initialize_config_dir(str(self.directory), version_base="1.3"):
             return hydra.compose(self.primary, source.arguments())
 
@@ -142,7 +146,7 @@ class Source:
             try:
                 self._compose([*good, override])
                 good.append(override)
-            except (HydraException, OmegaConfBaseException) as error:
+            except UNCOMPOSABLE as error:
                 problems.append(self._explain(override, good, error))
         return good, problems
 
@@ -236,4 +240,6 @@ def _key(override: str) -> str:
 
 
 def _first_line(error: Exception) -> str:
+    if isinstance(error, YAMLError):  # it says what on one line and where on others
+        return " ".join(str(error).split())
     return next(iter(str(error).strip().splitlines()), type(error).__name__)

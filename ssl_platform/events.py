@@ -11,6 +11,14 @@ if TYPE_CHECKING:
 
 
 class Events:
+    """Listener to all six moments.
+
+    Attributes:
+        comes_last: true for a hook that tells what the other hooks have found; it hears after them.
+    """
+
+    comes_last = False
+
     def on_train_start(self, run: "Run") -> None:
         """After resuming, before the first epoch of this process."""
 

@@ -45,6 +45,12 @@ class Schema:
         Args:
             where: place of the values in the config, e.g. ``loss``; heads each line.
         """
+        absent = [key for key, value in values.items() if value == MISSING]
+        if absent:
+            rest = {key: value for key, value in values.items() if key not in absent}
+            lines = [self._needs(f"{where}.{key}" if where else key, key) for key in absent]
+            others = self.problems(rest, where=where)
+            return lines + [line for line in others if line not in lines]
         try:
             self._model(**{self._names.get(name, name): value for name, value in values.items()})
         except ValidationError as error:
@@ -59,16 +65,19 @@ class Schema:
     ) -> str:
         path = _path(error["loc"], originals)
         place = ".".join([where, *path] if where else path)
-        if error["type"] == "missing" or error["input"] == MISSING:
-            kind = self.annotations.get(path[0]) if len(path) == 1 else None
-            wanted = f" ({inspect.formatannotation(kind)})" if kind is not None else ""
-            return f"{place}: {self.owner} needs a value{wanted}; set {place}=..."
+        if error["type"] == "missing":
+            return self._needs(place, path[0] if len(path) == 1 else None)
         if error["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
             known = list(self.annotations) if len(path) == 1 else absent.get(tuple(path[:-1]), [])
             hint = nearest(path[-1], known)
             return f"{place}={error['input']}: {self.owner} has no such option; {hint}"
         message = error["msg"].removeprefix("Input ")
         return f"{place}={error['input']}: {message}"
+
+    def _needs(self, place: str, key: str | None) -> str:
+        kind = self.annotations.get(key) if key is not None else None
+        wanted = f" ({inspect.formatannotation(kind)})" if kind is not None else ""
+        return f"{place}: {self.owner} needs a value{wanted}; set {place}=..."
 
     @staticmethod
     def _absent(errors: list[Any], originals: dict[str, str]) -> dict[tuple, list[str]]:

@@ -56,8 +56,8 @@ def test_a_runnable_file_of_the_users_may_lie_anywhere(tmp_path):
 def test_config_dirs_are_searched_for_parts_and_runnable_files(tmp_path):
     (tmp_path / "trunk").mkdir()
     source = (config.CONFIG_DIR / "trunk" / "resnet18.yaml").read_text()
-    (tmp_path / "trunk" / "mine.yaml").write_text(source.replace("width: 64", "width: 7"))
-    assert config.compose([QUICKSTART, "trunk=mine"], [tmp_path]).trunk.width == 7
+    (tmp_path / "trunk" / "mine.yaml").write_text(source.replace("width: 64", "width: 9"))
+    assert config.compose([QUICKSTART, "trunk=mine"], [tmp_path]).trunk.width == 9
 
 
 def test_a_reference_to_the_environment_is_kept_as_a_reference(tmp_path, monkeypatch):

@@ -100,7 +100,7 @@ def _render(start: int, count: int, size: int, rng: np.random.Generator) -> np.n
 
     blow_up = _bilinear(TEXTURE_CELLS, size)
     texture = (blow_up @ cells @ blow_up.T).transpose(0, 2, 3, 1)
-    ground = GROUND_BRIGHTNESS + TEXTURE_AMPLITUDE * texture
+    ground = GROUND_BRIGHTNESS + TEXTURE_AMPLITUDE * (texture - 0.5)
     level = ground + coverage * (brightness - ground) + NOISE_STD * noise
     return np.clip(np.rint(255 * level), 0, 255).astype(np.uint8)
 

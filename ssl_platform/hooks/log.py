@@ -30,7 +30,7 @@ TENSORBOARD_TAGS = {  # the names that VISSL's users have on their boards
 class Log(Events):
     """Report the training every ``every_steps`` steps and what hooks measured at each epoch's end.
 
-    It comes last among the hooks, so that it sees what the others report. A line of
+    A line of
     ``metrics.jsonl`` has ``step`` and ``epoch`` (finished ones), ``loss`` (mean over ranks and
     over the steps since the line before), ``uniform_loss`` (ln K, where the loss has one), ``lr``,
     ``images_per_second`` (over all ranks), ``data_wait`` (share of the time spent waiting for
@@ -41,6 +41,8 @@ class Log(Events):
         every_steps: steps between two lines.
         tensorboard: write the same to ``tensorboard/``.
     """
+
+    comes_last = True
 
     def __init__(self, *, every_steps: int, tensorboard: bool):
         if every_steps < 1:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 class Summary(Events):
     """At the end, print what the run came to and keep it as ``summary.json``."""
 
+    comes_last = True
+
     def on_train_end(self, run: "Run") -> None:
         if distributed.rank() != 0:
             return

@@ -23,6 +23,8 @@ def train(losses: list[float], every_steps: int) -> None:
     )
     hook.on_train_start(run)
     for loss in losses:
+        if run.step % STEPS_PER_EPOCH == 0:
+            hook.on_epoch_start(run)
         run.losses = {"loss": torch.tensor(loss, requires_grad=True)}
         run.step += 1
         hook.on_step_end(run)

@@ -21,6 +21,7 @@ from ssl_platform.losses.swav import SwAVLoss
 from ssl_platform.models import SSLModel
 from ssl_platform.models.heads import PrototypeHead
 from ssl_platform.optim.larc import LARC
+from ssl_platform.optim.torch_optimizers import SGD
 
 VECTORS = json.loads(
     (Path(__file__).parents[1] / "vectors" / "swapped_loss_no_queue.json").read_text()
@@ -413,8 +414,8 @@ def larc(params) -> LARC:
     return LARC(params, lr=0.1, momentum=0.9, weight_decay=1e-6, **swav_options)
 
 
-def sgd(params) -> torch.optim.SGD:
-    return torch.optim.SGD(params, lr=0.1, momentum=0.9, weight_decay=0.1)
+def sgd(params) -> SGD:
+    return SGD(params, lr=0.1, momentum=0.9, weight_decay=0.1, nesterov=True)
 
 
 @pytest.mark.parametrize("optimizer", [larc, sgd, torch.optim.AdamW])

@@ -15,14 +15,14 @@ def a_trunk() -> ResNet:
     return ResNet(
         block="basic",
         layers=[1, 1, 1, 1],
-        width=4,
+        width=8,
         stem_kernel=3,
         stem_stride=1,
         stem_pool=False,
     )
 
 
-def a_head(in_dim: int = 32, **options) -> PrototypeHead:
+def a_head(in_dim: int = 64, **options) -> PrototypeHead:
     torch.manual_seed(1)
     defaults = {"hidden_dim": 16, "out_dim": 6, "num_prototypes": [5], "batch_norm": True}
     return PrototypeHead(in_dim, **(defaults | options))
@@ -95,7 +95,7 @@ def test_every_head_sees_the_features_of_all_crops():
 # The head
 
 
-def features_of(num: int = 8, dim: int = 32) -> Tensor:
+def features_of(num: int = 8, dim: int = 64) -> Tensor:
     generator = torch.Generator().manual_seed(2)
     return torch.randn(num, dim, dtype=torch.float64, generator=generator)
 

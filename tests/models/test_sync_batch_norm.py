@@ -21,6 +21,13 @@ class ActivatedBatchNorm(nn.BatchNorm2d):
         return super().forward(input).relu()
 
 
+def synchronized(norm: nn.Module, group_size: int = 0) -> nn.Module:
+    """The only part of a model, after the model was converted."""
+    model = synchronize_batch_norm(nn.Sequential(norm), group_size=group_size, device=CPU)
+    (norm,) = model.children()
+    return norm
+
+
 def random_rows(seed: int, kind: str) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     return 5 + 2 * torch.randn(SHAPES[kind], dtype=torch.float64, generator=generator)
@@ -54,7 +61,7 @@ def trained(norm: nn.Module, kind: str, part: int, num_parts: int) -> dict[str, 
 
 
 def trained_on_this_rank(kind: str, group_size: int) -> dict[str, Any]:
-    norm = synchronize_batch_norm(a_norm(kind), group_size=group_size, device=CPU)
+    norm = synchronized(a_norm(kind), group_size)
     result = trained(norm, kind, distributed.rank(), distributed.world_size())
     norm.eval()
     unsynchronised = a_norm(kind)
@@ -87,7 +94,7 @@ def test_a_group_computes_what_one_process_does_with_its_rows(kind, num_ranks, g
 def half_precision_on_this_rank() -> tuple[Tensor, Tensor]:
     rank, world_size = distributed.rank(), distributed.world_size()
     rows = half_precision_rows().chunk(world_size)[rank]
-    norm = synchronize_batch_norm(nn.BatchNorm1d(CHANNELS), group_size=0, device=CPU)
+    norm = synchronized(nn.BatchNorm1d(CHANNELS))
     return norm(rows).detach(), norm.running_mean
 
 
@@ -109,7 +116,7 @@ def test_statistics_of_half_precision_rows_are_kept_in_float32():
 
 def activated_on_this_rank() -> tuple[Tensor, Tensor]:
     rows = random_rows(0, "2d").float() - 5
-    converted = synchronize_batch_norm(ActivatedBatchNorm(CHANNELS), group_size=0, device=CPU)
+    converted = synchronized(ActivatedBatchNorm(CHANNELS))
     # all ranks have the same rows, so their statistics are those of each
     return converted(rows).detach(), ActivatedBatchNorm(CHANNELS)(rows).detach()
 
