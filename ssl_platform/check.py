@@ -146,8 +146,8 @@ class _Trial:
         dtype = autocast_dtype(options.precision, device)
         if dtype is not None and device.type == "cpu" and not cpu_is_fast_in(dtype):
             self.problems.append(
-                f"precision={options.precision}: this CPU has no {options.precision} arithmetic; it would be "
-                "many times slower than in float32; use precision=float32 or precision=auto"
+                f"precision={options.precision}: this CPU has no such arithmetic; it would be many "
+                "times slower than in float32; use precision=float32 or precision=auto"
             )
 
     def has_steps(self, options: RunOptions) -> bool:

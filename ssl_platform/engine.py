@@ -80,12 +80,13 @@ def train_epoch(replica: nn.Module, run: Run) -> None:
     replica.train()
     run.train_sampler.set_epoch(run.epoch)
     run.fire("on_epoch_start")
-    for run.batch in run.train_loader:
-        train_step(replica, run.batch, run)
+    for batch in run.train_loader:
+        train_step(replica, batch, run)
 
 
 def train_step(replica: nn.Module, batch: Batch, run: Run) -> None:
     """One update: learning rate, forward, backward, optimizer."""
+    run.batch = batch
     for group in run.optimizer.param_groups:
         group["lr"] = run.schedule(run.step)
     with torch.autocast(

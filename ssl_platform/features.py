@@ -25,10 +25,14 @@ def extract(embed: Callable[[Tensor], Tensor], loader: Loader, num_samples: int)
     if isinstance(embed, nn.Module):
         embed.eval()
     try:
-        local = torch.cat([embed(batch.crops[0]).float().cpu() for batch in loader])
+        parts = [embed(batch.crops[0]).float().cpu() for batch in loader]
     finally:
         if isinstance(embed, nn.Module):
             embed.train(was_training)
+    # a rank without images learns the width from the others
+    known = torch.tensor(parts[0].shape[1] if parts else 0, device=loader.device)
+    width = int(distributed.all_reduce_max(known))
+    local = torch.cat([torch.empty(0, width), *parts])
     ranks = distributed.world_size()
     share = -(-num_samples // ranks)
     padded = torch.nn.functional.pad(local, (0, 0, 0, share - len(local)))

@@ -38,11 +38,11 @@ MISTAKES = {
     ),
     "seed": "seed: not an override; write key=value",
     "loss.assign_crops=[0,9]": (
-        "loss.assign_crops=[0, 9]: positions of crops, from 0 to 3 (the data has 4 crops)"
+        "loss.assign_crops=[0, 9]: different positions of crops, from 0 to 3 (the data has 4 crops)"
     ),
     "loss.queue_length=20000": (
-        "loss.queue_length=20000: the data set has 10000 images; a queue holds at most each of them "
-        "once"
+        "loss.queue_length=20000: the data set has 10000 images; a queue holds at most each of "
+        "them once"
     ),
     "loss.epsilon=0": "loss.epsilon=0.0: must be positive, e.g. 0.05",
     "schedule.warmup_epochs=6": (
@@ -58,8 +58,8 @@ MISTAKES = {
     ),
     "precision=bf16": ("precision=bf16: should be 'auto', 'float32', 'bfloat16' or 'float16'"),
     "loss.head=linear": (
-        "loss.head=linear: SwAV needs a PrototypeHead with one set of prototypes; the model's heads "
-        "are ['prototypes']"
+        "loss.head=linear: SwAV needs a PrototypeHead with one set of prototypes; the model's "
+        "heads are ['prototypes']"
     ),
     "plugins=[no_such_module]": "plugins=['no_such_module']: No module named 'no_such_module'",
 }

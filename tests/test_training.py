@@ -153,7 +153,7 @@ def test_a_damaged_checkpoint_is_named(damage, tiny, tmp_path):
         path.write_bytes(path.read_bytes()[:100])
     else:
         path.unlink()
-    with pytest.raises(CheckpointError, match="rank_0.pt cannot be read"):
+    with pytest.raises(CheckpointError, match=r"rank_0\.pt cannot be read"):
         train(tiny, tmp_path, "~hooks.knn")
 
 

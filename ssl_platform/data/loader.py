@@ -109,7 +109,7 @@ class Loader:
         self.batch_size, self.device = batch_size, device
         self.wait_seconds = 0.0  # spent waiting for data, over all iterations
         # torch types the items of a sampler as int; it hands on whatever they are
-        self._batches: Any = BatchSampler(cast(Any, sampler), batch_size, drop_last)
+        self._batches = cast(Any, BatchSampler(cast(Any, sampler), batch_size, drop_last))
         self._transport = open_transport(
             BatchReader(dataset, transform, seed),
             self._batches,

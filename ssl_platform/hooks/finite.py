@@ -29,6 +29,10 @@ class StopWhenNotFinite(Events):
 
     def on_train_start(self, run: "Run") -> None:
         self.first_bad_step = torch.zeros((), dtype=torch.long, device=run.device)
+        self.epoch = run.epoch + 1
+
+    def on_epoch_start(self, run: "Run") -> None:
+        self.epoch = run.epoch + 1
 
     def on_step_end(self, run: "Run") -> None:
         is_bad = ~torch.isfinite(run.losses["loss"].detach()) & (self.first_bad_step == 0)
@@ -43,7 +47,7 @@ class StopWhenNotFinite(Events):
         step = int(self.first_bad_step)
         if step:
             raise DivergedError(
-                f"the loss became NaN or infinite at step {step} (epoch {run.epoch}, learning "
+                f"the loss became NaN or infinite at step {step} (epoch {self.epoch}, learning "
                 f"rate {run.schedule(step - 1):.3g}): lower optimizer.lr, lengthen "
                 "schedule.warmup_epochs or raise loss.epsilon; the checkpoints in "
                 f"{run.output_dir / 'checkpoints'} are from before"

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 REMEDIES = (
-    "try, one at a time: a smaller loss.epsilon (0.03), fewer prototypes (a few times the number of "
-    "classes you expect), a lower optimizer.lr or a longer schedule.warmup_epochs, "
+    "try, one at a time: a smaller loss.epsilon (0.03), fewer prototypes (a few times the number "
+    "of classes you expect), a lower optimizer.lr or a longer schedule.warmup_epochs, "
     "loss.freeze_prototypes_epochs=1, a larger data.batch_size, weaker crops "
     "(data.transform.crops.*.scale) or jitter; docs/monitoring.md tells the signs apart"
 )
@@ -115,12 +115,14 @@ class ClusteringHealth(Events):
         log_k = math.log(len(self.prediction_sum))
         mean = self.embedding_sum / self.count
         covariance = self.product_sum / self.count - mean.outer(mean)
+        # what rounding leaves of the second moments, whose trace is 1
+        noise = len(mean) * torch.finfo(covariance.dtype).eps
         return {
             "assignment_entropy": entropy(self.prediction_sum / self.count) / log_k,
             "sample_entropy": self.entropy_sum / self.count / log_k,
             "prototypes_used": (self.nearest_counts > 0).float().mean(),
             "embedding_std": covariance.diagonal().clamp_min(0).sqrt().mean() * len(mean) ** 0.5,
-            "effective_rank": effective_rank(covariance),
+            "effective_rank": effective_rank(covariance, noise=noise),
         }
 
     def _signs(
@@ -134,7 +136,7 @@ class ClusteringHealth(Events):
             )
         if report["health/prototypes_used"] < self.min_used:
             signs.append(
-                f"only {report['health/prototypes_used']:.1%} of the prototypes were nearest to any "
-                "image: the clusters are collapsing into a few"
+                f"only {report['health/prototypes_used']:.1%} of the prototypes were nearest to "
+                "any image: the clusters are collapsing into a few"
             )
         return signs

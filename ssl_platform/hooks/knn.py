@@ -102,7 +102,7 @@ class KNNMonitor(Events):
 
     def _choose_images(self, run: "Run") -> bool:
         labels = run.train_data.labels
-        if labels is None or len(np.unique(labels)) < 2:
+        if labels is None or len(np.unique(labels[labels >= 0])) < 2:
             if distributed.rank() == 0:
                 logger.info("no kNN accuracy: the training images have no labels of two classes")
             return False
@@ -111,10 +111,10 @@ class KNNMonitor(Events):
         self.bank = draw_balanced(labels, self.num_labels, rng)
         if run.val_data is not None and run.val_data.labels is not None:
             self.query_data: ImageDataset = run.val_data
-            candidates = np.arange(len(run.val_data))
+            candidates = np.flatnonzero(run.val_data.labels >= 0)
         else:
             self.query_data = run.train_data
-            candidates = np.setdiff1d(np.arange(len(labels)), self.bank)
+            candidates = np.setdiff1d(np.flatnonzero(labels >= 0), self.bank)
         limit = min(self.num_queries or len(candidates), len(candidates))
         self.queries = np.sort(rng.choice(candidates, limit, replace=False))
         if limit == 0:

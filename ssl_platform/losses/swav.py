@@ -82,8 +82,8 @@ class SwAVLoss(Loss):
             warnings.warn(
                 f"{num_prototypes} prototypes for {total_batch + queue_length} samples (batch "
                 f"{total_batch} + queue {queue_length}): an equal share is less than one sample, "
-                "so many prototypes stay unused; lower heads.*.num_prototypes or raise data.batch_size "
-                "or loss.queue_length",
+                "so many prototypes stay unused; lower heads.*.num_prototypes or raise "
+                "data.batch_size or loss.queue_length",
                 stacklevel=2,
             )
         local_length = queue_length // data.world_size
@@ -94,7 +94,7 @@ class SwAVLoss(Loss):
 
     @staticmethod
     def prototypes_of(model: SSLModel, head: str) -> nn.Linear:
-        module = model.heads[head] if head in model.heads else None
+        module = dict(model.heads.items()).get(head)
         if not isinstance(module, PrototypeHead) or len(module.prototypes) != 1:
             raise ValueError(
                 f"head={head}: SwAV needs a PrototypeHead with one set of prototypes; "
@@ -166,9 +166,10 @@ def _unusable_crops(assign_crops: list[int], num_crops: int) -> list[str]:
         return [
             f"assign_crops={assign_crops}: SwAV compares at least 2 crops, there is {num_crops}"
         ]
-    if assign_crops and set(assign_crops) <= set(range(num_crops)):
+    chosen = set(assign_crops)
+    if chosen and chosen <= set(range(num_crops)) and len(chosen) == len(assign_crops):
         return []
     return [
-        f"assign_crops={assign_crops}: positions of crops, from 0 to {num_crops - 1} "
+        f"assign_crops={assign_crops}: different positions of crops, from 0 to {num_crops - 1} "
         f"(the data has {num_crops} crops)"
     ]

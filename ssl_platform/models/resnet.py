@@ -102,6 +102,8 @@ class ResNet(nn.Module):
             raise ValueError(f"width={width}: at least 8 channels, e.g. 64")
         if stem_kernel % 2 == 0 or stem_kernel < 1:
             raise ValueError(f"stem_kernel={stem_kernel}: an odd kernel size, e.g. 7 or 3")
+        if stem_stride < 1:
+            raise ValueError(f"stem_stride={stem_stride}: at least 1, e.g. 2")
         block_class = BLOCKS[block]
         self.conv1 = nn.Conv2d(
             3, width, stem_kernel, stride=stem_stride, padding=stem_kernel // 2, bias=False

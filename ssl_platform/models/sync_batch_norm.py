@@ -39,6 +39,8 @@ class AllReduceBatchNorm(_BatchNorm):
         if not self.training:
             return super().forward(input)
         self._check_input_dim(input)
+        dtype = input.dtype
+        input = input.to(torch.promote_types(dtype, torch.float32))
         dims = [d for d in range(input.dim()) if d != 1]
         shape = [-1 if d == 1 else 1 for d in range(input.dim())]
         local_count = input.new_tensor([input.numel() / input.shape[1]])
@@ -53,7 +55,7 @@ class AllReduceBatchNorm(_BatchNorm):
             unbiased = var * (count / (count - 1))
             self.running_var.lerp_(unbiased.to(self.running_var.dtype), self.momentum)
         scale = self.weight * torch.rsqrt(var + self.eps)
-        return centred * scale.view(shape) + self.bias.view(shape)
+        return (centred * scale.view(shape) + self.bias.view(shape)).to(dtype)
 
 
 def synchronize_batch_norm(model: nn.Module, *, group_size: int, device: torch.device) -> nn.Module:
@@ -77,6 +79,9 @@ def synchronize_batch_norm(model: nn.Module, *, group_size: int, device: torch.d
         return nn.SyncBatchNorm.convert_sync_batchnorm(model, process_group=group)
     for parent in list(model.modules()):
         for name, child in parent.named_children():
-            if isinstance(child, nn.BatchNorm1d | nn.BatchNorm2d):
+            if type(child) in (
+                nn.BatchNorm1d,
+                nn.BatchNorm2d,
+            ):  # a subclass would lose what it adds
                 setattr(parent, name, AllReduceBatchNorm.of(child, group))
     return model

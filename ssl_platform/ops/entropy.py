@@ -9,12 +9,21 @@ def entropy(probabilities: Tensor) -> Tensor:
     return torch.special.entr(probabilities).sum(dim=-1)
 
 
-def effective_rank(covariance: Tensor) -> Tensor:
+def effective_rank(covariance: Tensor, *, noise: float = 0.0) -> Tensor:
     """exp of the entropy of the normalised eigenvalues of a (D, D) covariance: 1 to D.
 
     Roy and Vetterli, "The effective rank", EUSIPCO 2007, with the eigenvalues of the covariance.
+
+    Args:
+        noise: eigenvalues up to this are rounding and count as 0.
+
+    Returns:
+        A scalar; NaN when the covariance is not finite.
     """
-    eigenvalues = torch.linalg.eigvalsh(covariance).clamp_min(0)
+    if not covariance.isfinite().all():
+        return covariance.new_tensor(float("nan"))
+    eigenvalues = torch.linalg.eigvalsh(covariance)
+    eigenvalues = eigenvalues.where(eigenvalues > noise, 0)
     return entropy(
         eigenvalues / eigenvalues.sum().clamp_min(torch.finfo(covariance.dtype).tiny)
     ).exp()

@@ -24,8 +24,8 @@ def sinkhorn(scores: Tensor, *, epsilon: float, num_iters: int) -> Tensor:
         (N, K) codes, float32 or, for float64 scores, float64.
     """
     scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
-    # a constant per sample does not change the codes, and without it the division cannot overflow
-    highest = scores.amax(dim=1, keepdim=True) if num_iters else all_reduce_max(scores.amax())
+    # a constant does not change the codes, and without the largest one nothing overflows upwards
+    highest = all_reduce_max(scores.amax())
     lowest = torch.finfo(scores.dtype).min / 8
     log_codes = ((scores - highest) / epsilon).clamp_min_(lowest)
     if num_iters == 0:

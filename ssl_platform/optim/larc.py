@@ -44,13 +44,18 @@ class LARC(torch.optim.SGD):
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:
+        loss = None
+        if closure is not None:  # the gradients to be scaled are those that it computes
+            with torch.enable_grad():
+                loss = closure()
         start_momentum(self)
         decays = [group["weight_decay"] for group in self.param_groups]
         for group in self.param_groups:
             self._scale_gradients(group)
             group["weight_decay"] = 0.0
         try:
-            return super().step(closure)
+            super().step()
+            return loss
         finally:
             for group, decay in zip(self.param_groups, decays, strict=True):
                 group["weight_decay"] = decay
@@ -69,6 +74,6 @@ class LARC(torch.optim.SGD):
             ratios = (ratios / group["lr"]).clamp_max(1)
         applies = (param_norms != 0) & (grad_norms != 0)
         scales = torch.where(applies, ratios, 1.0)
-        decays = torch.where(applies, decay, 0.0).to(scales.dtype)
+        decays = decay * applies.to(scales.dtype)
         for param, grad, scale, weight in zip(params, grads, scales, decays, strict=True):
             grad.add_(param * weight).mul_(scale)

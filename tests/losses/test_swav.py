@@ -32,6 +32,7 @@ BATCH, DIM, NUM_PROTOTYPES = 4, 3, 5
 
 def a_model(dim: int = DIM, num_prototypes: int = NUM_PROTOTYPES) -> SSLModel:
     """Crops are the raw embeddings themselves: (B, dim) rows that the head normalises."""
+    torch.manual_seed(0)
     head = PrototypeHead(
         dim, hidden_dim=0, out_dim=dim, num_prototypes=[num_prototypes], batch_norm=False
     )
@@ -425,6 +426,7 @@ def sgd(params) -> SGD:
 )
 def test_frozen_prototypes_do_not_move_and_then_they_do(steps, epochs, num_frozen, optimizer):
     model = a_model()
+    model.trunk = nn.Linear(DIM, DIM).double()  # moves from the first step on
     loss = a_loss(model, freeze_prototypes_steps=steps, freeze_prototypes_epochs=epochs)
     run = a_run(model, loss, optimizer(model.parameters()))
     weights = trained_weights(run, num_epochs=3, steps_per_epoch=3)
@@ -453,7 +455,8 @@ def test_frozen_prototypes_do_not_move_and_then_they_do(steps, epochs, num_froze
             (
                 {"assign_crops": crops},
                 {},
-                f"assign_crops={crops}: positions of crops, from 0 to 3 (the data has 4 crops)",
+                f"assign_crops={crops}: different positions of crops, from 0 to 3 "
+                "(the data has 4 crops)",
             )
             for crops in ([], [4], [-1], [0, 1, 9])
         ),

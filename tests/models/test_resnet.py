@@ -29,6 +29,7 @@ OPTIONS = {
 def shipped(name: str) -> ResNet:
     options = yaml.safe_load((ROOT / "configs" / "trunk" / f"{name}.yaml").read_text())
     assert options.pop("name") == "ResNet"
+    torch.manual_seed(0)
     return ResNet(**options)
 
 
@@ -73,13 +74,14 @@ def test_features_equal_those_of_torchvision_with_the_same_weights(name):
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet50"])
 def test_gradients_equal_those_of_torchvision_with_the_same_weights(name):
-    ours = shipped(name)
+    ours = shipped(name).double()  # batch norms of few values magnify rounding
     theirs = torchvision_twin(name, ours)
-    images = torch.randn(2, 3, 33, 33, generator=torch.Generator().manual_seed(0))
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(2, 3, 33, 33, dtype=torch.float64, generator=generator)
     for model in (ours, theirs):
         model(images).square().sum().backward()
     for parameter, expected in zip(ours.parameters(), theirs.parameters(), strict=True):
-        torch.testing.assert_close(parameter.grad, expected.grad, rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(parameter.grad, expected.grad, rtol=1e-6, atol=1e-9)
 
 
 @pytest.mark.parametrize("name", COUNTS)
@@ -160,6 +162,7 @@ def test_the_stem_sets_the_resolution_of_the_last_stage(stem, side):
 
 
 def test_weights_start_as_in_the_published_code():
+    torch.manual_seed(0)
     trunk = ResNet(**(OPTIONS | {"block": "bottleneck", "width": 64}))
     for module in trunk.modules():
         if isinstance(module, nn.Conv2d):
