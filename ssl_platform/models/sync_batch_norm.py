@@ -11,6 +11,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ssl_platform import distributed
 
+# not their subclasses, which would lose what they add
+CONVERTED = (nn.BatchNorm1d, nn.BatchNorm2d)
+
 
 class AllReduceBatchNorm(_BatchNorm):
     """`nn.BatchNorm1d`/`2d` whose training statistics are those of all ranks of ``group``."""
@@ -79,9 +82,6 @@ def synchronize_batch_norm(model: nn.Module, *, group_size: int, device: torch.d
         return nn.SyncBatchNorm.convert_sync_batchnorm(model, process_group=group)
     for parent in list(model.modules()):
         for name, child in parent.named_children():
-            if type(child) in (
-                nn.BatchNorm1d,
-                nn.BatchNorm2d,
-            ):  # a subclass would lose what it adds
+            if isinstance(child, _BatchNorm) and type(child) in CONVERTED:
                 setattr(parent, name, AllReduceBatchNorm.of(child, group))
     return model
