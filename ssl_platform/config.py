@@ -127,9 +127,9 @@ class Source:
             return hydra.compose(self.primary, source.arguments())
 
     def name(self) -> str:
-        """Name of a run of this config when ``name=`` gives none."""
-        chosen = (o.removeprefix("config=") for o in self.overrides if o.startswith("config="))
-        return next(chosen, self.primary)
+        """Name of a run: that of ``name=``, else that of the config."""
+        given = dict(o.split("=", 1) for o in self.overrides if o.startswith(("name=", "config=")))
+        return given.get("name", given.get("config", self.primary))
 
     def _finish(self, cfg: DictConfig) -> DictConfig:
         if cfg.get("name", "") is None:

@@ -131,8 +131,8 @@ class ClusteringHealth(Events):
         signs = []
         if uniform_loss is not None and mean_loss > uniform_loss * (1 - self.uniform_margin):
             signs.append(
-                f"the loss {mean_loss:.3f} sits at ln K = {uniform_loss:.3f}, its value when every "
-                "image gets the same uniform prediction: nothing is being learned"
+                f"the loss {mean_loss:.3f} is not below ln K = {uniform_loss:.3f}, its value when "
+                "every image gets the same uniform prediction: nothing is being learned"
             )
         if report["health/prototypes_used"] < self.min_used:
             signs.append(
