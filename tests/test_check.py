@@ -49,8 +49,7 @@ MISTAKES = {
         "schedule.warmup_epochs=6.0: the training has num_epochs=6; the warm-up must be shorter"
     ),
     "launch.processes=3": (
-        "data.batch_size=128: the total batch must be a positive multiple of the 3 processes, "
-        "e.g. 129"
+        "data.batch_size=32: the total batch must be a positive multiple of the 3 processes, e.g. 33"
     ),
     "data.batch_size=20000": (
         "data.batch_size=20000: the training set has only 10000 images, so an epoch has no full "
@@ -116,8 +115,8 @@ def test_a_missing_config_lists_the_choices():
 
 
 def test_more_prototypes_than_samples_is_a_warning_with_the_consequence():
-    with pytest.warns(UserWarning, match="300 prototypes for 128 samples .*stay unused"):
-        compose([QUICKSTART, "heads.prototypes.num_prototypes=[300]"])
+    with pytest.warns(UserWarning, match="500 prototypes for 416 samples .*stay unused"):
+        compose([QUICKSTART, "heads.prototypes.num_prototypes=[500]"])
 
 
 def test_a_data_folder_that_is_wrong_is_named(tmp_path):
@@ -127,7 +126,7 @@ def test_a_data_folder_that_is_wrong_is_named(tmp_path):
     corrupt.mkdir()
     for number in range(3):
         (corrupt / f"{number}.jpg").write_bytes(b"not an image")
-    small = ["data.batch_size=2", "heads.prototypes.num_prototypes=[2]"]
+    small = ["data.batch_size=2", "heads.prototypes.num_prototypes=[2]", "loss.queue_length=0"]
     for folder, reason in (
         ("/nowhere", "no such directory"),
         (empty, "no image"),

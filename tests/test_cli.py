@@ -78,7 +78,7 @@ def test_a_used_directory_is_not_taken_over_by_other_settings(tmp_path, tiny):
     before = (tmp_path / "runs/pretrain/swav/quickstart/summary.json").read_text()
     done = run(*tiny, "num_epochs=2", "~hooks.knn", "optimizer.lr=0.3", cwd=tmp_path)
     assert done.returncode == 2
-    assert "optimizer.lr: 0.2 there, 0.3 here" in done.stderr
+    assert "optimizer.lr: 0.12 there, 0.3 here" in done.stderr
     assert (tmp_path / "runs/pretrain/swav/quickstart/summary.json").read_text() == before
 
 
