@@ -32,7 +32,13 @@ setup(
     ],
     extras_require={
         "timm": ["timm>=1.0"],
-        "test": ["pytest>=8", "pytest-xdist>=3.5", "pytest-timeout>=2.3", "hypothesis>=6.100", "timm>=1.0"],
+        "test": [
+            "pytest>=8",
+            "pytest-xdist>=3.5",
+            "pytest-timeout>=2.3",
+            "hypothesis>=6.100",
+            "timm>=1.0",
+        ],
         "dev": ["ruff==0.17.6", "mypy==2.4.1"],
     },
     entry_points={"console_scripts": ["ssl-platform=ssl_platform.cli:main"]},
