@@ -49,7 +49,8 @@ MISTAKES = {
         "schedule.warmup_epochs=6.0: the training has num_epochs=6; the warm-up must be shorter"
     ),
     "launch.processes=3": (
-        "data.batch_size=32: the total batch must be a positive multiple of the 3 processes, e.g. 33"
+        "data.batch_size=32: the total batch must be a positive multiple of the 3 processes, "
+        "e.g. 33"
     ),
     "data.batch_size=20000": (
         "data.batch_size=20000: the training set has only 10000 images, so an epoch has no full "

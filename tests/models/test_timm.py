@@ -14,12 +14,12 @@ def test_any_model_of_timm_is_a_trunk():
 
 
 def test_a_misspelt_model_is_named():
-    with pytest.raises(ValueError, match="^model=resnet18x: timm has no such model"):
+    with pytest.raises(ValueError, match=r"^model=resnet18x: timm has no such model"):
         TimmTrunk(model="resnet18x", options={})
 
 
 def test_options_that_the_model_does_not_take_are_named():
-    with pytest.raises(ValueError, match="^options=.*resnet18 does not take them"):
+    with pytest.raises(ValueError, match=r"^options=.*resnet18 does not take them"):
         TimmTrunk(model="resnet18", options={"no_such_option": 1})
 
 
