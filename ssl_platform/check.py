@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from torch.overrides import TorchFunctionMode
 
 from ssl_platform.build import (
     RunOptions,
@@ -76,7 +77,7 @@ class _Trial:
             if where == "task" or where.startswith(("metrics.", "hooks.")):
                 self.build(where)
         self.numbers(options)
-        with torch.device("meta"):
+        with torch.device("meta"), _NoRandomNumbers():
             model = self.model(options)
             transform = self.built.get("data.transform")
             if self.has_steps(options):
@@ -174,6 +175,15 @@ class _Trial:
                 names_an_option = line.partition("=")[0].partition(".")[0] in options
                 self.problems.append(f"{where}{'.' if names_an_option else ': '}{line}")
             return None
+
+
+class _NoRandomNumbers(TorchFunctionMode):
+    """Leave weights undrawn: on the meta device torch loads its compiler to draw them, 2 s."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in (torch.Tensor.normal_, torch.Tensor.uniform_):
+            return args[0]
+        return func(*args, **(kwargs or {}))
 
 
 def world_size(options: RunOptions) -> int:
