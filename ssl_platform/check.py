@@ -21,7 +21,6 @@ from ssl_platform.build import (
     options_of,
     resolve_device,
 )
-from ssl_platform.data.image_folder import probe
 from ssl_platform.launch import joined_world
 from ssl_platform.models.ssl_model import SSLModel
 from ssl_platform.registry import Registry, load_components
@@ -68,7 +67,7 @@ class _Trial:
         for where in ("data.train", "data.val"):
             dataset = self.build(where)
             if dataset is not None:
-                self.attempt(where, lambda dataset=dataset: probe(dataset))
+                self.attempt(where, dataset.probe)
         self.build("data.transform")
         self.build("data.eval_transform")
 

@@ -34,7 +34,7 @@ MAY_IMPORT = {
     "build": {
         "registry", "schema", "data", "engine", "checkpoint", "models", "launch", "distributed"
     },
-    "check": {"registry", "schema", "build", "launch", "models", "data"},
+    "check": {"registry", "schema", "build", "launch", "models"},
     "config": {"errors", "schema", "check"},
     "running": {"build", "errors", "launch", "registry"},
     "cli": {"errors", "config"},

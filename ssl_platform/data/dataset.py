@@ -42,3 +42,10 @@ class ImageDataset(ABC):
 
         Called once in each training process, before data workers are forked, so that they share it.
         """
+
+    def probe(self) -> None:  # noqa: B027 (only sets of files can be unreadable as a whole)
+        """Find out before a run that the set is of no use: file-based sets read a few images.
+
+        Raises:
+            ValueError: not one of them can be read.
+        """

@@ -63,28 +63,20 @@ class ImageFiles(ImageDataset):
     def describe(self, index: int) -> str:
         return printable(self.files[index])
 
-
-def probe(dataset: ImageDataset) -> None:
-    """Find out early that a set of files is of no use: read up to eight, evenly spaced.
-
-    Raises:
-        ValueError: not one of them can be read.
-    """
-    if not isinstance(dataset, ImageFiles):
-        return
-    tried = np.unique(np.linspace(0, len(dataset) - 1, NUM_PROBES).astype(np.int64))
-    first = None
-    for index in tried.tolist():
-        try:
-            dataset.read(index)
-            return
-        except UnreadableImage as error:
-            first = first or error
-    assert first is not None
-    raise ValueError(
-        f"path={dataset.path}: none of the {len(tried)} images tried can be read, "
-        f"first {first.name}: {first.reason}"
-    )
+    def probe(self) -> None:
+        tried = np.unique(np.linspace(0, len(self) - 1, NUM_PROBES).astype(np.int64))
+        first = None
+        for index in tried.tolist():
+            try:
+                self.read(index)
+                return
+            except UnreadableImage as error:
+                first = first or error
+        assert first is not None
+        raise ValueError(
+            f"path={self.path}: none of the {len(tried)} images tried can be read, "
+            f"first {first.name}: {first.reason}"
+        )
 
 
 @DATASETS.register()

@@ -9,7 +9,6 @@ import pytest
 
 from ssl_platform.data import fashion_mnist
 from ssl_platform.data.fashion_mnist import Canvas, FashionMNIST
-from ssl_platform.data.image_folder import probe
 from ssl_platform.data.shapes import BLOCK, Shapes
 from ssl_platform.data.torchvision_dataset import TorchvisionDataset
 
@@ -26,7 +25,7 @@ def test_shapes_are_balanced_and_follow_seed_and_index():
         assert not np.array_equal(few.read(index), other.read(index))
     assert not np.array_equal(many.read(0), many.read(BLOCK))
     assert many.describe(12) == "Shapes[12]"
-    probe(many)
+    many.probe()
 
 
 def test_shapes_of_one_class_look_alike_when_laid_over_each_other():

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from torchvision import datasets
 
-from ssl_platform.data.image_folder import FileTable, ImageFolder, ListFile, probe
+from ssl_platform.data.image_folder import FileTable, ImageFolder, ListFile
 
 
 def make(root: Path, *names: str | bytes) -> None:
@@ -90,13 +90,13 @@ def test_probe_finds_a_set_of_no_use(tmp_path):
         (tmp_path / f"{name}.jpg").write_text("text")
     dataset = ImageFolder(path=str(tmp_path))
     with pytest.raises(ValueError) as caught:
-        probe(dataset)
+        dataset.probe()
     assert str(caught.value) == (
         f"path={tmp_path}: none of the 8 images tried can be read, "
         f"first {tmp_path}/a.jpg: not an image"
     )
     make(tmp_path, "j.jpg")
-    probe(dataset)
+    dataset.probe()
 
 
 def test_list_file(tmp_path):
