@@ -18,8 +18,9 @@ lint: $(VENV)/.installed-dev ## style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-benchmark: $(VENV)/.installed ## images per second of the data path against PIL and torchvision
+benchmark: $(VENV)/.installed-benchmark ## speed of the data path and of k-means, as ratios
 	$(BIN)/python benchmarks/multicrop.py
+	$(BIN)/python benchmarks/kmeans.py
 
 $(VENV)/.installed: setup.py constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -28,6 +29,10 @@ $(VENV)/.installed: setup.py constraints.txt
 
 $(VENV)/.installed-test: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[test]'
+	touch $@
+
+$(VENV)/.installed-benchmark: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[benchmark]'
 	touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed

@@ -57,17 +57,24 @@ class DataOptions:
 
 
 @dataclass(frozen=True)
-class RunOptions:
-    """Every top-level key of a config. Component nodes are held against their constructors."""
+class JobOptions:
+    """The top-level keys that a config has whatever its task."""
 
     name: str
     output_dir: str
     seed: int
     device: Literal["auto", "cpu", "cuda"]
-    precision: Literal["auto", "float32", "bfloat16", "float16"]
-    sync_batch_norm: SyncBatchNormOptions
     plugins: list[str]
     task: Node
+    launch: LaunchOptions
+
+
+@dataclass(frozen=True)
+class TrainOptions(JobOptions):
+    """Every top-level key of a training. Component nodes are held against their constructors."""
+
+    precision: Literal["auto", "float32", "bfloat16", "float16"]
+    sync_batch_norm: SyncBatchNormOptions
     num_epochs: int
     data: DataOptions
     trunk: Node
@@ -77,13 +84,14 @@ class RunOptions:
     schedule: Node
     metrics: dict[str, Node]
     hooks: dict[str, Node | None]
-    checkpoint: CheckpointOptions
-    launch: LaunchOptions
+    save: CheckpointOptions
 
 
-def options_of(cfg: Any) -> RunOptions:
+def options_of(cfg: Any) -> JobOptions:
+    """The options of a checked config, as its task wants them; components have been loaded."""
     plain: Any = OmegaConf.to_container(cfg, resolve=True) if OmegaConf.is_config(cfg) else cfg
-    return RunOptions(**dataclass_schema(RunOptions).convert(plain))
+    kind = TASKS.get(plain["task"]["name"]).options
+    return kind(**dataclass_schema(kind).convert(plain))
 
 
 def components(cfg: Mapping[str, Any]) -> Iterator[tuple[str, Registry, Node]]:
@@ -120,7 +128,7 @@ def _named(
 class Builder:
     """Assembles what a task works with."""
 
-    def __init__(self, options: RunOptions):
+    def __init__(self, options: TrainOptions):
         self.options = options
         self.device = resolve_device(options.device)
 
@@ -157,7 +165,7 @@ class Builder:
             metrics={name: METRICS.build(node) for name, node in options.metrics.items()},
             output_dir=Path(options.output_dir),
             num_epochs=options.num_epochs,
-            checkpoint=options.checkpoint,
+            checkpoint=options.save,
             device=self.device,
             autocast_dtype=autocast_dtype(options.precision, self.device),
         )
@@ -226,19 +234,20 @@ class Builder:
         )
 
 
-def build_model(options: RunOptions) -> SSLModel:
+def build_model(options: TrainOptions) -> SSLModel:
     trunk = TRUNKS.build(options.trunk)
     heads = {name: HEADS.build(node, trunk.out_dim) for name, node in options.heads.items()}
     return SSLModel(trunk, heads)
 
 
-def data_info(options: RunOptions, num_samples: int, num_crops: int, world_size: int) -> DataInfo:
+def data_info(options: TrainOptions, num_samples: int, num_crops: int, world_size: int) -> DataInfo:
     return DataInfo(
         num_samples=num_samples,
         num_crops=num_crops,
         batch_size=options.data.batch_size // world_size,
         world_size=world_size,
         steps_per_epoch=num_samples // options.data.batch_size,
+        seed=options.seed,
     )
 
 

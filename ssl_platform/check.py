@@ -5,7 +5,7 @@ run would give it, on torch's meta device, where tensors have a shape and no mem
 component's own constructor is the one place that knows what it can work with.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -14,7 +14,8 @@ from omegaconf.errors import OmegaConfBaseException
 from torch.overrides import TorchFunctionMode
 
 from ssl_platform.build import (
-    RunOptions,
+    JobOptions,
+    TrainOptions,
     autocast_dtype,
     components,
     data_info,
@@ -42,12 +43,29 @@ def check(cfg: DictConfig) -> list[str]:
         load_components(plain.get("plugins") or [])
     except (ImportError, ValueError) as error:
         return [f"plugins={plain.get('plugins')}: {error}"]
-    problems = dataclass_schema(RunOptions).problems(plain, where="")
     trial = _Trial(plain)
+    task = trial.build("task")
+    if task is None:  # what the other keys ought to be depends on it
+        return trial.problems
+    problems = dataclass_schema(task.options).problems(plain, where="")
     trial.data()
     if not problems:
-        trial.training(options_of(plain))
+        options = options_of(plain)
+        trial.job(options)
+        if isinstance(options, TrainOptions):
+            trial.training(options)
+        if not trial.problems:
+            trial.problems += _lines(lambda: task.probe(options))
     return problems + trial.problems
+
+
+def _lines(action: Callable[[], Any]) -> list[str]:
+    """What a ValueError of ``action`` says."""
+    try:
+        action()
+    except ValueError as error:
+        return str(error).splitlines()
+    return []
 
 
 class _Trial:
@@ -71,9 +89,18 @@ class _Trial:
         self.build("data.transform")
         self.build("data.eval_transform")
 
-    def training(self, options: RunOptions) -> None:
+    def job(self, options: JobOptions) -> None:
+        """Rules of the keys that every config has."""
+        if options.launch.processes < 1:
+            self.problems.append(f"launch.processes={options.launch.processes}: at least 1")
+        if options.device == "cuda" and not torch.cuda.is_available():
+            self.problems.append(
+                "device=cuda: torch finds no GPU here; use device=cpu or device=auto"
+            )
+
+    def training(self, options: TrainOptions) -> None:
         for where in self.nodes:
-            if where == "task" or where.startswith(("metrics.", "hooks.")):
+            if where.startswith(("metrics.", "hooks.")):
                 self.build(where)
         self.numbers(options)
         with torch.device("meta"), _NoRandomNumbers():
@@ -93,14 +120,14 @@ class _Trial:
                 # last, and only when all else is right: torch loads its compiler for it, 2 s
                 self.build("optimizer", model.parameters())
 
-    def model(self, options: RunOptions) -> SSLModel | None:
+    def model(self, options: TrainOptions) -> SSLModel | None:
         trunk = self.build("trunk")
         if trunk is None:
             return None
         heads = {name: self.build(f"heads.{name}", trunk.out_dim) for name in options.heads}
         return SSLModel(trunk, heads) if all(h is not None for h in heads.values()) else None
 
-    def numbers(self, options: RunOptions) -> None:
+    def numbers(self, options: TrainOptions) -> None:
         """Rules among the values that no component owns."""
         say = self.problems.append
         world, batch_size, num_samples = (
@@ -110,9 +137,7 @@ class _Trial:
         )
         if options.num_epochs < 1:
             say(f"num_epochs={options.num_epochs}: at least 1")
-        if options.launch.processes < 1:
-            say(f"launch.processes={options.launch.processes}: at least 1")
-        elif batch_size < 1 or batch_size % world:
+        if options.launch.processes >= 1 and (batch_size < 1 or batch_size % world):
             say(
                 f"data.batch_size={batch_size}: the total batch must be a positive multiple of the "
                 f"{world} processes, e.g. {max(1, round(batch_size / world)) * world}"
@@ -129,19 +154,14 @@ class _Trial:
         group = options.sync_batch_norm.group_size
         if options.sync_batch_norm.enabled and group and world > group and world % group:
             say(f"sync_batch_norm.group_size={group}: {world} processes are not a multiple of it")
-        if options.checkpoint.every_epochs < 1 or options.checkpoint.keep < 1:
+        if options.save.every_epochs < 1 or options.save.keep < 1:
             say(
-                f"checkpoint.every_epochs={options.checkpoint.every_epochs}, "
-                f"checkpoint.keep={options.checkpoint.keep}: at least 1 each"
+                f"save.every_epochs={options.save.every_epochs}, "
+                f"save.keep={options.save.keep}: at least 1 each"
             )
-        self.hardware(options)
+        self.precision(options)
 
-    def hardware(self, options: RunOptions) -> None:
-        if options.device == "cuda" and not torch.cuda.is_available():
-            self.problems.append(
-                "device=cuda: torch finds no GPU here; use device=cpu or device=auto"
-            )
-            return
+    def precision(self, options: TrainOptions) -> None:
         device = resolve_device(options.device)
         dtype = autocast_dtype(options.precision, device)
         if dtype is not None and device.type == "cpu" and not cpu_is_fast_in(dtype):
@@ -150,7 +170,7 @@ class _Trial:
                 "times slower than in float32; use precision=float32 or precision=auto"
             )
 
-    def has_steps(self, options: RunOptions) -> bool:
+    def has_steps(self, options: TrainOptions) -> bool:
         return options.data.batch_size >= world_size(options) >= 1 and options.num_epochs >= 1
 
     def num_samples(self) -> int:
@@ -185,7 +205,7 @@ class _NoRandomNumbers(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def world_size(options: RunOptions) -> int:
+def world_size(options: TrainOptions) -> int:
     joined = joined_world()
     return joined[1] if joined else options.launch.processes
 

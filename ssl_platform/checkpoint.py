@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from ssl_platform.engine import Run
 
 
+SHARED = "shared.pt"
+
+
 @dataclass(frozen=True)
 class CheckpointOptions:
     every_epochs: int
@@ -39,7 +42,7 @@ def save(run: "Run") -> None:
     if distributed.rank() == 0:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
-        torch.save(_shared_state(run), partial / "shared.pt")
+        torch.save(_shared_state(run), partial / SHARED)
     distributed.barrier()
     torch.save(_rank_state(run), partial / f"rank_{distributed.rank()}.pt")
     distributed.barrier()
@@ -54,29 +57,40 @@ def resume(run: "Run") -> None:
     """Put ``run`` where its latest checkpoint left it; do nothing when there is none.
 
     Raises:
-        CheckpointError: the checkpoint cannot be read, or was written by another number of ranks.
+        CheckpointError: the checkpoint cannot be read, or was written by another number of ranks or
+            with other training images.
     """
-    complete = _complete(run.output_dir / "checkpoints")
-    if not complete:
+    folder = latest(run.output_dir)
+    if folder is None:
         return
-    shared = _load(complete[-1] / "shared.pt")
+    shared = read(folder / SHARED)
     if shared["world_size"] != distributed.world_size():
         raise CheckpointError(
-            f"{complete[-1]} was written by {shared['world_size']} processes, this run has "
+            f"{folder} was written by {shared['world_size']} processes, this run has "
             f"{distributed.world_size()}: start it with launch.processes={shared['world_size']}, "
             "or as a new run with name=..."
+        )
+    if shared["data"] != run.train_data.fingerprint():
+        raise CheckpointError(
+            f"{folder} was written with other training images (some were added, removed or renamed "
+            "since): bring those back, or start a new run with name=..."
         )
     run.model.load_state_dict(shared["model"])
     run.loss.load_state_dict(shared["loss"])
     run.optimizer.load_state_dict(shared["optimizer"])
     run.scaler.load_state_dict(shared["scaler"])
     run.epoch, run.step = shared["epoch"], shared["step"]
-    local = _load(complete[-1] / f"rank_{distributed.rank()}.pt")
+    local = read(folder / f"rank_{distributed.rank()}.pt")
     for name, value in local["buffers"].items():
         run.loss.get_buffer(name).copy_(value)
     torch.set_rng_state(local["rng"])
     if run.device.type == "cuda":
         torch.cuda.set_rng_state(local["cuda_rng"])
+
+
+def latest(output_dir: Path) -> Path | None:
+    """The directory of the latest complete checkpoint of a run, if it has one."""
+    return next(reversed(_complete(output_dir / "checkpoints")), None)
 
 
 def _complete(folder: Path) -> list[Path]:
@@ -93,6 +107,7 @@ def _shared_state(run: "Run") -> dict[str, Any]:
         "epoch": run.epoch,
         "step": run.step,
         "world_size": distributed.world_size(),
+        "data": run.train_data.fingerprint(),
     }
 
 
@@ -109,7 +124,12 @@ def rank_buffers(module: nn.Module) -> dict[str, Tensor]:
     return {name: buffer for name, buffer in module.named_buffers() if name not in shared}
 
 
-def _load(path: Path) -> dict[str, Any]:
+def read(path: Path) -> dict[str, Any]:
+    """One file of a checkpoint, on the CPU.
+
+    Raises:
+        CheckpointError: it is missing or damaged.
+    """
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:

@@ -38,6 +38,13 @@ def all_reduce_max(tensor: Tensor) -> Tensor:
     return tensor
 
 
+def broadcast(tensor: Tensor) -> Tensor:
+    """Give every rank the first rank's values, in place; returns the tensor."""
+    if is_distributed():
+        dist.broadcast(tensor, src=0)
+    return tensor
+
+
 def all_gather(tensor: Tensor) -> Tensor:
     """Concatenate ``tensor`` of every rank along dimension 0. All shapes must be equal."""
     if not is_distributed():

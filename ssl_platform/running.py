@@ -7,7 +7,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from ssl_platform.build import Builder, options_of, resolve_device
+from ssl_platform.build import options_of, resolve_device
 from ssl_platform.errors import ConfigError
 from ssl_platform.launch import joined_world, launch
 from ssl_platform.registry import TASKS, load_components
@@ -18,7 +18,7 @@ FREE_TO_CHANGE = (
     "launch.timeout_minutes",
     "launch.threads",
     "data.num_workers",
-    "checkpoint",
+    "save",
 )
 
 
@@ -33,12 +33,13 @@ def run(cfg: DictConfig) -> Any:
 
 
 def work(config_yaml: str) -> Any:
-    """What every rank does: build what the config says, and run its task."""
-    options = options_of(OmegaConf.create(config_yaml))
-    load_components(options.plugins)
+    """What every rank does: run the task of the config."""
+    cfg = OmegaConf.create(config_yaml)
+    load_components(cfg.plugins)
+    options = options_of(cfg)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     warnings.simplefilter("ignore")  # the check has shown them
-    return TASKS.build(options.task)(Builder(options))
+    return TASKS.build(options.task)(options)
 
 
 def claim(cfg: DictConfig, output_dir: Path) -> None:

@@ -71,6 +71,8 @@ class Schema:
             known = list(self.annotations) if len(path) == 1 else absent.get(tuple(path[:-1]), [])
             hint = nearest(path[-1], known)
             return f"{place}={error['input']}: {self.owner} has no such option; {hint}"
+        if error["input"] is None:
+            return self._needs(place, path[0] if len(path) == 1 else None)
         message = error["msg"].removeprefix("Input ")
         return f"{place}={error['input']}: {message}"
 

@@ -19,9 +19,9 @@ MISTAKES = {
     "lss.epsilon=1": "lss.epsilon=1: there is no lss; did you mean 'loss'?",
     "+loss.epsilonn=1": ("loss.epsilonn=1: SwAVLoss has no such option; did you mean 'epsilon'?"),
     "++surprise=1": (
-        "surprise=1: the config has no such option; choose from checkpoint, data, "
-        "device, heads, hooks, launch, loss, metrics, name, num_epochs, optimizer, output_dir, "
-        "plugins, precision, schedule, seed, sync_batch_norm, task, trunk"
+        "surprise=1: the config has no such option; choose from data, device, heads, hooks, "
+        "launch, loss, metrics, name, num_epochs, optimizer, output_dir, plugins, precision, save, "
+        "schedule, seed, sync_batch_norm, task, trunk"
     ),
     "~loss.epsilon": "loss.epsilon: SwAVLoss needs a value (float); set loss.epsilon=...",
     "loss.epsilon=???": "loss.epsilon: SwAVLoss needs a value (float); set loss.epsilon=...",
@@ -58,8 +58,7 @@ MISTAKES = {
     ),
     "precision=bf16": ("precision=bf16: should be 'auto', 'float32', 'bfloat16' or 'float16'"),
     "loss.head=linear": (
-        "loss.head=linear: SwAV needs a PrototypeHead with one set of prototypes; the model's "
-        "heads are ['prototypes']"
+        "loss.head=linear: has to be a PrototypeHead; the model's heads are ['prototypes']"
     ),
     "plugins=[no_such_module]": "plugins=['no_such_module']: No module named 'no_such_module'",
 }

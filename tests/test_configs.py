@@ -37,6 +37,10 @@ WARNED_OF = {
     "pretrain/swav/fashion_mnist_plain",
 }
 
+NEEDED = {  # what a user has to say, since there is no default
+    "analysis/clusters": ["checkpoint: the config needs a value (str); set checkpoint=..."],
+}
+
 
 @cache
 def composed(name: str) -> DictConfig:
@@ -50,7 +54,7 @@ def on_images_that_are_here(cfg: DictConfig) -> DictConfig:
     """The config on generated images where its own would have to be on this disk."""
     cfg = copy.deepcopy(cfg)
     OmegaConf.set_readonly(cfg, False)
-    if cfg.data.train.name != "Shapes":
+    if "train" in cfg.data and cfg.data.train.name != "Shapes":
         cfg.data.train = {"name": "Shapes", "num_samples": IMAGENET_SIZE, "size": 32, "seed": 0}
         cfg.data.val = None
     return cfg
@@ -63,7 +67,7 @@ def on_images_that_are_here(cfg: DictConfig) -> DictConfig:
 def test_a_runnable_file_passes_the_check(name):
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
-        assert check(on_images_that_are_here(composed(name))) == []
+        assert check(on_images_that_are_here(composed(name))) == NEEDED.get(name, [])
     assert bool(warned) == (name in WARNED_OF), [str(w.message) for w in warned]
 
 
@@ -102,8 +106,8 @@ class Recipe(NamedTuple):
     final_lr: float
     warmup_epochs: int
     start_lr: float  # of the warm-up; without one, the base
-    queue: tuple[int, int]  # length, first epoch
-    frozen_steps: int
+    queue: tuple[int, int] | None  # length, first epoch
+    frozen_steps: int | None  # None: the prototypes are never learned
     width: int
     hidden_dim: int
     head_batch_norm: bool
@@ -116,30 +120,41 @@ BIG = Recipe(800, 4096, 312, [LARGE, SMALL], 4.8, 0.0048, 10, 0.3, (0, 0), 313, 
 BATCH_256 = Recipe(
     200, 256, 5004, [LARGE, SMALL], 0.6, 0.0006, 0, 0.6, (3840, 15), 5005, 64, 2048, True, 0
 )
+OFFLINE = BIG._replace(queue=None, frozen_steps=None)
+MEDIUM = [(2, 160, 0.08, 1.0), (4, 96, 0.05, 0.14)]
 RECIPES = {
-    "rn50_800ep": BIG,
-    "rn50_400ep": BIG._replace(epochs=400),
-    "rn50_200ep": BIG._replace(epochs=200),
-    "rn50_100ep": BIG._replace(epochs=100),
-    "rn50_200ep_bs256": BATCH_256,
-    "rn50_400ep_bs256": BATCH_256._replace(epochs=400),
-    "rn50_400ep_2x224": BIG._replace(epochs=400, crops=[(2, 224, 0.08, 1.0)]),
-    "rn50w2_400ep": Recipe(
+    "swav/rn50_800ep": BIG,
+    "swav/rn50_400ep": BIG._replace(epochs=400),
+    "swav/rn50_200ep": BIG._replace(epochs=200),
+    "swav/rn50_100ep": BIG._replace(epochs=100),
+    "swav/rn50_200ep_bs256": BATCH_256,
+    "swav/rn50_400ep_bs256": BATCH_256._replace(epochs=400),
+    "swav/rn50_400ep_2x224": BIG._replace(epochs=400, crops=[(2, 224, 0.08, 1.0)]),
+    "swav/rn50w2_400ep": Recipe(
         400, 4096, 312, [LARGE, FOUR_SMALL], 4.8, 0.0048, 10, 0.3, (0, 0), 313, 128, 8192, True, 8
     ),
-    "rn50w4_400ep": Recipe(
+    "swav/rn50w4_400ep": Recipe(
         400, 2560, 500, [(2, 224, 0.08, 1.0), (4, 96, 0.08, 0.14)],
         4.8, 0.0048, 10, 0.3, (2560, 0), 313, 256, 8192, True, 8,
     ),
-    "rn50w5_400ep": Recipe(
+    "swav/rn50w5_400ep": Recipe(
         400, 1536, 834, [LARGE, FOUR_SMALL],
         4.8, 0.0, 10, 0.1875, (1536, 0), 313, 320, 10240, False, 8,
     ),
+    "deepcluster_v2/rn50_800ep": OFFLINE,
+    "deepcluster_v2/rn50_400ep": OFFLINE._replace(epochs=400, crops=MEDIUM),
+    "deepcluster_v2/rn50_400ep_2x224": OFFLINE._replace(epochs=400, crops=[(2, 224, 0.08, 1.0)]),
+    "sela_v2/rn50_400ep": OFFLINE._replace(epochs=400, crops=MEDIUM, frozen_steps=313),
+    "sela_v2/rn50_400ep_2x224": OFFLINE._replace(
+        epochs=400, crops=[(2, 224, 0.08, 1.0)], frozen_steps=313
+    ),
 }  # fmt: skip
 PRESETS = {  # that keep a recipe's numbers on other machines
-    "rn50_800ep_8gpu": "rn50_800ep",
-    "rn50_400ep_bs256_8gpu": "rn50_400ep_bs256",
-    "rn50_200ep_bs256_1gpu": "rn50_200ep_bs256",
+    "swav/rn50_800ep_8gpu": "swav/rn50_800ep",
+    "swav/rn50_400ep_bs256_8gpu": "swav/rn50_400ep_bs256",
+    "swav/rn50_200ep_bs256_1gpu": "swav/rn50_200ep_bs256",
+    "deepcluster_v2/rn50_400ep_8gpu": "deepcluster_v2/rn50_400ep",
+    "sela_v2/rn50_400ep_8gpu": "sela_v2/rn50_400ep",
 }
 
 
@@ -150,7 +165,7 @@ def recipe_of(cfg: DictConfig) -> Recipe:
         OmegaConf.to_container(cfg.schedule), cfg.optimizer.lr, cfg.num_epochs, steps_per_epoch
     )
     crops = [(c.count, c.size, *c.scale) for c in cfg.data.transform.crops.values() if c.count]
-    head = cfg.heads.prototypes
+    head, is_online = cfg.heads.prototypes, "queue_length" in cfg.loss
     return Recipe(
         epochs=cfg.num_epochs,
         batch=cfg.data.batch_size,
@@ -160,8 +175,8 @@ def recipe_of(cfg: DictConfig) -> Recipe:
         final_lr=cfg.schedule.final_lr,
         warmup_epochs=cfg.schedule.warmup_epochs,
         start_lr=schedule(0),
-        queue=(cfg.loss.queue_length, cfg.loss.queue_start_epoch),
-        frozen_steps=cfg.loss.freeze_prototypes_steps,
+        queue=(cfg.loss.queue_length, cfg.loss.queue_start_epoch) if is_online else None,
+        frozen_steps=cfg.loss.get("freeze_prototypes_steps"),
         width=cfg.trunk.width,
         hidden_dim=head.hidden_dim,
         head_batch_norm=head.batch_norm,
@@ -169,22 +184,50 @@ def recipe_of(cfg: DictConfig) -> Recipe:
     )
 
 
+class Method(NamedTuple):
+    """What all published runs of a method share."""
+
+    loss: dict[str, Any]
+    num_prototypes: list[int]
+    precision: str
+
+
+METHODS = {
+    "swav": Method(
+        {
+            "name": "SwAVLoss", "epsilon": 0.05, "sinkhorn_iters": 3,
+            "freeze_prototypes_epochs": 0,
+        },
+        [3000], "auto",
+    ),
+    "deepcluster_v2": Method(
+        {"name": "DeepClusterV2Loss", "kmeans_iters": 10}, [3000] * 3, "float32"
+    ),
+    "sela_v2": Method(
+        {
+            "name": "SeLaV2Loss", "epsilon": 0.05, "tolerance": 0.1, "check_every": 10,
+            "max_iters": 200, "freeze_prototypes_epochs": 0,
+        },
+        [3000] * 3, "float32",
+    ),
+}  # fmt: skip
+
+
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_has_the_numbers_of_the_published_run(name):
-    assert recipe_of(composed(f"pretrain/swav/{name}")) == RECIPES[name]
+    assert recipe_of(composed(f"pretrain/{name}")) == RECIPES[name]
 
 
 @pytest.mark.parametrize("name", [*RECIPES, *PRESETS])
 def test_a_recipe_has_what_all_published_runs_share(name):
-    cfg = composed(f"pretrain/swav/{name}")
+    cfg = composed(f"pretrain/{name}")
     loss, augmentation = cfg.loss, cfg.data.transform
-    assert (loss.name, loss.temperature, loss.epsilon, loss.sinkhorn_iters) == (
-        "SwAVLoss", 0.1, 0.05, 3,
-    )  # fmt: skip
-    assert (list(loss.assign_crops), loss.freeze_prototypes_epochs) == ([0, 1], 0)
+    method = METHODS[name.partition("/")[0]]
+    assert {key: loss[key] for key in method.loss} == method.loss
+    assert (loss.temperature, list(loss.assign_crops)) == (0.1, [0, 1])
     assert (cfg.trunk.block, list(cfg.trunk.layers)) == ("bottleneck", [3, 4, 6, 3])
     head = cfg.heads.prototypes
-    assert (head.out_dim, list(head.num_prototypes)) == (128, [3000])
+    assert (head.out_dim, list(head.num_prototypes)) == (128, method.num_prototypes)
     assert cfg.optimizer == {
         "name": "LARC", "lr": cfg.optimizer.lr, "momentum": 0.9, "weight_decay": 1e-6,
         "trust_coefficient": 0.001, "eps": 1e-8, "clip": False,
@@ -196,12 +239,12 @@ def test_a_recipe_has_what_all_published_runs_share(name):
     assert augmentation.blur == {"probability": 0.5, "sigma": [0.1, 2.0], "kind": "gaussian23"}
     assert list(cfg.data.normalize.mean) == [0.485, 0.456, 0.406]
     assert list(cfg.data.normalize.std) == [0.228, 0.224, 0.225]
-    assert (cfg.seed, cfg.precision) == (31, "auto")
+    assert (cfg.seed, cfg.precision) == (31, method.precision)
 
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_the_rate_runs_from_the_warm_up_to_just_above_the_final_one(name):
-    cfg, row = composed(f"pretrain/swav/{name}"), RECIPES[name]
+    cfg, row = composed(f"pretrain/{name}"), RECIPES[name]
     rate = SCHEDULES.build(
         OmegaConf.to_container(cfg.schedule), row.base_lr, row.epochs, row.steps_per_epoch
     )
@@ -219,7 +262,7 @@ def test_the_rate_runs_from_the_warm_up_to_just_above_the_final_one(name):
 @pytest.mark.parametrize(("name", "original"), PRESETS.items())
 def test_a_preset_changes_nothing_but_the_machine(name, original):
     preset, recipe = (
-        OmegaConf.to_container(composed(f"pretrain/swav/{each}")) for each in (name, original)
+        OmegaConf.to_container(composed(f"pretrain/{each}")) for each in (name, original)
     )
     for cfg in (preset, recipe):
         for key in ("name", "launch", "sync_batch_norm"):
@@ -230,14 +273,16 @@ def test_a_preset_changes_nothing_but_the_machine(name, original):
 
 def test_a_preset_keeps_the_images_that_a_batch_norm_sees():
     def images(name: str, world_size: int) -> int:
-        cfg = composed(f"pretrain/swav/{name}")
+        cfg = composed(f"pretrain/{name}")
         sync = cfg.sync_batch_norm
         group = (sync.group_size or world_size) if sync.enabled else 1
         return group * cfg.data.batch_size // world_size
 
-    assert images("rn50_800ep", 64) == images("rn50_800ep_8gpu", 8) == 512
-    assert images("rn50_400ep_bs256", 4) == images("rn50_400ep_bs256_8gpu", 8) == 256
-    assert images("rn50_200ep_bs256", 4) == images("rn50_200ep_bs256_1gpu", 1) == 256
+    assert images("swav/rn50_800ep", 64) == images("swav/rn50_800ep_8gpu", 8) == 512
+    assert images("swav/rn50_400ep_bs256", 4) == images("swav/rn50_400ep_bs256_8gpu", 8) == 256
+    assert images("swav/rn50_200ep_bs256", 4) == images("swav/rn50_200ep_bs256_1gpu", 1) == 256
+    for method in ("deepcluster_v2", "sela_v2"):
+        assert images(f"{method}/rn50_400ep", 64) == images(f"{method}/rn50_400ep_8gpu", 8) == 512
     assert composed("pretrain/swav/rn50_800ep_8gpu").launch.processes == 8
 
 
@@ -270,7 +315,6 @@ ONE_COMPONENT = {
     "loss": LOSSES,
     "optimizer": OPTIMIZERS,
     "schedule": SCHEDULES,
-    "task": TASKS,
 }
 NAMED_COMPONENTS = {"heads": HEADS, "hooks": HOOKS, "metrics": METRICS}
 DATA_COMPONENTS = {
@@ -284,6 +328,8 @@ PARTS = [(g, part) for g, parts in groups().items() if g != "launch" for part in
 
 def components_in(group: str, part: dict[str, Any]) -> list[tuple[str, Registry, dict[str, Any]]]:
     """Each node of a part that names a component, with its place and registry."""
+    if group == "task":  # its file has the keys of a whole job beside the component
+        return [(group, TASKS, part["task"])]
     if group in ONE_COMPONENT:
         return [(group, ONE_COMPONENT[group], part)]
     if group == "data":

@@ -21,6 +21,8 @@ MAY_IMPORT = {
     "models": {"registry", "distributed"},
     "data": {"registry", "distributed", "errors"},
     "features": {"data", "distributed"},
+    "cluster_files": {"data", "ops"},
+    "cluster_page": {"cluster_files", "data", "ops"},
     "losses": {"registry", "distributed", "events", "ops", "models", "data"},
     "hooks": {
         "registry", "distributed", "events", "ops", "models", "data", "errors", "features",
@@ -30,7 +32,11 @@ MAY_IMPORT = {
     "engine": {
         "checkpoint", "data", "distributed", "events", "losses", "metrics", "models"
     },
-    "tasks": {"registry", "engine", "ops", "metrics", "data", "features"},
+    "trained_run": {"build", "checkpoint", "models", "registry"},
+    "tasks": {
+        "registry", "distributed", "engine", "build", "ops", "models", "metrics", "data", "errors",
+        "features", "cluster_files", "cluster_page", "trained_run",
+    },
     "build": {
         "registry", "schema", "data", "engine", "checkpoint", "models", "launch", "distributed"
     },

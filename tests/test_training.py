@@ -81,14 +81,14 @@ def test_the_same_seed_gives_the_same_weights(tiny, tmp_path):
 
 def test_a_resumed_run_equals_an_unbroken_one(tiny, tmp_path):
     """The run is cut after its first epoch by removing what came later."""
-    train(tiny, tmp_path / "unbroken", *QUEUE, "checkpoint.keep=9")
+    train(tiny, tmp_path / "unbroken", *QUEUE, "save.keep=9")
     expected = losses(tmp_path / "unbroken")
-    train(tiny, tmp_path / "cut", *QUEUE, "checkpoint.keep=9")
+    train(tiny, tmp_path / "cut", *QUEUE, "save.keep=9")
     for epoch in (2, 3):
         for path in (tmp_path / "cut" / "checkpoints" / f"epoch_{epoch:04d}").iterdir():
             path.unlink()
         path.parent.rmdir()
-    train(tiny, tmp_path / "cut", *QUEUE, "checkpoint.keep=9")
+    train(tiny, tmp_path / "cut", *QUEUE, "save.keep=9")
     assert losses(tmp_path / "cut") == expected
     for part in ("shared.pt", "rank_0.pt"):
         assert_equal(saved(tmp_path / "unbroken", 3, part), saved(tmp_path / "cut", 3, part))
@@ -96,12 +96,12 @@ def test_a_resumed_run_equals_an_unbroken_one(tiny, tmp_path):
 
 def test_a_resumed_run_of_two_processes_equals_an_unbroken_one(tiny, tmp_path):
     both = [*tiny, *QUEUE, "launch.processes=2", "~hooks.knn"]
-    run_tool([*both, f"output_dir={tmp_path / 'unbroken'}", "checkpoint.keep=9"])
-    run_tool([*both, f"output_dir={tmp_path / 'cut'}", "checkpoint.keep=9"])
+    run_tool([*both, f"output_dir={tmp_path / 'unbroken'}", "save.keep=9"])
+    run_tool([*both, f"output_dir={tmp_path / 'cut'}", "save.keep=9"])
     for path in (tmp_path / "cut" / "checkpoints" / "epoch_0003").iterdir():
         path.unlink()
     path.parent.rmdir()
-    run_tool([*both, f"output_dir={tmp_path / 'cut'}", "checkpoint.keep=9"])
+    run_tool([*both, f"output_dir={tmp_path / 'cut'}", "save.keep=9"])
     assert losses(tmp_path / "cut") == losses(tmp_path / "unbroken")
     for part in ("shared.pt", "rank_0.pt", "rank_1.pt"):
         assert_equal(saved(tmp_path / "unbroken", 3, part), saved(tmp_path / "cut", 3, part))

@@ -24,6 +24,7 @@ class DataInfo:
     batch_size: int  # of this rank
     world_size: int
     steps_per_epoch: int
+    seed: int  # of everything random in the run
 
     @property
     def num_local_samples(self) -> int:

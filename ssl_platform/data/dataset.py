@@ -1,5 +1,6 @@
 """What a data set is to the platform: images by index, and labels if there are any."""
 
+import hashlib
 from abc import ABC, abstractmethod
 
 import numpy as np
@@ -36,6 +37,16 @@ class ImageDataset(ABC):
     @abstractmethod
     def describe(self, index: int) -> str:
         """Where image ``index`` comes from, in one line: a path, or ``Shapes[12]``."""
+
+    def fingerprint(self) -> str:
+        """The same for the same images in the same order: a bank of embeddings goes by position.
+
+        By default of the number of images and their labels; sets of files add the names.
+        """
+        digest = hashlib.blake2b(str(len(self)).encode(), digest_size=16)
+        if self.labels is not None:
+            digest.update(self.labels.astype("<i8").tobytes())
+        return digest.hexdigest()
 
     def prepare(self) -> None:  # noqa: B027 (most sets have nothing to prepare)
         """Load or make what all images share.

@@ -1,5 +1,6 @@
 """Images in files: a folder of them, or a list."""
 
+import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -41,6 +42,15 @@ class FileTable:
     def __len__(self) -> int:
         return len(self._ends)
 
+    def digest(self) -> bytes:
+        """Of all names and their order, without the folder that all lie in."""
+        root = os.path.commonpath(self._folders) if self._folders else b""
+        digest = hashlib.blake2b(self._blob, digest_size=16)
+        digest.update(self._ends.astype("<u8").tobytes())
+        digest.update(self._starts.astype("<i8").tobytes())
+        digest.update(b"\0".join(os.path.relpath(folder, root) for folder in self._folders))
+        return digest.digest()
+
     def __getitem__(self, index: int) -> bytes:
         """The path of file ``index``."""
         folder = self._folders[int(np.searchsorted(self._starts, index, side="right")) - 1]
@@ -62,6 +72,9 @@ class ImageFiles(ImageDataset):
 
     def describe(self, index: int) -> str:
         return printable(self.files[index])
+
+    def fingerprint(self) -> str:
+        return super().fingerprint() + self.files.digest().hex()
 
     def probe(self) -> None:
         tried = np.unique(np.linspace(0, len(self) - 1, NUM_PROBES).astype(np.int64))

@@ -127,6 +127,11 @@ class Loader:
         """Number of batches."""
         return len(self._batches)
 
+    @property
+    def unreadable(self) -> list[int]:
+        """Positions in the data set that this rank has found unreadable so far."""
+        return list(self._bad)
+
     def __iter__(self) -> Iterator[Batch]:
         start = perf_counter()
         for host_batch in self._transport:

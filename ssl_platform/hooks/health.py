@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ssl_platform import distributed
 from ssl_platform.events import Events
-from ssl_platform.models.heads import Prototyped, PrototypeHead
+from ssl_platform.models.heads import Prototyped, prototype_head
 from ssl_platform.ops.entropy import effective_rank, entropy
 from ssl_platform.registry import HOOKS
 
@@ -66,8 +66,7 @@ class ClusteringHealth(Events):
         self.uniform_margin, self.min_used, self.from_epoch = uniform_margin, min_used, from_epoch
 
     def on_epoch_start(self, run: "Run") -> None:
-        head = run.model.heads[self.head]
-        assert isinstance(head, PrototypeHead)
+        head = prototype_head(run.model, self.head)
         num_prototypes, dim = head.num_prototypes[0], head.out_dim
         zeros = torch.zeros
         self.count = zeros((), device=run.device)

@@ -1,13 +1,15 @@
 """What a loss is: it turns outputs into losses, owns its method's state, and hears the events."""
 
 from abc import abstractmethod
-from typing import Any
+from typing import Any, Final
 
 from torch import Tensor, nn
 
 from ssl_platform.data.batch import Batch
 from ssl_platform.events import Events
 from ssl_platform.models.ssl_model import SSLModel
+
+UNASSIGNED: Final = -100  # label of a sample that has none; cross entropy leaves it out
 
 
 class Loss(nn.Module, Events):
@@ -20,10 +22,34 @@ class Loss(nn.Module, Events):
     Attributes:
         uniform_loss: the loss of a model that predicts every class or prototype equally, where that
             is a meaningful mark (ln K): a training that stays there has learned nothing.
+        assignments: (sets of prototypes, num_samples) int64, the labels that this epoch trains on,
+            equal on all ranks; `UNASSIGNED` where a sample has none. None for a method that assigns
+            batch by batch.
     """
 
     uniform_loss: float | None = None
+    assignments: Tensor | None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("assignments", None)
 
     @abstractmethod
     def forward(self, model: SSLModel, outputs: dict[str, Any], batch: Batch) -> dict[str, Tensor]:
         """Return the losses of a batch, scalars; ``"loss"`` is minimised, the rest is logged."""
+
+
+def unusable_crops(assign_crops: list[int], num_crops: int) -> list[str]:
+    """What is wrong with the positions of the crops that images are assigned by."""
+    if num_crops < 2:
+        return [
+            f"assign_crops={assign_crops}: the method compares at least 2 crops, there is "
+            f"{num_crops}"
+        ]
+    chosen = set(assign_crops)
+    if chosen and chosen <= set(range(num_crops)) and len(chosen) == len(assign_crops):
+        return []
+    return [
+        f"assign_crops={assign_crops}: different positions of crops, from 0 to {num_crops - 1} "
+        f"(the data has {num_crops} crops)"
+    ]

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ssl_platform.data.batch import Batch, DataInfo
-from ssl_platform.losses.base import Loss
-from ssl_platform.models.heads import PrototypeHead
+from ssl_platform.losses.base import Loss, unusable_crops
+from ssl_platform.models.heads import prototype_head
 from ssl_platform.models.ssl_model import SSLModel
 from ssl_platform.ops.sinkhorn import sinkhorn
 from ssl_platform.registry import LOSSES
@@ -57,7 +57,7 @@ class SwAVLoss(Loss):
         prototypes = self.prototypes_of(model, head)
         problems = [
             *_out_of_range(temperature=temperature, epsilon=epsilon, sinkhorn_iters=sinkhorn_iters),
-            *_unusable_crops(assign_crops, data.num_crops),
+            *unusable_crops(assign_crops, data.num_crops),
         ]
         if not 0 <= queue_length <= data.num_samples:
             problems.append(
@@ -94,13 +94,10 @@ class SwAVLoss(Loss):
 
     @staticmethod
     def prototypes_of(model: SSLModel, head: str) -> nn.Linear:
-        module = dict(model.heads.items()).get(head)
-        if not isinstance(module, PrototypeHead) or len(module.prototypes) != 1:
-            raise ValueError(
-                f"head={head}: SwAV needs a PrototypeHead with one set of prototypes; "
-                f"the model's heads are {sorted(model.heads)}"
-            )
-        prototypes = module.prototypes[0]
+        sets = prototype_head(model, head).prototypes
+        if len(sets) != 1:
+            raise ValueError(f"head={head}: SwAV needs one set of prototypes, it has {len(sets)}")
+        prototypes = sets[0]
         assert isinstance(prototypes, nn.Linear)
         return prototypes
 
@@ -110,7 +107,7 @@ class SwAVLoss(Loss):
 
     def on_backward_end(self, run: "Run") -> None:
         if run.step < self.freeze_prototypes_steps or run.epoch < self.freeze_prototypes_epochs:
-            self.prototypes_of(run.model, self.head).weight.grad = None
+            prototype_head(run.model, self.head).drop_prototype_gradients()
 
     def forward(self, model: SSLModel, outputs: dict[str, Any], batch: Batch) -> dict[str, Tensor]:
         num_crops = len(batch.crops)
@@ -159,17 +156,3 @@ def _out_of_range(*, temperature: float, epsilon: float, sinkhorn_iters: int) ->
     if sinkhorn_iters < 1:
         problems.append(f"sinkhorn_iters={sinkhorn_iters}: at least 1, e.g. 3")
     return problems
-
-
-def _unusable_crops(assign_crops: list[int], num_crops: int) -> list[str]:
-    if num_crops < 2:
-        return [
-            f"assign_crops={assign_crops}: SwAV compares at least 2 crops, there is {num_crops}"
-        ]
-    chosen = set(assign_crops)
-    if chosen and chosen <= set(range(num_crops)) and len(chosen) == len(assign_crops):
-        return []
-    return [
-        f"assign_crops={assign_crops}: different positions of crops, from 0 to {num_crops - 1} "
-        f"(the data has {num_crops} crops)"
-    ]

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ssl_platform.models.ssl_model import SSLModel
 from ssl_platform.registry import HEADS
 
 
@@ -63,11 +64,35 @@ class PrototypeHead(nn.Module):
         self.prototypes = nn.ModuleList(nn.Linear(out_dim, k, bias=False) for k in num_prototypes)
 
     def forward(self, features: Tensor) -> Prototyped:
-        self._normalize_prototypes()
-        embeddings = F.normalize(self.projection(features), dim=1)
+        self.normalize_prototypes()
+        embeddings = self.embed(features)
         return Prototyped(embeddings, [prototypes(embeddings) for prototypes in self.prototypes])
 
+    def embed(self, features: Tensor) -> Tensor:
+        """(N, in_dim) features to (N, D) embeddings of unit length."""
+        return F.normalize(self.projection(features), dim=1)
+
     @torch.no_grad()
-    def _normalize_prototypes(self) -> None:
+    def normalize_prototypes(self) -> None:
+        """Set every prototype to unit length, in place."""
         for weight in self.prototypes.parameters():
             weight.copy_(F.normalize(weight, dim=1))
+
+    def drop_prototype_gradients(self) -> None:
+        """Leave the prototypes out of the coming optimizer step, its weight decay included."""
+        for weight in self.prototypes.parameters():
+            weight.grad = None
+
+
+def prototype_head(model: SSLModel, name: str) -> PrototypeHead:
+    """The head of that name.
+
+    Raises:
+        ValueError: the model has no such head, or it has no prototypes.
+    """
+    head = dict(model.heads.items()).get(name)
+    if not isinstance(head, PrototypeHead):
+        raise ValueError(
+            f"head={name}: has to be a PrototypeHead; the model's heads are {sorted(model.heads)}"
+        )
+    return head

@@ -1,4 +1,9 @@
-"""Balanced soft assignment of samples to prototypes (SwAV, arXiv:2006.09882, section 3.1)."""
+"""Balanced assignment of samples to prototypes: soft codes of a batch (SwAV, arXiv:2006.09882,
+section 3.1) and hard labels of a whole data set (SeLa, arXiv:1911.05371, section 3)."""
+
+import math
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -37,6 +42,134 @@ def sinkhorn(scores: Tensor, *, epsilon: float, num_iters: int) -> Tensor:
             log_codes -= log_codes.logsumexp(dim=1, keepdim=True)
         log_codes -= _log_sum_over_samples(log_codes)
     return log_codes.softmax(dim=1)
+
+
+class BalancedLabels(NamedTuple):
+    """What `balanced_labels` found; it has converged if ``error`` is within the tolerance."""
+
+    labels: Tensor  # (N,) int64 in [0, K), of this rank's samples
+    num_iters: int  # the same on all ranks
+    error: float  # the stopping sum of the last iteration, the same on all ranks
+
+
+@torch.no_grad()
+def balanced_labels(
+    embeddings: Tensor,
+    prototypes: Tensor,
+    *,
+    epsilon: float,
+    tolerance: float,
+    check_every: int,
+    max_iters: int,
+    block_size: int = 512,
+) -> BalancedLabels:
+    """Label each sample with one prototype; all prototypes are used about equally often.
+
+    With P = exp(embeddings prototypes^T / epsilon), Sinkhorn-Knopp looks for c (N) and r (K) such
+    that the rows of the plan diag(c) P diag(r) sum to 1/N and its columns to 1/K. From c = 1/N, an
+    iteration is r = 1/K / (P^T c), then c = 1/N / (P r). It ends when sum |c_before / c - 1| is
+    within the tolerance; the columns then differ from 1/K by at most that sum / N, all together. A
+    label is the largest entry of a row of the plan, the first of equal ones.
+
+    The samples are the union of the rows of every rank, N of them in all. Works on logarithms, so
+    it is finite wherever scores / epsilon are, and on blocks of rows whose scores are computed anew
+    in every iteration: beside its arguments a rank holds about 20 bytes per entry of a block and 16
+    per sample. Scores have the dtype of the embeddings, at least float32. What follows is float64:
+    the rounding of float32 alone keeps the stopping sum above 1.7e-7 N, 0.2 for ImageNet.
+
+    Args:
+        embeddings: (N, D) of this rank, unit vectors; N may differ between ranks and be 0.
+        prototypes: (K, D), unit vectors, equal on all ranks.
+        epsilon: entropy weight; smaller is sharper. Must be positive.
+        tolerance: largest sum to stop at, over the samples of all ranks; 0.1 in SeLa.
+        check_every: the sum is compared with the tolerance every so many iterations.
+        max_iters: iterations at most.
+        block_size: rows of a block; it bounds the memory and changes nothing else.
+
+    Raises:
+        ValueError: an argument is out of range, the widths differ, or no rank has a sample.
+    """
+    num_samples = int(all_reduce_sum(torch.tensor(len(embeddings), device=embeddings.device)))
+    problems = _problems(
+        embeddings, prototypes, num_samples, epsilon, tolerance, check_every, max_iters
+    )
+    if problems:
+        raise ValueError("\n".join(problems))
+
+    num_prototypes = len(prototypes)
+    prototypes = prototypes.to(torch.promote_types(embeddings.dtype, torch.float32)) / epsilon
+    log_r = torch.zeros(num_prototypes, dtype=torch.float64, device=embeddings.device)
+    log_c = log_r.new_full((len(embeddings),), -math.log(num_samples))
+    labels = torch.empty_like(log_c, dtype=torch.int64)
+
+    log_sums = torch.full_like(log_r, -torch.inf)
+    for _, log_values in _log_kernel(embeddings, prototypes, log_r, block_size):
+        log_sums = torch.logaddexp(log_sums, log_values.logsumexp(dim=0))
+    log_r -= _log_sum_over_samples(log_sums[None])[0] - math.log(num_samples / num_prototypes)
+
+    for num_iters in range(1, max_iters + 1):
+        column_sums, error = torch.zeros_like(log_r), log_r.new_zeros(())
+        for rows, log_values in _log_kernel(embeddings, prototypes, log_r, block_size):
+            labels[rows], log_row_sums, block_column_sums = _softmax_sums(log_values)
+            log_ratio = log_c[rows] + log_row_sums + math.log(num_samples)  # of c_before to c
+            log_c[rows] -= log_ratio
+            error += torch.expm1(log_ratio).abs().sum()
+            column_sums += block_column_sums
+        all_reduce_sum(error)
+        if num_iters % check_every == 0 and error <= tolerance:
+            break
+        # sums of at least 1/K: r made the columns 1/K, and c divides rows by their sums, at most 1
+        log_r -= (all_reduce_sum(column_sums) * (num_prototypes / num_samples)).log()
+    return BalancedLabels(labels, num_iters, error.item())
+
+
+def _problems(
+    embeddings: Tensor,
+    prototypes: Tensor,
+    num_samples: int,
+    epsilon: float,
+    tolerance: float,
+    check_every: int,
+    max_iters: int,
+) -> list[str]:
+    problems = []
+    if epsilon <= 0:
+        problems.append(f"epsilon={epsilon}: must be positive, e.g. 0.05")
+    if tolerance < 0:
+        problems.append(f"tolerance={tolerance}: must not be negative, e.g. 0.1")
+    if check_every < 1:
+        problems.append(f"check_every={check_every}: at least 1, e.g. 10")
+    if max_iters < 1:
+        problems.append(f"max_iters={max_iters}: at least 1, e.g. 200")
+    width, embedding_width = prototypes.shape[1], embeddings.shape[1]
+    if width != embedding_width:
+        problems.append(f"prototypes: {width} wide, must be {embedding_width} as the embeddings")
+    if num_samples == 0:
+        problems.append("embeddings: 0 samples over all ranks, at least 1")
+    return problems
+
+
+def _log_kernel(
+    embeddings: Tensor, prototypes: Tensor, log_r: Tensor, block_size: int
+) -> Iterator[tuple[slice, Tensor]]:
+    """log(P diag(r)), a block of rows (B, K) at a time, which the next one overwrites."""
+    shape = min(block_size, len(embeddings)), len(prototypes)
+    # not anew for each block: the pages of fresh memory take longer than the arithmetic
+    scores, log_values = prototypes.new_empty(shape), log_r.new_empty(shape)
+    for start in range(0, len(embeddings), block_size):
+        block = embeddings[start : start + block_size].to(prototypes.dtype)
+        torch.mm(block, prototypes.T, out=scores[: len(block)])
+        torch.add(scores[: len(block)], log_r, out=log_values[: len(block)])
+        yield slice(start, start + block_size), log_values[: len(block)]
+
+
+def _softmax_sums(log_values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Of (B, K), which it overwrites: the argmax and the logsumexp of each row, and the sum of each
+    column of the softmax over rows."""
+    highest, indices = log_values.max(dim=1)
+    values = log_values.sub_(highest[:, None]).exp_()
+    sums = values.sum(dim=1)
+    return indices, highest + sums.log(), sums.reciprocal() @ values
 
 
 def _log_sum_over_samples(log_values: Tensor) -> Tensor:

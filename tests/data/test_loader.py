@@ -236,5 +236,7 @@ def test_normalize_that_cannot_work_is_named():
 
 
 def test_data_info_counts_the_samples_of_a_rank():
-    info = DataInfo(num_samples=1000, num_crops=8, batch_size=32, world_size=2, steps_per_epoch=15)
+    info = DataInfo(
+        num_samples=1000, num_crops=8, batch_size=32, world_size=2, steps_per_epoch=15, seed=0
+    )
     assert info.num_local_samples == 480

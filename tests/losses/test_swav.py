@@ -64,6 +64,7 @@ def some_data(**changes) -> DataInfo:
         "batch_size": BATCH,
         "world_size": 1,
         "steps_per_epoch": 25,
+        "seed": 0,
     }
     return DataInfo(**(values | changes))
 
@@ -449,7 +450,7 @@ def test_frozen_prototypes_do_not_move_and_then_they_do(steps, epochs, num_froze
         (
             {"assign_crops": [0]},
             {"num_crops": 1},
-            "assign_crops=[0]: SwAV compares at least 2 crops, there is 1",
+            "assign_crops=[0]: the method compares at least 2 crops, there is 1",
         ),
         *(
             (
@@ -494,19 +495,23 @@ def several_sets() -> nn.Module:
     return PrototypeHead(DIM, hidden_dim=0, out_dim=DIM, num_prototypes=[5, 5], batch_norm=False)
 
 
-@pytest.mark.parametrize(
-    ("head", "module"), [("other", nn.Identity()), ("sets", several_sets()), ("none", None)]
-)
-def test_a_head_without_one_set_of_prototypes_is_refused(head, module):
+@pytest.mark.parametrize(("head", "module"), [("other", nn.Identity()), ("none", None)])
+def test_a_head_without_prototypes_is_refused(head, module):
     model = a_model()
     if module is not None:
         model.heads[head] = module
     with pytest.raises(ValueError) as error:
         a_loss(model, head=head)
     assert str(error.value) == (
-        f"head={head}: SwAV needs a PrototypeHead with one set of prototypes; "
-        f"the model's heads are {sorted(model.heads)}"
+        f"head={head}: has to be a PrototypeHead; the model's heads are {sorted(model.heads)}"
     )
+
+
+def test_a_head_with_several_sets_of_prototypes_is_refused():
+    model = a_model()
+    model.heads["sets"] = several_sets()
+    with pytest.raises(ValueError, match=r"^head=sets: SwAV needs one set of prototypes, it has 2"):
+        a_loss(model, head="sets")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,90 @@
+"""How the labels of an offline method are spread, and how much they change."""
+
+import logging
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ssl_platform import distributed
+from ssl_platform.events import Events
+from ssl_platform.models.heads import prototype_head
+from ssl_platform.ops.partitions import normalized_mutual_information
+from ssl_platform.registry import HOOKS
+
+if TYPE_CHECKING:
+    from ssl_platform.engine import Run
+
+logger = logging.getLogger(__name__)
+
+
+@HOOKS.register()
+class AssignmentHealth(Events):
+    """At each assignment of labels to the whole data set, how balanced and how stable they are.
+
+    Reported as ``assignments/...`` for a loss that has ``assignments``; for another, nothing. Over
+    the sets of prototypes of the head:
+
+    - ``smallest``, ``median``, ``largest``: images of a cluster; the least, the mean and the
+      greatest over the sets.
+    - ``empty``: share of the clusters without an image.
+    - ``nmi``: normalised mutual information with the labels of the epoch before, mean over the
+      sets; 1 when nothing but the clusters' numbers has changed. Not in the first epoch.
+
+    Args:
+        head: name of the `PrototypeHead` that the labels belong to.
+        max_empty: warn when a greater share of the clusters is empty.
+        max_share: warn when one cluster has a greater share of the images.
+    """
+
+    def __init__(self, *, head: str, max_empty: float, max_share: float):
+        self.head, self.max_empty, self.max_share = head, max_empty, max_share
+
+    def on_train_start(self, run: "Run") -> None:
+        # a resumed run has the labels of the epoch before in its checkpoint
+        self.previous = _labels(run) if run.step > 0 else None
+
+    def on_epoch_start(self, run: "Run") -> None:
+        labels = _labels(run)
+        if labels is None or distributed.rank() != 0:
+            return
+        nums = prototype_head(run.model, self.head).num_prototypes
+        sizes = [
+            np.bincount(row[row >= 0], minlength=k) for row, k in zip(labels, nums, strict=True)
+        ]
+        figures = {
+            "smallest": float(min(s.min() for s in sizes)),
+            "median": float(np.mean([np.median(s) for s in sizes])),
+            "largest": float(max(s.max() for s in sizes)),
+            "empty": float(np.mean(np.concatenate(sizes) == 0)),
+        }
+        if self.previous is not None:
+            pairs = zip(self.previous, labels, strict=True)
+            figures["nmi"] = float(np.mean([normalized_mutual_information(*p) for p in pairs]))
+        self.previous = labels
+        run.report |= {f"assignments/{name}": value for name, value in figures.items()}
+        told = ", ".join(f"{name} {value:.3g}" for name, value in figures.items())
+        logger.info("epoch %d: assigned: %s", run.epoch + 1, told)
+        self._warn(run.epoch + 1, figures, max(s.max() / max(1, s.sum()) for s in sizes))
+
+    def _warn(self, epoch: int, figures: dict[str, float], largest_share: float) -> None:
+        if figures["empty"] > self.max_empty:
+            logger.warning(
+                "epoch %d: %.0f%% of the clusters are empty: lower heads.%s.num_prototypes, a few "
+                "times the number of classes you expect; docs/monitoring.md says more",
+                epoch,
+                100 * figures["empty"],
+                self.head,
+            )
+        if largest_share > self.max_share:
+            logger.warning(
+                "epoch %d: one cluster holds %.0f%% of the images, the embeddings are collapsing: "
+                "lower optimizer.lr or lengthen schedule.warmup_epochs; docs/monitoring.md says "
+                "more",
+                epoch,
+                100 * largest_share,
+            )
+
+
+def _labels(run: "Run") -> np.ndarray | None:
+    """(sets of prototypes, num_samples); a copy."""
+    return None if run.loss.assignments is None else run.loss.assignments.cpu().numpy().copy()

@@ -1,0 +1,60 @@
+"""DeepCluster-v2: the clusters are k-means of the past epoch's embeddings, the centroids are the
+prototypes (Caron et al., arXiv:2006.09882, appendix D)."""
+
+import torch
+from torch import Tensor, nn
+
+from ssl_platform.data.batch import DataInfo
+from ssl_platform.losses.offline_clustering import OfflineClusteringLoss
+from ssl_platform.models.heads import prototype_head
+from ssl_platform.models.ssl_model import SSLModel
+from ssl_platform.ops.kmeans import spherical_kmeans
+from ssl_platform.registry import LOSSES
+
+
+@LOSSES.register()
+class DeepClusterV2Loss(OfflineClusteringLoss):
+    """Spherical k-means at the start of every epoch, from new random centroids.
+
+    The prototypes get no gradient: only the clustering moves them.
+
+    Args:
+        head, temperature, assign_crops: see `OfflineClusteringLoss`.
+        kmeans_iters: iterations of each k-means.
+    """
+
+    def __init__(
+        self,
+        model: SSLModel,
+        data: DataInfo,
+        *,
+        head: str,
+        temperature: float,
+        assign_crops: list[int],
+        kmeans_iters: int,
+    ):
+        super().__init__(model, data, head=head, temperature=temperature, assign_crops=assign_crops)
+        if kmeans_iters < 1:
+            raise ValueError(f"kmeans_iters={kmeans_iters}: at least 1, e.g. 10")
+        module = prototype_head(model, head)
+        most = max(module.num_prototypes)
+        if most > data.num_local_samples:
+            raise ValueError(
+                f"head={head}: {most} prototypes, but k-means draws its first centroids from the "
+                f"{data.num_local_samples} images that one process sees in an epoch; lower "
+                f"heads.{head}.num_prototypes"
+            )
+        self.kmeans_iters = kmeans_iters
+        module.prototypes.requires_grad_(False)
+
+    def assign(
+        self, embeddings: Tensor, prototypes: nn.Linear, generator: torch.Generator
+    ) -> Tensor:
+        centroids, clusters = spherical_kmeans(
+            embeddings,
+            num_clusters=prototypes.out_features,
+            num_iters=self.kmeans_iters,
+            generator=generator,
+        )
+        prototypes.weight.copy_(centroids)
+        return clusters

@@ -1,0 +1,117 @@
+"""What DeepCluster-v2 and SeLa-v2 share: predict the cluster that a sample was given before the
+epoch, from embeddings of the epoch before (Caron et al., arXiv:2006.09882, appendix D)."""
+
+import logging
+import math
+from abc import abstractmethod
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ssl_platform import distributed
+from ssl_platform.data.batch import Batch, DataInfo
+from ssl_platform.losses.base import UNASSIGNED, Loss, unusable_crops
+from ssl_platform.losses.memory_bank import MemoryBank
+from ssl_platform.models.heads import prototype_head
+from ssl_platform.models.ssl_model import SSLModel
+
+if TYPE_CHECKING:
+    from ssl_platform.engine import Run
+
+logger = logging.getLogger(__name__)
+
+
+class OfflineClusteringLoss(Loss):
+    """Cross entropy of every crop's scores against labels that hold for an epoch.
+
+    A subclass says how embeddings become labels. Each set of prototypes has labels of its own.
+
+    Args:
+        head: name of the `PrototypeHead` in the model.
+        temperature: of the predictions.
+        assign_crops: positions of the crops whose embeddings are remembered and clustered; the sets
+            of prototypes take them in turn. All crops predict.
+    """
+
+    assignments: Tensor  # (sets of prototypes, num_samples) int64; UNASSIGNED: not in the bank
+
+    def __init__(
+        self,
+        model: SSLModel,
+        data: DataInfo,
+        *,
+        head: str,
+        temperature: float,
+        assign_crops: list[int],
+    ):
+        super().__init__()
+        module = prototype_head(model, head)
+        problems = unusable_crops(assign_crops, data.num_crops)
+        if temperature <= 0:
+            problems.append(f"temperature={temperature}: must be positive, e.g. 0.1")
+        if problems:
+            raise ValueError("\n".join(problems))
+        self.head, self.temperature, self.seed = head, temperature, data.seed
+        self.uniform_loss = sum(map(math.log, module.num_prototypes)) / len(module.num_prototypes)
+        self.bank = MemoryBank(data, crops=assign_crops, dim=module.out_dim)
+        table = torch.full((len(module.num_prototypes), data.num_samples), UNASSIGNED)
+        self.register_buffer("assignments", table)
+
+    @abstractmethod
+    def assign(
+        self, embeddings: Tensor, prototypes: torch.nn.Linear, generator: torch.Generator
+    ) -> Tensor:
+        """Label the samples of all ranks' banks with one set of prototypes; collective.
+
+        Args:
+            embeddings: (S, D) unit rows of this rank.
+            prototypes: the set, of unit length; may be changed, equally on all ranks.
+            generator: on the CPU, in the same state on all ranks; decided by the seed, the epoch
+                and the set, so that a resumed run draws what an unbroken one would.
+
+        Returns:
+            (S,) int64 labels of this rank's rows.
+        """
+
+    @torch.no_grad()
+    def on_epoch_start(self, run: "Run") -> None:
+        head = prototype_head(run.model, self.head)
+        if run.step == 0:
+            if distributed.rank() == 0:
+                logger.info("filling the memory bank: one pass over the images without training")
+            # In train mode and crop by crop, as the official script does.
+            self.bank.fill(lambda crop: run.model([crop])[self.head].embeddings, run.train_loader)
+        head.normalize_prototypes()
+        for number, (prototypes, table) in enumerate(
+            zip(head.prototypes, self.assignments, strict=True)
+        ):
+            assert isinstance(prototypes, torch.nn.Linear)
+            generator = torch.Generator().manual_seed(_mixed(self.seed, run.epoch, number))
+            labels = self.assign(self.bank.slab(number), prototypes, generator)
+            table.fill_(UNASSIGNED)
+            self.bank.spread(labels, table)
+        self.bank.rewind()
+
+    def forward(self, model: SSLModel, outputs: dict[str, Any], batch: Batch) -> dict[str, Tensor]:
+        num_crops = len(batch.crops)
+        embeddings, scores_H = outputs[self.head]
+        losses = []
+        for scores, table in zip(scores_H, self.assignments, strict=True):
+            targets = table[batch.index].repeat(num_crops)
+            scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
+            total = F.cross_entropy(
+                scores / self.temperature, targets, ignore_index=UNASSIGNED, reduction="sum"
+            )
+            # a batch without any label has no mean, and no gradient
+            losses.append(total / (targets != UNASSIGNED).sum().clamp_min(1))
+        embeddings_M = embeddings.detach().chunk(num_crops)
+        self.bank.write(batch.index, [embeddings_M[crop] for crop in self.bank.crops])
+        return {"loss": torch.stack(losses).mean()}
+
+
+def _mixed(*numbers: int) -> int:
+    """A seed made of several numbers, such that neighbours have nothing in common."""
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)

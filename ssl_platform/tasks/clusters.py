@@ -1,0 +1,289 @@
+"""Which cluster does each image belong to? Tables, links and pictures of any run's clusters."""
+
+import hashlib
+import json
+import logging
+import math
+import os
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ssl_platform import distributed
+from ssl_platform.build import Builder, JobOptions, resolve_device
+from ssl_platform.cluster_files import (
+    Clusters,
+    summarize,
+    write_sheets,
+    write_symlinks,
+    write_tables,
+)
+from ssl_platform.cluster_page import write_overview
+from ssl_platform.data.dataset import ImageDataset
+from ssl_platform.data.image_folder import ImageFiles, ImageFolder
+from ssl_platform.errors import ConfigError
+from ssl_platform.features import extract
+from ssl_platform.models.heads import PrototypeHead, prototype_head
+from ssl_platform.models.ssl_model import SSLModel
+from ssl_platform.registry import DATASETS, TASKS
+from ssl_platform.tasks import Task
+from ssl_platform.trained_run import TrainedRun
+
+logger = logging.getLogger(__name__)
+
+CLOSE_CALL = 1e-4  # of cosines; rounding in a batch and alone differs by less
+
+
+@dataclass(frozen=True)
+class ImagesOptions:
+    path: str | None
+    split: Literal["train", "val"]
+    num_workers: int
+
+
+@dataclass(frozen=True)
+class ClustersOptions(JobOptions):
+    checkpoint: str
+    data: ImagesOptions
+
+
+@TASKS.register()
+class FindClusters(Task):
+    """The nearest prototype of each image by the trained model in eval mode, on its centre crop.
+
+    The id of a image does not depend on what else is asked for.
+
+    Args:
+        head: name of the `PrototypeHead`; null for the only one.
+        symlinks: make folders of links.
+        images_per_sheet, thumbnail_side: of the contact sheets; sides in pixels.
+    """
+
+    options = ClustersOptions
+
+    def __init__(
+        self, *, head: str | None, symlinks: bool, images_per_sheet: int, thumbnail_side: int
+    ):
+        if images_per_sheet < 1:
+            raise ValueError(f"images_per_sheet={images_per_sheet}: at least 1")
+        if thumbnail_side < 8:
+            raise ValueError(f"thumbnail_side={thumbnail_side}: at least 8 pixels")
+        self.head, self.symlinks = head, symlinks
+        self.images_per_sheet, self.thumbnail_side = images_per_sheet, thumbnail_side
+
+    def probe(self, options: ClustersOptions) -> None:
+        if options.data.num_workers < 0:
+            raise ValueError(f"data.num_workers={options.data.num_workers}: 0 or more")
+        run = TrainedRun.open(options.checkpoint)
+        self._head_of(run.model())
+        _open_images(run, options.data).probe()
+
+    def __call__(self, options: ClustersOptions) -> dict[str, Any]:
+        """Find and write the clusters; returns the figures that ``summary.json`` holds."""
+        run = TrainedRun.open(options.checkpoint)
+        dataset = _open_images(run, options.data)
+        clusters = self._find(run, dataset, options)
+        folder = Path(options.output_dir)
+        try:
+            return self._write(folder, dataset, clusters, title=f"Clusters of {run.options.name}")
+        except OSError as error:
+            raise ConfigError([f"output_dir={folder}: cannot be written ({error})"]) from error
+        except ValueError as error:
+            raise ConfigError([str(error)]) from error
+
+    def _head_of(self, model: SSLModel) -> str:
+        """Name of the head that gives the clusters."""
+        if self.head is not None:
+            try:
+                prototype_head(model, self.head)
+            except ValueError as error:
+                raise ValueError(f"task.{error}") from error
+            return self.head
+        names = [name for name, head in model.heads.items() if isinstance(head, PrototypeHead)]
+        if len(names) != 1:
+            raise ValueError(
+                f"task.head=null: the model has {len(names)} heads with prototypes ({names}), "
+                "name one"
+            )
+        return names[0]
+
+    def _find(self, run: TrainedRun, dataset: ImageDataset, options: ClustersOptions) -> Clusters:
+        model = run.model().to(resolve_device(options.device))
+        head = prototype_head(model, self._head_of(model))
+        head.normalize_prototypes()
+        # a image that cannot be read has no cluster; here that is no reason to stop
+        data = replace(run.options.data, num_workers=options.data.num_workers, max_bad_fraction=1.0)
+        builder = Builder(replace(run.options, data=data, device=options.device))
+        loader = builder.eval_loader(dataset, range(len(dataset)))
+        if distributed.rank() == 0:
+            logger.info("finding the clusters of %d images", len(dataset))
+        # TF32 would err by more than CLOSE_CALL
+        with torch.backends.cudnn.flags(allow_tf32=False):
+            found = extract(
+                lambda images: nearest_prototypes(model.trunk, head, images), loader, len(dataset)
+            )
+        ids, scores, margins = found.unflatten(1, (3, -1)).unbind(dim=1)
+        unreadable = torch.zeros(len(dataset), dtype=torch.bool, device=builder.device)
+        unreadable[loader.unreadable] = True
+        bad = distributed.all_reduce_max(unreadable.to(torch.uint8)).bool().cpu()
+        ids, scores, margins = (
+            values.masked_fill(bad[:, None], missing).numpy()
+            for values, missing in ((ids, -1), (scores, math.nan), (margins, math.nan))
+        )
+        positions = _positions_in_training(run, dataset, options.data)
+        return Clusters(
+            ids=ids.astype(np.int32),
+            scores=scores,
+            margins=margins,
+            num_clusters=head.num_prototypes,
+            seen=None if positions is None else positions >= 0,
+            training_ids=_training_ids(run, positions),
+        )
+
+    def _write(
+        self, folder: Path, dataset: ImageDataset, clusters: Clusters, *, title: str
+    ) -> dict[str, Any]:
+        rank, world_size = distributed.rank(), distributed.world_size()
+        write_sheets(
+            folder,
+            dataset,
+            clusters,
+            images_per_sheet=self.images_per_sheet,
+            thumbnail_side=self.thumbnail_side,
+            rank=rank,
+            world_size=world_size,
+        )
+        distributed.barrier()
+        summary = summarize(dataset, clusters)
+        if rank == 0:
+            write_tables(folder, dataset, clusters)
+            if self.symlinks and not write_symlinks(folder, dataset, clusters):
+                logger.info("no folders of links: these images are not files of their own")
+            (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+            write_overview(folder, dataset, clusters, summary, title=title)  # links the others
+            print("\n".join(["", *_told(summary), f"look at {folder / 'index.html'}"]), flush=True)
+        return summary
+
+
+@torch.no_grad()
+def nearest_prototypes(trunk: nn.Module, head: PrototypeHead, images: Tensor) -> Tensor:
+    """Nearest prototype of each image in every set, its cosine, and how far the next one is behind.
+
+    A image whose decision is close is looked at again alone: the order of the sums in a batch
+    depends on its size, and the same image must always get the same answer.
+
+    Args:
+        trunk, head: in eval mode, the prototypes of unit length.
+        images: (B, C, H, W).
+
+    Returns:
+        (B, 3 * sets): the sets' ids, then their cosines, then the margins.
+    """
+
+    def answer(images: Tensor) -> Tensor:
+        embeddings = head.embed(trunk(images)).float()
+        nearest = [_best_two(prototypes(embeddings)) for prototypes in head.prototypes]
+        return torch.cat([torch.stack(column, dim=1) for column in zip(*nearest, strict=True)], 1)
+
+    answers = answer(images)
+    margins = answers[:, 2 * len(head.prototypes) :]
+    for row in (margins < CLOSE_CALL).any(dim=1).nonzero().flatten().tolist():
+        answers[row] = answer(images[row : row + 1])[0]
+    return answers
+
+
+def _best_two(scores: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """(B,) id of the highest score, the lowest id of equals, the score, and its lead."""
+    ids = scores.argmax(dim=1, keepdim=True)
+    best = scores.gather(1, ids)
+    second = scores.scatter(1, ids, -torch.inf).amax(dim=1)
+    return ids[:, 0].to(scores.dtype), best[:, 0], best[:, 0] - second
+
+
+def _open_images(run: TrainedRun, options: ImagesOptions) -> ImageDataset:
+    """The images that are asked for.
+
+    Raises:
+        ValueError: they are not there; the message begins with a key of the config.
+    """
+    if options.path is not None:
+        try:
+            return ImageFolder(path=options.path)
+        except ValueError as error:
+            raise ValueError(f"data.{error}") from error
+    node = {"train": run.options.data.train, "val": run.options.data.val}[options.split]
+    if node is None:
+        raise ValueError(f"data.split={options.split}: the run has no such images; set data.path")
+    try:
+        return DATASETS.build(node)
+    except ValueError as error:
+        raise ValueError(
+            f"data.path=null: the run's own images cannot be found ({error}); set data.path"
+        ) from error
+
+
+def _positions_in_training(
+    run: TrainedRun, dataset: ImageDataset, options: ImagesOptions
+) -> np.ndarray | None:
+    """(N,) position of each image in the run's training set, -1 for one that was not in it.
+
+    None when it cannot be found out, for the training images are no longer there.
+    """
+    train_node = run.options.data.train
+    if options.path is None:
+        is_training = options.split == "train" or run.options.data.val == train_node
+        return np.arange(len(dataset)) if is_training else np.full(len(dataset), -1)
+    try:
+        training = DATASETS.build(train_node)
+    except ValueError:
+        return None
+    if not isinstance(training, ImageFiles) or not isinstance(dataset, ImageFiles):
+        return np.full(len(dataset), -1)
+    known, wanted = _fingerprints(training), _fingerprints(dataset)
+    order = np.argsort(known)
+    places = order[np.searchsorted(known, wanted, sorter=order).clip(max=len(known) - 1)]
+    return np.where(known[places] == wanted, places, -1)
+
+
+def _fingerprints(dataset: ImageFiles) -> np.ndarray:
+    """(N,) uint64, equal for the same file; numbers, since a million paths would be large."""
+    real_folder = cache(os.path.realpath)
+
+    def fingerprint(path: bytes) -> int:
+        folder, name = os.path.split(path)
+        whole = os.path.join(real_folder(folder), name)
+        return int.from_bytes(hashlib.blake2b(whole, digest_size=8).digest(), "little")
+
+    paths = (dataset.files[index] for index in range(len(dataset)))
+    return np.fromiter(map(fingerprint, paths), np.uint64, len(dataset))
+
+
+def _training_ids(run: TrainedRun, positions: np.ndarray | None) -> np.ndarray | None:
+    """(N, sets) labels that the training last used, -1 for none."""
+    if run.assignments is None or positions is None:
+        return None
+    labels = run.assignments.numpy().T
+    known = (positions >= 0) & (positions < len(labels))
+    found = np.where(known[:, None], labels[np.where(known, positions, 0)], -1)
+    return np.maximum(found, -1).astype(np.int32)
+
+
+def _told(summary: dict[str, Any]) -> list[str]:
+    lines = [f"{summary['images']} images, {summary['unreadable']} unreadable"]
+    for number, found in enumerate(summary["sets"]):
+        line = (
+            f"  set {number}: {found['used']} of {found['clusters']} clusters in use, "
+            f"sizes {found['size_min']} to {found['size_max']}, median {found['size_median']:g}"
+        )
+        if "nmi" in found:
+            line += (
+                f"; NMI {found['nmi']:.3f}, ARI {found['ari']:.3f}, purity {found['purity']:.3f}, "
+                f"Hungarian accuracy {found['hungarian_accuracy']:.3f}"
+            )
+        lines.append(line)
+    return lines

@@ -1,0 +1,71 @@
+"""A run that was trained before: its options, its model, and what its loss had come to."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from torch import Tensor
+from yaml import YAMLError
+
+from ssl_platform import checkpoint
+from ssl_platform.build import TrainOptions, build_model, options_of
+from ssl_platform.models.ssl_model import SSLModel
+from ssl_platform.registry import load_components
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    options: TrainOptions
+    checkpoint: Path  # the directory of one checkpoint
+    state: dict[str, Any]  # what all ranks share
+
+    @classmethod
+    def open(cls, path: str) -> "TrainedRun":
+        """Read a run's directory, with its latest checkpoint, or one of its checkpoints.
+
+        Args:
+            path: ``runs/<name>`` or ``runs/<name>/checkpoints/epoch_0007``.
+
+        Raises:
+            ValueError: there is no such run, or it cannot be read; the message begins with
+                ``checkpoint=``.
+        """
+        folder = Path(path)
+        if not folder.is_dir():
+            raise ValueError(
+                f"checkpoint={path}: no such directory (working directory: {Path.cwd()}); give "
+                "that of a run, runs/<name>"
+            )
+        run = folder.parents[1] if folder.parent.name == "checkpoints" else folder
+        config = run / "config.yaml"
+        if not config.is_file():
+            raise ValueError(f"checkpoint={path}: not the directory of a run, {config} is missing")
+        latest = folder if run != folder else checkpoint.latest(run)
+        if latest is None:
+            raise ValueError(f"checkpoint={path}: this run has saved no checkpoint yet")
+        try:
+            cfg = OmegaConf.load(config)
+            load_components(cfg.plugins)
+            options = options_of(cfg)
+            state = checkpoint.read(latest / checkpoint.SHARED)
+        except (OmegaConfBaseException, YAMLError, ImportError, KeyError, TypeError) as error:
+            raise ValueError(f"checkpoint={path}: {config} cannot be read ({error})") from error
+        except checkpoint.CheckpointError as error:
+            raise ValueError(f"checkpoint={path}: {error}") from error
+        if not isinstance(options, TrainOptions):
+            raise ValueError(f"checkpoint={path}: not a training, but {options.task['name']}")
+        return cls(options, latest, state)
+
+    def model(self) -> SSLModel:
+        """The trained model, on the CPU, in eval mode."""
+        model = build_model(self.options)
+        model.load_state_dict(self.state["model"])
+        return model.to(memory_format=torch.channels_last).eval()
+
+    @property
+    def assignments(self) -> Tensor | None:
+        """(sets of prototypes, num_samples) labels of the latest epoch, see `Loss.assignments`."""
+        return self.state["loss"].get("assignments")
