@@ -39,6 +39,7 @@ class FashionMNIST(ImageDataset):
         path: folder of the idx files, as they are or gzipped; null looks where Debian's package
             dataset-fashion-mnist and ``make data`` put them.
         split: which of the two sets.
+        num_samples: only the first so many of them, of all classes; null for all.
         canvas: moves the images, which makes raw pixels a weak baseline; null leaves them.
         download: fetch the files when they are nowhere.
 
@@ -51,6 +52,7 @@ class FashionMNIST(ImageDataset):
         *,
         path: str | None,
         split: Literal["train", "test"],
+        num_samples: int | None,
         canvas: Canvas | None,
         download: bool,
     ):
@@ -59,7 +61,10 @@ class FashionMNIST(ImageDataset):
         self.split, self.canvas = split, canvas
         self._image_file, label_file = _find(path, split, download)
         labels = _read_idx(label_file).astype(np.int64)
-        self.labels, self.num_samples = labels, len(labels)
+        if num_samples is not None and not 1 <= num_samples <= len(labels):
+            raise ValueError(f"num_samples={num_samples}: from 1 to {len(labels)}, or null for all")
+        self.labels, self._num_labels = labels[:num_samples], len(labels)
+        self.num_samples = len(self.labels)
         self._images: np.ndarray | None = None  # (N, 28, 28) uint8
 
     def __len__(self) -> int:
@@ -81,9 +86,9 @@ class FashionMNIST(ImageDataset):
         if self._images is not None:
             return
         images = _read_idx(self._image_file)
-        if len(images) != len(self):
+        if len(images) != self._num_labels:
             raise ValueError(
-                f"path={self._image_file}: {len(images)} images for {len(self)} labels"
+                f"path={self._image_file}: {len(images)} images for {self._num_labels} labels"
             )
         self._images = images
 

@@ -5,11 +5,13 @@ The authors released no code for it. What the papers leave open is an option her
 their reasons are in docs/methods.md.
 """
 
+import logging
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
+from ssl_platform import distributed
 from ssl_platform.data.batch import DataInfo
 from ssl_platform.losses.offline_clustering import OfflineClusteringLoss
 from ssl_platform.models.heads import prototype_head
@@ -19,6 +21,8 @@ from ssl_platform.registry import LOSSES
 
 if TYPE_CHECKING:
     from ssl_platform.engine import Run
+
+logger = logging.getLogger(__name__)
 
 
 @LOSSES.register()
@@ -77,11 +81,20 @@ class SeLaV2Loss(OfflineClusteringLoss):
     def assign(
         self, embeddings: Tensor, prototypes: nn.Linear, generator: torch.Generator
     ) -> Tensor:
-        return balanced_labels(
+        found = balanced_labels(
             embeddings,
             prototypes.weight,
             epsilon=self.epsilon,
             tolerance=self.tolerance,
             check_every=self.check_every,
             max_iters=self.max_iters,
-        ).labels
+        )
+        if found.error > self.tolerance and distributed.rank() == 0:
+            logger.info(
+                "Sinkhorn stopped after %d iterations at %.3g, above loss.tolerance=%g: clusters "
+                "are less equal than they could be",
+                found.num_iters,
+                found.error,
+                self.tolerance,
+            )
+        return found.labels

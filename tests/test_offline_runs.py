@@ -1,0 +1,137 @@
+"""Whole runs of DeepCluster-v2 and SeLa-v2: labels that hold for an epoch, kept and resumed."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from test_training import assert_equal, losses, run_tool, saved, train
+
+from ssl_platform.errors import CheckpointError
+
+METHODS = ["deepcluster_v2", "sela_v2"]
+OWN = {"sela_v2": ["loss.freeze_prototypes_steps=2"], "deepcluster_v2": []}
+
+
+def tiny_of(method: str, tiny: list[str]) -> list[str]:
+    """The quick start of a method, as small as that of SwAV; 130 images, of which 128 are used."""
+    shared = [o for o in tiny if not o.startswith(("config=", "loss.", "heads.prototypes.num"))]
+    return [
+        f"config=pretrain/{method}/quickstart",
+        *shared,
+        "data.train.num_samples=130",
+        "heads.prototypes.num_prototypes=[12, 8, 12]",
+        "save.keep=9",
+        *OWN[method],
+    ]
+
+
+def cut_after(epoch: int, output_dir: Path) -> None:
+    """Leave what a run had on disk that was killed in the epoch after."""
+    for later in range(epoch + 1, 4):
+        shutil.rmtree(output_dir / "checkpoints" / f"epoch_{later:04d}")
+
+
+def figures(output_dir: Path) -> list[dict[str, float]]:
+    """What the log says of the labels, epoch by epoch."""
+    lines = map(json.loads, (output_dir / "metrics.jsonl").read_text().splitlines())
+    return [
+        {key: value for key, value in line.items() if key.startswith("assignments/")}
+        for line in lines
+        if "assignments/largest" in line
+    ]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_run_killed_after_any_epoch_resumes_as_if_it_had_not_been(method, tiny, tmp_path):
+    overrides = tiny_of(method, tiny)
+    train(overrides, tmp_path / "unbroken")
+    for epoch in (1, 2):
+        cut = tmp_path / f"cut_{epoch}"
+        train(overrides, cut)
+        cut_after(epoch, cut)
+        train(overrides, cut)
+        assert losses(cut) == losses(tmp_path / "unbroken")
+        assert figures(cut) == figures(tmp_path / "unbroken")
+        for part in ("shared.pt", "rank_0.pt"):
+            assert_equal(saved(tmp_path / "unbroken", 3, part), saved(cut, 3, part))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_same_on_two_processes(method, tiny, tmp_path):
+    overrides = [*tiny_of(method, tiny), "launch.processes=2", "~hooks.knn"]
+    run_tool([*overrides, f"output_dir={tmp_path / 'unbroken'}"])
+    run_tool([*overrides, f"output_dir={tmp_path / 'cut'}"])
+    cut_after(2, tmp_path / "cut")
+    run_tool([*overrides, f"output_dir={tmp_path / 'cut'}"])
+    assert losses(tmp_path / "cut") == losses(tmp_path / "unbroken")
+    for part in ("shared.pt", "rank_0.pt", "rank_1.pt"):
+        assert_equal(saved(tmp_path / "unbroken", 3, part), saved(tmp_path / "cut", 3, part))
+    banks = [
+        saved(tmp_path / "cut", 3, f"rank_{rank}.pt")["buffers"]["bank.index"].tolist()
+        for rank in (0, 1)
+    ]
+    assert len({*banks[0], *banks[1]}) == 128  # each rank has its own images
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_checkpoint_has_the_labels_and_the_bank(method, tiny, tmp_path):
+    train(tiny_of(method, tiny), tmp_path, "~hooks.knn")
+    labels = saved(tmp_path, 3)["loss"]["assignments"]
+    assert labels.shape == (3, 130)
+    assert (labels >= 0).sum(dim=1).tolist() == [128, 128, 128]
+    assert labels.amax(dim=1).le(11).all() and labels[1].max() <= 7
+    bank = saved(tmp_path, 3, "rank_0.pt")["buffers"]
+    assert bank["bank.embeddings"].shape == (2, 128, 8)
+    assert len(set(bank["bank.index"].tolist())) == 128
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_log_tells_how_the_labels_are_spread(method, tiny, tmp_path):
+    train(tiny_of(method, tiny), tmp_path, "~hooks.knn")
+    first, *later = figures(tmp_path)
+    assert set(first) == {
+        f"assignments/{name}" for name in ("smallest", "median", "largest", "empty")
+    }
+    assert len(later) == 2 and all(0 <= line["assignments/nmi"] <= 1 for line in later)
+    assert first["assignments/smallest"] <= 128 / 12 <= first["assignments/largest"]
+
+
+def test_other_images_than_before_are_refused(tiny, tmp_path, photographs):
+    small = [o for o in tiny_of("deepcluster_v2", tiny) if not o.startswith("data.")]
+    overrides = [
+        *small,
+        "data=folder",
+        f"data.train.path={photographs}",
+        "data.transform.crops.large.size=32",
+        "data.transform.crops.small.size=20",
+        "data.eval_transform={name: CenterCrop, resize: 32, size: 32}",
+        "data.batch_size=12",
+        "data.num_workers=0",
+        "heads.prototypes.num_prototypes=[4]",
+        "~hooks.knn",
+    ]
+    train(overrides, tmp_path / "run")
+    image = photographs / "class1" / "1.jpg"
+    image.rename(image.with_name("renamed.jpg"))
+    with pytest.raises(CheckpointError) as error:
+        train(overrides, tmp_path / "run")
+    folder = tmp_path / "run" / "checkpoints" / "epoch_0003"
+    assert str(error.value) == (
+        f"{folder} was written with other training images (some were added, removed or renamed "
+        "since): bring those back, or start a new run with name=..."
+    )
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_it_learns(method, tmp_path):
+    """Three passes over part of the built-in images lift kNN well above the untrained trunk."""
+    results = train(
+        [f"config=pretrain/{method}/quickstart", "num_epochs=3", "launch.threads=1"],
+        tmp_path,
+        "data.train.num_samples=5000",
+        "hooks.knn.every_epochs=3",
+        "hooks.knn.num_queries=1000",
+    )
+    trained, random = (results["knn"][name]["top1"] for name in ("trained", "random init"))
+    assert trained > random + 8
