@@ -59,6 +59,10 @@ class Log(Events):
             if self.tensorboard:
                 self.writers.append(_TensorBoard(run.output_dir / "tensorboard", run.step))
 
+    def on_epoch_start(self, run: "Run") -> None:
+        if run.step == self.start_step:  # what came before the first step is no part of its speed
+            self._restart_window(run)
+
     def on_step_end(self, run: "Run") -> None:
         self.loss_sum += run.losses["loss"].detach()
         if run.step % self.every_steps == 0:
