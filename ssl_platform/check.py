@@ -114,7 +114,7 @@ class _Trial:
                     world_size(options),
                 )
                 self.build("schedule", 1.0, options.num_epochs, max(1, info.steps_per_epoch))
-                if model is not None and transform is not None:
+                if model is not None and transform is not None and info.steps_per_epoch:
                     self.build("loss", model, info)
             if model is not None and not self.problems:
                 # last, and only when all else is right: torch loads its compiler for it, 2 s

@@ -33,9 +33,17 @@ class DeepClusterV2Loss(OfflineClusteringLoss):
         assign_crops: list[int],
         kmeans_iters: int,
     ):
-        super().__init__(model, data, head=head, temperature=temperature, assign_crops=assign_crops)
+        problems = []
         if kmeans_iters < 1:
-            raise ValueError(f"kmeans_iters={kmeans_iters}: at least 1, e.g. 10")
+            problems.append(f"kmeans_iters={kmeans_iters}: at least 1, e.g. 10")
+        super().__init__(
+            model,
+            data,
+            head=head,
+            temperature=temperature,
+            assign_crops=assign_crops,
+            problems=problems,
+        )
         module = prototype_head(model, head)
         most = max(module.num_prototypes)
         if most > data.num_local_samples:

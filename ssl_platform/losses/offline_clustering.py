@@ -34,6 +34,10 @@ class OfflineClusteringLoss(Loss):
         temperature: of the predictions.
         assign_crops: positions of the crops whose embeddings are remembered and clustered; the sets
             of prototypes take them in turn. All crops predict.
+        problems: what a subclass finds wrong with options of its own.
+
+    Raises:
+        ValueError: options that cannot work, one line each.
     """
 
     assignments: Tensor  # (sets of prototypes, num_samples) int64; UNASSIGNED: not in the bank
@@ -46,10 +50,11 @@ class OfflineClusteringLoss(Loss):
         head: str,
         temperature: float,
         assign_crops: list[int],
+        problems: list[str],
     ):
         super().__init__()
         module = prototype_head(model, head)
-        problems = unusable_crops(assign_crops, data.num_crops)
+        problems = [*unusable_crops(assign_crops, data.num_crops), *problems]
         if temperature <= 0:
             problems.append(f"temperature={temperature}: must be positive, e.g. 0.1")
         if problems:

@@ -52,7 +52,6 @@ class SeLaV2Loss(OfflineClusteringLoss):
         freeze_prototypes_steps: int,
         freeze_prototypes_epochs: int,
     ):
-        super().__init__(model, data, head=head, temperature=temperature, assign_crops=assign_crops)
         problems = []
         if epsilon <= 0:
             problems.append(f"epsilon={epsilon}: must be positive, e.g. 0.05")
@@ -60,15 +59,21 @@ class SeLaV2Loss(OfflineClusteringLoss):
             problems.append(f"tolerance={tolerance}: 0 or more, e.g. 0.1")
         if check_every < 1 or max_iters < 1:
             problems.append(f"check_every={check_every}, max_iters={max_iters}: at least 1 each")
+        super().__init__(
+            model,
+            data,
+            head=head,
+            temperature=temperature,
+            assign_crops=assign_crops,
+            problems=problems,
+        )
         most = max(prototype_head(model, head).num_prototypes)
         if most > data.num_local_samples * data.world_size:
-            problems.append(
+            raise ValueError(
                 f"head={head}: {most} prototypes cannot have equal shares of the "
                 f"{data.num_local_samples * data.world_size} images of an epoch; lower "
                 f"heads.{head}.num_prototypes"
             )
-        if problems:
-            raise ValueError("\n".join(problems))
         self.epsilon, self.tolerance = epsilon, tolerance
         self.check_every, self.max_iters = check_every, max_iters
         self.freeze_prototypes_steps = freeze_prototypes_steps
