@@ -1,3 +1,4 @@
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -6,6 +7,8 @@ import torch
 from PIL import Image
 
 torch.set_num_threads(1)
+# a shell starts background jobs with Ctrl-C ignored, and so would be what the tests start
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # the quick start, small enough for a test: 3 epochs of 4 steps
 TINY = [
