@@ -55,7 +55,9 @@ def _call(
         "gloo", init_method=f"file://{store}", rank=rank, world_size=num_ranks, timeout=DEADLINE
     )
     try:
-        return function(*arguments)
+        result = function(*arguments)
+        dist.barrier()  # who leaves early closes connections that another rank may still be making
+        return result
     finally:
         dist.destroy_process_group()
 
