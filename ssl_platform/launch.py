@@ -13,6 +13,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -276,7 +277,9 @@ def _rank_main(job: _Job, launcher: int, writers: list[Connection]) -> None:
     except BaseException as error:
         moment = time.monotonic()
         reports.send(_Failure(_is_echo(error), moment, _to_show(error, rank)))
-        raise SystemExit(1) from None
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(1)  # gloo's threads may still wait for another rank: unwinding would abort on them
 
 
 def _to_show(error: BaseException, rank: int) -> BaseException:
