@@ -32,10 +32,12 @@ MAY_IMPORT = {
     "engine": {
         "checkpoint", "data", "distributed", "events", "losses", "metrics", "models"
     },
+    "results": set(),
     "trained_run": {"build", "checkpoint", "models", "registry"},
+    "zoo": {"checkpoint", "errors", "models", "registry", "schema", "trained_run"},
     "tasks": {
         "registry", "distributed", "engine", "build", "ops", "models", "metrics", "data", "errors",
-        "features", "cluster_files", "cluster_page", "trained_run",
+        "features", "cluster_files", "cluster_page", "trained_run", "results", "zoo",
     },
     "build": {
         "registry", "schema", "data", "engine", "checkpoint", "models", "launch", "distributed"

@@ -1,0 +1,65 @@
+"""Outputs of a trunk's inner layers, by the layers' names."""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+POOLED = "pooled"  # what the trunk itself returns
+
+
+def layer_outputs(trunk: nn.Module, images: Tensor, layers: Iterable[str]) -> dict[str, Tensor]:
+    """One pass through the trunk, keeping what some layers give.
+
+    Args:
+        trunk: any trunk.
+        images: (N, 3, H, W).
+        layers: names of submodules (``layer3``, ``blocks.5``); ``pooled`` for its own output.
+
+    Returns:
+        By layer: (N, D) for ``pooled``, and whatever the submodule returns, (N, C, H', W') in a
+        ResNet. ``relu`` of a ResNet is the stem before its pooling.
+
+    Raises:
+        ValueError: the trunk has no such layer, or does not use it.
+    """
+    found: dict[str, Tensor] = {}
+
+    def keep(name: str) -> None:
+        handles.append(
+            submodule(trunk, name).register_forward_hook(
+                lambda module, inputs, output: found.__setitem__(name, output)
+            )
+        )
+
+    handles: list[torch.utils.hooks.RemovableHandle] = []
+    layers = list(layers)
+    try:
+        for name in layers:
+            if name != POOLED:
+                keep(name)
+        found[POOLED] = trunk(images)
+    finally:
+        for handle in handles:
+            handle.remove()
+    for name in layers:
+        if name not in found:
+            raise ValueError(f"layer={name}: the trunk has this layer and does not use it")
+    return {name: found[name] for name in layers}
+
+
+def submodule(trunk: nn.Module, name: str) -> nn.Module:
+    """The layer of that name.
+
+    Raises:
+        ValueError: there is none.
+    """
+    try:
+        if not name:
+            raise AttributeError
+        return trunk.get_submodule(name)
+    except AttributeError:
+        children = [child for child, _ in trunk.named_children()]
+        raise ValueError(
+            f"layer={name}: the trunk has no such layer; {POOLED}, or one of {', '.join(children)}"
+        ) from None
