@@ -36,7 +36,7 @@ MAY_IMPORT = {
     "trained_run": {"build", "checkpoint", "models", "registry"},
     "zoo": {"checkpoint", "errors", "models", "registry", "schema", "trained_run"},
     "tasks": {
-        "registry", "distributed", "engine", "build", "ops", "models", "metrics", "data", "errors",
+        "registry", "distributed", "engine", "build", "checkpoint", "ops", "models", "metrics", "data", "errors",
         "features", "cluster_files", "cluster_page", "trained_run", "results", "zoo",
     },
     "build": {
