@@ -17,6 +17,7 @@ from ssl_platform.data.batch import DataInfo
 from ssl_platform.data.dataset import ImageDataset
 from ssl_platform.data.loader import Loader, Normalize, Sampler
 from ssl_platform.data.sampler import SequentialSampler, ShuffledSampler
+from ssl_platform.data.subset import StratifiedSubset
 from ssl_platform.engine import Run
 from ssl_platform.launch import LaunchOptions
 from ssl_platform.models.layers import POOLED, layer_shapes
@@ -88,6 +89,7 @@ class TrainOptions(JobOptions):
     precision: Literal["auto", "float32", "bfloat16", "float16"]
     sync_batch_norm: SyncBatchNormOptions
     num_epochs: int
+    train_fraction: float | None  # of every class's training images
     drop_last: bool  # leave out the last batch of an epoch when it is not full
     checkpoint: str | None  # weights that the trunk starts from
     allow_partial: bool  # start although some of the trunk's weights are not in it
@@ -153,7 +155,7 @@ class Builder:
         """A training run, from scratch; collective when there are several ranks."""
         options = self.options
         torch.manual_seed(options.seed)
-        train_data: ImageDataset = DATASETS.build(options.data.train)
+        train_data = labelled_part(DATASETS.build(options.data.train), options)
         val_data = DATASETS.build(options.data.val) if options.data.val else None
         sampler = self.sampler(train_data)
         train_loader = self.train_loader(train_data, sampler)
@@ -266,6 +268,13 @@ def build_model(options: TrainOptions, image_size: int) -> SSLModel:
     shapes = layer_shapes(trunk, layers.values(), image_size)
     heads = {name: HEADS.build(node, shapes[layers[name]]) for name, node in options.heads.items()}
     return SSLModel(trunk, heads, layers=layers, freeze_trunk=options.freeze_trunk)
+
+
+def labelled_part(dataset: ImageDataset, options: TrainOptions) -> ImageDataset:
+    """The training images that are used."""
+    if options.train_fraction is None:
+        return dataset
+    return StratifiedSubset(dataset, fraction=options.train_fraction, seed=options.seed)
 
 
 def head_layers(heads: Mapping[str, Node]) -> dict[str, str]:

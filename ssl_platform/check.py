@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from ssl_platform.build import (
@@ -20,6 +21,7 @@ from ssl_platform.build import (
     components,
     data_info,
     head_layers,
+    labelled_part,
     options_of,
     parameter_groups,
     resolve_device,
@@ -114,11 +116,10 @@ class _Trial:
     def count_classes(self, cfg: DictConfig) -> None:
         """Say what ``num_classes: null`` of a head is: as many as the training images have."""
         dataset = self.built.get("data.train")
-        if dataset is None or dataset.num_classes is None:
-            return
+        num_classes = dataset.num_classes if dataset is not None else None
         for head in (cfg.get("heads") or {}).values():
             if isinstance(head, DictConfig) and head.get("num_classes", 0) is None:
-                head.num_classes = max(2, dataset.num_classes)
+                head.num_classes = max(2, num_classes or 0)  # without labels the loss refuses
 
     def job(self, options: JobOptions) -> None:
         """Rules of the keys that every config has."""
@@ -133,6 +134,9 @@ class _Trial:
         for where in self.nodes:
             if where.startswith(("metrics.", "hooks.")):
                 self.build(where)
+        dataset = self.built.get("data.train")
+        if dataset is not None:
+            self.built["data.train"] = self.attempt("", lambda: labelled_part(dataset, options))
         self.numbers(options)
         with torch.device("meta"), _NoRandomNumbers():
             model = self.model(options)
@@ -164,8 +168,7 @@ class _Trial:
         layers, shapes = head_layers(options.heads), {}
         for name, layer in layers.items():
             shapes[name] = self.attempt(
-                f"heads.{name}",
-                lambda layer=layer: layer_shapes(trunk, [layer], transform.crop_sizes[0])[layer],
+                f"heads.{name}", lambda layer=layer: self.shape_of(trunk, layer, transform)
             )
         heads = {
             name: self.build(f"heads.{name}", shape)
@@ -175,6 +178,19 @@ class _Trial:
         if len(heads) < len(layers) or any(head is None for head in heads.values()):
             return None
         return SSLModel(trunk, heads, layers=layers)
+
+    def shape_of(self, trunk: nn.Module, layer: str, transform: Any) -> int | tuple[int, ...]:
+        """What a head on a layer gets, which has to be the same in training and evaluation."""
+        shape = layer_shapes(trunk, [layer], transform.crop_sizes[0])[layer]
+        evaluated = self.built.get("data.eval_transform")
+        if isinstance(shape, tuple) and evaluated is not None:
+            other = layer_shapes(trunk, [layer], evaluated.crop_sizes[0])[layer]
+            if other != shape:
+                raise ValueError(
+                    f"layer={layer}: its map is {_by(shape)} on the crops of data.transform and "
+                    f"{_by(other)} on those of data.eval_transform; give both the same size"
+                )
+        return shape
 
     def numbers(self, options: TrainOptions) -> None:
         """Rules among the values that no component owns."""
@@ -241,8 +257,13 @@ class _Trial:
             options = self.nodes[where][1] if where in self.nodes else {}
             for line in str(error).splitlines():
                 names_an_option = line.partition("=")[0].partition(".")[0] in options
-                self.problems.append(f"{where}{'.' if names_an_option else ': '}{line}")
+                prefix = f"{where}{'.' if names_an_option else ': '}" if where else ""
+                self.problems.append(f"{prefix}{line}")
             return None
+
+
+def _by(shape: Any) -> str:
+    return " x ".join(map(str, shape))
 
 
 class _NoRandomNumbers(TorchFunctionMode):

@@ -37,7 +37,8 @@ MAY_IMPORT = {
     "zoo": {"checkpoint", "config", "errors", "models", "registry", "schema", "trained_run"},
     "tasks": {
         "registry", "distributed", "engine", "build", "checkpoint", "ops", "models", "metrics",
-        "data", "errors", "features", "cluster_files", "cluster_page", "trained_run", "results", "zoo",
+        "data", "errors", "features", "cluster_files", "cluster_page", "trained_run", "results",
+        "zoo",
     },
     "build": {
         "registry", "schema", "data", "engine", "checkpoint", "models", "launch", "distributed"

@@ -1,45 +1,66 @@
 """A part of a folder of images: the few labels of semi-supervised learning."""
 
+import hashlib
 import os
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
 
-from ssl_platform.data.image_folder import FileTable, ImageFiles, ImageFolder, existing
+from ssl_platform.data.dataset import ImageDataset
+from ssl_platform.data.image_folder import FileTable, ImageFiles, existing
 from ssl_platform.registry import DATASETS
 
 MAX_NAMED = 3  # files in an error message
 
 
-@DATASETS.register()
-class StratifiedSubset(ImageFiles):
-    """The same part of every class of a folder, at least one image of each, drawn by a seed.
+class StratifiedSubset(ImageDataset):
+    """The same part of every class of a set, at least one image of each, drawn by a seed.
 
     Args:
-        path: folder with a folder for each class, as `ImageFolder`.
+        whole: labelled images.
         fraction: of each class's images, rounded.
         seed: of the draw.
 
     Raises:
-        ValueError: no such folder, no class folders, or a fraction outside (0, 1].
+        ValueError: the images have no labels, or the fraction is outside (0, 1].
     """
 
-    def __init__(self, *, path: str, fraction: float, seed: int):
+    def __init__(self, whole: ImageDataset, *, fraction: float, seed: int):
         if not 0 < fraction <= 1:
-            raise ValueError(f"fraction={fraction}: above 0, up to 1, e.g. 0.01")
-        self.path = path
-        whole = ImageFolder(path=path)
+            raise ValueError(f"train_fraction={fraction}: above 0, up to 1, e.g. 0.01")
         if whole.labels is None:
-            raise ValueError(f"path={path}: some images are in no class folder, so have no label")
-        counts = np.bincount(whole.labels)
+            raise ValueError(
+                f"train_fraction={fraction}: the same part of every class, but the training images "
+                "have no labels"
+            )
+        self.whole = whole
+        counts = np.bincount(whole.labels[whole.labels >= 0])
         wanted = np.maximum(1, np.rint(fraction * counts)).astype(np.int64)
-        shuffled = np.random.default_rng(seed).permutation(len(whole))
+        shuffled = np.random.default_rng(seed).permutation(np.flatnonzero(whole.labels >= 0))
         by_class = shuffled[np.argsort(whole.labels[shuffled], kind="stable")]
-        starts = np.repeat(np.cumsum(counts) - counts, counts)
-        place = np.arange(len(whole)) - starts  # of a image among those of its class
-        chosen = np.sort(by_class[place < wanted[whole.labels[by_class]]])
-        self.files = _table([whole.files[index] for index in chosen.tolist()])
-        self.labels = whole.labels[chosen]
+        place = np.arange(len(by_class)) - np.repeat(np.cumsum(counts) - counts, counts)
+        self.positions = np.sort(by_class[place < wanted[whole.labels[by_class]]])
+        self.labels = whole.labels[self.positions]
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def read(self, index: int) -> np.ndarray:
+        return self.whole.read(int(self.positions[index]))
+
+    def describe(self, index: int) -> str:
+        return self.whole.describe(int(self.positions[index]))
+
+    def fingerprint(self) -> str:
+        digest = hashlib.blake2b(self.positions.astype("<i8").tobytes(), digest_size=16)
+        return self.whole.fingerprint() + digest.hexdigest()
+
+    def prepare(self) -> None:
+        self.whole.prepare()
+
+    def probe(self) -> None:
+        self.whole.probe()
 
 
 @DATASETS.register()
@@ -63,7 +84,7 @@ class NamedSubset(ImageFiles):
             raise ValueError(f"list_file={list_file}: lists no image")
         classes = sorted(entry.name for entry in os.scandir(root) if entry.is_dir())
         number = {name: label for label, name in enumerate(classes)}
-        paths = [os.path.join(root, name.partition(b"_")[0], name) for name in sorted(names)]
+        paths = [os.path.join(root, name.partition(b"_")[0], name) for name in names]
         missing = [p for p in paths if not os.path.isfile(p)]
         if missing:
             some = ", ".join(os.fsdecode(p) for p in missing[:MAX_NAMED])
@@ -71,15 +92,12 @@ class NamedSubset(ImageFiles):
                 f"list_file={list_file}: {len(missing)} of {len(paths)} images are not in {path}, "
                 f"e.g. {some}"
             )
-        self.files = _table(paths)
-        folders = (os.path.basename(os.path.dirname(p)) for p in paths)
-        self.labels = np.array([number[folder] for folder in folders], dtype=np.int64)
-
-
-def _table(paths: list[bytes]) -> FileTable:
-    """The files in the order given, in which those of one folder are consecutive."""
-    folders: dict[bytes, list[bytes]] = {}
-    for path in paths:
-        folder, name = os.path.split(path)
-        folders.setdefault(folder, []).append(name)
-    return FileTable(list(folders), list(folders.values()))
+        grouped = {
+            folder: [os.path.basename(p) for p in group]
+            for folder, group in groupby(sorted(paths), key=os.path.dirname)
+        }
+        self.files = FileTable(list(grouped), list(grouped.values()))
+        self.labels = np.repeat(
+            np.array([number[os.path.basename(folder)] for folder in grouped], dtype=np.int64),
+            [len(group) for group in grouped.values()],
+        )

@@ -24,7 +24,8 @@ class Evaluate(Events):
     and of the best one, which is the best by the first metric; the other metrics are of that epoch.
 
     Args:
-        protocol: what the figures are to be compared with, in words; stands beside them.
+        protocol: its name; stands beside the figures, with the epochs, the batch and what was
+            trained.
         every_epochs: measure after every so many epochs; the last epoch is always measured.
     """
 
@@ -65,8 +66,12 @@ class Evaluate(Events):
                 self.best[head] = {**scores, "epoch": float(run.epoch)}
 
     def on_train_end(self, run: "Run") -> None:
+        batch_size = run.train_loader.batch_size * distributed.world_size()
+        trained = "frozen trunk" if run.model.freeze_trunk else "whole network"
         run.results["evaluation"] = {
-            "protocol": self.protocol,
+            "protocol": (
+                f"{self.protocol}: {run.num_epochs} epochs, batch {batch_size}, {trained}"
+            ),
             "best": self.best,
             "last": self.last,
         }

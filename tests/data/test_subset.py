@@ -26,7 +26,7 @@ def names(dataset) -> list[str]:
 
 
 def test_every_class_has_its_part_and_its_label(folder):
-    subset = StratifiedSubset(path=str(folder), fraction=0.1, seed=0)
+    subset = StratifiedSubset(ImageFolder(path=str(folder)), fraction=0.1, seed=0)
     assert np.bincount(subset.labels).tolist() == [4, 1, 2]
     for index, name in enumerate(names(subset)):
         assert list(COUNTS).index(name.partition("_")[0]) == subset.labels[index]
@@ -35,12 +35,18 @@ def test_every_class_has_its_part_and_its_label(folder):
 
 def test_the_draw_is_the_seeds(folder):
     def draw(seed: int) -> list[str]:
-        return names(StratifiedSubset(path=str(folder), fraction=0.3, seed=seed))
+        return names(StratifiedSubset(ImageFolder(path=str(folder)), fraction=0.3, seed=seed))
 
     assert draw(0) == draw(0)
     assert draw(0) != draw(1)
-    everything = StratifiedSubset(path=str(folder), fraction=1.0, seed=0)
-    assert sorted(names(everything)) == sorted(names(ImageFolder(path=str(folder))))
+    everything = StratifiedSubset(ImageFolder(path=str(folder)), fraction=1.0, seed=0)
+    assert names(everything) == names(ImageFolder(path=str(folder)))
+
+
+def test_another_draw_has_another_fingerprint(folder):
+    whole = ImageFolder(path=str(folder))
+    prints = {StratifiedSubset(whole, fraction=0.3, seed=s).fingerprint() for s in (0, 0, 1)}
+    assert len(prints) == 2
 
 
 def test_a_list_names_its_images_and_labels_count_all_classes(folder, tmp_path):
@@ -62,7 +68,7 @@ def test_mistakes(folder, tmp_path):
     listed.write_text("\n")
     with pytest.raises(ValueError, match=r"^list_file=.*: lists no image$"):
         NamedSubset(path=str(folder), list_file=str(listed))
-    with pytest.raises(ValueError, match=r"^fraction=0: above 0, up to 1"):
-        StratifiedSubset(path=str(folder), fraction=0, seed=0)
-    with pytest.raises(ValueError, match="some images are in no class folder"):
-        StratifiedSubset(path=str(folder / "n02"), fraction=0.5, seed=0)
+    with pytest.raises(ValueError, match=r"^train_fraction=0: above 0, up to 1"):
+        StratifiedSubset(ImageFolder(path=str(folder)), fraction=0, seed=0)
+    with pytest.raises(ValueError, match="but the training images have no labels"):
+        StratifiedSubset(ImageFolder(path=str(folder / "n02")), fraction=0.5, seed=0)
