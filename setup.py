@@ -28,6 +28,7 @@ setup(
         "pillow>=10.3",
         "pyarrow>=15",
         "pydantic>=2.7",
+        "safetensors>=0.4",
         "scikit-learn>=1.3",
         "scipy>=1.10",
         "simplejpeg>=1.7",

@@ -34,7 +34,7 @@ MAY_IMPORT = {
     },
     "results": set(),
     "trained_run": {"build", "checkpoint", "models", "registry"},
-    "zoo": {"checkpoint", "errors", "models", "registry", "schema", "trained_run"},
+    "zoo": {"checkpoint", "config", "errors", "models", "registry", "schema", "trained_run"},
     "tasks": {
         "registry", "distributed", "engine", "build", "ops", "models", "metrics", "data", "errors",
         "features", "cluster_files", "cluster_page", "trained_run", "results", "zoo",
