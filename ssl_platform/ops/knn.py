@@ -4,17 +4,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ssl_platform.ops.table import Table
+
 
 @torch.no_grad()
 def nearest_neighbours(
-    queries: Tensor, bank: Tensor, *, k: int, query_block: int = 1024, bank_block: int = 65536
+    queries: Tensor, bank: Table, *, k: int, query_block: int = 1024, bank_block: int = 65536
 ) -> tuple[Tensor, Tensor]:
     """The rows of a bank that are nearest to each query by cosine, nearest first.
 
     Args:
         queries: (N, D) features; normalised here.
-        bank: (M, D) features; normalised here. May be a memory-mapped file: it is read once, block
-            by block, and each block is compared on the queries' device.
+        bank: (M, D) features; normalised here. It is read once, block by block, and compared on
+            the queries' device.
         k: number of neighbours; at most M are found.
         query_block, bank_block: rows compared at once, which bounds the memory to their product.
 
@@ -57,7 +59,7 @@ def weighted_votes(
 
 def knn_votes(
     queries: Tensor,
-    bank: Tensor,
+    bank: Table,
     bank_labels: Tensor,
     *,
     k: int,

@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ssl_platform.ops.table import Table
+
 BLOCK = 16384  # rows that are on the device at once
 LBFGS_HISTORY = 10  # pairs of vectors that the curvature is estimated from
 
@@ -39,7 +41,7 @@ class Standard:
     std: Tensor
 
     @classmethod
-    def of(cls, features: Tensor, positions: Tensor) -> "Standard":
+    def of(cls, features: Table, positions: Tensor) -> "Standard":
         """Of some rows of (N, D) features. A dimension that does not vary becomes zero."""
         total = torch.zeros(2, features.shape[1], dtype=torch.float64)
         for part in positions.split(BLOCK):
@@ -57,14 +59,14 @@ class Rows:
     """Some rows of a table of features with their classes, standardised as they are read.
 
     Args:
-        features: (N, D) of any float type; may be a memory-mapped file.
+        features: (N, D) of any float type.
         labels: (N,) int64.
         positions: (n,) int64 of the rows that count.
         standard: of the training rows.
         device: where the computing is done.
     """
 
-    features: Tensor
+    features: Table
     labels: Tensor
     positions: Tensor
     standard: Standard
