@@ -38,6 +38,8 @@ from ssl_platform.registry import (
 )
 from ssl_platform.schema import dataclass_schema
 
+EVAL_BATCH_SIZE = 256  # of each process: it decides the speed and no result
+
 Node = dict[str, Any]  # {name: <registered class>, <option>: <value>, ...}
 
 
@@ -57,7 +59,7 @@ class DataOptions:
     batch_size: int  # over all processes
     num_workers: int
     max_bad_fraction: float
-    path: str | None = None  # a folder that the sets' own paths may refer to
+    path: str | None = None  # for other keys to refer to: ${data.path}/train
 
 
 @dataclass(frozen=True)
@@ -220,45 +222,69 @@ class Builder:
 
     def train_loader(self, dataset: ImageDataset, sampler: ShuffledSampler) -> Loader:
         """Augmented batches of this rank."""
-        dataset.prepare()
-        return self._loader(
+        data = self.options.data
+        return _loader(
             dataset,
-            self.options.data.transform,
+            data.transform,
             sampler,
-            batch_size=self.options.data.batch_size // distributed.world_size(),
+            data,
+            seed=self.options.seed,
+            device=self.device,
+            batch_size=data.batch_size // distributed.world_size(),
             drop_last=self.options.drop_last,
         )
 
     def eval_loader(self, dataset: ImageDataset, positions: Sequence[int] | np.ndarray) -> Loader:
-        """This rank's share of some centre crops, in order: rank r has positions[r::ranks]."""
-        dataset.prepare()
-        sampler = SequentialSampler(positions, distributed.rank(), distributed.world_size())
-        return self._loader(
-            dataset, self.options.data.eval_transform, sampler, batch_size=256, drop_last=False
-        )
+        options = self.options
+        return eval_loader(dataset, positions, options.data, seed=options.seed, device=self.device)
 
-    def _loader(
-        self,
-        dataset: ImageDataset,
-        transform: Node,
-        sampler: Sampler,
-        *,
-        batch_size: int,
-        drop_last: bool,
-    ) -> Loader:
-        data = self.options.data
-        return Loader(
-            dataset,
-            TRANSFORMS.build(transform),
-            sampler,
-            batch_size=batch_size,
-            num_workers=data.num_workers,
-            seed=self.options.seed,
-            normalize=data.normalize,
-            device=self.device,
-            max_bad_fraction=data.max_bad_fraction,
-            drop_last=drop_last,
-        )
+
+def eval_loader(
+    dataset: ImageDataset,
+    positions: Sequence[int] | np.ndarray,
+    data: DataOptions,
+    *,
+    seed: int,
+    device: torch.device,
+) -> Loader:
+    """This rank's share of some centre crops, in order: rank r has positions[r::ranks]."""
+    sampler = SequentialSampler(positions, distributed.rank(), distributed.world_size())
+    return _loader(
+        dataset,
+        data.eval_transform,
+        sampler,
+        data,
+        seed=seed,
+        device=device,
+        batch_size=EVAL_BATCH_SIZE,
+        drop_last=False,
+    )
+
+
+def _loader(
+    dataset: ImageDataset,
+    transform: Node,
+    sampler: Sampler,
+    data: DataOptions,
+    *,
+    seed: int,
+    device: torch.device,
+    batch_size: int,
+    drop_last: bool,
+) -> Loader:
+    dataset.prepare()
+    return Loader(
+        dataset,
+        TRANSFORMS.build(transform),
+        sampler,
+        batch_size=batch_size,
+        num_workers=data.num_workers,
+        seed=seed,
+        normalize=data.normalize,
+        device=device,
+        max_bad_fraction=data.max_bad_fraction,
+        drop_last=drop_last,
+    )
 
 
 def build_model(options: TrainOptions, image_size: int) -> SSLModel:

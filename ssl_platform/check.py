@@ -10,11 +10,12 @@ from typing import Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from ssl_platform.build import (
+    DataOptions,
     JobOptions,
     TrainOptions,
     autocast_dtype,
@@ -44,6 +45,10 @@ def check(cfg: DictConfig) -> list[str]:
     """
     try:
         plain: Any = OmegaConf.to_container(cfg, resolve=True)
+    except InterpolationToMissingValueError:
+        return [
+            f"{key}: needs a value; set {key}=..." for key in sorted(OmegaConf.missing_keys(cfg))
+        ]
     except OmegaConfBaseException as error:
         return [str(error).splitlines()[0]]
     try:
@@ -63,6 +68,9 @@ def check(cfg: DictConfig) -> list[str]:
     if not problems:
         options = options_of(plain)
         trial.job(options)
+        data = getattr(options, "data", None)
+        if isinstance(data, DataOptions):
+            trial.reading(data)
         if isinstance(options, TrainOptions):
             trial.training(options)
         if not trial.problems:
@@ -128,6 +136,15 @@ class _Trial:
         if options.device == "cuda" and not torch.cuda.is_available():
             self.problems.append(
                 "device=cuda: torch finds no GPU here; use device=cpu or device=auto"
+            )
+
+    def reading(self, data: DataOptions) -> None:
+        """Rules of how images are read."""
+        if data.num_workers < 0:
+            self.problems.append(f"data.num_workers={data.num_workers}: 0 or more")
+        if not 0 <= data.max_bad_fraction <= 1:
+            self.problems.append(
+                f"data.max_bad_fraction={data.max_bad_fraction}: from 0 to 1, e.g. 0.001"
             )
 
     def training(self, options: TrainOptions) -> None:
@@ -212,10 +229,6 @@ class _Trial:
                 f"data.batch_size={batch_size}: the training set has only {num_samples} images, "
                 "so an epoch has no full batch"
             )
-        if options.data.num_workers < 0:
-            say(f"data.num_workers={options.data.num_workers}: 0 or more")
-        if not 0 <= options.data.max_bad_fraction <= 1:
-            say(f"data.max_bad_fraction={options.data.max_bad_fraction}: from 0 to 1, e.g. 0.001")
         group = options.sync_batch_norm.group_size
         if options.sync_batch_norm.enabled and group and world > group and world % group:
             say(f"sync_batch_norm.group_size={group}: {world} processes are not a multiple of it")

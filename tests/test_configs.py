@@ -344,10 +344,16 @@ def components_in(group: str, part: dict[str, Any]) -> list[tuple[str, Registry,
     return [(f"{group}.{key}", registry, node) for key, registry, node in nodes if node]
 
 
+def with_parents(group: str, name: str) -> DictConfig:
+    """A part merged into those that it begins with."""
+    part = OmegaConf.load(CONFIG_DIR / group / f"{name}.yaml")
+    parents = [parent for parent in part.pop("defaults", []) if parent != "_self_"]
+    return OmegaConf.merge(*(with_parents(group, parent) for parent in parents), part)
+
+
 @pytest.mark.parametrize(("group", "name"), PARTS)
 def test_a_part_names_its_component_and_lists_exactly_its_options(group, name):
-    part = OmegaConf.to_container(OmegaConf.load(CONFIG_DIR / group / f"{name}.yaml"))
-    part.pop("defaults", None)
+    part = OmegaConf.to_container(with_parents(group, name))
     nodes = components_in(group, part)
     assert nodes
     for where, registry, node in nodes:

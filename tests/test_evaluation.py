@@ -138,7 +138,7 @@ def test_every_head_of_the_layers_is_reported_by_name(pretrained, tmp_path):
         "heads.res2.pool={kernel: 3, stride: 2, padding: 0}",
     ]  # fmt: skip
     overrides = on_shapes("linear/imagenet1k/vissl_layers", pretrained, tmp_path / "run", *heads)
-    overrides += [*ONE_CROP, "schedule.milestones=[1]"]
+    overrides += ["schedule.milestones=[1]"]
     assert problems(*overrides) == [
         "heads.res2.layer=layer1: its map is 8 x 12 x 12 on the crops of data.transform and 8 x 16 "
         "x 16 on those of data.eval_transform; give both the same size"
@@ -147,12 +147,9 @@ def test_every_head_of_the_layers_is_reported_by_name(pretrained, tmp_path):
     assert list(results["evaluation"]["last"]) == ["res2", "res5avg", "res5avg_bn"]
 
 
-ONE_CROP = ["data.transform.crops.large.count=1", "data.transform.crops.small.count=0"]
-
-
 def test_fine_tuning_moves_the_trunk_slowly_and_the_head_fast(pretrained, tmp_path):
     output_dir = tmp_path / "run"
-    overrides = on_shapes("semi_supervised/imagenet1k_1pct", pretrained, output_dir, *ONE_CROP)
+    overrides = on_shapes("semi_supervised/imagenet1k_1pct", pretrained, output_dir)
     results = run(*overrides, "train_fraction=0.5", "schedule.milestones=[2]")
     tuned = TrainedRun.open(str(output_dir))
     assert tuned.state["step"] == 3 * 2  # 48 or so of 96 images, in batches of 32

@@ -21,12 +21,14 @@ MAY_IMPORT = {
     "models": {"registry", "distributed"},
     "data": {"registry", "distributed", "errors"},
     "features": {"data", "distributed"},
+    "feature_files": {"data", "distributed", "errors"},
+    "baselines": {"ops"},
     "cluster_files": {"data", "ops"},
     "cluster_page": {"cluster_files", "data", "ops"},
     "losses": {"registry", "distributed", "events", "ops", "models", "data"},
     "hooks": {
         "registry", "distributed", "events", "ops", "models", "data", "errors", "features",
-        "metrics",
+        "metrics", "baselines",
     },
     "checkpoint": {"distributed", "errors"},
     "engine": {
@@ -38,7 +40,7 @@ MAY_IMPORT = {
     "tasks": {
         "registry", "distributed", "engine", "build", "checkpoint", "ops", "models", "metrics",
         "data", "errors", "features", "cluster_files", "cluster_page", "trained_run", "results",
-        "zoo",
+        "zoo", "baselines", "feature_files",
     },
     "build": {
         "registry", "schema", "data", "engine", "checkpoint", "models", "launch", "distributed"

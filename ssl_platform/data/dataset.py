@@ -2,6 +2,7 @@
 
 import hashlib
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -22,6 +23,7 @@ class ImageDataset(ABC):
     """
 
     labels: np.ndarray | None  # (N,) int64 class; None when the set is unlabelled
+    classes: Sequence[str] | None = None  # name of each class; None where the set has no names
 
     @abstractmethod
     def __len__(self) -> int: ...
