@@ -34,10 +34,10 @@ class Log(Events):
     """Report the training every ``every_steps`` steps and what hooks measured at each epoch's end.
 
     A line of ``metrics.jsonl`` has ``step`` and ``epoch`` (finished ones), ``loss`` (mean over
-    ranks and over the steps since the line before), ``uniform_loss`` (ln K, where the loss has one), ``lr``,
-    ``images_per_second`` (over all ranks), ``data_wait`` (share of the time spent waiting for
-    images, 0 to 1) and ``seconds`` (since this process began to train); lines at the end of an
-    epoch have the reported figures instead (``health/...``, ``knn/...``).
+    ranks and over the steps since the line before), ``uniform_loss`` (ln K, where the loss has
+    one), ``lr``, ``images_per_second`` (over all ranks), ``data_wait`` (share of the time spent
+    waiting for images, 0 to 1) and ``seconds`` (since this process began to train); lines at the
+    end of an epoch have the reported figures instead (``health/...``, ``knn/...``).
 
     Args:
         every_steps: steps between two lines.
