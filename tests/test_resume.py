@@ -78,7 +78,8 @@ def test_a_run_stopped_in_the_middle_of_epochs_ends_as_an_unbroken_one(
             train(small, cut, stop_at(step, number=number), f"save.asynchronous={asynchronous}")
         assert error.value.exit_code == code
         assert str(error.value) == (
-            f"stopped by {number} at step {step}: the same command goes on from the latest checkpoint"
+            f"stopped by {number} at step {step}: the same command goes on from the latest "
+            "checkpoint"
         )
         assert checkpoints(cut)[-1] == step
     train(small, cut, f"save.asynchronous={asynchronous}")
