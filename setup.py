@@ -37,12 +37,16 @@ setup(
     ],
     extras_require={
         "timm": ["timm>=1.0"],
+        "export": ["onnx>=1.16", "onnxscript>=0.5"],
         "test": [
             "pytest>=8",
             "pytest-xdist>=3.5",
             "pytest-timeout>=2.3",
             "hypothesis>=6.100",
             "timm>=1.0",
+            "onnx>=1.16",
+            "onnxruntime>=1.18",
+            "onnxscript>=0.5",
         ],
         "benchmark": ["faiss-cpu>=1.9"],
         "dev": ["ruff==0.17.6", "mypy==2.4.1"],

@@ -66,8 +66,13 @@ def trunk_option(node: Mapping[str, Any]) -> str:
     for path in sorted((CONFIG_DIR / "trunk").glob("*.yaml")):
         if yaml.safe_load(path.read_text()) == node:
             return f"trunk={path.stem}"
+    return options_text("trunk.", node)
+
+
+def options_text(prefix: str, node: Mapping[str, Any]) -> str:
+    """The options of a component as they are typed: ``trunk.width=64 trunk.layers=[3,4,6,3]``."""
     options = {key: value for key, value in node.items() if key != "name"}
-    return " ".join(f"trunk.{key}={_typed(value)}" for key, value in options.items())
+    return " ".join(f"{prefix}{key}={_typed(value)}" for key, value in options.items())
 
 
 def _typed(value: Any) -> str:

@@ -67,7 +67,8 @@ class Weights:
         try:
             head.load_state_dict(self.head)
         except RuntimeError as error:
-            raise CheckpointError(f"{self.source}: its head is incomplete ({error})") from error
+            reason = " ".join(str(error).split())
+            raise CheckpointError(f"{self.source}: its head is incomplete ({reason})") from error
         return head.eval()
 
 
@@ -147,7 +148,7 @@ def load_trunk(trunk: nn.Module, weights: Weights, *, allow_partial: bool) -> No
         for name, value in weights.trunk.items()
         if name in wanted and wanted[name].shape == value.shape
     }
-    problems = _misfits(wanted, weights.trunk)
+    problems = misfits(wanted, weights.trunk)
     if problems and not (allow_partial and fitting):
         raise CheckpointError(_told(weights, len(fitting), len(wanted), problems))
     if problems:
@@ -155,8 +156,8 @@ def load_trunk(trunk: nn.Module, weights: Weights, *, allow_partial: bool) -> No
     trunk.load_state_dict(fitting, strict=False)
 
 
-def _misfits(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> list[str]:
-    """The first key of each kind that does not fit, in words."""
+def misfits(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> list[str]:
+    """The first key of each kind that does not fit, in words; none when all do."""
     shapes = [
         f"{name} has the shape {list(given[name].shape)}, the trunk's has {list(value.shape)}"
         for name, value in wanted.items()
