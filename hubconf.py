@@ -13,8 +13,7 @@ from torch import nn
 
 # what the package imports for this; checked by torch.hub before an entry point is called
 dependencies = [
-    "cv2", "filelock", "fvcore", "hydra", "numpy", "omegaconf", "pydantic", "safetensors", "torch",
-    "tqdm", "yaml",
+    "filelock", "fvcore", "hydra", "omegaconf", "pydantic", "safetensors", "torch", "tqdm", "yaml",
 ]  # fmt: skip
 
 

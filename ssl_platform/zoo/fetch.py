@@ -170,6 +170,7 @@ def _connect(address: str, partial: Path) -> HTTPResponse:
         request = urllib.request.Request(address, headers=_headers(partial))
         return urllib.request.urlopen(request, timeout=TIMEOUT)
     except urllib.error.HTTPError as error:
+        error.close()
         if error.code == 416:  # there is no rest: the part is whole, or of another file
             partial.unlink()
             return _connect(address, partial)

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from ssl_platform.errors import CheckpointError
 from ssl_platform.models.heads import PrototypeHead
 from ssl_platform.registry import HEADS
-from ssl_platform.trained_run import TrainedRun
 from ssl_platform.zoo import catalogue
 from ssl_platform.zoo.architecture import head_node, resnet_node, trunk_option
 from ssl_platform.zoo.fetch import fetch
@@ -100,6 +99,8 @@ def _read(source: str) -> Weights:
 
 
 def _of_run(source: str) -> Weights:
+    from ssl_platform.trained_run import TrainedRun  # much to import, and files do without
+
     try:
         run = TrainedRun.open(source)
     except ValueError as error:

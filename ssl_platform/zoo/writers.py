@@ -2,7 +2,9 @@
 
 import importlib.util
 import json
+import logging
 import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +19,8 @@ from ssl_platform.registry import TRUNKS
 from ssl_platform.zoo.model_card import model_card
 from ssl_platform.zoo.raw import sha256_of
 from ssl_platform.zoo.weights import Weights, load_trunk
+
+logger = logging.getLogger(__name__)
 
 IMAGE_SIDE = 224  # of the example that programs are traced with; ResNets take any other too
 ONNX_LIMIT = 2**31  # bytes of one protobuf message
@@ -67,10 +71,17 @@ def _whole(path: Path) -> Iterator[Path]:
 
 
 def state_for_torchvision(weights: Weights) -> dict[str, Tensor]:
-    """The trunk by torchvision's names, with ``fc`` if there is a classifier."""
-    _need_resnet(weights)
-    classifier = {f"fc.{name}": value for name, value in weights.classifier.items()}
-    return weights.trunk | classifier
+    """The trunk by torchvision's names, with ``fc`` if there is a classifier of its features."""
+    last = [name for name in weights.trunk if re.fullmatch(r"layer4\.\d+\.bn\d\.weight", name)]
+    if not last:
+        raise CheckpointError(f"{weights.source}: no ResNet; torchvision's names are those of one")
+    width = weights.trunk[last[-1]].shape[0]
+    if not weights.classifier:
+        return weights.trunk
+    if weights.classifier["weight"].shape[1] != width:
+        logger.warning("%s: its classifier is of another layer and left out", weights.source)
+        return weights.trunk
+    return weights.trunk | {f"fc.{name}": value for name, value in weights.classifier.items()}
 
 
 def state_for_timm(weights: Weights) -> dict[str, Tensor]:
@@ -137,11 +148,6 @@ def _any_size() -> Any:
     """Any number of images; any height and width where the trunk allows it."""
     auto = torch.export.Dim.AUTO
     return ({0: auto, 2: auto, 3: auto},)
-
-
-def _need_resnet(weights: Weights) -> None:
-    if "conv1.weight" not in weights.trunk or "layer4.0.conv1.weight" not in weights.trunk:
-        raise CheckpointError(f"{weights.source}: no ResNet; torchvision's names are those of one")
 
 
 WRITERS: dict[str, Callable[[Weights, Path], None]] = {

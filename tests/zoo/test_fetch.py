@@ -51,6 +51,7 @@ def server(tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "cache"))
     monkeypatch.delenv(catalogue.MIRROR, raising=False)
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = False  # closing it waits for them
     server.content, server.tag, server.cuts, server.asked = CONTENT, '"v1"', [], []
     server.url = f"http://127.0.0.1:{server.server_port}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})

@@ -2,6 +2,7 @@
 
 import errno
 import os
+from dataclasses import replace
 
 import onnxruntime
 import pytest
@@ -57,6 +58,13 @@ def test_torchvision_reads_it(weights, photographs, features, tmp_path):
     model.load_state_dict(torch.load(tmp_path / "a.pth"))
     assert torch.equal(model.fc.weight, weights.classifier["weight"])
     assert_same_features(model, photographs, features)
+
+
+def test_a_classifier_of_another_layer_is_left_out(weights, tmp_path, caplog):
+    other = {"weight": torch.ones(5, 256), "bias": torch.ones(5)}
+    export(replace(weights, classifier=other), "torchvision", tmp_path / "a.pth")
+    assert torch.load(tmp_path / "a.pth").keys() == weights.trunk.keys()
+    assert "its classifier is of another layer and left out" in caplog.text
 
 
 def test_timm_reads_it(weights, photographs, features, tmp_path):
