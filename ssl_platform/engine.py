@@ -88,7 +88,7 @@ def train_step(replica: nn.Module, batch: Batch, run: Run) -> None:
     """One update: learning rate, forward, backward, optimizer."""
     run.batch = batch
     for group in run.optimizer.param_groups:
-        group["lr"] = run.schedule(run.step)
+        group["lr"] = run.schedule(run.step) * group.get("lr_scale", 1.0)
     with torch.autocast(
         run.device.type, run.autocast_dtype, enabled=run.autocast_dtype is not None
     ):

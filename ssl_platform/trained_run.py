@@ -13,7 +13,7 @@ from yaml import YAMLError
 from ssl_platform import checkpoint
 from ssl_platform.build import TrainOptions, build_model, options_of
 from ssl_platform.models.ssl_model import SSLModel
-from ssl_platform.registry import load_components
+from ssl_platform.registry import TRANSFORMS, load_components
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,8 @@ class TrainedRun:
 
     def model(self) -> SSLModel:
         """The trained model, on the CPU, in eval mode."""
-        model = build_model(self.options)
+        sizes = TRANSFORMS.build(self.options.data.transform).crop_sizes
+        model = build_model(self.options, sizes[0])
         model.load_state_dict(self.state["model"])
         return model.to(memory_format=torch.channels_last).eval()
 

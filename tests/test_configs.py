@@ -63,6 +63,11 @@ def on_images_that_are_here(cfg: DictConfig) -> DictConfig:
     """The config on generated images where its own would have to be on this disk."""
     cfg = copy.deepcopy(cfg)
     OmegaConf.set_readonly(cfg, False)
+    if cfg.task.name == "Train":
+        cfg.checkpoint = None  # that of a benchmark is the user's, or has to be fetched
+        if "trunk" not in cfg:
+            trunk = OmegaConf.load(CONFIG_DIR / "trunk" / "resnet50.yaml")
+            OmegaConf.update(cfg, "trunk", trunk, force_add=True)
     if "train" in cfg.data and cfg.data.train.name != "Shapes":
         cfg.data.train = {"name": "Shapes", "num_samples": IMAGENET_SIZE, "size": 32, "seed": 0}
         cfg.data.val = None

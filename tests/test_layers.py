@@ -39,9 +39,9 @@ MAY_IMPORT = {
     "trained_run": {"build", "checkpoint", "models", "registry"},
     "zoo": {"checkpoint", "config", "errors", "models", "registry", "schema", "trained_run"},
     "tasks": {
-        "registry", "distributed", "engine", "build", "ops", "models", "metrics", "data", "errors",
-        "features", "cluster_files", "cluster_page", "trained_run", "results", "zoo",
-        "baselines", "feature_cache", "feature_files",
+        "registry", "distributed", "engine", "build", "checkpoint", "ops", "models", "metrics",
+        "data", "errors", "features", "cluster_files", "cluster_page", "trained_run", "results",
+        "zoo", "baselines", "feature_cache", "feature_files",
     },
     "build": {
         "registry", "schema", "data", "engine", "checkpoint", "models", "launch", "distributed"

@@ -28,6 +28,11 @@ class ImageDataset(ABC):
     @abstractmethod
     def __len__(self) -> int: ...
 
+    @property
+    def num_classes(self) -> int | None:
+        """Classes are numbered from 0 up to this; None when the set is unlabelled."""
+        return None if self.labels is None else int(self.labels.max(initial=-1)) + 1
+
     @abstractmethod
     def read(self, index: int) -> np.ndarray:
         """Image ``index``; (H, W, 3) uint8 RGB, not to be written to.

@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from torch import Tensor, nn
 
-from ssl_platform.data.batch import Batch
+from ssl_platform.data.batch import Batch, DataInfo
 from ssl_platform.events import Events
 from ssl_platform.models.ssl_model import SSLModel
 
@@ -37,6 +37,13 @@ class Loss(nn.Module, Events):
     @abstractmethod
     def forward(self, model: SSLModel, outputs: dict[str, Any], batch: Batch) -> dict[str, Tensor]:
         """Return the losses of a batch, scalars; ``"loss"`` is minimised, the rest is logged."""
+
+
+def partial_batches(data: DataInfo) -> list[str]:
+    """What is wrong for a method that keeps every sample's embedding in a place of its own."""
+    if data.drop_last:
+        return []
+    return ["drop_last=false: the method needs full batches; set drop_last=true"]
 
 
 def unusable_crops(assign_crops: list[int], num_crops: int) -> list[str]:

@@ -1,5 +1,6 @@
-"""Which architecture do weights belong to? Told by their names and shapes alone."""
+"""Which trunk and head do weights belong to? Told by their names and shapes alone."""
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,6 +9,7 @@ import yaml
 from torch import Tensor
 
 from ssl_platform.config import CONFIG_DIR
+from ssl_platform.models.heads import PrototypeHead
 from ssl_platform.models.resnet import ResNet
 from ssl_platform.registry import TRUNKS
 
@@ -43,9 +45,30 @@ def _num_blocks(trunk: Mapping[str, Tensor], stage: int) -> int:
     return len({name.split(".")[1] for name in trunk if name.startswith(f"layer{stage}.")})
 
 
+def head_node(head: Mapping[str, Tensor]) -> dict[str, Any] | None:
+    """The config of the `PrototypeHead` with these tensors; None when there are none."""
+    if not head:
+        return None
+    last = max(name for name in head if name.startswith("projection.") and name.endswith("weight"))
+    return {
+        "name": PrototypeHead.__name__,
+        "hidden_dim": 0 if last == "projection.0.weight" else head["projection.0.weight"].shape[0],
+        "out_dim": head[last].shape[0],
+        "num_prototypes": [
+            v.shape[0] for name, v in head.items() if name.startswith("prototypes.")
+        ],
+        "batch_norm": "projection.1.weight" in head,
+    }
+
+
 def trunk_option(node: Mapping[str, Any]) -> str:
     """What to type for a trunk: ``trunk=resnet50w2``; its options where no shipped file has it."""
     for path in sorted((CONFIG_DIR / "trunk").glob("*.yaml")):
         if yaml.safe_load(path.read_text()) == node:
             return f"trunk={path.stem}"
-    return " ".join(f"trunk.{key}={value}" for key, value in node.items() if key != "name")
+    options = {key: value for key, value in node.items() if key != "name"}
+    return " ".join(f"trunk.{key}={_typed(value)}" for key, value in options.items())
+
+
+def _typed(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))

@@ -11,6 +11,11 @@ import torch
 
 from ssl_platform.errors import CheckpointError
 
+# in what torch says of a pickle that it refuses
+NEEDS_CODE = re.compile(
+    r"(?:unsupported global(?:: global)?|classes allowlisted .*but got) (\S+)", re.IGNORECASE
+)
+
 
 def read_content(path: Path) -> Mapping[str, Any]:
     """What a file of torch or safetensors holds, on the CPU.
@@ -55,7 +60,7 @@ def _read_torch(path: Path) -> Any:
 
 
 def _reason(message: str) -> str:
-    code = re.search(r"Unsupported (?:global|class|operand)\S*:? (?:GLOBAL )?(\S+)", message)
+    code = NEEDS_CODE.search(message)
     if code:
         return (
             f"a pickle that needs to run code ({code[1]}), which is refused; where you trust the "

@@ -223,26 +223,30 @@ def _sort(layout: Layout, tensors: Mapping[str, Tensor], parts: Parts) -> None:
 
 
 def _settle_head(parts: Parts) -> None:
-    """Make the head that of a `PrototypeHead`, exactly; what cannot be is unused."""
+    """Make the head that of a `PrototypeHead`, exactly; one that cannot be is unused."""
     head = parts.head
-    if not any(key.startswith("prototypes.") for key in head):
-        if set(head) == {"projection.0.weight", "projection.0.bias"}:  # SwAV's semi-supervised one
-            parts.classifier = {key.removeprefix("projection.0."): head[key] for key in head}
-        else:
-            _drop_head(parts, "a projection without prototypes")
+    if set(head) == {"projection.0.weight", "projection.0.bias"}:  # SwAV's semi-supervised one
+        parts.classifier = {name.removeprefix("projection.0."): head.pop(name) for name in [*head]}
+    reason = _no_prototype_head(head)
+    if reason:
+        parts.unused.update({parts.origin.pop(f"head.{name}"): reason for name in head})
         head.clear()
-        return
-    if any(key.startswith("prototypes.") and key.endswith(".bias") for key in head):
-        _drop_head(parts, "a head whose prototypes have a bias, which moves its clusters")
-        head.clear()
-        return
-    first = head.get("projection.0.weight")
-    if first is not None and "projection.0.bias" not in head:  # lightly: none before a batch norm
-        head["projection.0.bias"] = torch.zeros(first.shape[0], dtype=first.dtype)
+    elif "projection.0.bias" not in head:  # lightly has none before a batch norm
+        weight = head["projection.0.weight"]
+        head["projection.0.bias"] = torch.zeros(weight.shape[0], dtype=weight.dtype)
 
 
-def _drop_head(parts: Parts, why: str) -> None:
-    parts.unused.update({parts.origin.pop(f"head.{key}"): why for key in parts.head})
+def _no_prototype_head(head: Mapping[str, Tensor]) -> str | None:
+    """Why a head with these tensors is no `PrototypeHead`."""
+    prototypes = [name for name in head if name.startswith("prototypes.")]
+    layers = {name.split(".")[1] for name in head if name.startswith("projection.")}
+    if not prototypes:
+        return "a projection without prototypes"
+    if any(name.endswith(".bias") for name in prototypes):
+        return "a head whose prototypes have a bias, which moves its clusters"
+    if layers not in ({"0"}, {"0", "2"}, {"0", "1", "3"}):
+        return "a head of other layers than linear, batch norm, ReLU, linear"
+    return None
 
 
 def _some(keys: Any) -> str:

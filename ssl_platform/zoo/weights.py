@@ -11,9 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from ssl_platform.errors import CheckpointError
+from ssl_platform.models.heads import PrototypeHead
+from ssl_platform.registry import HEADS
 from ssl_platform.trained_run import TrainedRun
 from ssl_platform.zoo import files
-from ssl_platform.zoo.architecture import resnet_node, trunk_option
+from ssl_platform.zoo.architecture import head_node, resnet_node, trunk_option
 from ssl_platform.zoo.layouts import Parts, sort_keys
 
 logger = logging.getLogger(__name__)
@@ -46,6 +48,22 @@ class Weights:
     unused: dict[str, str] = field(default_factory=dict)
     trunk_node: dict[str, Any] | None = None
     origin: dict[str, str] = field(default_factory=dict)
+
+    def prototype_head(self) -> PrototypeHead:
+        """The head, with its weights, in eval mode.
+
+        Raises:
+            CheckpointError: there is none, or it is not a whole `PrototypeHead`.
+        """
+        node = head_node(self.head)
+        if node is None:
+            raise CheckpointError(f"{self.source}: has no prototypes")
+        head = HEADS.build(node, self.head["projection.0.weight"].shape[1])
+        try:
+            head.load_state_dict(self.head)
+        except RuntimeError as error:
+            raise CheckpointError(f"{self.source}: its head is incomplete ({error})") from error
+        return head.eval()
 
 
 def read_weights(source: str) -> Weights:
