@@ -38,9 +38,10 @@ WARNED_OF = {
 }
 
 NEEDED = {  # what a user has to say, since there is no default
-    name: ["checkpoint: the config needs a value (str); set checkpoint=..."]
+    "analysis/clusters": ["checkpoint: the config needs a value (str); set checkpoint=..."],
+} | {
+    name: ["checkpoint: whose weights? checkpoint=<a run, a file, a URL or zoo:NAME>"]
     for name in (
-        "analysis/clusters",
         "analysis/features",
         "benchmark/knn/folder",
         "benchmark/knn/imagenet1k",

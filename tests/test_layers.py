@@ -41,7 +41,7 @@ MAY_IMPORT = {
     "tasks": {
         "registry", "distributed", "engine", "build", "checkpoint", "ops", "models", "metrics",
         "data", "errors", "features", "cluster_files", "cluster_page", "trained_run", "results",
-        "zoo", "baselines", "feature_cache", "feature_files",
+        "zoo", "baselines", "feature_cache", "feature_files", "schema",
     },
     "build": {
         "registry", "schema", "data", "engine", "checkpoint", "models", "launch", "distributed"

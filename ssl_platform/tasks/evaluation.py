@@ -1,6 +1,5 @@
 """What the evaluations that do not train the trunk have in common."""
 
-import json
 from abc import abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,23 +18,12 @@ from ssl_platform.baselines import (
     measure_baselines,
     pixels,
 )
-from ssl_platform.build import DataOptions, JobOptions, Node, resolve_device
+from ssl_platform.build import JobOptions, resolve_device
 from ssl_platform.feature_cache import CacheOptions, FeatureCache, say, short_digest
-from ssl_platform.registry import TRUNKS
 from ssl_platform.results import WEIGHTS, Figures, Results
-from ssl_platform.tasks import Task
 from ssl_platform.tasks.labelled_images import LabelledImages
-from ssl_platform.zoo.weights import Weights, load_trunk, read_weights
-
-
-@dataclass(frozen=True)
-class TrunkOptions(JobOptions):
-    """Top-level keys of every job that looks at images through a trained trunk."""
-
-    checkpoint: str
-    allow_partial: bool
-    trunk: Node | None
-    data: DataOptions
+from ssl_platform.tasks.trunk import TrainedTrunk, TrunkOptions, TrunkTask, as_problem, random_trunk
+from ssl_platform.zoo.weights import Weights
 
 
 @dataclass(frozen=True)
@@ -48,52 +36,12 @@ class EvaluationOptions(TrunkOptions):
     cache: CacheOptions
 
 
-@dataclass(frozen=True)
-class TrainedTrunk:
-    module: nn.Module  # in eval mode
-    weights: Weights
-    node: Node
-
-    @property
-    def fingerprint(self) -> dict[str, str]:
-        """The same for the same features of an image."""
-        return {
-            "weights": self.weights.sha256,
-            "trunk": json.dumps(self.node, sort_keys=True),
-        }
-
-    @classmethod
-    def open(cls, options: TrunkOptions) -> "TrainedTrunk":
-        """The trunk that a config names, on the CPU, with its weights.
-
-        Raises:
-            CheckpointError: the weights cannot be read or do not fit.
-            ValueError: it is not known what trunk they are of.
-        """
-        weights = read_weights(options.checkpoint)
-        node = options.trunk or weights.trunk_node
-        if node is None:
-            raise ValueError(
-                f"trunk=null: {options.checkpoint} does not tell what trunk its weights are of; "
-                "name it, e.g. trunk=resnet50"
-            )
-        module = build_trunk(node)
-        load_trunk(module, weights, allow_partial=options.allow_partial)
-        return cls(module, weights, node)
-
-
-def build_trunk(node: Node) -> nn.Module:
-    """The trunk at its random start, in eval mode."""
-    module: nn.Module = TRUNKS.build(node)
-    return module.to(memory_format=torch.channels_last).eval()
-
-
 class Measurement(NamedTuple):
     figures: Figures
     details: dict[str, Any]  # how they came about: what was chosen, what was left out
 
 
-class Evaluation(Task):
+class Evaluation(TrunkTask):
     """A measure of the features of a trunk and, to compare with, of the baselines' features.
 
     Features are of centre crops, by the trunk in eval mode and in float32; they come from the
@@ -124,15 +72,16 @@ class Evaluation(Task):
         if options.pca_components < 1:
             raise ValueError(f"pca_components={options.pca_components}: at least 1")
         self.images(options)
-        TrainedTrunk.open(options)
+        with as_problem():
+            TrainedTrunk.open(options)
 
     def __call__(self, options: EvaluationOptions) -> Results | None:
         """Measure, print and write ``results.json``; returns the results on rank 0."""
         trunk = TrainedTrunk.open(options)
         train, test = self.images(options)
         device = resolve_device(options.device)
-        random_trunk = _random_trunk(trunk.node, options.seed)
-        features = _extract_all(options, trunk, random_trunk, train, test, device)
+        untrained = random_trunk(trunk.node, options.seed)
+        features = _extract_all(options, trunk, untrained, train, test, device)
         if distributed.rank() != 0:
             return None
         measured = {WEIGHTS: self.measure(*features[WEIGHTS], device)}
@@ -140,7 +89,7 @@ class Evaluation(Task):
             measured |= measure_baselines(
                 lambda name, _: features[name],
                 lambda learned, tested: self.measure(learned, tested, device),
-                random_trunk,
+                untrained,
                 pca_components=options.pca_components,
             )
         results = self._results(options, trunk.weights, (train, test), measured)
@@ -173,15 +122,10 @@ class Evaluation(Task):
         )
 
 
-def _random_trunk(node: Node, seed: int) -> nn.Module:
-    torch.manual_seed(seed)
-    return build_trunk(node)
-
-
 def _extract_all(
     options: EvaluationOptions,
     trunk: TrainedTrunk,
-    random_trunk: nn.Module,
+    untrained: nn.Module,
     train: LabelledImages,
     test: LabelledImages,
     device: torch.device,
@@ -198,7 +142,7 @@ def _extract_all(
     if options.baselines:
         random_name = f"{RANDOM_INIT} {short_digest([trunk.node, options.seed])}"
         random_identity = trunk.fingerprint | {"weights": f"random, seed {options.seed}"}
-        subjects[RANDOM_INIT] = random_name, random_identity, random_trunk.to(device)
+        subjects[RANDOM_INIT] = random_name, random_identity, untrained.to(device)
         subjects[RAW_PIXELS] = RAW_PIXELS, {"weights": "none"}, pixels
     return {
         name: (

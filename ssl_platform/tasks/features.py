@@ -15,8 +15,7 @@ from ssl_platform.feature_cache import images_provenance, say
 from ssl_platform.feature_files import INDEX, FeatureFiles, write_features
 from ssl_platform.models.layers import POOLED, layer_outputs, submodule
 from ssl_platform.registry import DATASETS, TASKS
-from ssl_platform.tasks import Task
-from ssl_platform.tasks.evaluation import TrainedTrunk, TrunkOptions
+from ssl_platform.tasks.trunk import TrainedTrunk, TrunkOptions, TrunkTask, as_problem
 
 NUM_NAMED = 5  # unreadable images
 
@@ -30,7 +29,7 @@ class FeaturesOptions(TrunkOptions):
 
 
 @TASKS.register()
-class ExtractFeatures(Task):
+class ExtractFeatures(TrunkTask):
     """Features of every image's centre crop: ``<layer>.npy`` each, and ``index.parquet``.
 
     See `ssl_platform.feature_files`. A row whose image cannot be read is NaN, and marked in the
@@ -42,7 +41,8 @@ class ExtractFeatures(Task):
     def probe(self, options: FeaturesOptions) -> None:
         if not options.layers or len(set(options.layers)) < len(options.layers):
             raise ValueError(f"layers={options.layers}: one name or more, each once")
-        trunk = TrainedTrunk.open(options).module
+        with as_problem():
+            trunk = TrainedTrunk.open(options).module
         for layer in options.layers:
             if layer != POOLED:
                 submodule(trunk, layer)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ssl_platform.build import DataOptions, Node
+from ssl_platform.data.classes import check_same_classes
 from ssl_platform.data.dataset import ImageDataset
 from ssl_platform.ops.draws import stratified_split
 from ssl_platform.registry import DATASETS
@@ -52,7 +53,7 @@ def open_labelled_images(
         )
     if data.val is not None:
         test = _labelled("val", data.val, "test")
-        _check_same_classes(train.dataset, test.dataset)
+        check_same_classes(train.dataset, test.dataset)
         return train, test
     if not 0 < test_fraction < 1:
         raise ValueError(f"test_fraction={test_fraction}: between 0 and 1, e.g. 0.2")
@@ -73,25 +74,3 @@ def _labelled(key: str, node: Node, role: str) -> LabelledImages:
         )
     positions = np.flatnonzero(dataset.labels >= 0)
     return LabelledImages(role, node, dataset, positions, dataset.labels[positions])
-
-
-def _check_same_classes(train: ImageDataset, test: ImageDataset) -> None:
-    assert train.labels is not None and test.labels is not None
-    if train.classes is not None and test.classes is not None:
-        names, others = list(train.classes), list(test.classes)
-        if names != others:
-            raise ValueError(
-                f"data.val: its {len(others)} classes are not the {len(names)} of data.train: "
-                f"{_only_in(names, others)} only in data.train, "
-                f"{_only_in(others, names)} only in data.val"
-            )
-    elif test.labels.max() > train.labels.max():
-        raise ValueError(
-            f"data.val: has images of class {test.labels.max()}, the classes of data.train end "
-            f"at {train.labels.max()}"
-        )
-
-
-def _only_in(names: list[str], others: list[str]) -> str:
-    only = sorted(set(names) - set(others))
-    return ", ".join(only[:3]) + (f" and {len(only) - 3} more" if len(only) > 3 else "") or "none"
