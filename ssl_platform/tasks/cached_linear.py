@@ -116,9 +116,13 @@ class CachedLinear(Evaluation):
             problems.append(f"validation_fraction={validation_fraction}: between 0 and 1, e.g. 0.1")
         if not self.solvers:
             problems.append("sgd=null: and no other solver either; one is needed")
-        for key, solver in (("sgd", sgd), ("lbfgs", lbfgs), ("ridge", ridge)):
-            if solver is not None and not solver.settings():
-                problems.append(f"{key}: has no setting to choose from; {solver}")
+        choices = {
+            "sgd.learning_rates": sgd and sgd.learning_rates,
+            "sgd.weight_decays": sgd and sgd.weight_decays,
+            "lbfgs.l2": lbfgs and lbfgs.l2,
+            "ridge.l2": ridge and ridge.l2,
+        }
+        problems += [f"{key}=[]: nothing to choose from" for key, v in choices.items() if v == []]
         if problems:
             raise ValueError("\n".join(problems))
 
@@ -128,8 +132,8 @@ class CachedLinear(Evaluation):
         )
         if not len(self._split(train.targets)[1]):
             raise ValueError(
-                "data.train: no class has two images, so that none can be kept to choose the "
-                "learning rate by"
+                "data.train: no class has two images, so that none can be kept to choose "
+                "a setting by"
             )
         return train, test
 

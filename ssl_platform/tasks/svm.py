@@ -88,15 +88,14 @@ class VOC07SVM(Evaluation):
             machine = self._machine(cost).fit(train_rows, is_present)
             clear = test_marks[:, number] != DIFFICULT
             scores = machine.decision_function(test_rows[clear])
-            return cost, average_precision(test_marks[clear, number], scores)
+            return cost, 100 * average_precision(test_marks[clear, number], scores)
 
         # LIBLINEAR works without Python's lock
         with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-            found = list(pool.map(of_class, range(train_marks.shape[1])))
-        costs, precisions = zip(*found, strict=True)
+            costs, precisions = zip(*pool.map(of_class, range(train_marks.shape[1])), strict=True)
         return Measurement(
-            {"SVM": {"mAP": 100 * float(np.mean(precisions))}},
-            {"AP": [100 * precision for precision in precisions], "cost": list(costs)},
+            {"SVM": {"mAP": float(np.mean(precisions))}},
+            {"AP": list(precisions), "cost": list(costs)},
         )
 
     def _machine(self, cost: float) -> LinearSVC:
