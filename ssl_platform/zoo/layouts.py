@@ -70,7 +70,8 @@ LAYOUTS = (  # of two that know all keys the first is taken
         (
             Rule(r"trunk\.(.+)", "trunk", r"\1"),
             Rule(r"heads\.(?P<owner>\w+)\.((?:projection|prototypes)\..+)", "head", r"\2"),
-            Rule(r"heads\.(?P<owner>\w+)\.(?:linear\.)?(weight|bias)", "classifier", r"\2"),
+            Rule(r"heads\.(?P<owner>\w+)\.linear\.(weight|bias)", "classifier", r"\2"),
+            Rule(r"heads\.(?P<owner>\w+)\.(batch_norm\..+)", "classifier", r"\2"),
             Rule(r"heads\..+", "unused", "a head without prototypes"),
         ),
     ),
@@ -90,7 +91,7 @@ LAYOUTS = (  # of two that know all keys the first is taken
             Rule(r"prototypes\.weight", "head", "prototypes.0.weight"),
             Rule(r"prototypes\.prototypes(\d+)\.weight", "head", r"prototypes.\1.weight"),
             Rule(r"linear\.(weight|bias)", "classifier", r"\1"),
-            Rule(r"bn\..+", "unused", "batch norm before the classifier"),
+            Rule(r"bn\.(.+)", "classifier", r"batch_norm.\1"),
         ),
     ),
     Layout(
@@ -180,6 +181,7 @@ def sort_keys(content: Mapping[str, Any]) -> Parts:
         )
     _sort(layout, tensors, parts)
     _settle_head(parts)
+    _settle_classifier(parts)
     return parts
 
 
@@ -226,14 +228,28 @@ def _settle_head(parts: Parts) -> None:
     """Make the head that of a `PrototypeHead`, exactly; one that cannot be is unused."""
     head = parts.head
     if set(head) == {"projection.0.weight", "projection.0.bias"}:  # SwAV's semi-supervised one
-        parts.classifier = {name.removeprefix("projection.0."): head.pop(name) for name in [*head]}
+        for name in [*head]:
+            short = name.removeprefix("projection.0.")
+            parts.classifier[short] = head.pop(name)
+            parts.origin[f"classifier.{short}"] = parts.origin.pop(f"head.{name}")
     reason = _no_prototype_head(head)
     if reason:
-        parts.unused.update({parts.origin.pop(f"head.{name}"): reason for name in head})
-        head.clear()
+        _drop(parts, "head", reason)
     elif "projection.0.bias" not in head:  # lightly has none before a batch norm
         weight = head["projection.0.weight"]
         head["projection.0.bias"] = torch.zeros(weight.shape[0], dtype=weight.dtype)
+
+
+def _settle_classifier(parts: Parts) -> None:
+    """Keep what is one linear layer, and nothing else."""
+    if parts.classifier.keys() != {"weight", "bias"}:
+        _drop(parts, "classifier", "a classifier that is more or less than a linear layer")
+
+
+def _drop(parts: Parts, part: Part, why: str) -> None:
+    tensors: dict[str, Tensor] = getattr(parts, part)
+    parts.unused.update({parts.origin.pop(f"{part}.{name}"): why for name in tensors})
+    tensors.clear()
 
 
 def _no_prototype_head(head: Mapping[str, Tensor]) -> str | None:

@@ -182,8 +182,8 @@ def test_of_several_heads_the_first_is_read():
         "heads.b.projection.0.bias": torch.zeros(4),
         "heads.b.prototypes.0.weight": torch.zeros(3, 4),
         "heads.a.projection.0.weight": torch.ones(5, 8),
-        "heads.probe.weight": torch.zeros(10, 8),
-        "heads.probe.bias": torch.zeros(10),
+        "heads.probe.linear.weight": torch.zeros(10, 8),
+        "heads.probe.linear.bias": torch.zeros(10),
     }
     parts = sort_keys({"model": state})
     assert parts.head["projection.0.weight"].shape == (4, 8)
@@ -207,6 +207,15 @@ def test_classifiers_are_found(state):
     }
     assert sort_keys(state).classifier["weight"].shape == (7, 16)
     assert sort_keys(state).classifier["bias"].shape == (7,)
+
+
+@pytest.mark.parametrize("norm", ["heads.probe.batch_norm.weight", "module.bn.weight"])
+def test_a_classifier_behind_a_batch_norm_is_not_taken_for_a_linear_layer(norm):
+    linear = norm.replace("batch_norm", "linear").replace("bn", "linear")
+    state = {linear: torch.ones(7, 16), linear.replace("weight", "bias"): torch.ones(7)}
+    parts = sort_keys({**state, norm: torch.ones(16)})
+    assert not parts.classifier
+    assert parts.unused.keys() == {*state, norm}
 
 
 @pytest.mark.parametrize("model", ["vit_tiny_patch16_224", "convnext_atto", "efficientnet_b0"])
