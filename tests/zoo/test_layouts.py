@@ -11,6 +11,7 @@ from zoo_files import released_state
 
 from ssl_platform.errors import CheckpointError
 from ssl_platform.models.heads import PrototypeHead
+from ssl_platform.zoo.architecture import head_node
 from ssl_platform.zoo.layouts import NESTS, sort_keys
 from ssl_platform.zoo.weights import read_weights
 
@@ -118,6 +119,32 @@ def test_an_unknown_key_is_an_error(layout, released):
     state["surprise"] = torch.zeros(2)
     with pytest.raises(CheckpointError, match=r"^1 of its \d+ keys are unknown .*: surprise$"):
         sort_keys(content)
+
+
+def test_two_keys_of_one_tensor_are_an_error(released):
+    with pytest.raises(CheckpointError, match=r"^both module.bn1.bias and bn1.bias would be trunk"):
+        sort_keys({**released, "bn1.bias": torch.zeros(8)})
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        {"projection_head.0.weight": torch.ones(4)},
+        {"projection_head.0.bias": torch.ones(4)},
+        {"projection_head.0.weight": torch.ones(4, 8), "prototypes.weight": torch.ones(3)},
+        {f"projection_head.{n}.weight": torch.ones(4, 4) for n in (0, 2, 4)},
+    ],
+)
+def test_what_is_no_head_is_unused(head):
+    parts = sort_keys({"prototypes.weight": torch.ones(3, 4), **head})
+    assert not parts.head
+    assert parts.unused.keys() == {"prototypes.weight", *head}
+
+
+def test_sets_of_prototypes_in_any_order():
+    head = {"projection.0.weight": torch.ones(4, 8), "projection.0.bias": torch.ones(4)}
+    sizes = {f"prototypes.{number}.weight": torch.ones(20 - number, 4) for number in (10, 2, 0)}
+    assert head_node({**head, **sizes})["num_prototypes"] == [20, 18, 10]
 
 
 def test_what_lies_beside_the_weights_is_told(released):
