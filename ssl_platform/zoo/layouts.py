@@ -69,7 +69,7 @@ LAYOUTS = (  # of two that know all keys the first is taken
         "ssl_platform",
         (
             Rule(r"trunk\.(.+)", "trunk", r"\1"),
-            Rule(r"heads\.(?P<owner>\w+)\.((?:projection|prototypes)\..+)", "head", r"\2"),
+            Rule(r"heads\.(?P<owner>\w+)\.((?:projection|prototypes)\.\d+\..+)", "head", r"\2"),
             Rule(r"heads\.(?P<owner>\w+)\.linear\.(weight|bias)", "classifier", r"\2"),
             Rule(r"heads\.(?P<owner>\w+)\.(batch_norm\..+)", "classifier", r"\2"),
             Rule(r"heads\..+", "unused", "a head without prototypes"),

@@ -1,6 +1,8 @@
 """One model under the names of each project: all readers find the same trunk and head in it."""
 
+import random
 import re
+from dataclasses import replace
 
 import pytest
 import timm
@@ -11,9 +13,10 @@ from zoo_files import released_state
 
 from ssl_platform.errors import CheckpointError
 from ssl_platform.models.heads import PrototypeHead
-from ssl_platform.zoo.architecture import head_node
+from ssl_platform.zoo.architecture import head_node, resnet_node
 from ssl_platform.zoo.layouts import NESTS, sort_keys
-from ssl_platform.zoo.weights import read_weights
+from ssl_platform.zoo.verify import describe, require_whole
+from ssl_platform.zoo.weights import Weights, read_weights
 
 NUMBERS = {"conv1": 0, "bn1": 1, "layer1": 4, "layer2": 5, "layer3": 6, "layer4": 7}
 
@@ -267,3 +270,31 @@ def test_a_model_of_timm_is_named_as_its_trunk_names_it(model):
 def test_no_state_dict_and_no_known_layout(content, message):
     with pytest.raises(CheckpointError, match=message):
         sort_keys(content)
+
+
+KEYS = [
+    "conv1.weight", "layer1.0.conv1.weight", "layer4.0.conv3.weight", "fc.weight", "fc.bias",
+    "projection_head.0.weight", "projection_head.0.bias", "projection_head.1.weight",
+    "projection_head.3.weight", "projection_head.weight", "prototypes.weight",
+    "prototypes.prototypes3.weight", "linear.weight", "linear.bias", "bn.weight",
+    "trunk.conv1.weight", "heads.a.projection.0.weight", "heads.a.prototypes.0.weight",
+    "heads.a.prototypes.other", "heads.a.linear.weight", "prototypes.heads.0.weight", "cls_token",
+]  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")
+def test_known_names_with_any_shapes_are_described_or_refused(tmp_path):
+    rng = random.Random(0)
+    described = 0
+    for _ in range(1000):
+        names = rng.sample(KEYS, rng.randint(1, 4))
+        shapes = {name: rng.choices((0, 1, 3, 7, 8), k=rng.randint(0, 4)) for name in names}
+        try:
+            parts = sort_keys({name: torch.ones(shape) for name, shape in shapes.items()})
+            weights = Weights("a", tmp_path, sha256="0", trunk_node=None, **vars(parts))
+            assert describe(weights)
+            described += 1
+            require_whole(replace(weights, trunk_node=resnet_node(parts.trunk)))
+        except CheckpointError as error:
+            assert "\n" not in str(error)
+    assert 50 < described < 950
