@@ -112,11 +112,13 @@ def write_features(
     distributed.barrier()
     arrays = {layer: np.load(_path(partial, layer), mmap_mode="r+") for layer in shapes}
     row = rank
-    for batch in loader:
-        rows = slice(row, row + world_size * len(batch.index), world_size)
-        for layer, values in embed(batch.crops[0]).items():
-            arrays[layer][rows] = _finite(values, dtype, layer)
-        row = rows.stop
+    # TF32 is less than float32
+    with torch.backends.cudnn.flags(allow_tf32=False):
+        for batch in loader:
+            rows = slice(row, row + world_size * len(batch.index), world_size)
+            for layer, values in embed(batch.crops[0]).items():
+                arrays[layer][rows] = _finite(values, dtype, layer)
+            row = rows.stop
     unreadable = _unreadable_rows(loader, positions)
     distributed.barrier()
     files = FeatureFiles(partial, len(positions), unreadable, shapes, dtype, provenance)

@@ -6,6 +6,9 @@ from pathlib import Path
 from typing import Any
 
 NAME = "results.json"
+WEIGHTS = "weights"  # column of what was evaluated
+
+Figures = dict[str, dict[str, float]]  # by what was measured and metric
 
 
 @dataclass(frozen=True)
@@ -23,12 +26,23 @@ class Results:
     """
 
     protocol: str
-    figures: dict[str, dict[str, float]]
-    baselines: dict[str, dict[str, dict[str, float]]]
+    figures: Figures
+    baselines: dict[str, Figures]
     weights: dict[str, str]
     seed: int
     config: str
     details: dict[str, Any] = field(default_factory=dict)
+
+    def table(self) -> str:
+        """The protocol, and each figure with those of the baselines beside it."""
+        columns = {WEIGHTS: self.figures, **self.baselines}
+        rows = [
+            [f"{what} {metric}", *(f"{column[what][metric]:.2f}" for column in columns.values())]
+            for what, metrics in self.figures.items()
+            for metric in metrics
+        ]
+        source = f"{self.weights['source']} ({self.weights['format']})"
+        return "\n".join([self.protocol, f"weights: {source}", *aligned([["", *columns], *rows])])
 
     def write(self, folder: Path) -> None:
         """Write ``results.json`` whole or not at all."""
@@ -39,3 +53,15 @@ class Results:
     @classmethod
     def read(cls, folder: Path) -> "Results":
         return cls(**json.loads((folder / NAME).read_text()))
+
+
+def aligned(rows: list[list[str]]) -> list[str]:
+    """Lines of a table: the first column to the left, the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(
+            [row[0].ljust(widths[0])]
+            + [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
+        ).rstrip()
+        for row in rows
+    ]

@@ -39,6 +39,17 @@ WARNED_OF = {
 
 NEEDED = {  # what a user has to say, since there is no default
     "analysis/clusters": ["checkpoint: the config needs a value (str); set checkpoint=..."],
+} | {
+    name: ["checkpoint: whose weights? checkpoint=<a run, a file, a URL or zoo:NAME>"]
+    for name in (
+        "analysis/clusters_of_file",
+        "analysis/features",
+        "benchmark/knn/folder",
+        "benchmark/knn/imagenet1k",
+        "benchmark/linear/cached/folder",
+        "benchmark/linear/cached/imagenet1k",
+        "benchmark/svm/voc07",
+    )
 }
 
 
@@ -328,7 +339,14 @@ DATA_COMPONENTS = {
     "transform": TRANSFORMS,
     "eval_transform": TRANSFORMS,
 }
-PARTS = [(g, part) for g, parts in groups().items() if g != "launch" for part in parts]
+PARENTS = [("task", "evaluation")]  # of parts, and no parts themselves
+PARTS = [
+    (group, part)
+    for group, parts in groups().items()
+    if group != "launch"
+    for part in parts
+    if (group, part) not in PARENTS
+]
 
 
 def components_in(group: str, part: dict[str, Any]) -> list[tuple[str, Registry, dict[str, Any]]]:

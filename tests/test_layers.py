@@ -22,6 +22,7 @@ MAY_IMPORT = {
     "data": {"registry", "distributed", "errors"},
     "features": {"data", "distributed"},
     "feature_files": {"data", "distributed", "errors"},
+    "feature_cache": {"baselines", "build", "data", "distributed", "feature_files"},
     "baselines": {"ops"},
     "cluster_files": {"data", "ops"},
     "cluster_page": {"cluster_files", "data", "ops"},
@@ -44,7 +45,7 @@ MAY_IMPORT = {
     "tasks": {
         "registry", "distributed", "engine", "build", "checkpoint", "ops", "models", "metrics",
         "data", "errors", "features", "cluster_files", "cluster_page", "trained_run", "results",
-        "zoo", "baselines", "feature_files",
+        "zoo", "baselines", "feature_cache", "feature_files", "schema",
     },
     "build": {
         "registry", "schema", "data", "engine", "models", "launch", "distributed", "run_state",

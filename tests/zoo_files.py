@@ -44,3 +44,11 @@ def write_released(path: Path, row: str, *, shrink: bool = False, seed: int = 0)
     """The file itself: flat, as it was released."""
     torch.save(released_state(row, shrink=shrink, seed=seed), path)
     return path
+
+
+def row_of(model: str) -> str:
+    """The row of `released_state` that a model of the catalogue has the layout of."""
+    if model.startswith(("deepclusterv2", "selav2")):
+        return "deepclusterv2_or_selav2_resnet50"
+    wide = next((width for width in ("w2", "w4", "w5") if f"RN50{width}" in model), "")
+    return f"swav_resnet50{wide}"

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ssl_platform.data.dataset import ImageDataset
+from ssl_platform.data.decode import printable
 from ssl_platform.data.image_folder import FileTable, ImageFiles, existing
 from ssl_platform.registry import DATASETS
 
@@ -41,7 +42,7 @@ class StratifiedSubset(ImageDataset):
         by_class = shuffled[np.argsort(whole.labels[shuffled], kind="stable")]
         place = np.arange(len(by_class)) - np.repeat(np.cumsum(counts) - counts, counts)
         self.positions = np.sort(by_class[place < wanted[whole.labels[by_class]]])
-        self.labels = whole.labels[self.positions]
+        self.labels, self.classes = whole.labels[self.positions], whole.classes
 
     def __len__(self) -> int:
         return len(self.positions)
@@ -96,6 +97,7 @@ class NamedSubset(ImageFiles):
             folder: [os.path.basename(p) for p in group]
             for folder, group in groupby(sorted(paths), key=os.path.dirname)
         }
+        self.classes = [printable(name) for name in classes]
         self.files = FileTable(list(grouped), list(grouped.values()))
         self.labels = np.repeat(
             np.array([number[os.path.basename(folder)] for folder in grouped], dtype=np.int64),

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ssl_platform import distributed
+from ssl_platform.data.classes import check_same_classes
 from ssl_platform.errors import ConfigError
 from ssl_platform.events import Events
 from ssl_platform.features import extract
@@ -48,13 +49,10 @@ class Evaluate(Events):
             raise ConfigError(
                 ["data.val: hooks.evaluate needs labelled validation images; set data.val.path=..."]
             )
-        if run.val_data.num_classes != run.train_data.num_classes:
-            raise ConfigError(
-                [
-                    f"data.val: has {run.val_data.num_classes} classes, data.train has "
-                    f"{run.train_data.num_classes}; both need the same"
-                ]
-            )
+        try:
+            check_same_classes(run.train_data, run.val_data)
+        except ValueError as error:
+            raise ConfigError([str(error)]) from error
 
     def on_epoch_end(self, run: "Run") -> None:
         if run.epoch % self.every_epochs and run.epoch != run.num_epochs:

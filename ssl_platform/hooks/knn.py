@@ -13,6 +13,7 @@ from ssl_platform.baselines import Embed, LabelledFeatures, measure_baselines
 from ssl_platform.data.dataset import ImageDataset
 from ssl_platform.events import Events
 from ssl_platform.features import extract
+from ssl_platform.ops.draws import draw_balanced
 from ssl_platform.ops.knn import knn_votes
 from ssl_platform.registry import HOOKS
 
@@ -152,20 +153,3 @@ class KNNMonitor(Events):
             num_classes=self.num_classes,
         )
         return {name: metric(votes, queries.labels) for name, metric in run.metrics.items()}
-
-
-def draw_balanced(labels: np.ndarray, num: int | None, rng: np.random.Generator) -> np.ndarray:
-    """Positions of ``num`` samples, as equally many per class as there are, in ascending order.
-
-    Args:
-        labels: (N,) classes; negative ones are unlabelled and never drawn.
-        num: None for all labelled samples.
-    """
-    labelled = np.flatnonzero(labels >= 0)
-    if num is None or num >= len(labelled):
-        return labelled
-    shuffled = rng.permutation(labelled)
-    by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]
-    _, starts, counts = np.unique(labels[by_class], return_index=True, return_counts=True)
-    turn = np.arange(len(by_class)) - np.repeat(starts, counts)  # place of a sample in its class
-    return np.sort(by_class[np.argsort(turn, kind="stable")[:num]])

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ssl_platform.ops.table import Table
 
-BLOCK = 16384  # rows that are on the device at once
+BLOCK = 4096  # rows that are on the device at once
 LBFGS_HISTORY = 10  # pairs of vectors that the curvature is estimated from
 
 

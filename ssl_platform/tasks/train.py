@@ -1,18 +1,16 @@
 """Train a model: pretraining and every evaluation that trains."""
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from ssl_platform import checkpoint, distributed
 from ssl_platform.build import Builder, TrainOptions
 from ssl_platform.engine import Run, train
-from ssl_platform.errors import CheckpointError
 from ssl_platform.registry import TASKS, TRUNKS
 from ssl_platform.results import Results
 from ssl_platform.tasks import Task
+from ssl_platform.tasks.trunk import as_problem, trunk_of
 from ssl_platform.zoo.weights import Weights, load_trunk, read_weights
 
 STARTED_FROM = "weights.json"  # in the run's directory: whose weights it started from
@@ -31,18 +29,11 @@ class Train(Task):
                 "checkpoint=null: whose weights? checkpoint=<a run, a file, a URL or zoo:NAME>, or "
                 "trunk=... to start from random ones"
             )
-        with _as_problem():
-            weights = read_weights(cfg["checkpoint"])
-        if weights.trunk_node is None:
-            raise ValueError(
-                f"trunk=null: {weights.source} does not tell its whole architecture; name it, e.g. "
-                "trunk=resnet18_small"
-            )
-        return {"trunk": weights.trunk_node}
+        return {"trunk": trunk_of(cfg["checkpoint"])}
 
     def probe(self, options: TrainOptions) -> None:
         if options.checkpoint is not None:
-            with _as_problem():
+            with as_problem():
                 _start_from(TRUNKS.build(options.trunk), options)
 
     def __call__(self, options: TrainOptions) -> dict[str, Any]:
@@ -57,15 +48,6 @@ class Train(Task):
         if "evaluation" in results and distributed.rank() == 0:
             _write_results(run, options)
         return results
-
-
-@contextmanager
-def _as_problem() -> Iterator[None]:
-    """Weights that cannot be used are a mistake in the config while that is checked."""
-    try:
-        yield
-    except CheckpointError as error:
-        raise ValueError(f"checkpoint={error}") from error
 
 
 def _start_from(trunk: Any, options: TrainOptions) -> Weights:

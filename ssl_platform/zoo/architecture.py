@@ -13,6 +13,7 @@ from ssl_platform.models.heads import PrototypeHead
 from ssl_platform.models.resnet import ResNet
 from ssl_platform.registry import TRUNKS
 
+TRUNK_CONFIGS = CONFIG_DIR / "trunk"
 IMAGENET_STEM = {"stem_kernel": 7, "stem_stride": 2, "stem_pool": True}
 
 
@@ -50,24 +51,35 @@ def head_node(head: Mapping[str, Tensor]) -> dict[str, Any] | None:
     if not head:
         return None
     last = max(name for name in head if name.startswith("projection.") and name.endswith("weight"))
+    prototypes = [name for name in head if name.startswith("prototypes.")]
+    prototypes.sort(key=lambda name: int(name.split(".")[1]))
     return {
         "name": PrototypeHead.__name__,
         "hidden_dim": 0 if last == "projection.0.weight" else head["projection.0.weight"].shape[0],
         "out_dim": head[last].shape[0],
-        "num_prototypes": [
-            v.shape[0] for name, v in head.items() if name.startswith("prototypes.")
-        ],
+        "num_prototypes": [head[name].shape[0] for name in prototypes],
         "batch_norm": "projection.1.weight" in head,
     }
 
 
 def trunk_option(node: Mapping[str, Any]) -> str:
     """What to type for a trunk: ``trunk=resnet50w2``; its options where no shipped file has it."""
-    for path in sorted((CONFIG_DIR / "trunk").glob("*.yaml")):
+    for path in sorted(TRUNK_CONFIGS.glob("*.yaml")):
         if yaml.safe_load(path.read_text()) == node:
             return f"trunk={path.stem}"
+    return options_text("trunk.", node)
+
+
+def shipped_trunk(name: str) -> ResNet:
+    """A new `ResNet` by the shipped config of that name."""
+    trunk: ResNet = TRUNKS.build(yaml.safe_load((TRUNK_CONFIGS / f"{name}.yaml").read_text()))
+    return trunk
+
+
+def options_text(prefix: str, node: Mapping[str, Any]) -> str:
+    """The options of a component as they are typed: ``trunk.width=64 trunk.layers=[3,4,6,3]``."""
     options = {key: value for key, value in node.items() if key != "name"}
-    return " ".join(f"trunk.{key}={_typed(value)}" for key, value in options.items())
+    return " ".join(f"{prefix}{key}={_typed(value)}" for key, value in options.items())
 
 
 def _typed(value: Any) -> str:

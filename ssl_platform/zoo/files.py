@@ -1,6 +1,5 @@
 """Files that others wrote, read as data: nothing in them is ever executed."""
 
-import hashlib
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,6 +9,7 @@ import safetensors.torch
 import torch
 
 from ssl_platform.errors import CheckpointError
+from ssl_platform.zoo.raw import first_bytes, is_web_page
 
 # in what torch says of a pickle that it refuses
 NEEDS_CODE = re.compile(
@@ -25,13 +25,12 @@ def read_content(path: Path) -> Mapping[str, Any]:
             tensors and plain values; the message begins with the path.
     """
     try:
-        with path.open("rb") as file:
-            head = file.read(1024)
+        head = first_bytes(path)
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from error
     if not head:
         raise CheckpointError(f"{path}: an empty file; fetch it again")
-    if re.match(rb"\s*<(!doctype|html|\?xml|!--)", head, re.IGNORECASE):
+    if is_web_page(path):
         raise CheckpointError(
             f"{path}: a web page, not a checkpoint; the download needs another address or a login"
         )
@@ -41,15 +40,6 @@ def read_content(path: Path) -> Mapping[str, Any]:
             f"{path}: holds a {type(content).__name__}; wanted are tensors by name, a state dict"
         )
     return content
-
-
-def sha256(path: Path) -> str:
-    """Of a file's bytes, hexadecimal."""
-    with path.open("rb") as file:
-        digest = hashlib.sha256()
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _read_torch(path: Path) -> Any:

@@ -69,8 +69,9 @@ LAYOUTS = (  # of two that know all keys the first is taken
         "ssl_platform",
         (
             Rule(r"trunk\.(.+)", "trunk", r"\1"),
-            Rule(r"heads\.(?P<owner>\w+)\.((?:projection|prototypes)\..+)", "head", r"\2"),
-            Rule(r"heads\.(?P<owner>\w+)\.(?:linear\.)?(weight|bias)", "classifier", r"\2"),
+            Rule(r"heads\.(?P<owner>\w+)\.((?:projection|prototypes)\.\d+\..+)", "head", r"\2"),
+            Rule(r"heads\.(?P<owner>\w+)\.linear\.(weight|bias)", "classifier", r"\2"),
+            Rule(r"heads\.(?P<owner>\w+)\.(batch_norm\..+)", "classifier", r"\2"),
             Rule(r"heads\..+", "unused", "a head without prototypes"),
         ),
     ),
@@ -90,7 +91,7 @@ LAYOUTS = (  # of two that know all keys the first is taken
             Rule(r"prototypes\.weight", "head", "prototypes.0.weight"),
             Rule(r"prototypes\.prototypes(\d+)\.weight", "head", r"prototypes.\1.weight"),
             Rule(r"linear\.(weight|bias)", "classifier", r"\1"),
-            Rule(r"bn\..+", "unused", "batch norm before the classifier"),
+            Rule(r"bn\.(.+)", "classifier", r"batch_norm.\1"),
         ),
     ),
     Layout(
@@ -180,6 +181,7 @@ def sort_keys(content: Mapping[str, Any]) -> Parts:
         )
     _sort(layout, tensors, parts)
     _settle_head(parts)
+    _settle_classifier(parts)
     return parts
 
 
@@ -218,34 +220,54 @@ def _sort(layout: Layout, tensors: Mapping[str, Tensor], parts: Parts) -> None:
             parts.unused[key] = f"another {rule.part}; {owners[rule.part]!r} is read"
         else:
             name = match.expand(rule.name)
+            first = parts.origin.setdefault(f"{rule.part}.{name}", key)
+            if first != key:
+                raise CheckpointError(f"both {first} and {key} would be {rule.part}.{name}")
             getattr(parts, rule.part)[name] = tensor
-            parts.origin[f"{rule.part}.{name}"] = key
 
 
 def _settle_head(parts: Parts) -> None:
     """Make the head that of a `PrototypeHead`, exactly; one that cannot be is unused."""
     head = parts.head
     if set(head) == {"projection.0.weight", "projection.0.bias"}:  # SwAV's semi-supervised one
-        parts.classifier = {name.removeprefix("projection.0."): head.pop(name) for name in [*head]}
+        for name in [*head]:
+            short = name.removeprefix("projection.0.")
+            parts.classifier[short] = head.pop(name)
+            parts.origin[f"classifier.{short}"] = parts.origin.pop(f"head.{name}")
     reason = _no_prototype_head(head)
     if reason:
-        parts.unused.update({parts.origin.pop(f"head.{name}"): reason for name in head})
-        head.clear()
+        _drop(parts, "head", reason)
     elif "projection.0.bias" not in head:  # lightly has none before a batch norm
         weight = head["projection.0.weight"]
         head["projection.0.bias"] = torch.zeros(weight.shape[0], dtype=weight.dtype)
+
+
+def _settle_classifier(parts: Parts) -> None:
+    """Keep what is one linear layer, and nothing else."""
+    classifier = parts.classifier
+    if classifier.keys() != {"weight", "bias"} or classifier["weight"].ndim != 2:
+        _drop(parts, "classifier", "a classifier that is more or less than a linear layer")
+
+
+def _drop(parts: Parts, part: Part, why: str) -> None:
+    tensors: dict[str, Tensor] = getattr(parts, part)
+    parts.unused.update({parts.origin.pop(f"{part}.{name}"): why for name in tensors})
+    tensors.clear()
 
 
 def _no_prototype_head(head: Mapping[str, Tensor]) -> str | None:
     """Why a head with these tensors is no `PrototypeHead`."""
     prototypes = [name for name in head if name.startswith("prototypes.")]
     layers = {name.split(".")[1] for name in head if name.startswith("projection.")}
+    linear = [f"projection.{number}.weight" for number in layers - {"1"}]
     if not prototypes:
         return "a projection without prototypes"
     if any(name.endswith(".bias") for name in prototypes):
         return "a head whose prototypes have a bias, which moves its clusters"
     if layers not in ({"0"}, {"0", "2"}, {"0", "1", "3"}):
         return "a head of other layers than linear, batch norm, ReLU, linear"
+    if any(name not in head or head[name].ndim != 2 for name in linear + prototypes):
+        return "a head without all of its matrices"
     return None
 
 

@@ -13,10 +13,14 @@ from torch import Tensor, nn
 from ssl_platform.errors import CheckpointError
 from ssl_platform.models.heads import PrototypeHead
 from ssl_platform.registry import HEADS
-from ssl_platform.trained_run import TrainedRun
-from ssl_platform.zoo import files
+from ssl_platform.zoo import catalogue
 from ssl_platform.zoo.architecture import head_node, resnet_node, trunk_option
+from ssl_platform.zoo.fetch import fetch
+from ssl_platform.zoo.files import read_content
 from ssl_platform.zoo.layouts import Parts, sort_keys
+from ssl_platform.zoo.raw import sha256_of
+
+ZOO = "zoo:"  # a model of the catalogue by its name
 
 logger = logging.getLogger(__name__)
 
@@ -58,11 +62,13 @@ class Weights:
         node = head_node(self.head)
         if node is None:
             raise CheckpointError(f"{self.source}: has no prototypes")
-        head = HEADS.build(node, self.head["projection.0.weight"].shape[1])
         try:
+            head = HEADS.build(node, self.head["projection.0.weight"].shape[1])
             head.load_state_dict(self.head)
-        except RuntimeError as error:
-            raise CheckpointError(f"{self.source}: its head is incomplete ({error})") from error
+        except (RuntimeError, ValueError) as error:
+            reason = " ".join(str(error).split())
+            raise CheckpointError(f"{self.source}: its head is no whole one ({reason})") from error
+        assert isinstance(head, PrototypeHead)
         return head.eval()
 
 
@@ -77,35 +83,42 @@ def read_weights(source: str) -> Weights:
         CheckpointError: there is no such thing, or it cannot be read or understood; the message
             begins with the source.
     """
+    try:
+        return _read(source)
+    except CheckpointError as error:
+        reason = str(error).removeprefix(f"{source}: ")
+        raise CheckpointError(f"{source}: {reason}") from error
+
+
+def _read(source: str) -> Weights:
+    if source.startswith(ZOO):
+        return _of_file(source, catalogue.model(source.removeprefix(ZOO)).fetch())
+    if "://" in source:
+        return _of_file(source, fetch(source))
     path = Path(source)
     return _of_run(source) if path.is_dir() else _of_file(source, path)
 
 
 def _of_run(source: str) -> Weights:
+    from ssl_platform.trained_run import TrainedRun  # much to import, and files do without
+
     try:
         run = TrainedRun.open(source)
     except ValueError as error:
         raise CheckpointError(str(error).removeprefix("checkpoint=")) from error
     state = run.state["model"]
-    parts = _sorted_keys(source, state)
+    parts = sort_keys(state)
     return _weights(source, run.checkpoint, parts, _fingerprint(state), run.options.trunk)
 
 
 def _of_file(source: str, path: Path) -> Weights:
     if not path.exists():
         raise CheckpointError(
-            f"{source}: no such file or run (working directory: {Path.cwd()}); a model of the "
-            "catalogue is zoo:NAME"
+            f"no such file or run (working directory: {Path.cwd()}); a model of the catalogue is "
+            "zoo:NAME"
         )
-    parts = _sorted_keys(source, files.read_content(path))
-    return _weights(source, path, parts, files.sha256(path), resnet_node(parts.trunk))
-
-
-def _sorted_keys(source: str, content: Mapping[str, Any]) -> Parts:
-    try:
-        return sort_keys(content)
-    except CheckpointError as error:
-        raise CheckpointError(f"{source}: {error}") from error
+    parts = sort_keys(read_content(path))
+    return _weights(source, path, parts, sha256_of(path), resnet_node(parts.trunk))
 
 
 def _weights(
@@ -137,7 +150,7 @@ def load_trunk(trunk: nn.Module, weights: Weights, *, allow_partial: bool) -> No
         for name, value in weights.trunk.items()
         if name in wanted and wanted[name].shape == value.shape
     }
-    problems = _misfits(wanted, weights.trunk)
+    problems = misfits(wanted, weights.trunk)
     if problems and not (allow_partial and fitting):
         raise CheckpointError(_told(weights, len(fitting), len(wanted), problems))
     if problems:
@@ -145,8 +158,8 @@ def load_trunk(trunk: nn.Module, weights: Weights, *, allow_partial: bool) -> No
     trunk.load_state_dict(fitting, strict=False)
 
 
-def _misfits(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> list[str]:
-    """The first key of each kind that does not fit, in words."""
+def misfits(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> list[str]:
+    """The first key of each kind that does not fit, in words; none when all do."""
     shapes = [
         f"{name} has the shape {list(given[name].shape)}, the trunk's has {list(value.shape)}"
         for name, value in wanted.items()
