@@ -36,6 +36,7 @@ MAY_IMPORT = {
         "checkpoint", "data", "distributed", "events", "losses", "metrics", "models"
     },
     "results": set(),
+    "results_table": {"config", "errors", "results", "schema", "zoo"},
     "trained_run": {"build", "checkpoint", "models", "registry"},
     "zoo": {"checkpoint", "config", "errors", "models", "registry", "schema", "trained_run"},
     "tasks": {
@@ -48,7 +49,7 @@ MAY_IMPORT = {
     },
     "check": {"registry", "schema", "build", "launch", "models"},
     "config": {"errors", "schema", "check"},
-    "running": {"build", "errors", "launch", "registry"},
+    "running": {"build", "errors", "launch", "registry", "schema"},
     "cli": {"errors", "config"},
 }  # fmt: skip
 ENTRY = {"__init__", "__main__"}
