@@ -18,7 +18,7 @@ class Results:
     Attributes:
         protocol: in words, shown wherever a figure is: ``cached centre-crop protocol, ...``.
         figures: by what was measured and metric: ``{"linear": {"top1": 75.3, "top5": 92.6}}``.
-        baselines: the same measure of ``random init``, ``raw pixels`` and ``PCA of raw pixels``.
+        baselines: the same measure of ``random init``, ``raw pixels`` and ``raw pixels, PCA 256``.
         weights: ``source``, ``format`` and ``sha256`` of what was evaluated.
         seed: of the evaluation.
         config: the whole config, as YAML.
