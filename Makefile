@@ -21,9 +21,10 @@ lint: $(VENV)/.installed-dev ## style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-benchmark: $(VENV)/.installed-benchmark ## speed of the data path and of k-means, as ratios
+benchmark: $(VENV)/.installed-benchmark ## speed of the data path, k-means and linear probes, as ratios
 	$(BIN)/python benchmarks/multicrop.py
 	$(BIN)/python benchmarks/kmeans.py
+	$(BIN)/python benchmarks/linear_probe.py
 
 $(VENV)/.installed: setup.py constraints.txt
 	$(PYTHON) -m venv $(VENV)

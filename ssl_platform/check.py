@@ -31,7 +31,7 @@ from ssl_platform.launch import joined_world
 from ssl_platform.models.layers import layer_shapes
 from ssl_platform.models.ssl_model import SSLModel
 from ssl_platform.registry import Registry, load_components
-from ssl_platform.schema import MISSING, dataclass_schema
+from ssl_platform.schema import MISSING, dataclass_schema, flat
 
 UNKNOWN_SIZE = 10**12  # an unreadable data set must not hide what else is wrong
 
@@ -46,7 +46,8 @@ def check(cfg: DictConfig) -> list[str]:
     try:
         plain: Any = OmegaConf.to_container(cfg, resolve=True)
     except InterpolationToMissingValueError:
-        missing = _missing(OmegaConf.to_container(cfg))
+        values: Any = OmegaConf.to_container(cfg)
+        missing = [key for key, value in flat(values).items() if value == MISSING]
         return [f"{key}: needs a value; set {key}=..." for key in missing]
     except OmegaConfBaseException as error:
         return [str(error).splitlines()[0]]
@@ -75,19 +76,6 @@ def check(cfg: DictConfig) -> list[str]:
         if not trial.problems:
             trial.problems += _lines(lambda: task.probe(options))
     return problems + trial.problems
-
-
-def _missing(node: Any, where: str = "") -> list[str]:
-    """Places that the user has to fill, which others may refer to."""
-    if node == MISSING:
-        return [where]
-    if not isinstance(node, dict):
-        return []
-    return [
-        place
-        for key, value in node.items()
-        for place in _missing(value, f"{where}.{key}" if where else key)
-    ]
 
 
 def _lines(action: Callable[[], Any]) -> list[str]:

@@ -40,6 +40,7 @@ MAY_IMPORT = {
         "stopping",
     },
     "results": set(),
+    "results_table": {"config", "errors", "results", "schema", "zoo"},
     "trained_run": {"build", "checkpoint", "models", "registry"},
     "zoo": {"checkpoint", "config", "errors", "models", "registry", "schema", "trained_run"},
     "tasks": {
@@ -53,7 +54,7 @@ MAY_IMPORT = {
     },
     "check": {"registry", "schema", "build", "launch", "models"},
     "config": {"errors", "schema", "check"},
-    "running": {"build", "errors", "launch", "registry", "run_state"},
+    "running": {"build", "errors", "launch", "registry", "run_state", "schema"},
     "cli": {"errors", "config"},
 }  # fmt: skip
 ENTRY = {"__init__", "__main__"}
