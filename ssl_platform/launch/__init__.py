@@ -1,0 +1,40 @@
+"""Start the ranks of this machine, or join those that torchrun or SLURM started (Linux)."""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from ssl_platform.launch.job import Job, LaunchOptions, RankFailedError
+from ssl_platform.launch.ranks import work_in_ranks
+from ssl_platform.launch.world import check_gpus, joined_world, work_as_joined
+
+__all__ = ["LaunchOptions", "RankFailedError", "joined_world", "launch"]
+
+R = TypeVar("R")
+
+
+def launch(work: Callable[..., R], args: tuple, options: LaunchOptions, *, device: str) -> R:
+    """Run ``work(*args)`` on every rank and return rank 0's result. Call it in the main thread.
+
+    ``work`` is a top-level function and ``args`` are picklable. The ranks that this function starts
+    are handed a first SIGTERM, SIGUSR1 or Ctrl-C and have 25 s to finish; a second one ends them.
+
+    Raises:
+        ConfigError: there are fewer GPUs than processes, or the environment describes no world.
+        PlatformError: the one that the first failing rank raised.
+        RankFailedError: that rank raised another exception, or was killed.
+        SystemExit: that rank left by ``sys.exit``, or this process was asked to stop.
+        KeyboardInterrupt: Ctrl-C.
+    """
+    job = Job(work, args, options, device)
+    world = joined_world()
+    if world is not None:
+        return work_as_joined(job, world)
+    if device.startswith("cuda"):
+        check_gpus(options.processes)
+    if options.processes > 1:
+        return work_in_ranks(job)
+    if options.threads is not None:
+        import torch
+
+        torch.set_num_threads(options.threads)
+    return work(*args)
