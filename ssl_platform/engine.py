@@ -19,6 +19,7 @@ from ssl_platform.events import Events
 from ssl_platform.losses.base import Loss
 from ssl_platform.metrics import Metric
 from ssl_platform.models.ssl_model import SSLModel
+from ssl_platform.progress import report_step
 
 
 @dataclass
@@ -101,4 +102,5 @@ def train_step(replica: nn.Module, batch: Batch, run: Run) -> None:
     run.scaler.step(run.optimizer)
     run.scaler.update()
     run.step += 1
+    report_step(run.step)
     run.fire("on_step_end")

@@ -14,7 +14,9 @@ MAY_IMPORT = {
     "schema": set(),
     "distributed": set(),
     "registry": {"schema"},
-    "launch": {"errors"},
+    "progress": set(),
+    "run_lock": {"errors"},
+    "launch": {"errors", "progress"},
     "ops": {"distributed"},
     "optim": {"registry"},
     "metrics": {"registry"},
@@ -30,7 +32,7 @@ MAY_IMPORT = {
     },
     "checkpoint": {"distributed", "errors"},
     "engine": {
-        "checkpoint", "data", "distributed", "events", "losses", "metrics", "models"
+        "checkpoint", "data", "distributed", "events", "losses", "metrics", "models", "progress"
     },
     "results": set(),
     "trained_run": {"build", "checkpoint", "models", "registry"},
@@ -44,7 +46,7 @@ MAY_IMPORT = {
     },
     "check": {"registry", "schema", "build", "launch", "models"},
     "config": {"errors", "schema", "check"},
-    "running": {"build", "errors", "launch", "registry"},
+    "running": {"build", "errors", "launch", "registry", "run_lock"},
     "cli": {"errors", "config"},
 }  # fmt: skip
 ENTRY = {"__init__", "__main__"}

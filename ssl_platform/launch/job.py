@@ -10,12 +10,16 @@ from ssl_platform.errors import PlatformError
 @dataclass(frozen=True)
 class LaunchOptions:
     processes: int  # ranks to start on this machine
-    timeout_minutes: float  # how long a collective may wait for a rank
+    timeout_minutes: float  # how long the others wait for a rank, and how long it may do nothing
+    stop_seconds: float  # from being asked to stop to being killed
+    max_restarts: int  # of all ranks, when one has died or stalled
     threads: int | None  # torch CPU threads of each rank; null = usable cores // ranks here
 
 
 class RankFailedError(PlatformError):
     """A rank ended in a way that its own words do not explain."""
+
+    may_pass = True
 
     def __init__(self, message: str, exit_code: int = 1):
         super().__init__(message)

@@ -5,29 +5,47 @@ every rank dies with it. A rank reports what ends it through a pipe, so that the
 the error of the rank that failed first and drop what its death did to the others.
 """
 
+import itertools
 import logging
 import math
 import os
 import signal
 import socket
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from multiprocessing import Pipe, resource_tracker
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import wait
+from multiprocessing.sharedctypes import RawValue
 from typing import Any
 
-from ssl_platform.launch.job import Job
-from ssl_platform.launch.rank import STOP_SIGNALS, Done, Failure, left, rank_main
+from ssl_platform.errors import PlatformError, StopRequested
+from ssl_platform.launch.job import Job, LaunchOptions, RankFailedError
+from ssl_platform.launch.rank import STOP_SIGNALS, Channels, Done, Failure, left, rank_main
+from ssl_platform.launch.stall import Pulse, ask_for_stacks
 from ssl_platform.launch.world import share_of_cores
 
-STOP_SECONDS = 25.0  # to save a checkpoint when asked to stop: SLURM and Kubernetes kill after 30
+logger = logging.getLogger(__name__)
+
 ECHO_SECONDS = 2.0  # for the other ranks to leave by themselves when one has failed
 TERM_SECONDS = 4.0  # from SIGTERM to SIGKILL
 POLL_SECONDS = 0.1
+EX_TEMPFAIL = 75  # of <sysexits.h>: start it again
 
 
 def work_in_ranks(job: Job) -> Any:
+    """Do the work in new processes, from the start again when one of them dies or stalls."""
+    restarts = job.options.max_restarts
+    for attempt in itertools.count():
+        try:
+            return _attempt(job, attempt)
+        except PlatformError as error:
+            if attempt == restarts or not error.may_pass:
+                raise
+            logger.warning("%s\nrestart %d of %d", error, attempt + 1, restarts)
+
+
+def _attempt(job: Job, attempt: int) -> Any:
     from torch.distributed import TCPStore
 
     listener = socket.create_server(("127.0.0.1", 0))
@@ -43,15 +61,16 @@ def work_in_ranks(job: Job) -> Any:
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(store.port),
         "TORCHELASTIC_USE_AGENT_STORE": "True",
+        "TORCHELASTIC_RESTART_COUNT": str(attempt),
         "OMP_NUM_THREADS": str(job.options.threads or share_of_cores(processes)),
     }
     variables = {r: {**shared, "RANK": str(r), "LOCAL_RANK": str(r)} for r in range(processes)}
-    readers, writers = zip(*(Pipe(duplex=False) for _ in range(processes)), strict=True)
-    args = {rank: (job, os.getpid(), list(writers)) for rank in range(processes)}
+    readers, writers = _channels(processes)
+    args = {rank: (job, os.getpid(), writers) for rank in range(processes)}
     with _started(args, variables) as (context, stop_requests):
-        for writer in writers:
+        for writer in (*writers.reports, *writers.stacks):
             writer.close()
-        ranks = _Ranks(context.pids(), readers)
+        ranks = _Ranks(context.pids(), readers, job.options)
         try:
             ranks.watch(stop_requests)
         finally:
@@ -66,6 +85,18 @@ def work_in_ranks(job: Job) -> Any:
     finally:
         context.close(signal.SIGKILL)  # a Ctrl-C may have ended the line above
     return ranks.results[0]
+
+
+def _channels(processes: int) -> tuple[Channels, Channels]:
+    """The launcher's end and the ranks' end."""
+    reports = [Pipe(duplex=False) for _ in range(processes)]
+    stacks = [Pipe(duplex=False) for _ in range(processes)]
+    last_steps = [RawValue("q", -1) for _ in range(processes)]
+    readers, writers = (
+        Channels([pair[end] for pair in reports], [pair[end] for pair in stacks], last_steps)
+        for end in (0, 1)
+    )
+    return readers, writers
 
 
 @contextmanager
@@ -104,8 +135,12 @@ def _started(
 class _Ranks:
     """What the launcher knows of its ranks."""
 
-    def __init__(self, pids: dict[int, int], reports: Sequence[Connection]):
-        self.pids, self.reports = pids, dict(zip(reports, pids, strict=True))
+    def __init__(self, pids: dict[int, int], channels: Channels, options: LaunchOptions):
+        self.pids, self.options = pids, options
+        self.reports: dict[Any, int] = dict(zip(channels.reports, pids, strict=True))
+        self.stacks = dict(zip(pids, channels.stacks, strict=True))
+        steps = channels.last_steps
+        self.pulses = {rank: Pulse(pid, steps[rank]) for rank, pid in pids.items()}
         self.ready: set[int] = set()
         self.results: dict[int, Any] = {}
         self.failures: dict[int, Failure] = {}
@@ -122,7 +157,10 @@ class _Ranks:
             exit_codes = self._listen()
             if not stop_requests:  # else that is what they left for
                 for rank, exit_code in exit_codes.items():
-                    self._note(rank, Failure(False, time.monotonic(), left(rank, exit_code)))
+                    error = left(rank, exit_code, self.pulses[rank].after)
+                    self._note(rank, Failure(False, time.monotonic(), error))
+            if not (stop_requests or self.failures):
+                self._blame_idle(exit_codes)
             if len(exit_codes) == len(self.pids):
                 return
             if len(stop_requests) > num_answered:
@@ -132,6 +170,7 @@ class _Ranks:
                 self.term_at = time.monotonic() + ECHO_SECONDS
                 self.kill_at = self.term_at + TERM_SECONDS
             if time.monotonic() >= self.term_at:
+                self._blame_awaited(exit_codes)
                 self.ending, self.term_at = True, math.inf
                 self._signal(signal.SIGTERM)
 
@@ -146,9 +185,41 @@ class _Ranks:
         failures = sorted(self.failures.values(), key=lambda f: (f.is_echo, f.moment))
         if failures and not (stop_requests and failures[0].is_echo):
             return failures[0].error
-        if stop_requests[0] == signal.SIGINT:
+        number = signal.Signals(stop_requests[0])
+        if number == signal.SIGINT:
             return KeyboardInterrupt()
-        return SystemExit(128 + stop_requests[0])
+        if number in (signal.SIGTERM, signal.SIGUSR1):
+            message = f"ended by {number.name}; the same command goes on from the latest checkpoint"
+            return StopRequested(message, EX_TEMPFAIL)
+        return SystemExit(128 + number)
+
+    def _running(self, exit_codes: Collection[int]) -> set[int]:
+        return self.pids.keys() - exit_codes - self.failures.keys() - self.results.keys()
+
+    def _blame_idle(self, exit_codes: Collection[int]) -> None:
+        """Find the ranks that do nothing, though they wait for none of the others."""
+        limit = 60 * self.options.timeout_minutes + ECHO_SECONDS  # a collective gives up first
+        pulses = {rank: self.pulses[rank] for rank in self._running(exit_codes)}
+        self._blame({rank for rank, pulse in pulses.items() if pulse.idle_seconds() > limit})
+
+    def _blame_awaited(self, exit_codes: Collection[int]) -> None:
+        """Find the ranks that all who failed have waited for."""
+        if all(failure.is_timeout for failure in self.failures.values()):
+            self._blame(self._running(exit_codes))
+
+    def _blame(self, stalled: set[int]) -> None:
+        if stalled:
+            error = RankFailedError(self._describe_stalled(sorted(stalled)))
+            self._note(min(stalled), Failure(False, time.monotonic(), error))
+
+    def _describe_stalled(self, ranks: list[int]) -> str:
+        stacks = ask_for_stacks({r: self.pids[r] for r in ranks if r in self.ready}, self.stacks)
+        limit = f"launch.timeout_minutes={self.options.timeout_minutes}"
+        lines = []
+        for rank in ranks:
+            lines.append(f"rank {rank} has stalled{self.pulses[rank].after}: nothing for {limit}")
+            lines += stacks.get(rank, "").splitlines()
+        return "\n".join(lines)
 
     def _listen(self) -> dict[int, int]:
         """Take in what the ranks report, and return the exit codes of those that have left."""
@@ -184,7 +255,7 @@ class _Ranks:
         if self.kill_at < math.inf or len(self.ready) < len(self.pids):
             self.kill_at = time.monotonic()
         else:
-            self.kill_at = time.monotonic() + STOP_SECONDS
+            self.kill_at = time.monotonic() + self.options.stop_seconds
             self._signal(number)
 
     def _signal(self, number: int) -> None:

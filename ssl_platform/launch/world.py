@@ -132,16 +132,27 @@ def _first_slurm_host() -> str:
 
 def is_echo(error: BaseException) -> bool:
     """Whether ``error`` says no more than that another rank is gone."""
+    return _echo(error) is not None
+
+
+def is_timeout(error: BaseException) -> bool:
+    """Whether ``error`` says no more than that another rank did not come in time."""
+    echo = _echo(error)
+    return echo is not None and "timed out" in str(echo).lower()
+
+
+def _echo(error: BaseException) -> BaseException | None:
+    """What came of another rank's end, in the chain of causes of ``error``."""
     from torch.distributed import DistError
 
     link: BaseException | None = error
     while link is not None:
         if isinstance(link, DistError):
-            return True
+            return link
         if isinstance(link, RuntimeError) and ("gloo" in str(link) or "NCCL" in str(link)):
-            return True
+            return link
         link = link.__cause__ or link.__context__
-    return False
+    return None
 
 
 def number(name: str) -> int:
