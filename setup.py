@@ -35,11 +35,13 @@ setup(
     ],
     extras_require={
         "timm": ["timm>=1.0"],
+        "slurm": ["submitit>=1.5"],
         "test": [
             "pytest>=8",
             "pytest-xdist>=3.5",
             "pytest-timeout>=2.3",
             "hypothesis>=6.100",
+            "submitit>=1.5",
             "timm>=1.0",
         ],
         "benchmark": ["faiss-cpu>=1.9"],

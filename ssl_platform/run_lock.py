@@ -22,17 +22,24 @@ BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 @contextmanager
 def locked(directory: Path) -> Iterator[None]:
-    """Hold the lock of ``directory``.
+    """Make ``directory`` and hold its lock.
 
     Raises:
-        ConfigError: another process has it.
+        ConfigError: another process has it, or the directory cannot be written.
     """
-    # without O_TRUNC: whoever fails to get the lock must leave the owner's name
-    descriptor = os.open(directory / FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        # without O_TRUNC: whoever fails to get the lock must leave the owner's name
+        descriptor = os.open(directory / FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        problem = f"output_dir={directory}: cannot be written ({error.strerror})"
+        raise ConfigError([problem]) from error
     try:
         _take(descriptor, directory)
-        yield
-        os.ftruncate(descriptor, 0)
+        try:
+            yield
+        finally:
+            os.ftruncate(descriptor, 0)
     finally:
         os.close(descriptor)
 
@@ -76,8 +83,10 @@ def _owner(descriptor: int) -> dict[str, str]:
 
 
 def _is_stale(owner: dict[str, str]) -> bool:
-    """Whether ``owner``, whose lock we have got, is gone: then it was on this machine, or it was
-    this very job before SLURM started it again elsewhere."""
+    """Whether ``owner``, whose lock we have got, is certainly gone.
+
+    It was on this machine, or it was this very job before SLURM started it again elsewhere.
+    """
     me = _me()
     return owner.get("host") == me["host"] or (bool(me["job"]) and owner.get("job") == me["job"])
 

@@ -2,6 +2,7 @@
 
 import logging
 import warnings
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +10,17 @@ from omegaconf import DictConfig, OmegaConf
 
 from ssl_platform.build import options_of, resolve_device
 from ssl_platform.errors import ConfigError
-from ssl_platform.launch import joined_world, launch
+from ssl_platform.launch import Submitted, joined_world, launch, submit
 from ssl_platform.registry import TASKS, load_components
+from ssl_platform.run_lock import locked
 
 # what may differ when a run is started again in its directory
 FREE_TO_CHANGE = (
     "hooks",
     "launch.timeout_minutes",
+    "launch.stop_seconds",
+    "launch.max_restarts",
+    "launch.slurm",
     "launch.threads",
     "data.num_workers",
     "save",
@@ -24,12 +29,40 @@ FREE_TO_CHANGE = (
 
 def run(cfg: DictConfig) -> Any:
     """See `ssl_platform.run`."""
+    if options_of(cfg).launch.slurm is not None:
+        return submit_all([cfg])
+    return run_here(OmegaConf.to_yaml(cfg))
+
+
+def submit_all(cfgs: list[DictConfig]) -> list[Submitted]:
+    """Submit a SLURM job for each run; those that ask the same of it become an array."""
+    alike: dict[str, list[DictConfig]] = {}
+    for cfg in cfgs:
+        claim(cfg, Path(options_of(cfg).output_dir))
+        alike.setdefault(str(options_of(cfg).launch), []).append(cfg)
+    submitted = []
+    for group in alike.values():
+        options = options_of(group[0])
+        jobs = [(OmegaConf.to_yaml(cfg),) for cfg in group]
+        submitted += submit(run_here, jobs, options.launch, name=options.name)
+    for job in submitted:
+        print(f"submitted job {job.job_id}, log in {job.log}")
+    return submitted
+
+
+def run_here(config_yaml: str) -> Any:
+    """Run a checked config with the ranks of this machine, or as one of those that are there."""
+    cfg: Any = OmegaConf.create(config_yaml)
+    load_components(cfg.plugins)
     options = options_of(cfg)
-    joined = joined_world()
-    if joined is None or joined[0] == 0:
-        claim(cfg, Path(options.output_dir))
     device = resolve_device(options.device)
-    return launch(work, (OmegaConf.to_yaml(cfg),), options.launch, device=device.type)
+    joined = joined_world()
+    with ExitStack() as stack:
+        if joined is None or joined[0] == 0:
+            output_dir = Path(options.output_dir)
+            stack.enter_context(locked(output_dir))
+            claim(cfg, output_dir)
+        return launch(work, (config_yaml,), options.launch, device=device.type)
 
 
 def work(config_yaml: str) -> Any:

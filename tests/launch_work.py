@@ -31,7 +31,13 @@ class TwoPartError(PlatformError):
 
 
 def launch_options(processes: int, **given: Any) -> LaunchOptions:
-    default = {"timeout_minutes": 2.0, "stop_seconds": 25.0, "max_restarts": 0, "threads": 1}
+    default = {
+        "timeout_minutes": 2.0,
+        "stop_seconds": 25.0,
+        "max_restarts": 0,
+        "slurm": None,
+        "threads": 1,
+    }
     return LaunchOptions(processes, **{**default, **given})
 
 
@@ -187,6 +193,17 @@ def deaf(folder: str) -> None:
     for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
         signal.signal(number, lambda number, frame: write(folder, f"heard{rank()}", ""))
     run_on(folder)
+
+
+def write_world(folder: str) -> None:
+    total = torch.tensor([float(rank() + 1)])
+    dist.all_reduce(total)
+    write(folder, f"world{rank()}", f"{total.item()} of {dist.get_world_size()}")
+
+
+def work_in_job(name: str, *args: str) -> None:
+    """What a submitted job does: join the others, and work."""
+    launch(globals()[name], args, launch_options(2), device="cpu")
 
 
 def once_hangs(folder: str) -> int:

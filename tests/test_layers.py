@@ -47,7 +47,7 @@ MAY_IMPORT = {
     "check": {"registry", "schema", "build", "launch", "models"},
     "config": {"errors", "schema", "check"},
     "running": {"build", "errors", "launch", "registry", "run_lock"},
-    "cli": {"errors", "config"},
+    "cli": {"errors", "config", "running"},
 }  # fmt: skip
 ENTRY = {"__init__", "__main__"}
 CORE = ("engine", "checkpoint", "build", "check", "config", "launch", "running", "cli", "registry")

@@ -5,9 +5,10 @@ from typing import TypeVar
 
 from ssl_platform.launch.job import Job, LaunchOptions, RankFailedError
 from ssl_platform.launch.ranks import work_in_ranks
+from ssl_platform.launch.slurm import Submitted, submit
 from ssl_platform.launch.world import check_gpus, joined_world, work_as_joined
 
-__all__ = ["LaunchOptions", "RankFailedError", "joined_world", "launch"]
+__all__ = ["LaunchOptions", "RankFailedError", "Submitted", "joined_world", "launch", "submit"]
 
 R = TypeVar("R")
 

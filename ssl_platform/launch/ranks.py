@@ -10,27 +10,26 @@ import logging
 import math
 import os
 import signal
-import socket
 import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
+from datetime import timedelta
 from multiprocessing import Pipe, resource_tracker
 from multiprocessing.connection import wait
 from multiprocessing.sharedctypes import RawValue
 from typing import Any
 
 from ssl_platform.errors import PlatformError, StopRequested
-from ssl_platform.launch.job import Job, LaunchOptions, RankFailedError
+from ssl_platform.launch.job import EX_TEMPFAIL, Job, LaunchOptions, RankFailedError
 from ssl_platform.launch.rank import STOP_SIGNALS, Channels, Done, Failure, left, rank_main
 from ssl_platform.launch.stall import Pulse, ask_for_stacks
-from ssl_platform.launch.world import share_of_cores
+from ssl_platform.launch.world import LOOPBACK, loopback_store, share_of_cores
 
 logger = logging.getLogger(__name__)
 
 ECHO_SECONDS = 2.0  # for the other ranks to leave by themselves when one has failed
 TERM_SECONDS = 4.0  # from SIGTERM to SIGKILL
 POLL_SECONDS = 0.1
-EX_TEMPFAIL = 75  # of <sysexits.h>: start it again
 
 
 def work_in_ranks(job: Job) -> Any:
@@ -46,19 +45,12 @@ def work_in_ranks(job: Job) -> Any:
 
 
 def _attempt(job: Job, attempt: int) -> Any:
-    from torch.distributed import TCPStore
-
-    listener = socket.create_server(("127.0.0.1", 0))
-    port = listener.getsockname()[1]
-    # The store would listen on every interface; it takes over a socket that does not.
-    store = TCPStore(
-        "127.0.0.1", port, None, True, wait_for_workers=False, master_listen_fd=listener.detach()
-    )
+    store = loopback_store(0, timedelta(minutes=job.options.timeout_minutes))
     processes = job.options.processes
     shared = {
         "WORLD_SIZE": str(processes),
         "LOCAL_WORLD_SIZE": str(processes),
-        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_ADDR": LOOPBACK,
         "MASTER_PORT": str(store.port),
         "TORCHELASTIC_USE_AGENT_STORE": "True",
         "TORCHELASTIC_RESTART_COUNT": str(attempt),

@@ -4,15 +4,17 @@ import ctypes
 import logging
 import os
 import signal
+import socket
 import subprocess
 from datetime import timedelta
 from typing import Any
 
 from ssl_platform.errors import ConfigError
-from ssl_platform.launch.job import Job, RankFailedError
+from ssl_platform.launch.job import Job, LaunchOptions, RankFailedError
 
 logger = logging.getLogger(__name__)
 
+LOOPBACK = "127.0.0.1"
 PR_SET_PDEATHSIG = 1  # of <linux/prctl.h>
 
 
@@ -41,11 +43,10 @@ def work_as_joined(job: Job, world: tuple[int, int, int]) -> Any:
     from torch.distributed.elastic.multiprocessing.errors import get_error_handler
 
     rank, world_size, _ = world
-    processes = job.options.processes
     if "TORCHELASTIC_RUN_ID" in os.environ:
         die_with_parent(os.getppid())  # torchrun leaves its ranks running when it is killed
-    if rank == 0 and processes > 1 and processes != world_size:
-        logger.warning("launch.processes=%d: not used in a world of %d", processes, world_size)
+    if rank == 0:
+        _warn_of_unused(job.options, world_size)
     try:
         return work_in_group(job, world)
     except Exception as error:
@@ -54,6 +55,12 @@ def work_as_joined(job: Job, world: tuple[int, int, int]) -> Any:
             raise RankFailedError(message) from error
         get_error_handler().record_exception(error)  # for torchrun's summary of the failure
         raise
+
+
+def _warn_of_unused(options: LaunchOptions, world_size: int) -> None:
+    for key, value in (("processes", options.processes), ("max_restarts", options.max_restarts)):
+        if value > (key == "processes") and options.world_size != world_size:
+            logger.warning("launch.%s=%d: not used in a world of %d", key, value, world_size)
 
 
 def work_in_group(job: Job, world: tuple[int, int, int]) -> Any:
@@ -66,9 +73,14 @@ def work_in_group(job: Job, world: tuple[int, int, int]) -> Any:
         logging.disable(logging.WARNING)  # rank 0 speaks for all; errors are each rank's own
     local_world_size = number("LOCAL_WORLD_SIZE") if "LOCAL_WORLD_SIZE" in os.environ else 1
     torch.set_num_threads(job.options.threads or share_of_cores(local_world_size))
-    if local_world_size == world_size:  # nobody outside this machine has to reach its sockets
+    if _is_on_one_machine(world_size):  # nobody outside it has to reach its sockets
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
         os.environ.setdefault("NCCL_SOCKET_IFNAME", "lo")
+    elif rank == 0:
+        logger.warning(
+            "the ranks of several machines trust whoever reaches their ports: "
+            "run them in a network of your own"
+        )
     group: dict[str, Any] = {"backend": "gloo"}
     if job.device.startswith("cuda"):
         # SLURM may show each rank its own GPU only, which is then number 0.
@@ -95,10 +107,43 @@ def _store(rank: int, world_size: int, timeout: timedelta) -> Any:
     host, port = _master(world_size)
     # torchrun, and our own launcher, keep the store themselves; else rank 0 does.
     is_master = rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
-    store = TCPStore(host, port, world_size, is_master, timeout, wait_for_workers=False)
+    if is_master and _is_on_one_machine(world_size):
+        store = loopback_store(port, timeout)
+    else:
+        store = TCPStore(host, port, world_size, is_master, timeout, wait_for_workers=False)
     # torchrun's store outlives a restart: without a prefix the ranks would find the addresses of
     # the dead ones in it and fail to connect.
     return PrefixStore(f"attempt_{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+
+
+def loopback_store(port: int, timeout: timedelta) -> Any:
+    """A store that only this machine can reach; port 0 takes a free one.
+
+    Raises:
+        ConfigError: another process listens on the port.
+    """
+    from torch.distributed import TCPStore
+
+    try:
+        listener = socket.create_server((LOOPBACK, port))
+    except OSError as error:
+        raise ConfigError([f"MASTER_PORT={port}: {error.strerror}; choose a free one"]) from error
+    # Left to itself a store listens on every interface; it takes over a socket that does not.
+    return TCPStore(
+        LOOPBACK,
+        listener.getsockname()[1],
+        None,
+        True,
+        timeout,
+        wait_for_workers=False,
+        master_listen_fd=listener.detach(),
+    )
+
+
+def _is_on_one_machine(world_size: int) -> bool:
+    if "LOCAL_WORLD_SIZE" in os.environ:
+        return number("LOCAL_WORLD_SIZE") == world_size
+    return world_size == 1 or os.environ.get("SLURM_JOB_NUM_NODES") == "1"
 
 
 def _master(world_size: int) -> tuple[str, int]:
@@ -107,14 +152,19 @@ def _master(world_size: int) -> tuple[str, int]:
     if "MASTER_PORT" in os.environ:
         port = number("MASTER_PORT")
     elif "SLURM_JOB_ID" in os.environ:
-        port = 15000 + number("SLURM_JOB_ID") % 15000  # below the ports of outgoing connections
+        port = port_of_job(number("SLURM_JOB_ID"))
     elif world_size == 1:
         port = 0
     else:
         raise ConfigError(["MASTER_PORT is not set: give every rank the same free port of rank 0"])
-    if host is None and world_size == 1:
-        host = "127.0.0.1"
+    if _is_on_one_machine(world_size):
+        host = LOOPBACK
     return host or _first_slurm_host(), port
+
+
+def port_of_job(job_id: int) -> int:
+    """A port that the ranks of a SLURM job agree on without a word."""
+    return 15000 + job_id % 15000  # below the ports of outgoing connections
 
 
 def _first_slurm_host() -> str:
