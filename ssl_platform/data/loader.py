@@ -148,7 +148,8 @@ class Loader:
         for index, error in bad:
             if index not in self._bad:
                 self._bad[index] = error
-                logger.warning("unreadable image %s: %s", error.name, error.reason)
+                # not a warning: of those only rank 0's are shown
+                logger.error("unreadable image %s: %s", error.name, error.reason)
         limit = self._max_bad_fraction * len(self.dataset)
         if len(self._bad) > limit:
             raise DataError(
