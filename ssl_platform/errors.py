@@ -43,7 +43,7 @@ class DivergedError(PlatformError):
     exit_code = 4
 
 
-class StopRequested(PlatformError):
+class StopRequested(PlatformError):  # noqa: N818 (a wish that was granted, not an error)
     """A signal asked the run to stop. It has saved a checkpoint; the same command goes on."""
 
     def __init__(self, message: str, exit_code: int):

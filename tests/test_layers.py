@@ -30,9 +30,13 @@ MAY_IMPORT = {
         "registry", "distributed", "events", "ops", "models", "data", "errors", "features",
         "metrics",
     },
-    "checkpoint": {"distributed", "errors"},
+    "checkpoint": {"errors"},
+    "run_state": {"checkpoint", "distributed", "errors"},
+    "saver": {"checkpoint", "distributed", "errors", "ops", "run_state"},
+    "stopping": {"errors"},
     "engine": {
-        "checkpoint", "data", "distributed", "events", "losses", "metrics", "models", "progress"
+        "data", "distributed", "events", "losses", "metrics", "models", "progress", "run_state",
+        "saver", "stopping",
     },
     "results": set(),
     "trained_run": {"build", "checkpoint", "models", "registry"},
@@ -42,15 +46,19 @@ MAY_IMPORT = {
         "features", "cluster_files", "cluster_page", "trained_run", "results", "zoo",
     },
     "build": {
-        "registry", "schema", "data", "engine", "checkpoint", "models", "launch", "distributed"
+        "registry", "schema", "data", "engine", "models", "launch", "distributed", "run_state",
+        "saver",
     },
     "check": {"registry", "schema", "build", "launch", "models"},
     "config": {"errors", "schema", "check"},
-    "running": {"build", "errors", "launch", "registry", "run_lock"},
+    "running": {"build", "errors", "launch", "registry", "run_lock", "run_state"},
     "cli": {"errors", "config", "running"},
 }  # fmt: skip
 ENTRY = {"__init__", "__main__"}
-CORE = ("engine", "checkpoint", "build", "check", "config", "launch", "running", "cli", "registry")
+CORE = (
+    "engine", "checkpoint", "run_state", "saver", "stopping", "build", "check", "config", "launch",
+    "running", "cli", "registry",
+)  # fmt: skip
 
 
 def layer(path: Path) -> str:

@@ -213,4 +213,5 @@ def test_a_sweep_is_one_array(slurm, tiny, monkeypatch):
     assert [line for line in done.stdout.splitlines() if line.startswith("submitted")] == [
         f"submitted job 41_{i}, log in {slurm}/runs/slurm/41_{i}_0_log.out" for i in (0, 1)
     ]
-    assert (slurm / "runs/sweep/seed=2/config.yaml").exists()
+    assert flags(slurm / "script")["array"] == "0-1%2"
+    assert not (slurm / "runs/sweep").exists()

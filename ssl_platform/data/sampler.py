@@ -35,17 +35,18 @@ class ShuffledSampler:
             raise ValueError(f"batch_size={batch_size}: the data set has only {num_samples} images")
         self.num_samples, self.batch_size = num_samples, batch_size
         self.rank, self.world_size = rank, world_size
-        self.seed, self.epoch = seed, 0
+        self.seed, self.epoch, self.start_step = seed, 0, 0
 
     @property
     def steps_per_epoch(self) -> int:
         return self.num_samples // self.batch_size
 
-    def set_epoch(self, epoch: int) -> None:
-        """The next iteration gives the order of ``epoch``."""
-        self.epoch = epoch
+    def set_epoch(self, epoch: int, start_step: int = 0) -> None:
+        """The next iteration gives the order of ``epoch``, from its step ``start_step`` on."""
+        self.epoch, self.start_step = epoch, start_step
 
     def __len__(self) -> int:
+        """Samples of this rank in a whole epoch."""
         return self.steps_per_epoch * (self.batch_size // self.world_size)
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
@@ -53,7 +54,7 @@ class ShuffledSampler:
         order = np.random.default_rng((self.seed, epoch)).permutation(self.num_samples)
         steps = order[: self.steps_per_epoch * self.batch_size]
         mine = steps.reshape(-1, self.world_size, self.batch_size // self.world_size)[:, self.rank]
-        return ((epoch, index) for index in mine.ravel().tolist())
+        return ((epoch, index) for index in mine[self.start_step :].ravel().tolist())
 
 
 class SequentialSampler:
