@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -29,6 +30,8 @@ FREE_TO_CHANGE = (
     "save",
     "resume",
 )
+SECRET = re.compile("token|secret|password|api_key", re.IGNORECASE)
+STRUCK_OUT = "*****"
 OF_THE_DIRECTORY = ("name", "output_dir")  # of no account where another run is the source
 
 
@@ -105,12 +108,30 @@ def claimed(cfg: DictConfig, output_dir: Path) -> Iterator[None]:
         path = output_dir / "config.yaml"
         partial = path.with_suffix(".partial")
         try:
-            partial.write_text(OmegaConf.to_yaml(cfg))
+            partial.write_text(OmegaConf.to_yaml(without_secrets(cfg)))
             partial.replace(path)
         except OSError as error:
             problem = f"output_dir={output_dir}: cannot be written ({error.strerror})"
             raise ConfigError([problem]) from error
         yield
+
+
+def without_secrets(cfg: DictConfig) -> DictConfig:
+    """A copy whose passwords and tokens are struck out; references to the environment stay."""
+    copy: Any = OmegaConf.create(OmegaConf.to_yaml(cfg))
+    _strike_out(copy)
+    return copy
+
+
+def _strike_out(node: Any) -> None:
+    keys: list[Any] = list(node) if isinstance(node, DictConfig) else list(range(len(node)))
+    for key in keys:
+        if OmegaConf.is_missing(node, key) or OmegaConf.is_interpolation(node, key):
+            continue
+        if OmegaConf.is_config(node[key]):
+            _strike_out(node[key])
+        elif isinstance(node[key], str) and SECRET.search(str(key)):
+            node[key] = STRUCK_OUT
 
 
 def _reasons_not_to_go_on(cfg: DictConfig, output_dir: Path) -> list[str]:
@@ -150,7 +171,7 @@ def _is_started_again() -> bool:
 
 
 def _differences(saved: Any, new: DictConfig, allowed: Sequence[str]) -> list[str]:
-    before, after = _flat(saved), _flat(new)
+    before, after = _flat(saved), _flat(without_secrets(new))
     return [
         f"{key}: {before.get(key, 'not set')} there, {after.get(key, 'not set')} here"
         for key in sorted(before.keys() | after.keys())

@@ -159,20 +159,6 @@ def run_on(folder: str) -> None:
         time.sleep(0.02)
 
 
-def stop_when_asked(folder: str) -> None:
-    """As run_on; on the first SIGTERM both ranks save something and leave with 75."""
-    asked = []
-    signal.signal(signal.SIGTERM, lambda number, frame: asked.append(number))
-    write(folder, f"rank{rank()}", str(os.getpid()))
-    while True:
-        flag = torch.tensor(float(len(asked)))
-        dist.all_reduce(flag)
-        if flag > 0:
-            write(folder, f"saved{rank()}", str(flag.item()))
-            sys.exit(75)
-        time.sleep(0.02)
-
-
 def save_when_asked(folder: str) -> None:
     """As run_on; the first signal of any kind ends it as the engine does."""
     asked = []

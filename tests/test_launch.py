@@ -313,19 +313,7 @@ def test_ctrl_c_while_ranks_start(start, tmp_path: Path) -> None:
     assert all_gone(pids)
 
 
-def test_sigterm_lets_the_ranks_save(start, tmp_path: Path) -> None:
-    launcher = start(str(WORK), "stop_when_asked", "2", str(tmp_path))
-    pids = rank_pids(tmp_path)
-    launcher.terminate()
-    assert launcher.communicate(timeout=DEADLINE) == ("", "")
-    assert launcher.returncode == 75
-    assert (tmp_path / "saved0").read_text() == (tmp_path / "saved1").read_text()
-    assert not any(map(is_running, pids))
-
-
-@pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGTERM, 75), (signal.SIGUSR1, 75), (signal.SIGINT, 130)]
-)
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
 def test_ranks_are_asked_to_stop_once_and_their_code_is_the_job_s(start, tmp_path, number, code):
     launcher = start(str(WORK), "save_when_asked", "2", str(tmp_path))
     pids = rank_pids(tmp_path)
