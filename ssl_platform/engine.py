@@ -18,6 +18,7 @@ from ssl_platform.events import Events
 from ssl_platform.losses.base import Loss
 from ssl_platform.metrics import Metric
 from ssl_platform.models.ssl_model import SSLModel
+from ssl_platform.progress import report_step
 from ssl_platform.run_state import ResumeOptions
 from ssl_platform.saver import Saver
 from ssl_platform.stopping import StopSignals, stop_error
@@ -125,6 +126,7 @@ def train_step(replica: nn.Module, batch: Batch, run: Run) -> None:
     run.scaler.step(run.optimizer)
     run.scaler.update()
     run.step, run.epoch_step = run.step + 1, run.epoch_step + 1
+    report_step(run.step)
     run.fire("on_step_end")
 
 
