@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ssl_platform.ops.table import Centred, Table, blocks, mean_of, principal_components
 
 PIXEL_SIDE = 32  # raw pixels are compared at this size at most
-RANDOM_INIT, RAW_PIXELS, PCA = "random init", "raw pixels", "PCA of raw pixels"
+RANDOM_INIT, RAW_PIXELS = "random init", "raw pixels"
 
 Embed = Callable[[Tensor], Tensor]  # (B, 3, H, W) images to (B, D)
 Figures = TypeVar("Figures")
@@ -54,7 +54,7 @@ def measure_baselines(
     found[RAW_PIXELS] = measure_with(lambda table: Centred(table, mean))
     if pca_components is not None:
         mean, directions = principal_components(train.features, pca_components)
-        found[PCA] = measure_with(
+        found[f"{RAW_PIXELS}, PCA {directions.shape[1]}"] = measure_with(
             lambda table: torch.cat([part @ directions for part in blocks(Centred(table, mean))])
         )
     return found

@@ -31,7 +31,7 @@ from ssl_platform.launch import joined_world
 from ssl_platform.models.layers import layer_shapes
 from ssl_platform.models.ssl_model import SSLModel
 from ssl_platform.registry import Registry, load_components
-from ssl_platform.schema import MISSING, dataclass_schema
+from ssl_platform.schema import MISSING, dataclass_schema, flat
 
 UNKNOWN_SIZE = 10**12  # an unreadable data set must not hide what else is wrong
 
@@ -46,7 +46,8 @@ def check(cfg: DictConfig) -> list[str]:
     try:
         plain: Any = OmegaConf.to_container(cfg, resolve=True)
     except InterpolationToMissingValueError:
-        missing = _missing(OmegaConf.to_container(cfg))
+        values: Any = OmegaConf.to_container(cfg)
+        missing = [key for key, value in flat(values).items() if value == MISSING]
         return [f"{key}: needs a value; set {key}=..." for key in missing]
     except OmegaConfBaseException as error:
         return [str(error).splitlines()[0]]
@@ -75,19 +76,6 @@ def check(cfg: DictConfig) -> list[str]:
         if not trial.problems:
             trial.problems += _lines(lambda: task.probe(options))
     return problems + trial.problems
-
-
-def _missing(node: Any, where: str = "") -> list[str]:
-    """Places that the user has to fill, which others may refer to."""
-    if node == MISSING:
-        return [where]
-    if not isinstance(node, dict):
-        return []
-    return [
-        place
-        for key, value in node.items()
-        for place in _missing(value, f"{where}.{key}" if where else key)
-    ]
 
 
 def _lines(action: Callable[[], Any]) -> list[str]:
@@ -143,8 +131,11 @@ class _Trial:
 
     def job(self, options: JobOptions) -> None:
         """Rules of the keys that every config has."""
-        if options.launch.processes < 1:
-            self.problems.append(f"launch.processes={options.launch.processes}: at least 1")
+        self.problems += [f"launch.{line}" for line in options.launch.problems()]
+        if options.launch.slurm is not None:
+            if joined_world():
+                self.problems.append("launch=slurm: this is a job already; use launch=one_process")
+            return  # the device is one of another machine
         if options.device == "cuda" and not torch.cuda.is_available():
             self.problems.append(
                 "device=cuda: torch finds no GPU here; use device=cpu or device=auto"
@@ -244,14 +235,14 @@ class _Trial:
         group = options.sync_batch_norm.group_size
         if options.sync_batch_norm.enabled and group and world > group and world % group:
             say(f"sync_batch_norm.group_size={group}: {world} processes are not a multiple of it")
-        if options.save.every_epochs < 1 or options.save.keep < 1:
-            say(
-                f"save.every_epochs={options.save.every_epochs}, "
-                f"save.keep={options.save.keep}: at least 1 each"
-            )
+        for name, value in vars(options.save).items():
+            if name != "asynchronous" and value is not None and value <= 0:
+                say(f"save.{name}={value}: above 0, or null for never where that is allowed")
         self.precision(options)
 
     def precision(self, options: TrainOptions) -> None:
+        if options.launch.slurm is not None:
+            return  # the device is one of another machine
         device = resolve_device(options.device)
         dtype = autocast_dtype(options.precision, device)
         if dtype is not None and device.type == "cpu" and not cpu_is_fast_in(dtype):
@@ -302,7 +293,7 @@ class _NoRandomNumbers(TorchFunctionMode):
 
 def world_size(options: TrainOptions) -> int:
     joined = joined_world()
-    return joined[1] if joined else options.launch.processes
+    return joined[1] if joined else options.launch.world_size
 
 
 def cpu_is_fast_in(dtype: torch.dtype) -> bool:

@@ -5,6 +5,7 @@ class PlatformError(Exception):
     """Base of all errors that the command line reports in words; ``exit_code`` is the process's."""
 
     exit_code = 1
+    may_pass = False  # whether the same work, started again, may go well
 
 
 class ConfigError(PlatformError):
@@ -24,6 +25,12 @@ class DataError(PlatformError):
     """The data set cannot go on: too many of its images are unreadable."""
 
 
+class DataWorkerError(DataError):
+    """A data worker has died, of what it read or for lack of memory."""
+
+    may_pass = True
+
+
 class CheckpointError(PlatformError):
     """A checkpoint is missing, damaged, or does not fit this run."""
 
@@ -34,3 +41,14 @@ class DivergedError(PlatformError):
     """A value that training depends on is no longer finite."""
 
     exit_code = 4
+
+
+class StopRequested(PlatformError):  # noqa: N818 (a wish that was granted, not an error)
+    """A signal asked the run to stop. It has saved a checkpoint; the same command goes on."""
+
+    def __init__(self, message: str, exit_code: int):
+        super().__init__(message)
+        self.exit_code = exit_code  # 75 asks a scheduler to start the run again; 130 is Ctrl-C
+
+    def __reduce__(self) -> tuple:
+        return type(self), (str(self), self.exit_code)

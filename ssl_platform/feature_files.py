@@ -5,11 +5,12 @@ A folder holds one ``<layer>.npy`` per layer, (N, ...) in the order of the image
 the features are of. It is written under another name and renamed when it is complete.
 """
 
+import fcntl
 import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -106,33 +107,49 @@ def write_features(
     rank, world_size = distributed.rank(), distributed.world_size()
     partial = folder.with_name(f"{folder.name}.partial")
     shapes = _shapes(embed, loader)
-    if rank == 0:
-        with _said_as_config_error(folder):
-            _reserve(partial, len(positions), shapes, dtype)
-    distributed.barrier()
-    arrays = {layer: np.load(_path(partial, layer), mmap_mode="r+") for layer in shapes}
-    row = rank
-    # TF32 is less than float32
-    with torch.backends.cudnn.flags(allow_tf32=False):
-        for batch in loader:
-            rows = slice(row, row + world_size * len(batch.index), world_size)
-            for layer, values in embed(batch.crops[0]).items():
-                arrays[layer][rows] = _finite(values, dtype, layer)
-            row = rows.stop
-    unreadable = _unreadable_rows(loader, positions)
-    distributed.barrier()
-    files = FeatureFiles(partial, len(positions), unreadable, shapes, dtype, provenance)
-    if rank == 0:
-        for array in arrays.values():
-            array[unreadable] = np.nan
-            array.flush()
-        with _said_as_config_error(folder):
-            _write_index(partial / INDEX, loader.dataset, positions, unreadable)
-            files.write_about()
-            shutil.rmtree(folder, ignore_errors=True)
-            partial.rename(folder)
-    distributed.barrier()
+    with _sole_writer(folder, partial) if rank == 0 else nullcontext():
+        if rank == 0:
+            with _said_as_config_error(folder):
+                _reserve(partial, len(positions), shapes, dtype)
+        distributed.barrier()
+        arrays = {layer: np.load(_path(partial, layer), mmap_mode="r+") for layer in shapes}
+        row = rank
+        # TF32 is less than float32
+        with torch.backends.cudnn.flags(allow_tf32=False):
+            for batch in loader:
+                rows = slice(row, row + world_size * len(batch.index), world_size)
+                for layer, values in embed(batch.crops[0]).items():
+                    arrays[layer][rows] = _finite(values, dtype, layer)
+                row = rows.stop
+        unreadable = _unreadable_rows(loader, positions)
+        distributed.barrier()
+        if rank == 0:
+            for array in arrays.values():
+                array[unreadable] = np.nan
+                array.flush()
+            files = FeatureFiles(partial, len(positions), unreadable, shapes, dtype, provenance)
+            with _said_as_config_error(folder):
+                _write_index(partial / INDEX, loader.dataset, positions, unreadable)
+                files.write_about()
+                shutil.rmtree(folder, ignore_errors=True)
+                partial.rename(folder)
+        distributed.barrier()
     return FeatureFiles(folder, len(positions), unreadable, shapes, dtype, provenance)
+
+
+@contextmanager
+def _sole_writer(folder: Path, partial: Path) -> Iterator[None]:
+    """Two jobs may not write the same features at once; a job that died does not count."""
+    with _said_as_config_error(folder):
+        partial.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(partial, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError as error:
+        raise ConfigError([f"{folder}: another job is writing these features"]) from error
+    finally:
+        os.close(descriptor)
 
 
 def _path(folder: Path, layer: str) -> Path:
@@ -150,8 +167,8 @@ def _shapes(
 
 def _reserve(folder: Path, num_images: int, shapes: Mapping[str, list[int]], dtype: str) -> None:
     """Make the files in their full size: a full disk is found out now."""
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    for left_over in folder.iterdir():
+        left_over.unlink()
     for layer, shape in shapes.items():
         path = _path(folder, layer)
         array = open_memmap(path, "w+", dtype=np.dtype(dtype), shape=(num_images, *shape))

@@ -18,7 +18,7 @@ class Results:
     Attributes:
         protocol: in words, shown wherever a figure is: ``cached centre-crop protocol, ...``.
         figures: by what was measured and metric: ``{"linear": {"top1": 75.3, "top5": 92.6}}``.
-        baselines: the same measure of ``random init``, ``raw pixels`` and ``PCA of raw pixels``.
+        baselines: the same measure of ``random init``, ``raw pixels`` and ``raw pixels, PCA 256``.
         weights: ``source``, ``format`` and ``sha256`` of what was evaluated.
         seed: of the evaluation.
         config: the whole config, as YAML.
@@ -56,12 +56,12 @@ class Results:
 
 
 def aligned(rows: list[list[str]]) -> list[str]:
-    """Lines of a table: the first column to the left, the others to the right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join(
-            [row[0].ljust(widths[0])]
-            + [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
-        ).rstrip()
-        for row in rows
-    ]
+    """Lines of a table: columns of numbers below their heading to the right, others to the left."""
+    columns = [_padded(column) for column in zip(*rows, strict=True)]
+    return ["  ".join(row).rstrip() for row in zip(*columns, strict=True)]
+
+
+def _padded(column: tuple[str, ...]) -> list[str]:
+    width = max(map(len, column))
+    are_numbers = all(not cell or cell.replace(".", "").isdigit() for cell in column[1:])
+    return [cell.rjust(width) if are_numbers else cell.ljust(width) for cell in column]

@@ -1,7 +1,11 @@
 """From a config to the result of its task: the run directory, the ranks, the work of each."""
 
 import logging
+import os
+import re
 import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -9,27 +13,73 @@ from omegaconf import DictConfig, OmegaConf
 
 from ssl_platform.build import options_of, resolve_device
 from ssl_platform.errors import ConfigError
-from ssl_platform.launch import joined_world, launch
+from ssl_platform.launch import Submitted, joined_world, launch, submit
 from ssl_platform.registry import TASKS, load_components
+from ssl_platform.run_lock import locked
+from ssl_platform.run_state import is_below
+from ssl_platform.schema import flat
 
 # what may differ when a run is started again in its directory
 FREE_TO_CHANGE = (
     "hooks",
     "launch.timeout_minutes",
+    "launch.stop_seconds",
+    "launch.max_restarts",
+    "launch.slurm",
     "launch.threads",
     "data.num_workers",
     "save",
+    "resume",
 )
+SECRET = re.compile("token|secret|password|api_key", re.IGNORECASE)
+STRUCK_OUT = "*****"
+OF_THE_DIRECTORY = ("name", "output_dir")  # of no account where another run is the source
 
 
 def run(cfg: DictConfig) -> Any:
     """See `ssl_platform.run`."""
+    if options_of(cfg).launch.slurm is not None:
+        return submit_all([cfg])
+    return run_here(OmegaConf.to_yaml(cfg))
+
+
+def submit_all(cfgs: list[DictConfig]) -> list[Submitted]:
+    """Submit a SLURM job for each run; those that ask the same of it become an array.
+
+    Raises:
+        ConfigError: a run cannot go on in its directory, or SLURM does not take the job.
+    """
+    problems = [
+        problem
+        for cfg in cfgs
+        for problem in _reasons_not_to_go_on(cfg, Path(options_of(cfg).output_dir))
+    ]
+    if problems:
+        raise ConfigError(problems)
+    alike: dict[str, list[DictConfig]] = {}
+    for cfg in cfgs:
+        alike.setdefault(str(options_of(cfg).launch), []).append(cfg)
+    submitted = []
+    for group in alike.values():
+        options = options_of(group[0])
+        jobs = [(OmegaConf.to_yaml(cfg),) for cfg in group]
+        submitted += submit(run_here, jobs, options.launch, name=options.name)
+    for job in submitted:
+        print(f"submitted job {job.job_id}, log in {job.log}")
+    return submitted
+
+
+def run_here(config_yaml: str) -> Any:
+    """Run a checked config with the ranks of this machine, or as one of those that are there."""
+    cfg: Any = OmegaConf.create(config_yaml)
+    load_components(cfg.plugins)
     options = options_of(cfg)
-    joined = joined_world()
-    if joined is None or joined[0] == 0:
-        claim(cfg, Path(options.output_dir))
     device = resolve_device(options.device)
-    return launch(work, (OmegaConf.to_yaml(cfg),), options.launch, device=device.type)
+    joined = joined_world()
+    with ExitStack() as stack:
+        if joined is None or joined[0] == 0:
+            stack.enter_context(claimed(cfg, Path(options.output_dir)))
+        return launch(work, (config_yaml,), options.launch, device=device.type)
 
 
 def work(config_yaml: str) -> Any:
@@ -42,52 +92,95 @@ def work(config_yaml: str) -> Any:
     return TASKS.build(options.task)(options)
 
 
-def claim(cfg: DictConfig, output_dir: Path) -> None:
-    """Make the run directory and keep the config in it.
+@contextmanager
+def claimed(cfg: DictConfig, output_dir: Path) -> Iterator[None]:
+    """Make the run directory and keep the config in it; nobody else works there meanwhile.
 
     References to the environment stay references, so that no secret of it is written.
 
     Raises:
-        ConfigError: the directory holds a run with other settings, or cannot be written.
+        ConfigError: another process works there, it holds a run with other settings or one that is
+            not to go on, or it cannot be written.
     """
+    problems = _reasons_not_to_go_on(cfg, output_dir)
+    if problems:
+        raise ConfigError(problems)
+    with locked(output_dir):
+        path = output_dir / "config.yaml"
+        partial = path.with_suffix(".partial")
+        try:
+            partial.write_text(OmegaConf.to_yaml(without_secrets(cfg)))
+            partial.replace(path)
+        except OSError as error:
+            problem = f"output_dir={output_dir}: cannot be written ({error.strerror})"
+            raise ConfigError([problem]) from error
+        yield
+
+
+def without_secrets(cfg: DictConfig) -> DictConfig:
+    """A copy whose passwords and tokens are struck out; references to the environment stay."""
+    copy: Any = OmegaConf.create(OmegaConf.to_yaml(cfg))
+    _strike_out(copy)
+    return copy
+
+
+def _strike_out(node: Any) -> None:
+    keys: list[Any] = list(node) if isinstance(node, DictConfig) else list(range(len(node)))
+    for key in keys:
+        if OmegaConf.is_missing(node, key) or OmegaConf.is_interpolation(node, key):
+            continue
+        if OmegaConf.is_config(node[key]):
+            _strike_out(node[key])
+        elif isinstance(node[key], str) and SECRET.search(str(key)):
+            node[key] = STRUCK_OUT
+
+
+def _reasons_not_to_go_on(cfg: DictConfig, output_dir: Path) -> list[str]:
+    resume = cfg.get("resume") or {}
+    allowed, mode = resume.get("allow_changes", []), resume.get("mode", "auto")
     path = output_dir / "config.yaml"
     if path.exists():
-        changes = _differences(OmegaConf.load(path), cfg)
-        if changes:
-            raise ConfigError(
-                [
-                    f"output_dir={output_dir}: holds a run with other settings; give this one its "
-                    "own name=..., or remove the directory",
-                    *changes,
-                ]
-            )
-    try:
-        output_dir.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial")
-        partial.write_text(OmegaConf.to_yaml(cfg))
-        partial.replace(path)
-    except OSError as error:
-        raise ConfigError(
-            [f"output_dir={output_dir}: cannot be written ({error.strerror})"]
-        ) from error
+        if mode == "never" and not _is_started_again():
+            return [
+                f"output_dir={output_dir}: holds a run, and resume.mode=never leaves it alone; "
+                "give this one its own name=..., or go on with resume=auto"
+            ]
+        changes = _differences(OmegaConf.load(path), cfg, allowed)
+        where = f"output_dir={output_dir}: holds a run with other settings; give this one its own "
+        where += "name=..., remove the directory"
+    elif mode in ("auto", "never"):
+        return []
+    else:
+        source = Path(mode)
+        saved = (source.parents[1] if source.parent.name == "checkpoints" else source) / path.name
+        if not saved.is_file():
+            return [f"resume.mode={mode}: auto, never, or the directory of a run; no {saved}"]
+        changes = _differences(OmegaConf.load(saved), cfg, [*allowed, *OF_THE_DIRECTORY])
+        where = f"resume.mode={mode}: that run has other settings"
+    if not changes:
+        return []
+    keys = ", ".join(change.partition(":")[0] for change in changes)
+    return [f"{where}, or allow it with resume.allow_changes=[{keys}]", *changes]
 
 
-def _differences(saved: Any, new: DictConfig) -> list[str]:
-    before, after = _flat(saved), _flat(new)
+def _is_started_again() -> bool:
+    """Whether torchrun or SLURM has started this job before: what is there is its own."""
+    return any(
+        os.environ.get(name, "0") != "0"
+        for name in ("TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT")
+    )
+
+
+def _differences(saved: Any, new: DictConfig, allowed: Sequence[str]) -> list[str]:
+    before, after = _flat(saved), _flat(without_secrets(new))
     return [
         f"{key}: {before.get(key, 'not set')} there, {after.get(key, 'not set')} here"
         for key in sorted(before.keys() | after.keys())
-        if before.get(key) != after.get(key) and not key.startswith(FREE_TO_CHANGE)
+        if before.get(key) != after.get(key) and not is_below(key, [*FREE_TO_CHANGE, *allowed])
     ]
 
 
 def _flat(cfg: Any) -> dict[str, Any]:
     """Plain values by dotted path."""
     plain: Any = OmegaConf.to_container(cfg, resolve=True) if OmegaConf.is_config(cfg) else cfg
-    flat: dict[str, Any] = {}
-    for key, value in plain.items():
-        if isinstance(value, dict):
-            flat |= {f"{key}.{inner}": v for inner, v in _flat(value).items()}
-        else:
-            flat[str(key)] = value
-    return flat
+    return flat(plain)

@@ -33,12 +33,12 @@ def features_of_baselines(pca_components: int | None) -> dict[str, tuple[Tensor,
 
 def test_baselines_are_the_untrained_trunk_pixels_and_their_components():
     found = features_of_baselines(5)
-    assert list(found) == ["random init", "raw pixels", "PCA of raw pixels"]
+    assert list(found) == ["random init", "raw pixels", "raw pixels, PCA 5"]
     train, test = some_images()
     assert found["random init"][1].equal(Pool()(test))
     mean = train.flatten(1).mean(0)
     torch.testing.assert_close(found["raw pixels"][1], test.flatten(1) - mean)
-    components = found["PCA of raw pixels"]
+    components = found["raw pixels, PCA 5"]
     assert [part.shape for part in components] == [(30, 5), (6, 5)]
     singular = torch.linalg.svdvals(train.flatten(1) - mean)[:5]
     torch.testing.assert_close(components[0].norm(dim=0), singular, rtol=1e-4, atol=0)

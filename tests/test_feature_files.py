@@ -155,3 +155,33 @@ def test_writing_to_an_array_leaves_the_file_alone(tmp_path, photographs):
     files = write(tmp_path / "features", photographs)
     files.array("mean")[:] = 0
     assert files.array("mean").any()
+
+
+def test_two_jobs_do_not_write_the_same_features_and_a_dead_one_does_not_count(
+    tmp_path, photographs
+):
+    folder = tmp_path / "features"
+
+    def write_again(images: torch.Tensor) -> dict[str, torch.Tensor]:
+        if len(images) > 1 and not folder.exists():
+            with pytest.raises(ConfigError) as error:
+                write(folder, photographs)
+            assert str(error.value) == f"{folder}: another job is writing these features"
+            calls.append(images)
+        return embed(images)
+
+    calls: list[torch.Tensor] = []
+    write(folder, photographs, embed=write_again)
+    assert calls
+    np.testing.assert_allclose(np.load(folder / "mean.npy"), expected(photographs)["mean"])
+
+    def die(images: torch.Tensor) -> dict[str, torch.Tensor]:
+        if len(images) > 1:
+            raise KeyboardInterrupt
+        return embed(images)
+
+    with pytest.raises(KeyboardInterrupt):
+        write(tmp_path / "other", photographs, embed=die)
+    assert not (tmp_path / "other").exists()
+    files = write(tmp_path / "other", photographs)
+    assert FeatureFiles.read(tmp_path / "other") == files

@@ -111,22 +111,25 @@ def fit_sgd(
     rate, decay = pairs.view(num, 2).to(rows.device).unbind(1)
     # one matrix, so that the product with a batch is one too; the last row is the bias
     weight = torch.zeros(dim + 1, num, num_classes, device=rows.device)
-    velocity = torch.zeros_like(weight)
+    # made once: the allocation of so much memory would cost as much as a product
+    velocity, gradient = torch.zeros_like(weight), torch.empty_like(weight)
     generator = torch.Generator().manual_seed(seed)
-    steps_per_epoch = math.ceil(len(rows) / batch_size)
-    for epoch in range(num_epochs):
-        order = torch.randperm(len(rows), generator=generator)
-        for number, some in enumerate(order.split(batch_size), start=epoch * steps_per_epoch):
-            features, labels = rows.read(some)
-            features = F.pad(features, (0, 1), value=1.0)
-            scores = (features @ weight.flatten(1)).view(-1, num, num_classes)
-            gradient = scores.softmax(dim=2)
-            gradient[torch.arange(len(labels)), :, labels] -= 1
-            gradient = (features.T @ gradient.flatten(1)).view_as(weight) / len(labels)
-            gradient[:-1] += decay[:, None] * weight[:-1]
-            velocity.mul_(momentum).add_(gradient)
-            factor = 0.5 * (1 + math.cos(math.pi * number / (num_epochs * steps_per_epoch)))
-            weight -= factor * rate[:, None] * velocity
+    num_steps = num_epochs * math.ceil(len(rows) / batch_size)
+    batches = (
+        some
+        for _ in range(num_epochs)
+        for some in torch.randperm(len(rows), generator=generator).split(batch_size)
+    )
+    for step, some in enumerate(batches):
+        features, labels = rows.read(some)
+        features = F.pad(features, (0, 1), value=1.0)
+        errors = (features @ weight.flatten(1)).view(-1, num, num_classes).softmax(dim=2)
+        errors[torch.arange(len(labels)), :, labels] -= 1
+        torch.mm(features.T / len(labels), errors.flatten(1), out=gradient.flatten(1))
+        gradient[:-1].addcmul_(weight[:-1], decay[:, None])
+        velocity.mul_(momentum).add_(gradient)
+        factor = 0.5 * (1 + math.cos(math.pi * step / num_steps))
+        weight.addcmul_(velocity, rate[:, None], value=-factor)
     weight = weight.transpose(0, 1)
     return LinearClassifiers(weight[:, :-1], weight[:, -1])
 

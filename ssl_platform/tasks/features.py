@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from torch import Tensor
+from torch import Tensor, nn
 
 from ssl_platform import distributed
 from ssl_platform.build import eval_loader, resolve_device
@@ -45,7 +45,7 @@ class ExtractFeatures(TrunkTask):
             trunk = TrainedTrunk.open(options).module
         for layer in options.layers:
             if layer != POOLED:
-                submodule(trunk, layer)
+                _check_layer(trunk, layer)
         _open(options)
 
     def __call__(self, options: FeaturesOptions) -> FeatureFiles:
@@ -79,6 +79,13 @@ class ExtractFeatures(TrunkTask):
         if distributed.rank() == 0:
             print("\n".join(["", *_told(files, dataset)]), flush=True)
         return files
+
+
+def _check_layer(trunk: nn.Module, layer: str) -> None:
+    try:
+        submodule(trunk, layer)
+    except ValueError as error:
+        raise ValueError(f"layers: {error}") from error
 
 
 def _open(options: FeaturesOptions) -> ImageDataset:

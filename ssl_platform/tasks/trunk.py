@@ -71,6 +71,7 @@ class TrainedTrunk:
     module: nn.Module
     weights: Weights
     node: Node
+    fingerprint: dict[str, str]  # the same for the same features of an image
 
     @classmethod
     def open(cls, options: TrunkOptions) -> "TrainedTrunk":
@@ -82,12 +83,13 @@ class TrainedTrunk:
         weights = read_weights(options.checkpoint)
         module = random_trunk(options.trunk, options.seed)
         load_trunk(module, weights, allow_partial=options.allow_partial)
-        return cls(module, weights, options.trunk)
-
-    @property
-    def fingerprint(self) -> dict[str, str]:
-        """The same for the same features of an image."""
-        return {"weights": self.weights.sha256, "trunk": json.dumps(self.node, sort_keys=True)}
+        fingerprint = {
+            "weights": weights.sha256,
+            "trunk": json.dumps(options.trunk, sort_keys=True),
+        }
+        if options.allow_partial:  # what was missing is random
+            fingerprint["seed"] = str(options.seed)
+        return cls(module, weights, options.trunk, fingerprint)
 
 
 def random_trunk(node: Node, seed: int) -> nn.Module:

@@ -1,7 +1,7 @@
 """The published models: where their files are, what they are, and what they should score."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ class Model:
         recipe, linear: names of the configs that train it and that measure ``top1``.
         top1: published accuracy in per cent, by ``protocol``.
         tolerance: what a repetition may differ from it by, in points.
+        others: further published figures: config by which they are measured, then the figure.
     """
 
     name: str
@@ -42,6 +43,12 @@ class Model:
     protocol: str
     top1: float
     tolerance: float
+    others: dict[str, dict[str, float]] = field(default_factory=dict)
+
+    @property
+    def figures(self) -> dict[str, dict[str, float]]:
+        """All published figures by config, under their names in the config's results."""
+        return {self.linear: {"linear (best epoch).top1": self.top1}, **self.others}
 
     def fetch(self) -> Path:
         """The file, from the cache, a mirror or its address.

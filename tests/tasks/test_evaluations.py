@@ -38,7 +38,7 @@ LINEAR = [
     "task.lbfgs.max_iters=20",
     "task.lbfgs.l2=[1.0,0.01]",
 ]
-BASELINES = ["random init", "raw pixels", "PCA of raw pixels"]
+BASELINES = ["random init", "raw pixels", "raw pixels, PCA 8"]
 
 
 @pytest.fixture(autouse=True)
@@ -99,7 +99,7 @@ def test_every_figure_has_its_baselines_and_is_kept(pretrained, here, capsys):
     assert results.details["weights"] == {"200-NN": "all 150 training images vote"}
     printed = capsys.readouterr().out
     assert results.protocol in printed
-    assert "10-NN top1" in printed and "PCA of raw pixels" in printed
+    assert "10-NN top1" in printed and "raw pixels, PCA 8" in printed
     assert evaluate(pretrained, *KNN, "baselines=false", "name=alone").baselines == {}
 
 
@@ -192,7 +192,7 @@ def test_a_linear_classifier_tells_easy_classes_apart(pretrained, tmp_path):
     )  # fmt: skip
     assert set(results.baselines["raw pixels"]["linear"]) == {"top1"}
     for solver in ("", " by SGD", " by L-BFGS", " by ridge"):
-        assert results.baselines["PCA of raw pixels"][f"linear{solver}"] == {"top1": 100}
+        assert results.baselines["raw pixels, PCA 4"][f"linear{solver}"] == {"top1": 100}
     assert (results.details["train_images"], results.details["test_images"]) == (30, 30)
     assert results.details["test_images_are"] == "held out of data.train"
 
