@@ -115,7 +115,9 @@ def _write_timm(weights: Weights, path: Path) -> None:
 
 def _write_safetensors(weights: Weights, path: Path) -> None:
     state = {name: value.contiguous() for name, value in state_for_timm(weights).items()}
-    path.write_bytes(safetensors.torch.save(state, {"format": "pt"}))  # save_file hides it from others
+    path.write_bytes(
+        safetensors.torch.save(state, {"format": "pt"})
+    )  # save_file hides it from others
 
 
 def _write_onnx(weights: Weights, path: Path) -> None:
