@@ -12,7 +12,6 @@ from omegaconf import OmegaConf
 from torch import nn
 
 from ssl_platform import distributed
-from ssl_platform.checkpoint import CheckpointOptions
 from ssl_platform.data.batch import DataInfo
 from ssl_platform.data.dataset import ImageDataset
 from ssl_platform.data.loader import Loader, Normalize, Sampler
@@ -36,6 +35,8 @@ from ssl_platform.registry import (
     TRUNKS,
     Registry,
 )
+from ssl_platform.run_state import ResumeOptions
+from ssl_platform.saver import SaveOptions, Saver
 from ssl_platform.schema import dataclass_schema
 
 EVAL_BATCH_SIZE = 256  # of each process: it decides the speed and no result
@@ -105,7 +106,8 @@ class TrainOptions(JobOptions):
     schedule: Node
     metrics: dict[str, Node]
     hooks: dict[str, Node | None]
-    save: CheckpointOptions
+    save: SaveOptions
+    resume: ResumeOptions
 
 
 def options_of(cfg: Any) -> JobOptions:
@@ -174,7 +176,8 @@ class Builder:
             options.optimizer, parameter_groups(model, options.param_groups)
         )
         base_lr = optimizer.defaults["lr"]
-        hooks = [HOOKS.build(node) for node in options.hooks.values() if node is not None]
+        hooks = {name: HOOKS.build(node) for name, node in options.hooks.items() if node}
+        output_dir = Path(options.output_dir)
         return Run(
             name=options.name,
             model=model,
@@ -188,11 +191,12 @@ class Builder:
             schedule=SCHEDULES.build(
                 options.schedule, base_lr, options.num_epochs, info.steps_per_epoch
             ),
-            hooks=sorted(hooks, key=lambda hook: hook.comes_last),
+            hooks=dict(sorted(hooks.items(), key=lambda item: item[1].comes_last)),
             metrics={name: METRICS.build(node) for name, node in options.metrics.items()},
-            output_dir=Path(options.output_dir),
+            output_dir=output_dir,
             num_epochs=options.num_epochs,
-            checkpoint=options.save,
+            saver=Saver(output_dir, options.save),
+            resume=options.resume,
             device=self.device,
             autocast_dtype=autocast_dtype(options.precision, self.device),
         )

@@ -232,11 +232,9 @@ class _Trial:
         group = options.sync_batch_norm.group_size
         if options.sync_batch_norm.enabled and group and world > group and world % group:
             say(f"sync_batch_norm.group_size={group}: {world} processes are not a multiple of it")
-        if options.save.every_epochs < 1 or options.save.keep < 1:
-            say(
-                f"save.every_epochs={options.save.every_epochs}, "
-                f"save.keep={options.save.keep}: at least 1 each"
-            )
+        for name, value in vars(options.save).items():
+            if name != "asynchronous" and value is not None and value <= 0:
+                say(f"save.{name}={value}: above 0, or null for never where that is allowed")
         self.precision(options)
 
     def precision(self, options: TrainOptions) -> None:

@@ -1,127 +1,86 @@
-"""Save and restore a run.
+"""Checkpoints on disk: written beside and renamed, verified before they are trusted.
 
-``checkpoints/epoch_0007/`` holds ``shared.pt``, what all ranks share, and one ``rank_<r>.pt`` each:
-the rank's random state and the loss's non-persistent buffers (queues, memory banks). The directory
-is written under another name and renamed when it is complete. Files hold tensors and plain values
-only, and are read with ``weights_only=True``: nothing in them is executed.
+``checkpoints/step_00000500/`` holds ``shared.pt``, what all ranks share, one ``rank_<r>.pt`` each
+with what a rank owns, and ``manifest.json`` with the size and the SHA-256 of these files. They hold
+tensors and plain values only, and are read with ``weights_only=True``: nothing in them is executed.
 """
 
+import hashlib
+import json
+import logging
+import os
 import pickle
 import shutil
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
-from torch import Tensor, nn
 
-from ssl_platform import distributed
 from ssl_platform.errors import CheckpointError
 
-if TYPE_CHECKING:
-    from ssl_platform.engine import Run
-
+logger = logging.getLogger(__name__)
 
 SHARED = "shared.pt"
+MANIFEST = "manifest.json"
+PARTIAL = ".partial_"  # heads the name of what is being written or removed
 
 
 @dataclass(frozen=True)
-class CheckpointOptions:
-    every_epochs: int
-    keep: int  # latest checkpoints that stay
+class File:
+    """What the manifest says of a file."""
 
-
-def is_due(run: "Run") -> bool:
-    return run.epoch % run.checkpoint.every_epochs == 0 or run.epoch == run.num_epochs
-
-
-def save(run: "Run") -> None:
-    """Write the checkpoint of the epoch that just ended; collective."""
-    folder = run.output_dir / "checkpoints"
-    target, partial = folder / f"epoch_{run.epoch:04d}", folder / f".partial_{run.epoch:04d}"
-    if distributed.rank() == 0:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        torch.save(_shared_state(run), partial / SHARED)
-    distributed.barrier()
-    torch.save(_rank_state(run), partial / f"rank_{distributed.rank()}.pt")
-    distributed.barrier()
-    if distributed.rank() == 0:
-        shutil.rmtree(target, ignore_errors=True)
-        partial.rename(target)
-        for old in _complete(folder)[: -run.checkpoint.keep]:
-            shutil.rmtree(old)
-
-
-def resume(run: "Run") -> None:
-    """Put ``run`` where its latest checkpoint left it; do nothing when there is none.
-
-    Raises:
-        CheckpointError: the checkpoint cannot be read, or was written by another number of ranks or
-            with other training images.
-    """
-    folder = latest(run.output_dir)
-    if folder is None:
-        return
-    shared = read(folder / SHARED)
-    if shared["world_size"] != distributed.world_size():
-        raise CheckpointError(
-            f"{folder} was written by {shared['world_size']} processes, this run has "
-            f"{distributed.world_size()}: start it with launch.processes={shared['world_size']}, "
-            "or as a new run with name=..."
-        )
-    if shared["data"] != run.train_data.fingerprint():
-        raise CheckpointError(
-            f"{folder} was written with other training images (some were added, removed or renamed "
-            "since): bring those back, or start a new run with name=..."
-        )
-    run.model.load_state_dict(shared["model"])
-    run.loss.load_state_dict(shared["loss"])
-    run.optimizer.load_state_dict(shared["optimizer"])
-    run.scaler.load_state_dict(shared["scaler"])
-    run.epoch, run.step = shared["epoch"], shared["step"]
-    local = read(folder / f"rank_{distributed.rank()}.pt")
-    for name, value in local["buffers"].items():
-        run.loss.get_buffer(name).copy_(value)
-    torch.set_rng_state(local["rng"])
-    if run.device.type == "cuda":
-        torch.cuda.set_rng_state(local["cuda_rng"])
+    bytes: int
+    sha256: str
 
 
 def latest(output_dir: Path) -> Path | None:
-    """The directory of the latest complete checkpoint of a run, if it has one."""
-    return next(reversed(_complete(output_dir / "checkpoints")), None)
+    """The directory of a run's latest checkpoint that is whole; None when it has saved none.
+
+    Those after it that are not are named in a warning.
+
+    Raises:
+        CheckpointError: the run has checkpoints, and all of them are broken.
+    """
+    broken = []
+    for folder in reversed(_all(output_dir / "checkpoints")):
+        try:
+            verify(folder)
+        except CheckpointError as error:
+            broken.append(str(error))
+        else:
+            for reason in broken:
+                logger.warning("%s; going on from %s", reason, folder)
+            return folder
+    if broken:
+        raise CheckpointError("\n".join([*broken, "no checkpoint before is whole"]))
+    return None
 
 
-def _complete(folder: Path) -> list[Path]:
-    """Complete checkpoints, oldest first."""
-    return sorted(folder.glob("epoch_*"), key=lambda path: int(path.name.removeprefix("epoch_")))
+def verify(folder: Path) -> None:
+    """Hold every file of a checkpoint against its manifest.
 
-
-def _shared_state(run: "Run") -> dict[str, Any]:
-    return {
-        "model": run.model.state_dict(),
-        "loss": run.loss.state_dict(),
-        "optimizer": run.optimizer.state_dict(),
-        "scaler": run.scaler.state_dict(),
-        "epoch": run.epoch,
-        "step": run.step,
-        "world_size": distributed.world_size(),
-        "data": run.train_data.fingerprint(),
-    }
-
-
-def _rank_state(run: "Run") -> dict[str, Any]:
-    state = {"rng": torch.get_rng_state(), "buffers": rank_buffers(run.loss)}
-    if run.device.type == "cuda":
-        state["cuda_rng"] = torch.cuda.get_rng_state()
-    return state
-
-
-def rank_buffers(module: nn.Module) -> dict[str, Tensor]:
-    """The buffers that ``state_dict()`` leaves out: each rank owns its values."""
-    shared = module.state_dict()
-    return {name: buffer for name, buffer in module.named_buffers() if name not in shared}
+    Raises:
+        CheckpointError: a file is missing, cut off or changed.
+    """
+    try:
+        files = json.loads((folder / MANIFEST).read_text())["files"]
+        expected = {name: File(**entry) for name, entry in files.items()}
+        expected[SHARED]  # a manifest that tells of nothing proves nothing
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(
+            f"{folder / MANIFEST} cannot be read ({_first_line(error)})"
+        ) from error
+    for name, file in expected.items():
+        path = folder / name
+        size = path.stat().st_size if path.is_file() else None
+        if size is None:
+            raise CheckpointError(f"{path} is missing")
+        if size != file.bytes:
+            raise CheckpointError(f"{path} has {size} bytes instead of {file.bytes}")
+        if _sha256(path) != file.sha256:
+            raise CheckpointError(f"{path} has changed since it was written (its SHA-256 differs)")
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -133,7 +92,98 @@ def read(path: Path) -> dict[str, Any]:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(
-            f"{path} cannot be read ({reason}): remove {path.parent} to go on from the one before"
-        ) from error
+        raise CheckpointError(f"{path} cannot be read ({_first_line(error)})") from error
+
+
+def read_shared(folder: Path) -> dict[str, Any]:
+    """What all ranks share: ``model``, ``loss``, ``optimizer``, ``epoch``, ``step``, ..."""
+    return read(folder / SHARED)
+
+
+def partial_folder(output_dir: Path, step: int) -> Path:
+    """Where the files of a checkpoint are written before it is committed."""
+    return output_dir / "checkpoints" / f"{PARTIAL}step_{step:08d}"
+
+
+def write(path: Path, state: dict[str, Any]) -> File:
+    """Write one file of a checkpoint and wait until the disk has it.
+
+    Raises:
+        OSError, RuntimeError: it cannot be written.
+    """
+    with path.open("wb") as file:
+        torch.save(state, file)
+        file.flush()
+        os.fsync(file.fileno())
+    return File(path.stat().st_size, _sha256(path))
+
+
+def commit(folder: Path, files: dict[str, File], about: dict[str, Any]) -> Path:
+    """Give a `partial_folder` with all files its manifest and its name, and return that.
+
+    Raises:
+        OSError: the disk is full.
+    """
+    manifest = about | {"files": {name: asdict(file) for name, file in files.items()}}
+    with (folder / MANIFEST).open("w") as file:
+        file.write(json.dumps(manifest, indent=2) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    _sync(folder)
+    target = folder.with_name(folder.name.removeprefix(PARTIAL))
+    remove(target)
+    folder.rename(target)
+    _sync(target.parent)
+    return target
+
+
+def prune(output_dir: Path, *, keep: int, is_kept: Callable[[dict[str, Any]], bool]) -> None:
+    """Remove all checkpoints but the latest ``keep`` and those whose manifest ``is_kept``."""
+    for folder in _all(output_dir / "checkpoints")[:-keep]:
+        try:
+            about = json.loads((folder / MANIFEST).read_text())
+        except (OSError, ValueError):
+            about = {}
+        if not is_kept(about):
+            remove(folder)
+
+
+def remove(folder: Path) -> None:
+    """Remove a checkpoint, such that a kill in between leaves none that looks broken."""
+    if folder.exists():
+        hidden = folder.with_name(f"{PARTIAL}removed_{folder.name}")
+        folder.rename(hidden)
+        shutil.rmtree(hidden, ignore_errors=True)
+
+
+def remove_partial(output_dir: Path) -> None:
+    """Remove what a kill has left half-written."""
+    for folder in (output_dir / "checkpoints").glob(f"{PARTIAL}*"):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _all(folder: Path) -> list[Path]:
+    """Checkpoints by age, oldest first."""
+    named = [p for p in folder.glob("step_*") if p.name.removeprefix("step_").isdecimal()]
+    return sorted(named, key=lambda path: int(path.name.removeprefix("step_")))
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _sync(folder: Path) -> None:
+    """Wait until the disk has the names in a directory."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__

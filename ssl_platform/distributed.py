@@ -45,6 +45,18 @@ def broadcast(tensor: Tensor) -> Tensor:
     return tensor
 
 
+def broadcast_text(text: str) -> str:
+    """The first rank's ``text``."""
+    if not is_distributed():
+        return text
+    device = torch.device("cuda" if dist.get_backend() == "nccl" else "cpu")
+    encoded = torch.tensor(list(text.encode()), dtype=torch.uint8, device=device)
+    length = broadcast(torch.tensor([len(encoded)], device=device))
+    if rank() != 0:
+        encoded = torch.empty(int(length), dtype=torch.uint8, device=device)
+    return bytes(broadcast(encoded).tolist()).decode()
+
+
 def all_gather(tensor: Tensor) -> Tensor:
     """Concatenate ``tensor`` of every rank along dimension 0. All shapes must be equal."""
     if not is_distributed():
@@ -52,6 +64,34 @@ def all_gather(tensor: Tensor) -> Tensor:
     parts = [torch.empty_like(tensor) for _ in range(world_size())]
     dist.all_gather(parts, tensor.contiguous())
     return torch.cat(parts)
+
+
+class Agreement:
+    """The greatest of each of a few whole numbers over the ranks, asked for once per step.
+
+    On a GPU the host does not wait for the device: it is told what was agreed on the time before,
+    at first zeros.
+    """
+
+    def __init__(self, device: torch.device):
+        self.device = device
+        self._under_way: tuple[Tensor, torch.cuda.Event] | None = None
+
+    def __call__(self, *values: int) -> list[int]:
+        if not is_distributed():
+            return list(values)
+        agreed = all_reduce_max(torch.tensor(values, device=self.device))
+        if self.device.type == "cpu":
+            return agreed.tolist()
+        on_host = torch.empty(len(values), dtype=agreed.dtype, pin_memory=True)
+        on_host.copy_(agreed, non_blocking=True)
+        arrival = torch.cuda.Event()
+        arrival.record()
+        before, self._under_way = self._under_way, (on_host, arrival)
+        if before is None:
+            return [0] * len(values)
+        before[1].synchronize()
+        return before[0].tolist()
 
 
 class _SumOverRanks(torch.autograd.Function):

@@ -9,8 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ssl_platform import checkpoint, distributed
-from ssl_platform.checkpoint import CheckpointOptions
+from ssl_platform import distributed, run_state
 from ssl_platform.data.batch import Batch
 from ssl_platform.data.dataset import ImageDataset
 from ssl_platform.data.loader import Loader
@@ -19,6 +18,9 @@ from ssl_platform.events import Events
 from ssl_platform.losses.base import Loss
 from ssl_platform.metrics import Metric
 from ssl_platform.models.ssl_model import SSLModel
+from ssl_platform.run_state import ResumeOptions
+from ssl_platform.saver import Saver
+from ssl_platform.stopping import StopSignals, stop_error
 
 
 @dataclass
@@ -35,14 +37,16 @@ class Run:
     eval_loader: Callable[[ImageDataset, np.ndarray], Loader]  # centre crops of some positions
     optimizer: torch.optim.Optimizer
     schedule: Callable[[int], float]  # learning rate of a step
-    hooks: list[Events]
+    hooks: Mapping[str, Events]  # by their name in the config, in the order in which they hear
     metrics: Mapping[str, Metric]  # scores of an evaluation, by name
     output_dir: Path
     num_epochs: int
-    checkpoint: CheckpointOptions
+    saver: Saver
+    resume: ResumeOptions
     device: torch.device
     autocast_dtype: torch.dtype | None  # of the model's forward pass; None computes in float32
     epoch: int = 0  # finished epochs
+    epoch_step: int = 0  # finished steps of the epoch under way
     step: int = 0  # finished steps, over all epochs
     batch: Batch | None = None  # of the latest step
     losses: dict[str, Tensor] = field(default_factory=dict)  # of the latest step
@@ -54,34 +58,54 @@ class Run:
         self.scaler = torch.amp.GradScaler(
             self.device.type, enabled=self.autocast_dtype == torch.float16
         )
+        self.agree = distributed.Agreement(self.device)
+
+    @property
+    def listeners(self) -> tuple[Events, ...]:
+        return (self.loss, *self.hooks.values())
 
     def fire(self, event: str) -> None:
         """Tell the loss, then every hook in order, that ``event`` happened."""
-        for listener in (self.loss, *self.hooks):
+        for listener in self.listeners:
             getattr(listener, event)(self)
 
 
 def train(run: Run) -> dict[str, Any]:
-    """Train from where ``run`` stands to its last epoch, and return its results."""
+    """Train from where ``run`` stands to its last epoch, and return its results.
+
+    Raises:
+        StopRequested: a rank was sent a stop signal; a checkpoint is written.
+        DivergedError, CheckpointError, DataError: the training cannot go on.
+    """
     replica = distributed.replicate(run.model)
-    checkpoint.resume(run)
+    run_state.resume(run)
     run.fire("on_train_start")
-    while run.epoch < run.num_epochs:
-        train_epoch(replica, run)
-        run.epoch += 1
-        run.fire("on_epoch_end")
-        if checkpoint.is_due(run):
-            checkpoint.save(run)  # last, so that hooks cannot move the saved random state
+    with StopSignals() as stop:
+        while run.epoch < run.num_epochs:
+            train_epoch(replica, run, stop)
     run.fire("on_train_end")
     return run.results
 
 
-def train_epoch(replica: nn.Module, run: Run) -> None:
+def train_epoch(replica: nn.Module, run: Run, stop: StopSignals) -> None:
+    """An epoch, or what is left of one that was interrupted."""
     replica.train()
-    run.train_sampler.set_epoch(run.epoch)
-    run.fire("on_epoch_start")
+    run.train_sampler.set_epoch(run.epoch, run.epoch_step)
+    start_epoch(run)
     for batch in run.train_loader:
         train_step(replica, batch, run)
+        if run.epoch_step < run.train_sampler.steps_per_epoch:
+            between_steps(run, stop)
+    run.epoch, run.epoch_step = run.epoch + 1, 0
+    run.fire("on_epoch_end")
+    between_steps(run, stop)  # last, so that hooks cannot move the saved random state
+
+
+def start_epoch(run: Run) -> None:
+    """Tell of a new epoch; of one that goes on, those alone that remember nothing of it."""
+    for listener in run.listeners:
+        if run.epoch_step == 0 or not listener.state_dict():
+            listener.on_epoch_start(run)
 
 
 def train_step(replica: nn.Module, batch: Batch, run: Run) -> None:
@@ -100,5 +124,19 @@ def train_step(replica: nn.Module, batch: Batch, run: Run) -> None:
     run.fire("on_backward_end")
     run.scaler.step(run.optimizer)
     run.scaler.update()
-    run.step += 1
+    run.step, run.epoch_step = run.step + 1, run.epoch_step + 1
     run.fire("on_step_end")
+
+
+def between_steps(run: Run, stop: StopSignals) -> None:
+    """Save when it is time to, and leave when any rank was asked to."""
+    saver, is_over = run.saver, run.epoch == run.num_epochs
+    # the least of the ranks' numbers is the greatest of the negative ones
+    number, periods, written = run.agree(stop.number, saver.periods(), -saver.num_written)
+    saver.commit_what_is_written(-written)
+    if number or is_over or saver.is_due(run, periods):
+        saver.save(run, periods)
+    if number or is_over:
+        saver.finish(is_last=is_over)
+    if number and not is_over:
+        raise stop_error(number, run.step)

@@ -34,3 +34,14 @@ class DivergedError(PlatformError):
     """A value that training depends on is no longer finite."""
 
     exit_code = 4
+
+
+class StopRequested(PlatformError):  # noqa: N818 (a wish that was granted, not an error)
+    """A signal asked the run to stop. It has saved a checkpoint; the same command goes on."""
+
+    def __init__(self, message: str, exit_code: int):
+        super().__init__(message)
+        self.exit_code = exit_code  # 75 asks a scheduler to start the run again; 130 is Ctrl-C
+
+    def __reduce__(self) -> tuple:
+        return type(self), (str(self), self.exit_code)

@@ -1,17 +1,22 @@
-"""The six moments of a run. A loss or a hook may act at any of them; by default it does not.
+"""The seven moments of a run. A loss or a hook may act at any of them; by default it does not.
 
 ``run.epoch`` and ``run.step`` count what is finished: both are 0 when training starts, and
 ``on_step_end`` of the first step sees ``run.step == 1``.
 """
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ssl_platform.engine import Run
 
 
 class Events:
-    """Listener to all six moments.
+    """Listener to all seven moments.
+
+    A listener that adds something up over several steps gives it out by ``state_dict`` and takes it
+    back by ``load_state_dict``, so that a run that is resumed in the middle of an epoch ends as an
+    unbroken one. The names are those of `torch.nn.Module`: a loss has both already.
 
     Attributes:
         comes_last: true for a hook that tells what the other hooks have found; it hears after them.
@@ -23,7 +28,11 @@ class Events:
         """After resuming, before the first epoch of this process."""
 
     def on_epoch_start(self, run: "Run") -> None:
-        """Before the first batch of an epoch, the model in train mode."""
+        """Before the first batch of an epoch, the model in train mode.
+
+        When a run is resumed in the middle of an epoch, a listener that has a state does not hear
+        it again; one that has none does, with ``run.epoch_step > 0``.
+        """
 
     def on_backward_end(self, run: "Run") -> None:
         """Gradients are averaged over ranks and not yet used."""
@@ -32,7 +41,20 @@ class Events:
         """The parameters are updated; ``run.losses`` and ``run.outputs`` are of this step."""
 
     def on_epoch_end(self, run: "Run") -> None:
-        """After the last batch of an epoch, before the checkpoint is written."""
+        """After the last batch of an epoch, before its checkpoint is written."""
+
+    def on_save_start(self, run: "Run") -> None:
+        """Before a checkpoint is written, on all ranks; to raise is to prevent it."""
 
     def on_train_end(self, run: "Run") -> None:
         """After the last checkpoint."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What this rank has to remember: tensors and plain values, by name."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> Any:
+        """Take back what ``state_dict`` gave, before ``on_train_start``; tensors on the device.
+
+        Where the number of ranks has changed, every rank is given the state of the first.
+        """

@@ -27,7 +27,7 @@ class TrainedRun:
         """Read a run's directory, with its latest checkpoint, or one of its checkpoints.
 
         Args:
-            path: ``runs/<name>`` or ``runs/<name>/checkpoints/epoch_0007``.
+            path: ``runs/<name>`` or ``runs/<name>/checkpoints/step_00000500``.
 
         Raises:
             ValueError: there is no such run, or it cannot be read; the message begins with
@@ -50,7 +50,7 @@ class TrainedRun:
             cfg = OmegaConf.load(config)
             load_components(cfg.plugins)
             options = options_of(cfg)
-            state = checkpoint.read(latest / checkpoint.SHARED)
+            state = checkpoint.read_shared(latest)
         except (OmegaConfBaseException, YAMLError, ImportError, KeyError, TypeError) as error:
             raise ValueError(f"checkpoint={path}: {config} cannot be read ({error})") from error
         except checkpoint.CheckpointError as error:

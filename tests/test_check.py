@@ -21,7 +21,7 @@ MISTAKES = {
     "++surprise=1": (
         "surprise=1: the config has no such option; choose from allow_partial, checkpoint, data, "
         "device, drop_last, freeze_trunk, heads, hooks, launch, loss, metrics, name, num_epochs, "
-        "optimizer, output_dir, param_groups, plugins, precision, save, schedule, seed, "
+        "optimizer, output_dir, param_groups, plugins, precision, resume, save, schedule, seed, "
         "sync_batch_norm, task, train_fraction, trunk"
     ),
     "~loss.epsilon": "loss.epsilon: SwAVLoss needs a value (float); set loss.epsilon=...",

@@ -3,7 +3,7 @@
 from omegaconf import OmegaConf
 
 from ssl_platform import config
-from ssl_platform.running import claim
+from ssl_platform.running import claimed
 
 QUICKSTART = "config=pretrain/swav/quickstart"
 
@@ -31,14 +31,16 @@ def test_a_hook_can_be_removed_and_added():
 
 def test_the_saved_config_runs_again_unchanged(tmp_path):
     cfg = config.compose([QUICKSTART, f"output_dir={tmp_path}", "optimizer.lr=0.123"])
-    claim(cfg, tmp_path)
+    with claimed(cfg, tmp_path):
+        pass
     again = config.compose([f"config={tmp_path / 'config.yaml'}"])
     assert OmegaConf.to_container(again, resolve=True) == OmegaConf.to_container(cfg, resolve=True)
 
 
 def test_a_saved_config_takes_overrides(tmp_path):
     cfg = config.compose([QUICKSTART])
-    claim(cfg, tmp_path)
+    with claimed(cfg, tmp_path):
+        pass
     again = config.compose([f"config={tmp_path / 'config.yaml'}", "name=other", "seed=3"])
     assert (again.seed, again.output_dir) == (3, "runs/other")
 
@@ -63,6 +65,7 @@ def test_config_dirs_are_searched_for_parts_and_runnable_files(tmp_path):
 def test_a_reference_to_the_environment_is_kept_as_a_reference(tmp_path, monkeypatch):
     monkeypatch.setenv("A_SECRET", "do-not-write-me")
     cfg = config.compose([QUICKSTART, "name=${oc.env:A_SECRET}", f"output_dir={tmp_path}"])
-    claim(cfg, tmp_path)
+    with claimed(cfg, tmp_path):
+        pass
     assert cfg.name == "do-not-write-me"
     assert "do-not-write-me" not in (tmp_path / "config.yaml").read_text()

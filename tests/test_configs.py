@@ -42,6 +42,7 @@ NEEDED = {  # what a user has to say, since there is no default
 } | {
     name: ["checkpoint: whose weights? checkpoint=<a run, a file, a URL or zoo:NAME>"]
     for name in (
+        "analysis/clusters_of_file",
         "analysis/features",
         "benchmark/knn/folder",
         "benchmark/knn/imagenet1k",

@@ -31,9 +31,13 @@ MAY_IMPORT = {
         "registry", "distributed", "events", "ops", "models", "data", "errors", "features",
         "metrics", "baselines",
     },
-    "checkpoint": {"distributed", "errors"},
+    "checkpoint": {"errors"},
+    "run_state": {"checkpoint", "distributed", "errors"},
+    "saver": {"checkpoint", "distributed", "errors", "ops", "run_state"},
+    "stopping": {"errors"},
     "engine": {
-        "checkpoint", "data", "distributed", "events", "losses", "metrics", "models"
+        "data", "distributed", "events", "losses", "metrics", "models", "run_state", "saver",
+        "stopping",
     },
     "results": set(),
     "results_table": {"config", "errors", "results", "schema", "zoo"},
@@ -45,15 +49,19 @@ MAY_IMPORT = {
         "zoo", "baselines", "feature_cache", "feature_files", "schema",
     },
     "build": {
-        "registry", "schema", "data", "engine", "checkpoint", "models", "launch", "distributed"
+        "registry", "schema", "data", "engine", "models", "launch", "distributed", "run_state",
+        "saver",
     },
     "check": {"registry", "schema", "build", "launch", "models"},
     "config": {"errors", "schema", "check"},
-    "running": {"build", "errors", "launch", "registry", "schema"},
+    "running": {"build", "errors", "launch", "registry", "run_state", "schema"},
     "cli": {"errors", "config"},
 }  # fmt: skip
 ENTRY = {"__init__", "__main__"}
-CORE = ("engine", "checkpoint", "build", "check", "config", "launch", "running", "cli", "registry")
+CORE = (
+    "engine", "checkpoint", "run_state", "saver", "stopping", "build", "check", "config", "launch",
+    "running", "cli", "registry",
+)  # fmt: skip
 
 
 def layer(path: Path) -> str:

@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from test_training import assert_equal, losses, run_tool, saved, train
+from test_training import assert_equal, folder_of, losses, run_tool, saved, train
 
 from ssl_platform.errors import CheckpointError
 
@@ -29,7 +29,7 @@ def tiny_of(method: str, tiny: list[str]) -> list[str]:
 def cut_after(epoch: int, output_dir: Path) -> None:
     """Leave what a run had on disk that was killed in the epoch after."""
     for later in range(epoch + 1, 4):
-        shutil.rmtree(output_dir / "checkpoints" / f"epoch_{later:04d}")
+        shutil.rmtree(folder_of(later, output_dir))
 
 
 def figures(output_dir: Path) -> list[dict[str, float]]:
@@ -116,10 +116,11 @@ def test_other_images_than_before_are_refused(tiny, tmp_path, photographs):
     image.rename(image.with_name("renamed.jpg"))
     with pytest.raises(CheckpointError) as error:
         train(overrides, tmp_path / "run")
-    folder = tmp_path / "run" / "checkpoints" / "epoch_0003"
+    folder = folder_of(3, tmp_path / "run", steps_per_epoch=1)
     assert str(error.value) == (
         f"{folder} was written with other training images (some were added, removed or renamed "
-        "since): bring those back, or start a new run with name=..."
+        "since): bring those back, start a new run with name=..., or allow it with "
+        "resume.allow_changes=[data.train]"
     )
 
 

@@ -282,6 +282,9 @@ class _Transport:
             # Forked workers share the data set's memory.
             multiprocessing_context="fork" if num_workers else None,
             worker_init_fn=partial(_leave_signals_to_main_process, released),
+            # Else each pass would draw a seed, which nothing here uses, from torch's own generator,
+            # and a resumed run makes one pass more than an unbroken one.
+            generator=torch.Generator(),
         )
 
     def __iter__(self) -> Iterator[HostBatch]:

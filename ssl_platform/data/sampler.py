@@ -46,7 +46,7 @@ class ShuffledSampler:
             raise ValueError(f"batch_size={batch_size}: the data set has only {num_samples} images")
         self.num_samples, self.batch_size = num_samples, batch_size
         self.rank, self.world_size = rank, world_size
-        self.seed, self.epoch = seed, 0
+        self.seed, self.epoch, self.start_step = seed, 0, 0
         rest = 0 if drop_last else num_samples % batch_size
         self.num_last = -(-rest // world_size)  # samples of this rank in a smaller last batch
 
@@ -54,11 +54,12 @@ class ShuffledSampler:
     def steps_per_epoch(self) -> int:
         return self.num_samples // self.batch_size + (self.num_last > 0)
 
-    def set_epoch(self, epoch: int) -> None:
-        """The next iteration gives the order of ``epoch``."""
-        self.epoch = epoch
+    def set_epoch(self, epoch: int, start_step: int = 0) -> None:
+        """The next iteration gives the order of ``epoch``, from its step ``start_step`` on."""
+        self.epoch, self.start_step = epoch, start_step
 
     def __len__(self) -> int:
+        """Samples of this rank in a whole epoch."""
         full = self.num_samples // self.batch_size
         return full * (self.batch_size // self.world_size) + self.num_last
 
@@ -66,9 +67,10 @@ class ShuffledSampler:
         epoch = self.epoch
         order = np.random.default_rng((self.seed, epoch)).permutation(self.num_samples)
         num_full = self.num_samples // self.batch_size * self.batch_size
-        full = order[:num_full].reshape(-1, self.world_size, self.batch_size // self.world_size)
-        last = np.resize(np.roll(order, -num_full), (self.world_size, self.num_last))
-        mine = np.concatenate([full[:, self.rank].ravel(), last[self.rank]])
+        share = self.batch_size // self.world_size
+        full = order[:num_full].reshape(-1, self.world_size, share)[:, self.rank].ravel()
+        last = np.resize(np.roll(order, -num_full), (self.world_size, self.num_last))[self.rank]
+        mine = np.concatenate([full, last])[self.start_step * share :]
         return ((epoch, index) for index in mine.tolist())
 
 

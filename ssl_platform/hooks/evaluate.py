@@ -1,5 +1,6 @@
 """How well do the heads classify the validation images?"""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -40,7 +41,7 @@ class Evaluate(Events):
     def state_dict(self) -> dict[str, Any]:
         return {"last": self.last, "best": self.best}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.last, self.best = state["last"], state["best"]
 
     def on_train_start(self, run: "Run") -> None:

@@ -2,7 +2,8 @@
 
 import logging
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -64,18 +65,29 @@ class ClusteringHealth(Events):
             raise ValueError(f"temperature={temperature}: must be positive, e.g. 0.1")
         self.head, self.temperature = head, temperature
         self.uniform_margin, self.min_used, self.from_epoch = uniform_margin, min_used, from_epoch
+        self.totals: dict[str, Tensor] = {}  # of this rank, over the epoch so far
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.totals
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.totals = dict(state)
 
     def on_epoch_start(self, run: "Run") -> None:
         head = prototype_head(run.model, self.head)
         num_prototypes, dim = head.num_prototypes[0], head.out_dim
-        zeros = torch.zeros
-        self.count = zeros((), device=run.device)
-        self.loss_sum = zeros((), device=run.device)
-        self.entropy_sum = zeros((), device=run.device)
-        self.prediction_sum = zeros(num_prototypes, device=run.device)
-        self.nearest_counts = zeros(num_prototypes, device=run.device)
-        self.embedding_sum = zeros(dim, device=run.device)
-        self.product_sum = zeros(dim, dim, device=run.device)
+        shapes: dict[str, tuple[int, ...]] = {
+            "count": (),
+            "loss": (),
+            "entropy": (),
+            "prediction": (num_prototypes,),
+            "nearest": (num_prototypes,),
+            "embedding": (dim,),
+            "product": (dim, dim),
+        }
+        self.totals = {
+            name: torch.zeros(shape, device=run.device) for name, shape in shapes.items()
+        }
 
     @torch.no_grad()
     def on_step_end(self, run: "Run") -> None:
@@ -83,46 +95,24 @@ class ClusteringHealth(Events):
         rows = len(output.embeddings) // run.train_loader.transform.num_crops
         embeddings, scores = output.embeddings[:rows].float(), output.scores[0][:rows].float()
         predictions = (scores / self.temperature).softmax(dim=1)
-        self.count += rows
-        self.loss_sum += run.losses["loss"] * rows
-        self.entropy_sum += entropy(predictions).sum()
-        self.prediction_sum += predictions.sum(dim=0)
-        self.nearest_counts += torch.bincount(
-            scores.argmax(dim=1), minlength=len(self.nearest_counts)
-        )
-        self.embedding_sum += embeddings.sum(dim=0)
-        self.product_sum += embeddings.T @ embeddings
+        totals = self.totals
+        totals["count"] += rows
+        totals["loss"] += run.losses["loss"] * rows
+        totals["entropy"] += entropy(predictions).sum()
+        totals["prediction"] += predictions.sum(dim=0)
+        totals["nearest"] += torch.bincount(scores.argmax(dim=1), minlength=scores.shape[1])
+        totals["embedding"] += embeddings.sum(dim=0)
+        totals["product"] += embeddings.T @ embeddings
 
     def on_epoch_end(self, run: "Run") -> None:
-        report = {f"health/{name}": value.item() for name, value in self._figures().items()}
+        totals = {name: distributed.all_reduce_sum(t) for name, t in self.totals.items()}
+        self.totals = {}
+        report = {f"health/{name}": value.item() for name, value in _figures(totals).items()}
         run.report |= report
-        mean_loss = (distributed.all_reduce_sum(self.loss_sum) / self.count).item()
+        mean_loss = (totals["loss"] / totals["count"]).item()
         if distributed.rank() == 0 and run.epoch >= self.from_epoch:
             for sign in self._signs(report, mean_loss, run.loss.uniform_loss):
                 logger.warning("epoch %d: %s; %s", run.epoch, sign, REMEDIES)
-
-    def _figures(self) -> dict[str, Tensor]:
-        for total in (
-            self.count,
-            self.entropy_sum,
-            self.prediction_sum,
-            self.nearest_counts,
-            self.embedding_sum,
-            self.product_sum,
-        ):
-            distributed.all_reduce_sum(total)
-        log_k = math.log(len(self.prediction_sum))
-        mean = self.embedding_sum / self.count
-        covariance = self.product_sum / self.count - mean.outer(mean)
-        # what rounding leaves of the second moments, whose trace is 1
-        noise = len(mean) * torch.finfo(covariance.dtype).eps
-        return {
-            "assignment_entropy": entropy(self.prediction_sum / self.count) / log_k,
-            "sample_entropy": self.entropy_sum / self.count / log_k,
-            "prototypes_used": (self.nearest_counts > 0).float().mean(),
-            "embedding_std": covariance.diagonal().clamp_min(0).sqrt().mean() * len(mean) ** 0.5,
-            "effective_rank": effective_rank(covariance, noise=noise),
-        }
 
     def _signs(
         self, report: dict[str, float], mean_loss: float, uniform_loss: float | None
@@ -139,3 +129,19 @@ class ClusteringHealth(Events):
                 "any image: the clusters are collapsing into a few"
             )
         return signs
+
+
+def _figures(totals: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What the totals of all ranks come to."""
+    log_k, count = math.log(len(totals["prediction"])), totals["count"]
+    mean = totals["embedding"] / count
+    covariance = totals["product"] / count - mean.outer(mean)
+    # what rounding leaves of the second moments, whose trace is 1
+    noise = len(mean) * torch.finfo(covariance.dtype).eps
+    return {
+        "assignment_entropy": entropy(totals["prediction"] / count) / log_k,
+        "sample_entropy": totals["entropy"] / count / log_k,
+        "prototypes_used": (totals["nearest"] > 0).float().mean(),
+        "embedding_std": covariance.diagonal().clamp_min(0).sqrt().mean() * len(mean) ** 0.5,
+        "effective_rank": effective_rank(covariance, noise=noise),
+    }

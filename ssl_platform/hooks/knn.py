@@ -2,7 +2,8 @@
 
 import json
 import logging
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -61,27 +62,31 @@ class KNNMonitor(Events):
         self.every_epochs, self.k, self.temperature = every_epochs, k, temperature
         self.num_labels, self.num_queries, self.seed = num_labels, num_queries, seed
         self.is_possible = False
-        self.latest: tuple[int, dict[str, float]] | None = None
+        self.latest: tuple[int, dict[str, float]] | None = None  # epoch, scores
+        self.baselines: dict[str, dict[str, float]] | None = None
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"latest": self.latest, "baselines": self.baselines}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.latest, self.baselines = state["latest"], state["baselines"]
 
     def on_train_start(self, run: "Run") -> None:
         if not self._choose_images(run):
             return
-        path = run.output_dir / "baselines.json"
         if run.step == 0:
-            baselines = measure_baselines(
+            self.baselines = measure_baselines(
                 lambda _, embed: self._features(run, embed),
                 lambda bank, queries: self._scores(run, bank, queries),
                 run.model.trunk,
                 pca_components=None,
             )
             if distributed.rank() == 0:
-                path.write_text(json.dumps(baselines, indent=2) + "\n")
-        elif path.exists():
-            baselines = json.loads(path.read_text())
-        else:
-            logger.warning("%s is gone: the summary has no baselines", path)
-            baselines = {}
-        run.results["knn"] = {"labels": len(self.bank), "k": self.k, **baselines}
+                path = run.output_dir / "baselines.json"
+                path.write_text(json.dumps(self.baselines, indent=2) + "\n")
+        elif self.baselines is None and distributed.rank() == 0:
+            logger.warning("no kNN baselines: they are measured before the first step of a run")
+        run.results["knn"] = {"labels": len(self.bank), "k": self.k, **(self.baselines or {})}
 
     def on_epoch_end(self, run: "Run") -> None:
         if self.is_possible and run.epoch % self.every_epochs == 0:

@@ -2,8 +2,11 @@
 
 import json
 import logging
+import os
 import sys
 import time
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,12 +33,11 @@ TENSORBOARD_TAGS = {  # the names that VISSL's users have on their boards
 class Log(Events):
     """Report the training every ``every_steps`` steps and what hooks measured at each epoch's end.
 
-    A line of
-    ``metrics.jsonl`` has ``step`` and ``epoch`` (finished ones), ``loss`` (mean over ranks and
-    over the steps since the line before), ``uniform_loss`` (ln K, where the loss has one), ``lr``,
-    ``images_per_second`` (over all ranks), ``data_wait`` (share of the time spent waiting for
-    images, 0 to 1) and ``seconds`` (since this process began to train); lines at the end of an
-    epoch have the reported figures instead (``health/...``, ``knn/...``).
+    A line of ``metrics.jsonl`` has ``step`` and ``epoch`` (finished ones), ``loss`` (mean over
+    ranks and over the steps since the line before), ``uniform_loss`` (ln K, where the loss has
+    one), ``lr``, ``images_per_second`` (over all ranks), ``data_wait`` (share of the time spent
+    waiting for images, 0 to 1) and ``seconds`` (since this process began to train); lines at the
+    end of an epoch have the reported figures instead (``health/...``, ``knn/...``).
 
     Args:
         every_steps: steps between two lines.
@@ -49,11 +51,19 @@ class Log(Events):
             raise ValueError(f"every_steps={every_steps}: at least 1")
         self.every_steps, self.tensorboard = every_steps, tensorboard
         self.writers: list[Any] = []
+        self.loss_sum: torch.Tensor | None = None  # of this rank, since the latest line
+        self.num_losses = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"loss_sum": self.loss_sum, "num_losses": self.num_losses}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.loss_sum, self.num_losses = state["loss_sum"], state["num_losses"]
 
     def on_train_start(self, run: "Run") -> None:
         self.start = time.monotonic()
         self.start_step = run.step
-        self._restart_window(run)
+        self._restart_clock(run)
         if distributed.rank() == 0:
             self.writers = [_Console(run), _JsonLines(run.output_dir / "metrics.jsonl", run.step)]
             if self.tensorboard:
@@ -61,18 +71,25 @@ class Log(Events):
 
     def on_epoch_start(self, run: "Run") -> None:
         if run.step == self.start_step:  # what came before the first step is no part of its speed
-            self._restart_window(run)
+            self._restart_clock(run)
 
     def on_step_end(self, run: "Run") -> None:
-        self.loss_sum += run.losses["loss"].detach()
+        loss = run.losses["loss"].detach()
+        self.loss_sum = loss.clone() if self.loss_sum is None else self.loss_sum + loss
+        self.num_losses += 1
         if run.step % self.every_steps == 0:
-            self._write(run, self._figures(run))
-            self._restart_window(run)
+            self._write(run, self._figures(run, self.loss_sum))
+            self.loss_sum, self.num_losses = None, 0
+            self._restart_clock(run)
 
     def on_epoch_end(self, run: "Run") -> None:
         if run.report:
             self._write(run, dict(run.report))
             run.report.clear()
+
+    def on_save_start(self, run: "Run") -> None:
+        for writer in self.writers:  # a checkpoint has the lines up to its step behind it
+            writer.sync()
 
     def on_train_end(self, run: "Run") -> None:
         seconds = time.monotonic() - self.start
@@ -82,10 +99,11 @@ class Log(Events):
         for writer in self.writers:
             writer.close()
 
-    def _figures(self, run: "Run") -> dict[str, float]:
+    def _figures(self, run: "Run", loss_sum: torch.Tensor) -> dict[str, float]:
         seconds = time.monotonic() - self.window_start
         num_steps = run.step - self.window_step
-        loss = distributed.all_reduce_sum(self.loss_sum) / distributed.world_size() / num_steps
+        total = distributed.all_reduce_sum(loss_sum)
+        loss = total / distributed.world_size() / self.num_losses
         figures = {"loss": loss.item()}
         if run.loss.uniform_loss is not None:
             figures["uniform_loss"] = run.loss.uniform_loss
@@ -105,8 +123,7 @@ class Log(Events):
     def _images_per_step(run: "Run") -> int:
         return run.train_loader.batch_size * distributed.world_size()
 
-    def _restart_window(self, run: "Run") -> None:
-        self.loss_sum = torch.zeros((), device=run.device)
+    def _restart_clock(self, run: "Run") -> None:
         self.window_start, self.window_step = time.monotonic(), run.step
         self.window_wait = run.train_loader.wait_seconds
 
@@ -136,6 +153,9 @@ class _Console:
             head = f"epoch {self._epoch(line)}/{self.num_epochs} step {line['step']}/{self.total}"
             self._say(f"{head}: {_step_text(line)}, ETA {_clock(eta)}")
 
+    def sync(self) -> None:
+        pass
+
     def close(self) -> None:
         if self.bar is not None:
             self.bar.close()
@@ -151,35 +171,83 @@ class _Console:
 
 
 class _JsonLines:
-    """One JSON object per line; lines from after the step that a run resumes at are dropped."""
+    """One JSON object per line; lines from after the step that a run resumes at are dropped.
+
+    A line that a full disk does not take is kept, and tried again with the next.
+    """
 
     def __init__(self, path: Path, step: int):
-        kept = path.read_text().splitlines() if path.exists() and step > 0 else []
-        kept = [line for line in kept if json.loads(line)["step"] <= step]
-        self.file = path.open("w", buffering=1)
-        self.file.writelines(f"{line}\n" for line in kept)
+        self.path, self.pending = path, b""
+        kept = _lines_up_to(path, step) if step > 0 and path.exists() else b""
+        partial = path.with_suffix(".partial")
+        partial.write_bytes(kept)
+        partial.replace(path)
 
     def write(self, line: dict[str, Any]) -> None:
-        self.file.write(json.dumps(line) + "\n")
+        was_pending = bool(self.pending)
+        self.pending += json.dumps(line).encode() + b"\n"
+        try:
+            with self.path.open("ab", buffering=0) as file:
+                while self.pending:
+                    self.pending = self.pending[file.write(self.pending) :]
+        except OSError as error:
+            if not was_pending:
+                logger.warning("%s cannot be written for now (%s)", self.path, error.strerror)
+
+    def sync(self) -> None:
+        with suppress(OSError), self.path.open("ab") as file:  # a full disk has been told of
+            os.fsync(file.fileno())
 
     def close(self) -> None:
-        self.file.close()
+        pass
+
+
+def _lines_up_to(path: Path, step: int) -> bytes:
+    """The lines that a run had written when it was at ``step``, without a half of one."""
+    kept = []
+    for line in path.read_bytes().splitlines(keepends=True):
+        try:
+            is_kept = line.endswith(b"\n") and json.loads(line)["step"] <= step
+        except (ValueError, KeyError, TypeError):  # what a crash of the machine has left
+            is_kept = False
+        if is_kept:
+            kept.append(line)
+    return b"".join(kept)
 
 
 class _TensorBoard:
-    def __init__(self, folder: Path, step: int):
-        from torch.utils.tensorboard import SummaryWriter
+    """Scalars for people to look at: a run does not end for want of them."""
 
-        self.writer = SummaryWriter(str(folder), purge_step=step + 1 if step else None)
+    def __init__(self, folder: Path, step: int):
+        self.folder, self.writer = folder, None
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self.writer = SummaryWriter(str(folder), purge_step=step + 1 if step else None)
+        except OSError as error:
+            self._give_up(error)
 
     def write(self, line: dict[str, Any]) -> None:
-        for key, value in line.items():
-            if key not in ("step", "epoch", "seconds", "uniform_loss"):
-                self.writer.add_scalar(TENSORBOARD_TAGS.get(key, key), value, line["step"])
-        self.writer.flush()
+        if self.writer is None:
+            return
+        try:
+            for key, value in line.items():
+                if key not in ("step", "epoch", "seconds", "uniform_loss"):
+                    self.writer.add_scalar(TENSORBOARD_TAGS.get(key, key), value, line["step"])
+            self.writer.flush()
+        except OSError as error:
+            self._give_up(error)
+
+    def sync(self) -> None:
+        pass
 
     def close(self) -> None:
-        self.writer.close()
+        if self.writer is not None:
+            self.writer.close()
+
+    def _give_up(self, error: OSError) -> None:
+        self.writer = None
+        logger.warning("%s cannot be written (%s): no more scalars there", self.folder, error)
 
 
 def _step_text(line: dict[str, Any]) -> str:

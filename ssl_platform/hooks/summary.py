@@ -41,7 +41,8 @@ class Summary(Events):
             lines += _verdict(rows)
         if "evaluation" in results:
             lines += _evaluation(results["evaluation"])
-        files = sorted(f"{p.name}{'/' * p.is_dir()}" for p in run.output_dir.iterdir())
+        paths = sorted(p for p in run.output_dir.iterdir() if not p.name.startswith("."))
+        files = [f"{path.name}{'/' * path.is_dir()}" for path in paths]
         return [*lines, f"files in {run.output_dir}: {', '.join(files)}"]
 
 

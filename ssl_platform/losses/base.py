@@ -1,13 +1,16 @@
 """What a loss is: it turns outputs into losses, owns its method's state, and hears the events."""
 
 from abc import abstractmethod
-from typing import Any, Final
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Final
 
 from torch import Tensor, nn
 
+from ssl_platform import distributed
 from ssl_platform.data.batch import Batch, DataInfo
 from ssl_platform.events import Events
 from ssl_platform.models.ssl_model import SSLModel
+from ssl_platform.ops.rows import deal_out
 
 UNASSIGNED: Final = -100  # label of a sample that has none; cross entropy leaves it out
 
@@ -16,10 +19,12 @@ class Loss(nn.Module, Events):
     """Base of all losses. Subclasses are final.
 
     State rule: persistent buffers are equal on all ranks; a buffer registered with
-    ``persistent=False`` belongs to its rank and is saved per rank. A loss has no parameters: what
-    is learned lies in the model.
+    ``persistent=False`` belongs to its rank and is saved per rank. What is no tensor and has to
+    outlive a kill in the middle of an epoch is given out by ``get_extra_state``. A loss has no
+    parameters: what is learned lies in the model.
 
     Attributes:
+        row_dims: of each buffer that ranks own, the dimension along which its samples lie.
         uniform_loss: the loss of a model that predicts every class or prototype equally, where that
             is a meaningful mark (ln K): a training that stays there has learned nothing.
         assignments: (sets of prototypes, num_samples) int64, the labels that this epoch trains on,
@@ -27,6 +32,7 @@ class Loss(nn.Module, Events):
             batch by batch.
     """
 
+    row_dims: ClassVar[Mapping[str, int]] = {}
     uniform_loss: float | None = None
     assignments: Tensor | None
 
@@ -37,6 +43,28 @@ class Loss(nn.Module, Events):
     @abstractmethod
     def forward(self, model: SSLModel, outputs: dict[str, Any], batch: Batch) -> dict[str, Tensor]:
         """Return the losses of a batch, scalars; ``"loss"`` is minimised, the rest is logged."""
+
+    def deal_out(self, name: str, parts: Sequence[Tensor], *, batch_size: int) -> Tensor:
+        """This rank's value of a rank-owned buffer that another number of ranks has left.
+
+        By default the buffer holds one row per sample, step by step, a rank's batch for each. The
+        rows of all ranks are put together to the steps' total batches, which are then cut anew: the
+        result is what these ranks would have come to by themselves.
+
+        Args:
+            name: of the buffer.
+            parts: its values on those ranks, in their order.
+            batch_size: of this rank.
+
+        Raises:
+            ValueError: the loss does not say how the buffer is laid out.
+        """
+        if name not in self.row_dims:
+            raise ValueError(f"{type(self).__name__} does not say how {name} is dealt out to ranks")
+        world_size = distributed.world_size()
+        return deal_out(parts, dim=self.row_dims[name], num_rows=batch_size, world_size=world_size)[
+            distributed.rank()
+        ]
 
 
 def partial_batches(data: DataInfo) -> list[str]:

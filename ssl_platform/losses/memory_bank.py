@@ -44,6 +44,13 @@ class MemoryBank(nn.Module):
             slab[rows] = embeddings
         self.cursor = rows.stop
 
+    def get_extra_state(self) -> dict[str, int]:
+        """Steps written in this pass: that many for any number of ranks."""
+        return {"steps": self.cursor // self.batch_size}
+
+    def set_extra_state(self, state: dict[str, int]) -> None:
+        self.cursor = state["steps"] * self.batch_size
+
     @torch.no_grad()
     def fill(self, embed: Callable[[Tensor], Tensor], batches: Iterable[Batch]) -> None:
         """Write a pass over the data; ``embed`` maps one crop of a batch to (B, D) embeddings."""

@@ -4,7 +4,7 @@ epoch, from embeddings of the epoch before (Caron et al., arXiv:2006.09882, appe
 import logging
 import math
 from abc import abstractmethod
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
@@ -40,6 +40,7 @@ class OfflineClusteringLoss(Loss):
         ValueError: options that cannot work, one line each.
     """
 
+    row_dims: ClassVar = {"bank.index": 0, "bank.embeddings": 1}
     assignments: Tensor  # (sets of prototypes, num_samples) int64; UNASSIGNED: not in the bank
 
     def __init__(

@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -36,6 +36,7 @@ class SwAVLoss(Loss):
             both are over.
     """
 
+    row_dims: ClassVar = {"queue": 1}
     queue: Tensor  # (assign crops, local queue length, D), newest first
 
     def __init__(
@@ -128,6 +129,13 @@ class SwAVLoss(Loss):
             others = (summed - log_predictions[target]) / (num_crops - 1)
             losses.append(-(codes * others).sum(dim=1).mean())
         return {"loss": torch.stack(losses).mean()}
+
+    def get_extra_state(self) -> dict[str, bool]:
+        return {"queue_has_started": self.queue_has_started, "queue_is_full": self.queue_is_full}
+
+    def set_extra_state(self, state: dict[str, bool]) -> None:
+        self.queue_has_started = state["queue_has_started"]
+        self.queue_is_full = state["queue_is_full"]
 
     @torch.no_grad()
     def _advance_queue(self, slot: int, embeddings: Tensor, prototypes: nn.Linear) -> Tensor:

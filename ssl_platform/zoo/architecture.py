@@ -51,13 +51,13 @@ def head_node(head: Mapping[str, Tensor]) -> dict[str, Any] | None:
     if not head:
         return None
     last = max(name for name in head if name.startswith("projection.") and name.endswith("weight"))
+    prototypes = [name for name in head if name.startswith("prototypes.")]
+    prototypes.sort(key=lambda name: int(name.split(".")[1]))
     return {
         "name": PrototypeHead.__name__,
         "hidden_dim": 0 if last == "projection.0.weight" else head["projection.0.weight"].shape[0],
         "out_dim": head[last].shape[0],
-        "num_prototypes": [
-            v.shape[0] for name, v in head.items() if name.startswith("prototypes.")
-        ],
+        "num_prototypes": [head[name].shape[0] for name in prototypes],
         "batch_norm": "projection.1.weight" in head,
     }
 

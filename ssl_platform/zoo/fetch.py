@@ -84,7 +84,7 @@ def _record(target: Path) -> Path:
 
 def _recorded(target: Path) -> str | None:
     record = _record(target)
-    return record.read_text().strip() if record.is_file() else None
+    return record.read_text().strip() or None if record.is_file() else None
 
 
 def _checked(address: str, path: Path, sha256: str | None) -> Path:
@@ -119,6 +119,8 @@ def _download(address: str, target: Path, sha256: str | None) -> None:
         wrong = "what came is a web page, not a file of weights"
     elif sha256 not in (None, found):
         wrong = f"what came has the sha256 {found}, expected is {sha256}"
+        if _recorded(target) == sha256:
+            wrong += f", which {_record(target)} keeps of an earlier fetch"
     if wrong:
         partial.unlink()
         raise CheckpointError(f"{address}: {wrong}; nothing is kept")
@@ -145,6 +147,8 @@ def _receive(address: str, partial: Path) -> bool:
     with _connect(address, partial) as response:
         resumed = response.status == 206
         start = _size(partial) if resumed else 0
+        if resumed and not response.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
+            raise CheckpointError(f"{address}: answers with another part than was asked for")
         length = response.headers.get("Content-Length")
         total = start + int(length) if length else None
         _check_room(address, partial.parent, (total or start) - start)

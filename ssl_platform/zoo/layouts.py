@@ -69,7 +69,7 @@ LAYOUTS = (  # of two that know all keys the first is taken
         "ssl_platform",
         (
             Rule(r"trunk\.(.+)", "trunk", r"\1"),
-            Rule(r"heads\.(?P<owner>\w+)\.((?:projection|prototypes)\..+)", "head", r"\2"),
+            Rule(r"heads\.(?P<owner>\w+)\.((?:projection|prototypes)\.\d+\..+)", "head", r"\2"),
             Rule(r"heads\.(?P<owner>\w+)\.linear\.(weight|bias)", "classifier", r"\2"),
             Rule(r"heads\.(?P<owner>\w+)\.(batch_norm\..+)", "classifier", r"\2"),
             Rule(r"heads\..+", "unused", "a head without prototypes"),
@@ -220,8 +220,10 @@ def _sort(layout: Layout, tensors: Mapping[str, Tensor], parts: Parts) -> None:
             parts.unused[key] = f"another {rule.part}; {owners[rule.part]!r} is read"
         else:
             name = match.expand(rule.name)
+            first = parts.origin.setdefault(f"{rule.part}.{name}", key)
+            if first != key:
+                raise CheckpointError(f"both {first} and {key} would be {rule.part}.{name}")
             getattr(parts, rule.part)[name] = tensor
-            parts.origin[f"{rule.part}.{name}"] = key
 
 
 def _settle_head(parts: Parts) -> None:
@@ -242,7 +244,8 @@ def _settle_head(parts: Parts) -> None:
 
 def _settle_classifier(parts: Parts) -> None:
     """Keep what is one linear layer, and nothing else."""
-    if parts.classifier.keys() != {"weight", "bias"}:
+    classifier = parts.classifier
+    if classifier.keys() != {"weight", "bias"} or classifier["weight"].ndim != 2:
         _drop(parts, "classifier", "a classifier that is more or less than a linear layer")
 
 
@@ -256,12 +259,15 @@ def _no_prototype_head(head: Mapping[str, Tensor]) -> str | None:
     """Why a head with these tensors is no `PrototypeHead`."""
     prototypes = [name for name in head if name.startswith("prototypes.")]
     layers = {name.split(".")[1] for name in head if name.startswith("projection.")}
+    linear = [f"projection.{number}.weight" for number in layers - {"1"}]
     if not prototypes:
         return "a projection without prototypes"
     if any(name.endswith(".bias") for name in prototypes):
         return "a head whose prototypes have a bias, which moves its clusters"
     if layers not in ({"0"}, {"0", "2"}, {"0", "1", "3"}):
         return "a head of other layers than linear, batch norm, ReLU, linear"
+    if any(name not in head or head[name].ndim != 2 for name in linear + prototypes):
+        return "a head without all of its matrices"
     return None
 
 

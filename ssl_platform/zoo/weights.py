@@ -62,12 +62,13 @@ class Weights:
         node = head_node(self.head)
         if node is None:
             raise CheckpointError(f"{self.source}: has no prototypes")
-        head = HEADS.build(node, self.head["projection.0.weight"].shape[1])
         try:
+            head = HEADS.build(node, self.head["projection.0.weight"].shape[1])
             head.load_state_dict(self.head)
-        except RuntimeError as error:
+        except (RuntimeError, ValueError) as error:
             reason = " ".join(str(error).split())
-            raise CheckpointError(f"{self.source}: its head is incomplete ({reason})") from error
+            raise CheckpointError(f"{self.source}: its head is no whole one ({reason})") from error
+        assert isinstance(head, PrototypeHead)
         return head.eval()
 
 

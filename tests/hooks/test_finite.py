@@ -1,75 +1,121 @@
+import json
 import re
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
+from ranks import run_on_ranks
+from torch import nn
 
+from ssl_platform import distributed
+from ssl_platform.data.batch import Batch
 from ssl_platform.errors import DivergedError
 from ssl_platform.hooks.finite import StopWhenNotFinite
 
 STEPS_PER_EPOCH = 6
+NAN = float("nan")
 
 
-def train(losses: list[float], every_steps: int) -> None:
-    """Fire the events of a training whose steps have these losses, in epochs of six steps."""
-    hook = StopWhenNotFinite(every_steps=every_steps)
-    run = SimpleNamespace(
+def a_run(output_dir: Path, *, scaled: bool = False) -> SimpleNamespace:
+    return SimpleNamespace(
         device=torch.device("cpu"),
+        model=nn.Linear(1, 1, bias=False),
+        scaler=torch.amp.GradScaler("cpu", enabled=scaled),
         schedule=lambda step: 0.5 + step,
-        output_dir=Path("some") / "run",
+        train_sampler=SimpleNamespace(steps_per_epoch=STEPS_PER_EPOCH),
+        train_data=SimpleNamespace(describe=lambda index: f"{index}.jpg"),
+        output_dir=output_dir,
+        report={},
         epoch=0,
         step=0,
     )
+
+
+def train(
+    output_dir: Path,
+    losses: list[float],
+    gradients: list[float] | None = None,
+    *,
+    scaled: bool = False,
+    max_skipped: int = 2,
+) -> None:
+    """Fire the events of a training whose steps have these losses and gradients."""
+    hook = StopWhenNotFinite(every_steps=4, max_skipped=max_skipped)
+    run = a_run(output_dir, scaled=scaled)
     hook.on_train_start(run)
-    for loss in losses:
-        if run.step % STEPS_PER_EPOCH == 0:
-            hook.on_epoch_start(run)
-        run.losses = {"loss": torch.tensor(loss, requires_grad=True)}
+    for loss, gradient in zip(losses, gradients or [1.0] * len(losses), strict=True):
+        rank = distributed.rank()
+        run.batch = Batch([], torch.empty(0), torch.tensor([10 * run.step + rank]))
+        run.losses = {"loss": torch.tensor(loss, requires_grad=True), "part": torch.tensor(1.0)}
+        run.model.weight.grad = torch.full((1, 1), gradient)
+        hook.on_backward_end(run)
         run.step += 1
-        hook.on_step_end(run)
-        if run.step % STEPS_PER_EPOCH == 0:
-            run.epoch += 1
-            hook.on_epoch_end(run)
+        run.epoch = run.step // STEPS_PER_EPOCH
+    hook.on_save_start(run)
 
 
-@pytest.mark.parametrize("every_steps", [1, 4, 6, 100])
-@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
-@pytest.mark.parametrize("bad_step", [1, 3, 4, 6, 7, 12])
-def test_the_first_step_that_is_not_finite_is_named(bad, bad_step, every_steps):
-    losses = [1.0] * 12
-    losses[bad_step - 1] = bad
-    with pytest.raises(DivergedError, match=rf" at step {bad_step} \(epoch ") as error:
-        train(losses, every_steps)
-    assert f"learning rate {0.5 + bad_step - 1:.3g})" in str(error.value)
-    assert str(Path("some") / "run" / "checkpoints") in str(error.value)
+@pytest.mark.parametrize("bad", [NAN, float("inf"), -float("inf")])
+@pytest.mark.parametrize("bad_step", [1, 3, 6, 7, 12])
+@pytest.mark.parametrize("where", ["loss", "gradient"])
+def test_the_step_that_is_not_finite_is_named_before_its_update(bad, bad_step, where, tmp_path):
+    values = [1.0] * 12
+    values[bad_step - 1] = bad
+    both = (values, None) if where == "loss" else ([1.0] * 12, values)
+    with pytest.raises(DivergedError) as error:
+        train(tmp_path, *both)
+    epoch = 1 + (bad_step - 1) // STEPS_PER_EPOCH
+    rate = f"{0.5 + bad_step - 1:.3g}"
+    assert f" at step {bad_step} (epoch {epoch}, learning rate {rate})" in str(error.value)
+    told = json.loads((tmp_path / "not_finite.json").read_text())
+    assert (told["step"], told["epoch"]) == (bad_step, epoch)
+    assert told["images"] == {str(10 * (bad_step - 1)): f"{10 * (bad_step - 1)}.jpg"}
+    assert told["losses"] == [{"loss": str(bad) if where == "loss" else 1.0, "part": 1.0}]
+    assert told["gradients_not_finite"] == (["weight"] if where == "gradient" else [])
 
 
-def test_of_several_bad_steps_the_first_is_named():
-    losses = [1.0, 1.0, float("inf"), float("nan"), 1.0, float("nan")]
-    with pytest.raises(DivergedError, match=" at step 3 "):
-        train(losses, every_steps=6)
-
-
-@pytest.mark.parametrize("bad_step", [1, 6, 7])
-def test_the_epoch_that_is_named_does_not_depend_on_when_the_device_is_asked(bad_step):
-    losses = [1.0] * 12
-    losses[bad_step - 1] = float("nan")
-    epochs = set()
-    for every_steps in (1, 100):  # at once, or at the end of the epoch
-        with pytest.raises(DivergedError) as error:
-            train(losses, every_steps)
-        epochs |= set(re.findall(r"\(epoch (\d+),", str(error.value)))
-    assert len(epochs) == 1
-
-
-@pytest.mark.parametrize("every_steps", [1, 4, 100])
-def test_a_finite_training_goes_on(every_steps):
+def test_a_finite_training_goes_on(tmp_path):
     highest = torch.finfo(torch.float32).max
-    train([0.0, -1.0, highest, -highest, 1e-45, 3.0] * 2, every_steps)
+    values = [0.0, -1.0, highest, -highest, 1e-45, 3.0] * 2
+    train(tmp_path, values, values)
+    assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("every_steps", [0, -1])
-def test_never_asking_is_refused(every_steps):
-    with pytest.raises(ValueError, match=rf"^every_steps={every_steps}: at least 1$"):
-        StopWhenNotFinite(every_steps=every_steps)
+@pytest.mark.parametrize(("num_bad", "stops"), [(2, False), (3, True)])
+def test_under_the_scaler_a_few_bad_steps_in_a_row_are_left_out(num_bad, stops, tmp_path):
+    gradients = [1.0, *[NAN] * 2, 1.0, *[NAN] * num_bad, 1.0]
+    if not stops:
+        train(tmp_path, [1.0] * len(gradients), gradients, scaled=True)
+        return
+    with pytest.raises(DivergedError, match=" at step 7 "):
+        train(tmp_path, [1.0] * len(gradients), gradients, scaled=True)
+
+
+def bad_on_the_second_rank(folder: str) -> str:
+    """The first rank's loss is finite; returns what it says."""
+    losses = [1.0, 1.0, NAN if distributed.rank() == 1 else 1.0]
+    try:
+        train(Path(folder), losses)
+    except DivergedError as error:
+        return str(error)
+    return "nothing"
+
+
+def test_all_ranks_stop_at_the_same_step(tmp_path):
+    first, second = run_on_ranks(bad_on_the_second_rank, 2, str(tmp_path))
+    assert first == second and re.search(" at step 3 ", first)
+    told = json.loads((tmp_path / "not_finite.json").read_text())
+    assert [losses["loss"] for losses in told["losses"]] == [1.0, "nan"]
+    assert set(told["images"]) == {"20", "21"}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"every_steps": 0, "max_skipped": 0}, "every_steps=0: at least 1"),
+        ({"every_steps": 1, "max_skipped": -1}, "max_skipped=-1: 0 or more"),
+    ],
+)
+def test_options_that_cannot_work_are_refused(options, message):
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        StopWhenNotFinite(**options)

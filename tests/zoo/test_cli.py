@@ -92,7 +92,7 @@ def test_verify_tells_an_incomplete_head(tmp_path, capsys):
     del state["module.projection_head.3.bias"]
     torch.save(state, tmp_path / "a.pth")
     error = told(capsys, "verify", tmp_path / "a.pth", code=3)
-    assert error.startswith(f"error: {tmp_path}/a.pth: its head is incomplete")
+    assert error.startswith(f"error: {tmp_path}/a.pth: its head is no whole one")
     assert error.count("\n") == 1
 
 

@@ -33,6 +33,9 @@ class Handler(BaseHTTPRequestHandler):
                 self.send_error(416)
                 return
             self.send_response(206)
+            self.send_header(
+                "Content-Range", f"bytes {start + server.shift}-{len(content) - 1}/{len(content)}"
+            )
         else:
             self.send_response(200)
         self.send_header("Content-Length", str(len(content) - start))
@@ -53,6 +56,7 @@ def server(tmp_path, monkeypatch):
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = False  # closing it waits for them
     server.content, server.tag, server.cuts, server.asked = CONTENT, '"v1"', [], []
+    server.shift = 0  # of the range that is told
     server.url = f"http://127.0.0.1:{server.server_port}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
@@ -127,6 +131,18 @@ def test_a_server_without_validators_is_never_resumed(server):
     server.tag, server.cuts = "", [1000]
     assert fetch(f"{server.url}/a.pth").read_bytes() == CONTENT
     assert {asked[1] for asked in server.asked} == {None}
+
+
+def test_another_part_than_was_asked_for(server):
+    server.cuts, server.shift = [1000], 5
+    assert "answers with another part than was asked for" in refusal(f"{server.url}/a.pth")
+
+
+def test_a_file_that_changed_since_an_earlier_fetch_names_the_record(server):
+    url = f"{server.url}/a.pth"
+    fetch(url).unlink()
+    server.content = CONTENT[::-1]
+    assert f"which {cached(url)}.sha256 keeps of an earlier fetch; nothing is kept" in refusal(url)
 
 
 def test_a_whole_part_that_was_not_yet_named(server):

@@ -1,6 +1,8 @@
 """One model under the names of each project: all readers find the same trunk and head in it."""
 
+import random
 import re
+from dataclasses import replace
 
 import pytest
 import timm
@@ -11,8 +13,10 @@ from zoo_files import released_state
 
 from ssl_platform.errors import CheckpointError
 from ssl_platform.models.heads import PrototypeHead
+from ssl_platform.zoo.architecture import head_node, resnet_node
 from ssl_platform.zoo.layouts import NESTS, sort_keys
-from ssl_platform.zoo.weights import read_weights
+from ssl_platform.zoo.verify import describe, require_whole
+from ssl_platform.zoo.weights import Weights, read_weights
 
 NUMBERS = {"conv1": 0, "bn1": 1, "layer1": 4, "layer2": 5, "layer3": 6, "layer4": 7}
 
@@ -118,6 +122,32 @@ def test_an_unknown_key_is_an_error(layout, released):
     state["surprise"] = torch.zeros(2)
     with pytest.raises(CheckpointError, match=r"^1 of its \d+ keys are unknown .*: surprise$"):
         sort_keys(content)
+
+
+def test_two_keys_of_one_tensor_are_an_error(released):
+    with pytest.raises(CheckpointError, match=r"^both module.bn1.bias and bn1.bias would be trunk"):
+        sort_keys({**released, "bn1.bias": torch.zeros(8)})
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        {"projection_head.0.weight": torch.ones(4)},
+        {"projection_head.0.bias": torch.ones(4)},
+        {"projection_head.0.weight": torch.ones(4, 8), "prototypes.weight": torch.ones(3)},
+        {f"projection_head.{n}.weight": torch.ones(4, 4) for n in (0, 2, 4)},
+    ],
+)
+def test_what_is_no_head_is_unused(head):
+    parts = sort_keys({"prototypes.weight": torch.ones(3, 4), **head})
+    assert not parts.head
+    assert parts.unused.keys() == {"prototypes.weight", *head}
+
+
+def test_sets_of_prototypes_in_any_order():
+    head = {"projection.0.weight": torch.ones(4, 8), "projection.0.bias": torch.ones(4)}
+    sizes = {f"prototypes.{number}.weight": torch.ones(20 - number, 4) for number in (10, 2, 0)}
+    assert head_node({**head, **sizes})["num_prototypes"] == [20, 18, 10]
 
 
 def test_what_lies_beside_the_weights_is_told(released):
@@ -240,3 +270,31 @@ def test_a_model_of_timm_is_named_as_its_trunk_names_it(model):
 def test_no_state_dict_and_no_known_layout(content, message):
     with pytest.raises(CheckpointError, match=message):
         sort_keys(content)
+
+
+KEYS = [
+    "conv1.weight", "layer1.0.conv1.weight", "layer4.0.conv3.weight", "fc.weight", "fc.bias",
+    "projection_head.0.weight", "projection_head.0.bias", "projection_head.1.weight",
+    "projection_head.3.weight", "projection_head.weight", "prototypes.weight",
+    "prototypes.prototypes3.weight", "linear.weight", "linear.bias", "bn.weight",
+    "trunk.conv1.weight", "heads.a.projection.0.weight", "heads.a.prototypes.0.weight",
+    "heads.a.prototypes.other", "heads.a.linear.weight", "prototypes.heads.0.weight", "cls_token",
+]  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")
+def test_known_names_with_any_shapes_are_described_or_refused(tmp_path):
+    rng = random.Random(0)
+    described = 0
+    for _ in range(1000):
+        names = rng.sample(KEYS, rng.randint(1, 4))
+        shapes = {name: rng.choices((0, 1, 3, 7, 8), k=rng.randint(0, 4)) for name in names}
+        try:
+            parts = sort_keys({name: torch.ones(shape) for name, shape in shapes.items()})
+            weights = Weights("a", tmp_path, sha256="0", trunk_node=None, **vars(parts))
+            assert describe(weights)
+            described += 1
+            require_whole(replace(weights, trunk_node=resnet_node(parts.trunk)))
+        except CheckpointError as error:
+            assert "\n" not in str(error)
+    assert 50 < described < 950

@@ -1,0 +1,228 @@
+"""What of a run is saved, and how it is put back: into as many ranks as before, or others.
+
+Beside what the parts say themselves (``state_dict``), that is the position, the random state and
+the buffers that each rank owns. The order of the images and their augmentation are functions of
+the seed, the epoch and the image, so that the position stands for them.
+"""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from ssl_platform import checkpoint, distributed
+from ssl_platform.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from ssl_platform.engine import Run
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ResumeOptions:
+    mode: str  # auto, never, or the path of another run or of one of its checkpoints
+    allow_changes: list[str]  # keys that may differ from the run that is resumed
+    exact: bool  # refuse where the result could differ from an unbroken run's
+
+    @property
+    def source(self) -> Path | None:
+        """The other run to start from."""
+        return None if self.mode in ("auto", "never") else Path(self.mode)
+
+    def allows(self, key: str) -> bool:
+        return is_below(key, self.allow_changes)
+
+
+def is_below(key: str, prefixes: Sequence[str]) -> bool:
+    """Whether a dotted key is one of ``prefixes`` or lies below it."""
+    return any(key == prefix or key.startswith(f"{prefix}.") for prefix in prefixes)
+
+
+def shared_state(run: "Run") -> dict[str, Any]:
+    """What is equal on all ranks."""
+    return {
+        "model": dict(run.model.state_dict()),
+        "loss": dict(run.loss.state_dict()),
+        "optimizer": run.optimizer.state_dict(),
+        "scaler": run.scaler.state_dict(),
+        "epoch": run.epoch,
+        "epoch_step": run.epoch_step,
+        "step": run.step,
+        "report": {name: float(value) for name, value in run.report.items()},
+        "data": run.train_data.fingerprint(),
+        "world_size": distributed.world_size(),
+        "environment": environment(run),
+    }
+
+
+def rank_state(run: "Run") -> dict[str, Any]:
+    """What belongs to this rank."""
+    state = {
+        "rng": torch.get_rng_state(),
+        "buffers": rank_buffers(run.loss),
+        "hooks": {name: hook.state_dict() for name, hook in run.hooks.items()},
+    }
+    if run.device.type == "cuda":
+        state["cuda_rng"] = torch.cuda.get_rng_state()
+    return state
+
+
+def environment(run: "Run") -> dict[str, str | int]:
+    """What, beside the config and the number of processes, the bits of a result depend on."""
+    return {
+        "torch": str(torch.__version__),
+        "threads": torch.get_num_threads(),
+        "device": torch.cuda.get_device_name() if run.device.type == "cuda" else "cpu",
+    }
+
+
+def rank_buffers(module: nn.Module) -> dict[str, Tensor]:
+    """The buffers that ``state_dict()`` leaves out: each rank owns its values."""
+    shared = module.state_dict()
+    return {name: buffer for name, buffer in module.named_buffers() if name not in shared}
+
+
+def resume(run: "Run") -> None:
+    """Put ``run`` where its latest checkpoint left it, or another run's; collective.
+
+    Raises:
+        CheckpointError: the checkpoint cannot be read, or does not fit this run.
+    """
+    folder = _agree_on_checkpoint(run)
+    if folder is None:
+        return
+    shared = checkpoint.read_shared(folder)
+    _refuse_what_does_not_fit(run, folder, shared)
+    _load(folder, "model", run.model.load_state_dict, shared["model"])
+    _load(folder, "loss", run.loss.load_state_dict, shared["loss"])
+    _load_optimizer(run, folder, shared["optimizer"])
+    run.scaler.load_state_dict(shared["scaler"])
+    run.epoch, run.epoch_step, run.step = shared["epoch"], shared["epoch_step"], shared["step"]
+    run.report = dict(shared["report"])
+    _restore_rank(run, folder, shared["world_size"])
+    if distributed.rank() == 0:
+        logger.info("going on from %s", folder)
+
+
+def _agree_on_checkpoint(run: "Run") -> Path | None:
+    """The checkpoint that the first rank found whole: hashing it once is enough."""
+    folders: list[Path] = []
+    if distributed.rank() == 0:
+        checkpoint.remove_partial(run.output_dir)
+        folder = checkpoint.latest(run.output_dir) or _of_other_run(run.resume.source)
+        folders = [] if folder is None else [folder]
+    name = distributed.broadcast_text(str(folders[0]) if folders else "")
+    return Path(name) if name else None
+
+
+def _of_other_run(source: Path | None) -> Path | None:
+    if source is None:
+        return None
+    if (source / checkpoint.MANIFEST).exists():
+        checkpoint.verify(source)
+        return source
+    folder = checkpoint.latest(source)
+    if folder is None:
+        raise CheckpointError(f"resume.mode={source}: this run has saved no checkpoint yet")
+    return folder
+
+
+def _refuse_what_does_not_fit(run: "Run", folder: Path, shared: dict[str, Any]) -> None:
+    before, now = shared["world_size"], distributed.world_size()
+    if before != now and not run.resume.allows("launch.processes"):
+        raise CheckpointError(
+            f"{folder} was written by {before} processes, this run has {now}: start it with "
+            f"launch.processes={before}, or allow it with resume.allow_changes=[launch.processes]"
+        )
+    if shared["data"] != run.train_data.fingerprint() and not run.resume.allows("data.train"):
+        raise CheckpointError(
+            f"{folder} was written with other training images (some were added, removed or renamed "
+            "since): bring those back, start a new run with name=..., or allow it with "
+            "resume.allow_changes=[data.train]"
+        )
+    changes = [
+        f"{key} {shared['environment'].get(key)} before, {value} now"
+        for key, value in environment(run).items()
+        if shared["environment"].get(key) != value
+    ]
+    if before != now:
+        changes.append(
+            f"{before} processes before, {now} now (random states, batch-norm groups, figures of "
+            "the epoch under way)"
+        )
+    if changes:
+        told = f"{folder}: the result is no longer bit for bit an unbroken run's: "
+        told += "; ".join(changes)
+        if run.resume.exact:
+            raise CheckpointError(f"{told} (resume.exact=false goes on)")
+        logger.warning(told)
+
+
+def _load(folder: Path, part: str, load: Callable[[Any], Any], state: Any) -> None:
+    try:
+        load(state)
+    except (RuntimeError, ValueError, KeyError) as error:
+        lines = [line.strip() for line in str(error).splitlines()]
+        raise CheckpointError(f"{folder}: its {part} is another: {' '.join(lines)}") from error
+
+
+def _load_optimizer(run: "Run", folder: Path, state: dict[str, Any]) -> None:
+    """Load what the optimizer has gathered; its options stay those of the config."""
+    options = [
+        {key: value for key, value in group.items() if key != "params"}
+        for group in run.optimizer.param_groups
+    ]
+    _load(folder, "optimizer", run.optimizer.load_state_dict, state)
+    for group, values in zip(run.optimizer.param_groups, options, strict=True):
+        group.update(values)
+
+
+def _restore_rank(run: "Run", folder: Path, world_size: int) -> None:
+    """Give this rank what it owned, or its part of what other ranks owned."""
+    rank = distributed.rank()
+    paths = [folder / f"rank_{r}.pt" for r in range(world_size)]
+    is_same_world = world_size == distributed.world_size()
+    if is_same_world:
+        mine = checkpoint.read(paths[rank])
+        buffers = mine["buffers"]
+    else:
+        parts = [checkpoint.read(path) for path in paths]
+        mine = parts[0] | {"rng": parts[rank % world_size]["rng"]}
+        buffers = _dealt_out(run, folder, [part["buffers"] for part in parts])
+    for name, value in buffers.items():
+        _load(folder, f"loss.{name}", run.loss.get_buffer(name).copy_, value)
+    for name, hook in run.hooks.items():
+        if name in mine["hooks"]:
+            hook.load_state_dict(_on(run.device, mine["hooks"][name]))
+    torch.set_rng_state(mine["rng"])
+    if run.device.type == "cuda" and "cuda_rng" in mine:
+        torch.cuda.set_rng_state(mine["cuda_rng"])
+
+
+def _dealt_out(run: "Run", folder: Path, parts: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    batch_size = run.train_loader.batch_size
+    try:
+        return {
+            name: run.loss.deal_out(name, [part[name] for part in parts], batch_size=batch_size)
+            for name in parts[0]
+        }
+    except (ValueError, RuntimeError) as error:
+        raise CheckpointError(
+            f"{folder}: cannot go on with another number of processes: {error}"
+        ) from error
+
+
+def _on(device: torch.device, state: Any) -> Any:
+    """The same state, its tensors on ``device``."""
+    if isinstance(state, Tensor):
+        return state.to(device)
+    if isinstance(state, Mapping):
+        return {key: _on(device, value) for key, value in state.items()}
+    if isinstance(state, list | tuple):
+        return type(state)(_on(device, value) for value in state)
+    return state

@@ -1,0 +1,263 @@
+"""When a run is saved, and by whom: every rank writes its own files, the first one commits them."""
+
+import logging
+import shutil
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from ssl_platform import checkpoint, distributed
+from ssl_platform.errors import CheckpointError, DivergedError
+from ssl_platform.ops.magnitude import largest_magnitude
+from ssl_platform.run_state import rank_state, shared_state
+
+if TYPE_CHECKING:
+    from ssl_platform.engine import Run
+
+logger = logging.getLogger(__name__)
+
+DIGEST_BYTES = 32  # of SHA-256
+WRITE_ERRORS = (OSError, RuntimeError)  # torch raises the latter where its own writer fails
+
+
+@dataclass(frozen=True)
+class SaveOptions:
+    every_epochs: int | None
+    every_steps: int | None
+    every_minutes: float | None
+    keep: int  # latest checkpoints that stay
+    keep_every_epochs: int | None  # of those at an epoch's end, which stay for good
+    asynchronous: bool
+    max_failures: int  # in a row
+
+
+class Saver:
+    """Saves a run. Its methods are collective: all ranks call them at the same steps.
+
+    An asynchronous save copies the state, and a thread writes the copy while the run goes on; the
+    checkpoint has its name from the first step after every rank has written. One save is under
+    way at a time.
+
+    Attributes:
+        num_written: saves whose files this rank has written, or failed to.
+    """
+
+    def __init__(self, output_dir: Path, options: SaveOptions):
+        self.output_dir, self.options = output_dir, options
+        self.start = time.monotonic()
+        self.periods_saved = 0  # of ``every_minutes``
+        self.num_begun = self.num_failures = 0
+        self._writing: _Writing | None = None
+        self._copy: Any = None  # memory of the latest copy, written again by the next
+
+    @property
+    def num_written(self) -> int:
+        return self.num_begun - (self._writing is not None and self._writing.is_alive())
+
+    def periods(self) -> int:
+        """How often ``every_minutes`` have passed; the first rank's clock is the ranks' clock."""
+        minutes = self.options.every_minutes
+        if minutes is None or distributed.rank() != 0:
+            return 0
+        return int((time.monotonic() - self.start) / (60 * minutes))
+
+    def is_due(self, run: "Run", periods: int) -> bool:
+        """Whether to save now; ``periods`` is what all ranks have agreed on."""
+        epochs, steps = self.options.every_epochs, self.options.every_steps
+        return (
+            (epochs is not None and run.epoch_step == 0 and run.epoch % epochs == 0)
+            or (steps is not None and run.step % steps == 0)
+            or periods > self.periods_saved
+        )
+
+    def save(self, run: "Run", periods: int = 0) -> None:
+        """Write a checkpoint, or begin to.
+
+        Raises:
+            DivergedError: the state is not finite; what was saved before stays.
+            CheckpointError: it is the last of too many writes in a row that have failed.
+        """
+        self.finish()
+        run.fire("on_save_start")
+        _refuse_what_is_not_finite(run)
+        self.periods_saved = max(periods, self.periods_saved)
+        self.num_begun += 1
+        states = {f"rank_{distributed.rank()}.pt": rank_state(run)}
+        about: dict[str, Any] = {}
+        if distributed.rank() == 0:
+            states[checkpoint.SHARED] = shared = shared_state(run)
+            about = {
+                key: shared[key] for key in ("step", "epoch", "epoch_step", "world_size")
+            } | shared["environment"]
+        if self.options.asynchronous:
+            self._copy = states = _copied(states, self._copy)
+        self._writing = _Writing(self.output_dir, run.step, states, about, run.device)
+        if self.options.asynchronous:
+            self._writing.start()
+        else:
+            self._writing.run()
+            self.finish()
+
+    def commit_what_is_written(self, num_written: int) -> None:
+        """End the save under way if all ranks have written; they agreed on ``num_written``."""
+        if self._writing is not None and num_written == self.num_begun:
+            self.finish()
+
+    def finish(self, *, is_last: bool = False) -> None:
+        """Wait for the save under way, if there is one.
+
+        Raises:
+            CheckpointError: it has failed, and it ``is_last``, or the last of too many in a row.
+        """
+        if self._writing is None:
+            return
+        writing, self._writing = self._writing, None
+        if writing.commit():
+            self.num_failures = 0
+            self._prune()
+            return
+        self.num_failures += 1
+        if is_last or self.num_failures >= self.options.max_failures:
+            raise CheckpointError(
+                f"{self.num_failures} of the latest checkpoints could not be written to "
+                f"{self.output_dir / 'checkpoints'} (save.max_failures="
+                f"{self.options.max_failures}): make room, and the same command goes on from the "
+                "one before"
+            )
+
+    def _prune(self) -> None:
+        every = self.options.keep_every_epochs
+
+        def is_kept(about: dict[str, Any]) -> bool:
+            at_end = about.get("epoch_step") == 0
+            return every is not None and at_end and about["epoch"] % every == 0
+
+        if distributed.rank() == 0:
+            checkpoint.prune(self.output_dir, keep=self.options.keep, is_kept=is_kept)
+
+
+class _Writing(threading.Thread):
+    """The files that this rank adds to one checkpoint, as they are written."""
+
+    def __init__(
+        self,
+        output_dir: Path,
+        step: int,
+        states: dict[str, Any],
+        about: dict[str, Any],
+        device: torch.device,
+    ):
+        super().__init__(name="checkpoint", daemon=True)
+        self.folder = checkpoint.partial_folder(output_dir, step)
+        self.step, self.states, self.about, self.device = step, states, about, device
+        self.files: dict[str, checkpoint.File] = {}
+        self.error: Exception | None = None
+
+    def run(self) -> None:
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self.files = {
+                name: checkpoint.write(self.folder / name, state)
+                for name, state in self.states.items()
+            }
+        except Exception as error:  # handed to the main thread
+            self.error = error
+
+    def commit(self) -> bool:
+        """Wait for the files of all ranks and make a checkpoint of them; whether that worked."""
+        if self.ident is not None:  # a thread, not a call
+            self.join()
+        if self.error is not None and not isinstance(self.error, WRITE_ERRORS):
+            raise self.error
+        files = self._files_of_all_ranks()
+        is_done = False
+        if distributed.rank() == 0:
+            try:
+                if self.error is not None:
+                    raise self.error
+                if len(files) < distributed.world_size() + 1:
+                    raise OSError("another process could not write its part")
+                checkpoint.commit(self.folder, files, self.about)
+                is_done = True
+            except WRITE_ERRORS as error:
+                self._give_up(error)
+        return bool(distributed.all_reduce_max(torch.tensor([int(is_done)], device=self.device)))
+
+    def _files_of_all_ranks(self) -> dict[str, checkpoint.File]:
+        """By name; without those that could not be written."""
+        mine = self.files.get(f"rank_{distributed.rank()}.pt")
+        encoded = bytes(8 + DIGEST_BYTES)
+        if mine is not None:
+            encoded = mine.bytes.to_bytes(8, "big") + bytes.fromhex(mine.sha256)
+        row = torch.tensor(list(encoded), dtype=torch.uint8, device=self.device)
+        rows = distributed.all_gather(row).view(-1, len(encoded)).tolist()
+        found = dict(self.files)
+        for rank, numbers in enumerate(rows):
+            size = int.from_bytes(bytes(numbers[:8]), "big")
+            if size:
+                found[f"rank_{rank}.pt"] = checkpoint.File(size, bytes(numbers[8:]).hex())
+        return found
+
+    def _give_up(self, error: Exception) -> None:
+        needed = sum(_num_bytes(state) for state in self.states.values())
+        shutil.rmtree(self.folder, ignore_errors=True)
+        folder = self.folder.parent
+        free = shutil.disk_usage(folder if folder.exists() else folder.parent).free
+        logger.warning(
+            "the checkpoint of step %d could not be written to %s (%s): it needs %s, %s are free; "
+            "the checkpoints from before stay, and the run goes on",
+            self.step,
+            folder,
+            str(error).splitlines()[0],
+            _in_words(needed),
+            _in_words(free),
+        )
+
+
+def _refuse_what_is_not_finite(run: "Run") -> None:
+    values = [*run.model.parameters(), *run.model.buffers(), *run.loss.buffers()]
+    is_finite = largest_magnitude(values).to(run.device).isfinite()
+    if distributed.all_reduce_max((~is_finite).long()):
+        raise DivergedError(
+            f"the weights or the state of the loss are no longer finite at step {run.step} (epoch "
+            f"{run.epoch + (run.epoch_step > 0)}): no checkpoint of them is written; those in "
+            f"{run.output_dir / 'checkpoints'} are from before"
+        )
+
+
+def _copied(state: Any, memory: Any) -> Any:
+    """A copy of ``state`` on the host, in the memory of an earlier copy as far as that fits."""
+    if isinstance(state, Tensor):
+        fits = (
+            isinstance(memory, Tensor)
+            and memory.shape == state.shape
+            and memory.dtype == state.dtype
+        )
+        if not fits:
+            memory = torch.empty_like(state, device="cpu", pin_memory=state.is_cuda)
+        return memory.copy_(state)
+    if isinstance(state, dict):
+        memory = memory if isinstance(memory, dict) else {}
+        return {key: _copied(value, memory.get(key)) for key, value in state.items()}
+    if isinstance(state, list | tuple):
+        memory = memory if isinstance(memory, list | tuple) else ()
+        pairs = zip(state, (*memory, *[None] * len(state)), strict=False)
+        return type(state)(_copied(value, place) for value, place in pairs)
+    return state
+
+
+def _num_bytes(state: Any) -> int:
+    if isinstance(state, Tensor):
+        return state.nbytes
+    if isinstance(state, dict):
+        return sum(map(_num_bytes, state.values()))
+    return sum(map(_num_bytes, state)) if isinstance(state, list | tuple) else 0
+
+
+def _in_words(num_bytes: int) -> str:
+    return f"{num_bytes / 2**20:,.1f} MiB"

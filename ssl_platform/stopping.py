@@ -1,0 +1,56 @@
+"""Signals that ask a run to stop: it saves at the next step boundary and leaves."""
+
+import signal
+import threading
+from typing import Any
+
+from ssl_platform.errors import StopRequested
+
+EXIT_CODES = {  # 75, EX_TEMPFAIL, asks a scheduler to start the run again
+    signal.SIGTERM: 75,
+    signal.SIGUSR1: 75,
+    signal.SIGINT: 130,
+}
+
+
+class StopSignals:
+    """Note a first stop signal while the context lasts; a second one acts as it did before.
+
+    Python gives signals to the main thread: elsewhere the context does nothing. A signal that is
+    ignored, as Ctrl-C is in a background job, stays ignored.
+
+    Attributes:
+        number: of the signal that came; 0 for none.
+    """
+
+    def __init__(self) -> None:
+        self.number = 0
+        self._handlers: dict[int, Any] = {}
+
+    def __enter__(self) -> "StopSignals":
+        if threading.current_thread() is threading.main_thread():
+            for number in EXIT_CODES:
+                handler = signal.getsignal(number)
+                if handler is not signal.SIG_IGN:
+                    self._handlers[number] = handler or signal.SIG_DFL
+                    signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._restore()
+
+    def _note(self, number: int, _: Any) -> None:
+        self.number = number
+        self._restore()
+
+    def _restore(self) -> None:
+        while self._handlers:
+            signal.signal(*self._handlers.popitem())
+
+
+def stop_error(number: int, step: int) -> StopRequested:
+    name = signal.Signals(number).name
+    return StopRequested(
+        f"stopped by {name} at step {step}: the same command goes on from the latest checkpoint",
+        EXIT_CODES[signal.Signals(number)],
+    )

@@ -1,0 +1,250 @@
+"""Kill runs again and again: what is left in the end has to be what an unbroken run leaves.
+
+``python tests/faults.py`` (``make faults``) takes every method, on one process and on two, with and
+without data workers, with saves that hold the run up and such that do not, and kills it with
+SIGKILL at random moments: in the middle of a step, of a save, of an epoch's clustering; all of it,
+one rank, or its data workers. It is started again with the same command until it is through.
+``--short`` is the part of it that belongs to the tests.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import random
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+sys.path[:0] = [str(HERE.parent), str(HERE)]
+
+import torch  # noqa: E402
+from conftest import TINY  # noqa: E402
+
+from ssl_platform import checkpoint  # noqa: E402
+from ssl_platform.cli import main as command_line  # noqa: E402
+
+NUM_STEPS = 12
+NOT_OF_THE_RUN = ("images_per_second", "data_wait", "seconds")  # what the clock says
+METHODS = {
+    "swav": ["loss.queue_length=64", "loss.queue_start_epoch=0", "loss.freeze_prototypes_steps=2"],
+    "deepcluster_v2": [],
+    "sela_v2": ["loss.freeze_prototypes_steps=2"],
+}
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A run that is killed several times."""
+
+    method: str
+    processes: int
+    num_workers: int
+    asynchronous: bool
+    every_steps: int  # between checkpoints
+    kills: list[str]  # the hook for each start of the run but the last
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--short", action="store_true", help="one trial of each method")
+    parser.add_argument("--seed", type=int, default=0, help="of the kill points")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    start = time.monotonic()
+    plan = list(short_plan(options.seed) if options.short else full_plan(options.seed))
+    with tempfile.TemporaryDirectory() as folder:
+        rows = [told(*pair) for pair in all_trials(plan, Path(folder))]
+    print_table(rows)
+    print(f"{time.monotonic() - start:.0f} s")
+    return 0 if all(row["kills"] == row["identical"] for row in rows) else 1
+
+
+def full_plan(seed: int) -> Iterable[Trial]:
+    """54 kills in 18 trials."""
+    for method in METHODS:
+        for processes, count in ((1, 4), (2, 2)):
+            for number in range(count):
+                rng = random.Random(f"{seed} {method} {processes} {number}")
+                yield a_trial(rng, method, processes, num_workers=2 * (number % 2), num_kills=3)
+
+
+def short_plan(seed: int) -> Iterable[Trial]:
+    """6 kills in 3 trials."""
+    for method, processes, num_workers in (
+        ("swav", 2, 0),
+        ("deepcluster_v2", 1, 2),
+        ("sela_v2", 1, 0),
+    ):
+        rng = random.Random(f"{seed} {method}")
+        yield a_trial(rng, method, processes, num_workers, num_kills=2)
+
+
+def a_trial(
+    rng: random.Random, method: str, processes: int, num_workers: int, num_kills: int
+) -> Trial:
+    steps = sorted(rng.sample(range(NUM_STEPS), num_kills))
+    victims = ["all", *["rank"] * (processes > 1), *["worker"] * (num_workers > 0)]
+    return Trial(
+        method,
+        processes,
+        num_workers,
+        asynchronous=rng.random() < 0.5,
+        every_steps=rng.choice([1, 2, 3]),
+        kills=[a_kill(rng, step, rng.choice(victims), processes) for step in steps],
+    )
+
+
+def a_kill(rng: random.Random, step: int, victim: str, processes: int) -> str:
+    # the last epoch starts at step 8, and only what comes after can be resumed at all
+    moments = ["backward", "step", "save", *["epoch"] * (step <= 8)]
+    moment = "step" if victim == "worker" else rng.choice(moments)
+    delay = 0.0 if moment == "backward" else rng.choice([0.0, rng.uniform(0, 0.05)])
+    return (
+        f"{{name: Kill, step: {step}, rank: {rng.randrange(processes)}, moment: {moment}, "
+        f"victim: {victim}, delay: {delay:.4f}}}"
+    )
+
+
+def all_trials(plan: list[Trial], folder: Path) -> Iterable[tuple[Trial, int, bool]]:
+    """Each trial, how many of its kills were survived, and whether all is as it should be."""
+    references: dict[tuple[str, int], dict[str, str]] = {}
+    for number, trial in enumerate(plan):
+        key = trial.method, trial.processes
+        if key not in references:
+            unbroken = folder / f"unbroken_{trial.method}_{trial.processes}"
+            code = run([*command(trial), f"output_dir={unbroken}"], unbroken.with_suffix(".log"))
+            assert code == 0, unbroken.with_suffix(".log").read_text()
+            references[key] = fingerprints(unbroken)
+        yield trial, *run_trial(trial, folder / f"trial_{number}", references[key])
+
+
+def run_trial(trial: Trial, output_dir: Path, reference: dict[str, str]) -> tuple[int, bool]:
+    arguments = [
+        *command(trial),
+        f"output_dir={output_dir}",
+        f"data.num_workers={trial.num_workers}",
+        f"save.asynchronous={str(trial.asynchronous).lower()}",
+        f"save.every_steps={trial.every_steps}",
+    ]
+    log = output_dir.with_suffix(".log")
+    num_survived = 0
+    for kill in trial.kills:
+        code = run([*arguments, f"+hooks.kill={kill}"], log)
+        print(f"{trial.method}, {trial.processes} processes, {kill}: exit {code}", flush=True)
+        num_survived += code in (-9, 1, 137)  # killed; or its data workers were, or a rank
+    if run(arguments, log) != 0:
+        print(log.read_text())
+        return 0, False
+    found = fingerprints(output_dir)
+    for name in reference:
+        if found.get(name) != reference[name]:
+            print(f"DIFFERENT: {name}")
+    return num_survived, found == reference
+
+
+def command(trial: Trial) -> list[str]:
+    shared = [o for o in TINY if not o.startswith(("config=", "loss."))]
+    if trial.method != "swav":
+        shared = [o for o in shared if not o.startswith("heads.prototypes.num")]
+        shared.append("heads.prototypes.num_prototypes=[12, 8]")
+    return [
+        f"config=pretrain/{trial.method}/quickstart",
+        *shared,
+        *METHODS[trial.method],
+        "plugins=[kill_hook]",
+        "hooks.log.every_steps=3",  # windows across checkpoints
+        "hooks.knn.every_epochs=2",
+        f"launch.processes={trial.processes}",
+    ]
+
+
+def run(arguments: list[str], log: Path) -> int:
+    """Run a command line in a process of its own; returns its exit code, -9 if it was killed.
+
+    The process is forked, so that torch need not be imported each time.
+    """
+    sys.stdout.flush()
+    pid = os.fork()
+    if pid == 0:
+        descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.dup2(descriptor, 1)
+        os.dup2(descriptor, 2)
+        code = 1
+        try:
+            code = command_line(arguments)
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def fingerprints(output_dir: Path) -> dict[str, str]:
+    """SHA-256 of all that a finished run has come to, by name."""
+    folder = checkpoint.latest(output_dir)
+    assert folder is not None and folder.name == f"step_{NUM_STEPS:08d}"
+    found = {}
+    for path in sorted(folder.glob("*.pt")):
+        state = checkpoint.read(path)
+        state.get("hooks", {}).pop("kill", None)
+        found |= {f"{path.stem} {name}": digest(value) for name, value in state.items()}
+    lines = map(json.loads, (output_dir / "metrics.jsonl").read_text().splitlines())
+    kept = [{k: v for k, v in line.items() if k not in NOT_OF_THE_RUN} for line in lines]
+    return found | {"metrics.jsonl": digest(kept)}
+
+
+def digest(value: Any) -> str:
+    found = hashlib.sha256()
+    feed(value, found.update)
+    return found.hexdigest()
+
+
+def feed(value: Any, update: Callable[[bytes], None]) -> None:
+    if isinstance(value, torch.Tensor):
+        update(f"{value.dtype} {tuple(value.shape)}".encode())
+        update(value.contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    elif isinstance(value, dict):
+        for key in value:
+            update(str(key).encode())
+            feed(value[key], update)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            feed(item, update)
+    else:
+        update(repr(value).encode())
+
+
+def told(trial: Trial, num_survived: int, is_identical: bool) -> dict[str, Any]:
+    num_kills = len(trial.kills)
+    return {
+        "method": trial.method,
+        "processes": trial.processes,
+        "kills": num_kills,
+        "survived": num_survived,
+        "identical": num_kills * (is_identical and num_survived == num_kills),
+    }
+
+
+def print_table(rows: list[dict[str, Any]]) -> None:
+    print(f"\n{'method':<16}{'processes':>10}{'kills':>7}{'survived':>10}{'identical':>11}")
+    groups = sorted({(row["method"], row["processes"]) for row in rows})
+    for group in groups:
+        print_row(*group, [row for row in rows if (row["method"], row["processes"]) == group])
+    print_row("all", "", rows)
+
+
+def print_row(name: str, processes: Any, rows: list[dict[str, Any]]) -> None:
+    kills, survived, identical = (
+        sum(row[key] for row in rows) for key in ("kills", "survived", "identical")
+    )
+    print(f"{name:<16}{processes:>10}{kills:>7}{survived:>10}{identical:>11}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

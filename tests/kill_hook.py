@@ -1,0 +1,75 @@
+"""A hook that sends signals: the plugin with which tests inject what a machine does to a run."""
+
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from typing import TYPE_CHECKING, Literal
+
+from ssl_platform import distributed
+from ssl_platform.events import Events
+from ssl_platform.registry import HOOKS
+
+if TYPE_CHECKING:
+    from ssl_platform.engine import Run
+
+
+@HOOKS.register()
+class Kill(Events):
+    """Send a signal at a moment of the first step, save or epoch from ``step`` on.
+
+    Args:
+        step: finished steps.
+        rank: which rank does it.
+        moment: ``backward`` is between the gradients and their use.
+        victim: ``all`` is the launcher and its ranks.
+        delay: seconds from the moment on.
+        signal: its name.
+    """
+
+    def __init__(
+        self,
+        *,
+        step: int,
+        rank: int,
+        moment: Literal["backward", "step", "save", "epoch"],
+        victim: Literal["all", "rank", "worker"],
+        delay: float = 0.0,
+        signal: str = "SIGKILL",
+    ):
+        self.step, self.rank, self.moment = step, rank, moment
+        self.victim, self.delay, self.signal = victim, delay, signal
+        self.is_over = False
+
+    def on_epoch_start(self, run: "Run") -> None:
+        self._strike("epoch", run)
+
+    def on_backward_end(self, run: "Run") -> None:
+        self._strike("backward", run)
+
+    def on_step_end(self, run: "Run") -> None:
+        self._strike("step", run)
+
+    def on_save_start(self, run: "Run") -> None:
+        self._strike("save", run)
+
+    def _strike(self, moment: str, run: "Run") -> None:
+        is_now = moment == self.moment and run.step >= self.step
+        if is_now and distributed.rank() == self.rank and not self.is_over:
+            self.is_over = True
+            if self.delay:
+                threading.Thread(target=self._kill, daemon=True).start()
+            else:
+                self._kill()
+
+    def _kill(self) -> None:
+        time.sleep(self.delay)
+        number = signal.Signals[self.signal]
+        if self.victim == "worker":
+            for worker in multiprocessing.active_children():
+                os.kill(worker.pid or 0, number)
+            return
+        if self.victim == "all" and distributed.is_distributed():
+            os.kill(os.getppid(), number)
+        os.kill(os.getpid(), number)
