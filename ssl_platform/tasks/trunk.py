@@ -79,9 +79,14 @@ class TrainedTrunk:
 
         Raises:
             CheckpointError: the weights cannot be read or do not fit.
+            ValueError: there can be no such trunk.
         """
         weights = read_weights(options.checkpoint)
-        module = random_trunk(options.trunk, options.seed)
+        try:
+            module = random_trunk(options.trunk, options.seed)
+        except ValueError as error:
+            lines = str(error).splitlines()
+            raise ValueError("\n".join(f"trunk.{line}" for line in lines)) from error
         load_trunk(module, weights, allow_partial=options.allow_partial)
         fingerprint = {
             "weights": weights.sha256,

@@ -275,6 +275,9 @@ def test_mistakes_are_told_in_one_line(pretrained, photographs, tmp_path):
     assert mistake(*shapes, "task.temperature=0") == (
         "task.temperature=0.0: must be positive, e.g. 0.07"
     )
+    assert mistake(*shapes, "trunk=resnet10_tiny", "trunk.width=4") == (
+        "trunk.width=4: at least 8 channels, e.g. 64"
+    )
     assert mistake(*shapes, "pca_components=0") == "pca_components=0: at least 1"
     assert mistake(*shapes, "data.num_workers=-1") == "data.num_workers=-1: 0 or more"
     assert mistake(*shapes, "data.train.num_samples=10", "data.val=null") == (
