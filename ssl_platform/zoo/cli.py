@@ -68,11 +68,13 @@ def _list(arguments: argparse.Namespace) -> list[str]:
 
 def _show(arguments: argparse.Namespace) -> list[str]:
     model = catalogue.model(arguments.name)
-    known = {key: _plain(value) for key, value in asdict(model).items() if value is not None}
+    known = asdict(model)
+    del known["others"]  # among the figures
     path = cached(model.url)
-    known["cache"] = str(path) if path.is_file() else f"{path} (not there yet)"
-    known["to measure it"] = f"python tools/run_distributed.py config={model.linear} data.path=..."
-    return _table(list(known.items()))
+    known["cache"] = path if path.is_file() else f"{path} (not there yet)"
+    rows = [(key, _plain(value)) for key, value in known.items() if value is not None]
+    rows += [(f"config={name}", _plain(figures)) for name, figures in model.figures.items()]
+    return _table(rows)
 
 
 def _fetch(arguments: argparse.Namespace) -> list[str]:
