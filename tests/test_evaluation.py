@@ -244,7 +244,12 @@ def test_mistakes_get_one_line_each(pretrained, labeled, tmp_path):
         folder, f"data.train.path={labeled / 'train'}", f"data.val.path={flat}",
         f"checkpoint={pretrained}", "launch.threads=1",
     ]  # fmt: skip
-    assert problems(*unlabeled, f"output_dir={tmp_path / 'run'}") == [
+    unlabeled.append(f"output_dir={tmp_path / 'run'}")
+    assert problems(*unlabeled) == [
+        "data.val: these images have no classes; in a folder, each class has its own folder; of "
+        "torchvision's sets, choose a split with labels"
+    ]
+    assert problems(*unlabeled, "baselines=false") == [
         "data.val: hooks.evaluate needs labelled validation images; set data.val.path=..."
     ]
 
