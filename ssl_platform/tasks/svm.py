@@ -50,8 +50,10 @@ class VOC07SVM(Evaluation):
         if num_folds < 2:
             problems.append(f"num_folds={num_folds}: at least 2")
         for key, value in (
-            ("positive_weight", positive_weight), ("tolerance", tolerance), ("max_iters", max_iters),
-        ):  # fmt: skip
+            ("positive_weight", positive_weight),
+            ("tolerance", tolerance),
+            ("max_iters", max_iters),
+        ):
             if value <= 0:
                 problems.append(f"{key}={value}: must be above 0")
         if problems:
