@@ -38,11 +38,13 @@ setup(
     extras_require={
         "timm": ["timm>=1.0"],
         "export": ["onnx>=1.16", "onnxscript>=0.5"],
+        "slurm": ["submitit>=1.5"],
         "test": [
             "pytest>=8",
             "pytest-xdist>=3.5",
             "pytest-timeout>=2.3",
             "hypothesis>=6.100",
+            "submitit>=1.5",
             "timm>=1.0",
             "onnx>=1.16",
             "onnxruntime>=1.18",

@@ -131,8 +131,11 @@ class _Trial:
 
     def job(self, options: JobOptions) -> None:
         """Rules of the keys that every config has."""
-        if options.launch.processes < 1:
-            self.problems.append(f"launch.processes={options.launch.processes}: at least 1")
+        self.problems += [f"launch.{line}" for line in options.launch.problems()]
+        if options.launch.slurm is not None:
+            if joined_world():
+                self.problems.append("launch=slurm: this is a job already; use launch=one_process")
+            return  # the device is one of another machine
         if options.device == "cuda" and not torch.cuda.is_available():
             self.problems.append(
                 "device=cuda: torch finds no GPU here; use device=cpu or device=auto"
@@ -238,6 +241,8 @@ class _Trial:
         self.precision(options)
 
     def precision(self, options: TrainOptions) -> None:
+        if options.launch.slurm is not None:
+            return  # the device is one of another machine
         device = resolve_device(options.device)
         dtype = autocast_dtype(options.precision, device)
         if dtype is not None and device.type == "cpu" and not cpu_is_fast_in(dtype):
@@ -288,7 +293,7 @@ class _NoRandomNumbers(TorchFunctionMode):
 
 def world_size(options: TrainOptions) -> int:
     joined = joined_world()
-    return joined[1] if joined else options.launch.processes
+    return joined[1] if joined else options.launch.world_size
 
 
 def cpu_is_fast_in(dtype: torch.dtype) -> bool:

@@ -5,7 +5,7 @@ import sys
 import warnings
 from typing import Any
 
-from ssl_platform.errors import ConfigError, PlatformError
+from ssl_platform.errors import ConfigError, PlatformError, StopRequested
 
 HELP = """\
 Self-supervised learning by clustering.
@@ -85,12 +85,16 @@ def _main(arguments: list[str]) -> int:
 
 def _run(overrides: list[str], config_dirs: list[str]) -> Any:
     import ssl_platform
+
+    return ssl_platform.run(_composed(overrides, config_dirs))
+
+
+def _composed(overrides: list[str], config_dirs: list[str]) -> Any:
     from ssl_platform.config import compose
 
     with warnings.catch_warnings():
         warnings.showwarning = _show_warning
-        cfg = compose(overrides, config_dirs)
-    return ssl_platform.run(cfg)
+        return compose(overrides, config_dirs)
 
 
 def _hydra(source: Any, flags: list[str], task: Any = None) -> int:
@@ -104,26 +108,45 @@ def _hydra(source: Any, flags: list[str], task: Any = None) -> int:
 
 
 def _sweep(overrides: list[str], config_dirs: list[str], flags: list[str]) -> int:
-    """Check every combination, then let Hydra's sweeper and launcher run each as its own run."""
+    """Check every combination, then let Hydra's sweeper and launcher run each as its own run.
+
+    Those that go to SLURM are submitted together, as an array job.
+    """
     from hydra.core.hydra_config import HydraConfig
 
+    import ssl_platform
     from ssl_platform.config import Source, check_sweep, swept_keys
 
     check_sweep(overrides, config_dirs)
     keys = swept_keys(overrides)
     codes = [0]
+    to_submit = []
+    stops: list[StopRequested] = []
 
     def task(_: Any) -> None:
+        if stops:
+            return
         job = list(HydraConfig.get().overrides.task)
         label = "_".join(o.replace("/", "-") for o in job if o.partition("=")[0] in keys)
         name = Source.of(job, config_dirs).name()
         try:
-            _run([*job, f"name='{name}/{label}'"], config_dirs)
+            cfg = _composed([*job, f"name='{name}/{label}'"], config_dirs)
+            if cfg.launch.slurm is None:
+                ssl_platform.run(cfg)
+            else:
+                to_submit.append(cfg)
         except PlatformError as error:  # the other combinations are still to be run
             _say(error)
+            if isinstance(error, StopRequested):  # that means all of them
+                stops.append(error)
             codes.append(error.exit_code)
 
-    return _hydra(Source.of(overrides, config_dirs), flags, task) or max(codes)
+    _hydra(Source.of(overrides, config_dirs), flags, task)
+    if to_submit:
+        from ssl_platform.running import submit_all
+
+        submit_all(to_submit)
+    return max(codes)
 
 
 def _split(arguments: list[str]) -> tuple[list[str], list[str], list[str]]:

@@ -18,6 +18,7 @@ from ssl_platform.events import Events
 from ssl_platform.losses.base import Loss
 from ssl_platform.metrics import Metric
 from ssl_platform.models.ssl_model import SSLModel
+from ssl_platform.progress import report_step
 from ssl_platform.run_state import ResumeOptions
 from ssl_platform.saver import Saver
 from ssl_platform.stopping import StopSignals, stop_error
@@ -59,6 +60,7 @@ class Run:
             self.device.type, enabled=self.autocast_dtype == torch.float16
         )
         self.agree = distributed.Agreement(self.device)
+        self.data_fingerprint = self.train_data.fingerprint()  # takes a while for many files
 
     @property
     def listeners(self) -> tuple[Events, ...]:
@@ -125,6 +127,7 @@ def train_step(replica: nn.Module, batch: Batch, run: Run) -> None:
     run.scaler.step(run.optimizer)
     run.scaler.update()
     run.step, run.epoch_step = run.step + 1, run.epoch_step + 1
+    report_step(run.step)
     run.fire("on_step_end")
 
 
@@ -137,6 +140,6 @@ def between_steps(run: Run, stop: StopSignals) -> None:
     if number or is_over or saver.is_due(run, periods):
         saver.save(run, periods)
     if number or is_over:
-        saver.finish(is_last=is_over)
+        saver.close(must_succeed=is_over)
     if number and not is_over:
         raise stop_error(number, run.step)

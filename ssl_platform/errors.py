@@ -5,6 +5,7 @@ class PlatformError(Exception):
     """Base of all errors that the command line reports in words; ``exit_code`` is the process's."""
 
     exit_code = 1
+    may_pass = False  # whether the same work, started again, may go well
 
 
 class ConfigError(PlatformError):
@@ -22,6 +23,12 @@ class ConfigError(PlatformError):
 
 class DataError(PlatformError):
     """The data set cannot go on: too many of its images are unreadable."""
+
+
+class DataWorkerError(DataError):
+    """A data worker has died, of what it read or for lack of memory."""
+
+    may_pass = True
 
 
 class CheckpointError(PlatformError):

@@ -1,21 +1,21 @@
 """From a config to the result of its task: the run directory, the ranks, the work of each."""
 
-import fcntl
 import logging
 import os
-import socket
+import re
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from ssl_platform.build import options_of, resolve_device
 from ssl_platform.errors import ConfigError
-from ssl_platform.launch import joined_world, launch
+from ssl_platform.launch import Submitted, joined_world, launch, submit
 from ssl_platform.registry import TASKS, load_components
+from ssl_platform.run_lock import locked
 from ssl_platform.run_state import is_below
 from ssl_platform.schema import flat
 
@@ -23,23 +23,63 @@ from ssl_platform.schema import flat
 FREE_TO_CHANGE = (
     "hooks",
     "launch.timeout_minutes",
+    "launch.stop_seconds",
+    "launch.max_restarts",
+    "launch.slurm",
     "launch.threads",
     "data.num_workers",
     "save",
     "resume",
 )
+SECRET = re.compile("token|secret|password|api_key", re.IGNORECASE)
+STRUCK_OUT = "*****"
 OF_THE_DIRECTORY = ("name", "output_dir")  # of no account where another run is the source
 
 
 def run(cfg: DictConfig) -> Any:
     """See `ssl_platform.run`."""
+    if options_of(cfg).launch.slurm is not None:
+        return submit_all([cfg])
+    return run_here(OmegaConf.to_yaml(cfg))
+
+
+def submit_all(cfgs: list[DictConfig]) -> list[Submitted]:
+    """Submit a SLURM job for each run; those that ask the same of it become an array.
+
+    Raises:
+        ConfigError: a run cannot go on in its directory, or SLURM does not take the job.
+    """
+    problems = [
+        problem
+        for cfg in cfgs
+        for problem in _reasons_not_to_go_on(cfg, Path(options_of(cfg).output_dir))
+    ]
+    if problems:
+        raise ConfigError(problems)
+    alike: dict[str, list[DictConfig]] = {}
+    for cfg in cfgs:
+        alike.setdefault(str(options_of(cfg).launch), []).append(cfg)
+    submitted = []
+    for group in alike.values():
+        options = options_of(group[0])
+        jobs = [(OmegaConf.to_yaml(cfg),) for cfg in group]
+        submitted += submit(run_here, jobs, options.launch, name=options.name)
+    for job in submitted:
+        print(f"submitted job {job.job_id}, log in {job.log}")
+    return submitted
+
+
+def run_here(config_yaml: str) -> Any:
+    """Run a checked config with the ranks of this machine, or as one of those that are there."""
+    cfg: Any = OmegaConf.create(config_yaml)
+    load_components(cfg.plugins)
     options = options_of(cfg)
+    device = resolve_device(options.device)
     joined = joined_world()
     with ExitStack() as stack:
         if joined is None or joined[0] == 0:
             stack.enter_context(claimed(cfg, Path(options.output_dir)))
-        device = resolve_device(options.device)
-        return launch(work, (OmegaConf.to_yaml(cfg),), options.launch, device=device.type)
+        return launch(work, (config_yaml,), options.launch, device=device.type)
 
 
 def work(config_yaml: str) -> Any:
@@ -65,13 +105,11 @@ def claimed(cfg: DictConfig, output_dir: Path) -> Iterator[None]:
     problems = _reasons_not_to_go_on(cfg, output_dir)
     if problems:
         raise ConfigError(problems)
-    with ExitStack() as stack:
+    with locked(output_dir):
+        path = output_dir / "config.yaml"
+        partial = path.with_suffix(".partial")
         try:
-            output_dir.mkdir(parents=True, exist_ok=True)
-            _lock(stack.enter_context((output_dir / ".lock").open("a+")), output_dir)
-            path = output_dir / "config.yaml"
-            partial = path.with_suffix(".partial")
-            partial.write_text(OmegaConf.to_yaml(cfg))
+            partial.write_text(OmegaConf.to_yaml(without_secrets(cfg)))
             partial.replace(path)
         except OSError as error:
             problem = f"output_dir={output_dir}: cannot be written ({error.strerror})"
@@ -79,19 +117,22 @@ def claimed(cfg: DictConfig, output_dir: Path) -> Iterator[None]:
         yield
 
 
-def _lock(lock: IO[str], output_dir: Path) -> None:
-    """Lock the directory until the file is closed or this process ends, in whatever way it ends."""
-    try:
-        # of the process: data workers, which may live a little longer, do not inherit it
-        fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        lock.seek(0)
-        owner = lock.read().strip() or "another process"
-        problem = f"output_dir={output_dir}: in use by {owner}; give this run its own name=..."
-        raise ConfigError([problem]) from error
-    lock.truncate(0)
-    lock.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-    lock.flush()
+def without_secrets(cfg: DictConfig) -> DictConfig:
+    """A copy whose passwords and tokens are struck out; references to the environment stay."""
+    copy: Any = OmegaConf.create(OmegaConf.to_yaml(cfg))
+    _strike_out(copy)
+    return copy
+
+
+def _strike_out(node: Any) -> None:
+    keys: list[Any] = list(node) if isinstance(node, DictConfig) else list(range(len(node)))
+    for key in keys:
+        if OmegaConf.is_missing(node, key) or OmegaConf.is_interpolation(node, key):
+            continue
+        if OmegaConf.is_config(node[key]):
+            _strike_out(node[key])
+        elif isinstance(node[key], str) and SECRET.search(str(key)):
+            node[key] = STRUCK_OUT
 
 
 def _reasons_not_to_go_on(cfg: DictConfig, output_dir: Path) -> list[str]:
@@ -131,7 +172,7 @@ def _is_started_again() -> bool:
 
 
 def _differences(saved: Any, new: DictConfig, allowed: Sequence[str]) -> list[str]:
-    before, after = _flat(saved), _flat(new)
+    before, after = _flat(saved), _flat(without_secrets(new))
     return [
         f"{key}: {before.get(key, 'not set')} there, {after.get(key, 'not set')} here"
         for key in sorted(before.keys() | after.keys())

@@ -11,12 +11,14 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
 
-from ssl_platform.errors import CheckpointError, ConfigError, PlatformError
+from ssl_platform.errors import CheckpointError, ConfigError, PlatformError, StopRequested
 from ssl_platform.launch import LaunchOptions, launch
+from ssl_platform.progress import report_step
 
 
 class TwoPartError(PlatformError):
@@ -26,6 +28,17 @@ class TwoPartError(PlatformError):
 
     def __init__(self, what: str, why: str):
         super().__init__(f"{what}: {why}")
+
+
+def launch_options(processes: int, **given: Any) -> LaunchOptions:
+    default = {
+        "timeout_minutes": 2.0,
+        "stop_seconds": 25.0,
+        "max_restarts": 0,
+        "slurm": None,
+        "threads": 1,
+    }
+    return LaunchOptions(processes, **{**default, **given})
 
 
 def rank() -> int:
@@ -103,8 +116,38 @@ def stubborn(folder: str) -> None:
 def hang() -> None:
     """Rank 0 waits for a rank that never comes."""
     collective()
+    report_step(3)
     if rank() == 1:
         time.sleep(600)
+    collective()
+
+
+def sleep_all() -> None:
+    """No rank waits for another, and none works."""
+    collective()
+    report_step(rank())
+    time.sleep(600)
+
+
+def work_alone(seconds: str) -> float:
+    """Rank 0 computes for longer than the time-out, without a step, as rank 1 does."""
+    end = time.monotonic() + float(seconds)
+    while time.monotonic() < end:
+        torch.ones(300, 300) @ torch.ones(300, 300)
+        time.sleep(0.02)
+    return collective()
+
+
+def killed_at_step() -> None:
+    report_step(7)
+    killed()
+
+
+def stopped() -> None:
+    """A rank that the kernel has stopped can tell nothing."""
+    collective()
+    if rank() == 1:
+        os.kill(os.getpid(), signal.SIGSTOP)
     collective()
 
 
@@ -116,22 +159,63 @@ def run_on(folder: str) -> None:
         time.sleep(0.02)
 
 
-def stop_when_asked(folder: str) -> None:
-    """As run_on; on the first SIGTERM both ranks save something and leave with 75."""
+def save_when_asked(folder: str) -> None:
+    """As run_on; the first signal of any kind ends it as the engine does."""
     asked = []
-    signal.signal(signal.SIGTERM, lambda number, frame: asked.append(number))
+    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
+        signal.signal(number, lambda number, frame: asked.append(number))
     write(folder, f"rank{rank()}", str(os.getpid()))
     while True:
-        flag = torch.tensor(float(len(asked)))
-        dist.all_reduce(flag)
-        if flag > 0:
-            write(folder, f"saved{rank()}", str(flag.item()))
-            sys.exit(75)
+        number = torch.tensor(float(max(asked, default=0)))
+        dist.all_reduce(number, op=dist.ReduceOp.MAX)
+        if number > 0:
+            write(folder, f"saved{rank()}", str(len(asked)))
+            raise StopRequested("saved", 130 if number == signal.SIGINT else 75)
         time.sleep(0.02)
 
 
+def deaf(folder: str) -> None:
+    """It does not stop when asked."""
+    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
+        signal.signal(number, lambda number, frame: write(folder, f"heard{rank()}", ""))
+    run_on(folder)
+
+
+def write_world(folder: str) -> None:
+    total = torch.tensor([float(rank() + 1)])
+    dist.all_reduce(total)
+    write(folder, f"world{rank()}", f"{total.item()} of {dist.get_world_size()}")
+
+
+def work_in_job(name: str, *args: str) -> None:
+    """What a submitted job does: join the others, and work."""
+    launch(globals()[name], args, launch_options(2), device="cpu")
+
+
+def once_hangs(folder: str) -> int:
+    attempt = int(os.environ["TORCHELASTIC_RESTART_COUNT"])
+    collective()
+    if attempt == 0 and rank() == 1:
+        time.sleep(600)
+    collective()
+    return attempt
+
+
+def always_killed(folder: str) -> None:
+    Path(folder, f"attempt{os.environ['TORCHELASTIC_RESTART_COUNT']}_{rank()}").touch()
+    killed()
+
+
+def alone_in_a_rank(folder: str) -> int:
+    attempt = int(os.environ["TORCHELASTIC_RESTART_COUNT"])
+    if attempt == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    assert os.getpid() != int(folder)
+    return attempt
+
+
 def once_killed(folder: str) -> int:
-    """Rank 1 is killed in the first attempt of torchrun, after both have worked together."""
+    """Rank 1 is killed in the first attempt, after both have worked together."""
     attempt = int(os.environ["TORCHELASTIC_RESTART_COUNT"])
     collective()
     if attempt == 0 and rank() == 1:
@@ -153,9 +237,9 @@ def _raise(error: Exception) -> None:
 
 def main() -> None:
     name, processes, *args = sys.argv[1:]
-    minutes = float(os.environ.get("TIMEOUT_MINUTES", "2"))
+    given = json.loads(os.environ.get("LAUNCH_OPTIONS", "{}"))
     try:
-        options = LaunchOptions(int(processes), minutes, threads=1)
+        options = launch_options(int(processes), **given)
         result = launch(globals()[name], tuple(args), options, device="cpu")
     except PlatformError as error:
         print(f"error: {type(error).__name__}: {error}", flush=True)

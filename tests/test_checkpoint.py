@@ -83,7 +83,7 @@ def test_when_all_are_broken_nothing_starts_anew(tmp_path):
         (folder / "shared.pt").unlink()
     with pytest.raises(CheckpointError) as error:
         checkpoint.latest(tmp_path)
-    assert str(error.value).splitlines() == [
+    assert str(error.value).split("; ") == [
         f"{folders[1]}/shared.pt is missing",
         f"{folders[0]}/shared.pt is missing",
         "no checkpoint before is whole",

@@ -343,7 +343,7 @@ PARENTS = [("task", "evaluation")]  # of parts, and no parts themselves
 PARTS = [
     (group, part)
     for group, parts in groups().items()
-    if group != "launch"
+    if group not in ("launch", "resume")
     for part in parts
     if (group, part) not in PARENTS
 ]

@@ -12,9 +12,10 @@ from pathlib import Path
 import launch_work
 import pytest
 import torch
+from launch_work import launch_options
 
 from ssl_platform.errors import ConfigError
-from ssl_platform.launch import LaunchOptions, RankFailedError, joined_world, launch
+from ssl_platform.launch import RankFailedError, joined_world, launch
 
 WORK = Path(launch_work.__file__)
 DEADLINE = 60.0  # of a machine with much else to do
@@ -60,9 +61,8 @@ def start() -> Iterator[Callable[..., subprocess.Popen]]:
         process.communicate()
 
 
-def two_ranks(work: Callable, *args: str, timeout_minutes: float = 2):
-    options = LaunchOptions(2, timeout_minutes=timeout_minutes, threads=1)
-    return launch(work, args, options, device="cpu")
+def two_ranks(work: Callable, *args: str, **options):
+    return launch(work, args, launch_options(2, **options), device="cpu")
 
 
 def eventually(condition: Callable[[], object], seconds: float = DEADLINE) -> bool:
@@ -101,8 +101,7 @@ def test_import_is_cheap() -> None:
 
 
 def test_one_process_runs_here_without_a_group() -> None:
-    options = LaunchOptions(processes=1, timeout_minutes=1, threads=1)
-    result = launch(launch_work.alone, ("hello",), options, device="cpu")
+    result = launch(launch_work.alone, ("hello",), launch_options(1), device="cpu")
     assert result == {"text": "hello", "group": False, "pid": os.getpid()}
     assert torch.get_num_threads() == 1
 
@@ -128,9 +127,8 @@ def test_two_ranks_reduce_and_rank_0_returns(capfd: pytest.CaptureFixture) -> No
 
 def test_more_processes_than_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    options = LaunchOptions(processes=8, timeout_minutes=1, threads=None)
     with pytest.raises(ConfigError) as caught:
-        launch(launch_work.alone, ("",), options, device="cuda")
+        launch(launch_work.alone, ("",), launch_options(8), device="cuda")
     assert caught.value.problems == ["launch.processes=8: this machine has 2 GPUs"]
 
 
@@ -186,9 +184,80 @@ def test_survivor_that_ignores_sigterm_is_ended(tmp_path: Path) -> None:
     assert not any(map(is_running, rank_pids(tmp_path)))
 
 
-def test_hanging_rank_runs_into_the_timeout() -> None:
-    with pytest.raises(RankFailedError, match=r"(?s)rank 0 failed:.*[Tt]imed out"):
-        two_ranks(launch_work.hang, timeout_minutes=0.1)
+@pytest.mark.parametrize(
+    ("work", "first", "place"),
+    [
+        (launch_work.hang, "rank 1 has stalled after step 3", "in hang"),
+        (launch_work.stopped, "rank 1 has stalled", None),
+    ],
+)
+def test_the_rank_that_others_wait_for_is_named_with_its_stack(work, first, place):
+    with pytest.raises(RankFailedError) as caught:
+        two_ranks(work, timeout_minutes=0.1)
+    lines = str(caught.value).splitlines()
+    assert lines[0] == f"{first}: nothing for launch.timeout_minutes=0.1"
+    if place is None:
+        assert len(lines) == 1
+    else:
+        assert lines[1] == "Stack (most recent call first):"
+        assert lines[2].endswith(place)
+
+
+def test_ranks_that_do_nothing_are_named_each_with_its_stack():
+    with pytest.raises(RankFailedError) as caught:
+        two_ranks(launch_work.sleep_all, timeout_minutes=0.1)
+    message = str(caught.value)
+    assert [line for line in message.splitlines() if line.startswith("rank")] == [
+        f"rank {rank} has stalled after step {rank}: nothing for launch.timeout_minutes=0.1"
+        for rank in (0, 1)
+    ]
+    assert message.count("in sleep_all") == 2
+
+
+def test_a_rank_that_works_has_not_stalled():
+    assert two_ranks(launch_work.work_alone, "10", timeout_minutes=0.1) == 2
+
+
+def test_a_killed_rank_is_told_with_its_step():
+    with pytest.raises(RankFailedError, match=r"^rank 1 was killed by SIGKILL after step 7 \("):
+        two_ranks(launch_work.killed_at_step)
+
+
+# ---- restarts
+
+
+@pytest.mark.parametrize("work", [launch_work.once_killed, launch_work.once_hangs])
+def test_a_dead_or_stalled_rank_starts_all_of_them_again(work, tmp_path, caplog):
+    with caplog.at_level(logging.WARNING):
+        attempt = two_ranks(work, str(tmp_path), max_restarts=2, timeout_minutes=0.1)
+    assert attempt == 1
+    (message,) = caplog.messages
+    assert message.startswith("rank 1 ")
+    assert message.splitlines()[-1] == "restart 1 of 2"
+
+
+def test_restarts_come_to_an_end(tmp_path):
+    with pytest.raises(RankFailedError, match="rank 1 was killed by SIGKILL"):
+        two_ranks(launch_work.always_killed, str(tmp_path), max_restarts=1)
+    assert len(list(tmp_path.iterdir())) == 4
+
+
+def test_what_would_fail_again_is_not_restarted(caplog):
+    with pytest.raises(ConfigError):
+        two_ranks(launch_work.config_error, max_restarts=3)
+    with pytest.raises(SystemExit):
+        two_ranks(launch_work.left_75, max_restarts=3)
+    assert not caplog.messages
+
+
+def test_a_single_process_is_restarted_too():
+    result = launch(
+        launch_work.alone_in_a_rank,
+        (str(os.getpid()),),
+        launch_options(1, max_restarts=1),
+        device="cpu",
+    )
+    assert result == 1
 
 
 # ---- signals and sockets
@@ -244,13 +313,31 @@ def test_ctrl_c_while_ranks_start(start, tmp_path: Path) -> None:
     assert all_gone(pids)
 
 
-def test_sigterm_lets_the_ranks_save(start, tmp_path: Path) -> None:
-    launcher = start(str(WORK), "stop_when_asked", "2", str(tmp_path))
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
+def test_ranks_are_asked_to_stop_once_and_their_code_is_the_job_s(start, tmp_path, number, code):
+    launcher = start(str(WORK), "save_when_asked", "2", str(tmp_path))
     pids = rank_pids(tmp_path)
-    launcher.terminate()
-    assert launcher.communicate(timeout=DEADLINE) == ("", "")
-    assert launcher.returncode == 75
-    assert (tmp_path / "saved0").read_text() == (tmp_path / "saved1").read_text()
+    launcher.send_signal(number)
+    assert launcher.communicate(timeout=DEADLINE) == ("error: StopRequested: saved\n", "")
+    assert launcher.returncode == code
+    assert [(tmp_path / f"saved{rank}").read_text() for rank in (0, 1)] == ["1", "1"]
+    assert not any(map(is_running, pids))
+
+
+@pytest.mark.parametrize("again", [True, False])
+def test_ranks_that_do_not_stop_are_ended(start, tmp_path, again):
+    """By a second signal, or when their time is up."""
+    seconds = 600 if again else 1
+    options = {"LAUNCH_OPTIONS": f'{{"stop_seconds": {seconds}, "max_restarts": 1}}'}
+    launcher = start(str(WORK), "deaf", "2", str(tmp_path), env=options)
+    pids = rank_pids(tmp_path)
+    launcher.send_signal(signal.SIGUSR1)
+    assert eventually(lambda: len(list(tmp_path.glob("heard?"))) == 2)
+    if again:
+        launcher.send_signal(signal.SIGUSR1)
+    output, errors = launcher.communicate(timeout=DEADLINE)
+    assert output.startswith("error: StopRequested: ended by SIGUSR1; the same command goes on")
+    assert (launcher.returncode, errors) == (75, "")
     assert not any(map(is_running, pids))
 
 

@@ -1,6 +1,7 @@
 """Encoded bytes to pixels."""
 
 import os
+import stat
 import warnings
 from io import BytesIO
 
@@ -10,18 +11,21 @@ from PIL import Image
 
 from ssl_platform.data.dataset import UnreadableImage
 
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "PPM", "TIFF", "GIF")  # and no other reader of Pillow's
+MAX_PIXELS = 50_000_000  # 150 MB when decoded; looked up in the header, before anything is decoded
+MAX_BYTES = 256 * 2**20
 _JPEG_MAGIC = b"\xff\xd8\xff"
 
 
 def decode(data: bytes) -> np.ndarray:
-    """Decode a image in any format that Pillow knows; (H, W, 3) uint8 RGB.
+    """Decode a image in one of ``FORMATS``; (H, W, 3) uint8 RGB.
 
-    Grey is replicated, a palette looked up, alpha dropped, 16 bits cut to the upper 8. EXIF
-    orientation is ignored, as torchvision does.
+    Grey is replicated, a palette looked up, alpha dropped, 16 bits cut to the upper 8, and the
+    first frame of an animation taken. EXIF orientation is ignored, as torchvision does.
 
     Raises:
-        ValueError: empty, truncated or corrupt data, no image at all, or more pixels than
-            ``PIL.Image.MAX_IMAGE_PIXELS``. The message is a short reason without a name.
+        ValueError: empty, truncated or corrupt data, no image of a known format, or more than
+            ``MAX_PIXELS``. The message is a short reason without a name.
     """
     if not data:
         raise ValueError("empty file")
@@ -43,13 +47,23 @@ def read_image(path: bytes) -> np.ndarray:
         UnreadableImage: the file cannot be opened or decoded.
     """
     try:
-        with open(path, "rb") as file:
-            return decode(file.read())
+        return decode(_bytes_of(path))
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else str(error)
         raise UnreadableImage(printable(path), reason) from error
     except ValueError as error:
         raise UnreadableImage(printable(path), str(error)) from error
+
+
+def _bytes_of(path: bytes) -> bytes:
+    """What a file holds; a pipe would be waited for, and a device may never end."""
+    status = os.stat(path)
+    if not stat.S_ISREG(status.st_mode):
+        raise ValueError("not a file")
+    if status.st_size > MAX_BYTES:
+        raise ValueError(f"{status.st_size} bytes, more than the limit of {MAX_BYTES}")
+    with open(path, "rb") as file:
+        return file.read()
 
 
 def printable(path: bytes) -> str:
@@ -59,17 +73,15 @@ def printable(path: bytes) -> str:
 
 
 def _check_pixels(height: int, width: int) -> None:
-    limit = Image.MAX_IMAGE_PIXELS
-    if limit is not None and height * width > limit:
-        raise ValueError(f"{width} x {height} pixels, more than the limit of {limit}")
+    if height * width > MAX_PIXELS:
+        raise ValueError(f"{width} x {height} pixels, more than the limit of {MAX_PIXELS}")
 
 
 def _decode_with_pillow(data: bytes) -> np.ndarray:
     with warnings.catch_warnings():
-        # Pillow warns from the limit on and refuses only at twice the limit.
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        warnings.simplefilter("ignore")  # of metadata that it cannot read, and of its own limit
         try:
-            with Image.open(BytesIO(data)) as image:
+            with Image.open(BytesIO(data), formats=FORMATS) as image:
                 _check_pixels(image.height, image.width)
                 return np.array(_to_rgb(image))
         except Image.UnidentifiedImageError as error:

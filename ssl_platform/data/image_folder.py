@@ -143,12 +143,13 @@ class ListFile(ImageFiles):
     Args:
         path: the text file.
         root: folder that the paths in it are relative to.
+        allow_outside: whether they may lead out of ``root``, by ``..`` or from ``/`` on.
 
     Raises:
         ValueError: no such file or folder, no image listed, or a line that fits neither form.
     """
 
-    def __init__(self, *, path: str, root: str):
+    def __init__(self, *, path: str, root: str, allow_outside: bool = False):
         self.path = path
         lines = Path(existing("path", path, directory=False)).read_bytes().splitlines()
         numbered = [(i, line.strip()) for i, line in enumerate(lines, 1) if line.strip()]
@@ -156,13 +157,15 @@ class ListFile(ImageFiles):
             raise ValueError(f"path={path}: lists no image")
         parsed = [_split_label(line) for _, line in numbered]
         labelled = parsed[0][1] is not None
-        for (line_number, line), (_, label) in zip(numbered, parsed, strict=True):
+        for (line_number, line), (name, label) in zip(numbered, parsed, strict=True):
             where = f"path={path}: line {line_number}: {printable(line)!r}"
             if (label is not None) != labelled:
                 has, first = ("no", "one") if labelled else ("a", "none")
                 raise ValueError(f"{where} has {has} label, but line {numbered[0][0]} has {first}")
             if label is not None and label < 0:
                 raise ValueError(f"{where} has a negative label; labels count from 0")
+            if not allow_outside and _leads_out(name):
+                raise ValueError(f"{where} leads out of root; to permit it set allow_outside")
         root_path = os.fsencode(existing("root", root, directory=True))
         self.files = FileTable([root_path], [[name for name, _ in parsed]])
         self.labels = np.array([label for _, label in parsed], dtype=np.int64) if labelled else None
@@ -205,6 +208,12 @@ def _walk(root: bytes) -> Iterator[_Folder]:
                 elif name.lower().endswith(EXTENSIONS) and (entry.is_file() or entry.is_symlink()):
                     names.append(name)
         yield _Folder(parts, sorted(names))
+
+
+def _leads_out(name: bytes) -> bool:
+    """Whether a relative path leaves the folder that it starts in; links are taken as they are."""
+    normal = os.path.normpath(name)
+    return os.path.isabs(normal) or normal.split(b"/")[0] == b".."
 
 
 def _split_label(line: bytes) -> tuple[bytes, int | None]:

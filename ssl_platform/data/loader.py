@@ -3,11 +3,12 @@
 import ctypes
 import logging
 import os
+import re
 import signal
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing.sharedctypes import RawValue
+from multiprocessing.sharedctypes import RawArray, RawValue
 from multiprocessing.util import Finalize
 from time import perf_counter
 from typing import Any, NamedTuple, Protocol, cast
@@ -20,7 +21,7 @@ from torch.utils.data import BatchSampler, DataLoader
 
 from ssl_platform.data.batch import Batch
 from ssl_platform.data.dataset import ImageDataset, UnreadableImage
-from ssl_platform.errors import DataError
+from ssl_platform.errors import DataError, DataWorkerError
 
 logger = logging.getLogger(__name__)
 
@@ -85,7 +86,8 @@ class Loader:
         drop_last: leave out the last batch if it is not full.
 
     Raises while iterating:
-        DataError: too many unreadable images, or a data worker has died.
+        DataError: too many unreadable images.
+        DataWorkerError: a data worker has died.
     """
 
     def __init__(
@@ -111,7 +113,7 @@ class Loader:
         # torch types the items of a sampler as int; it hands on whatever they are
         self._batches = cast(Any, BatchSampler(cast(Any, sampler), batch_size, drop_last))
         self._transport = open_transport(
-            BatchReader(dataset, transform, seed),
+            BatchReader(dataset, transform, seed, num_workers),
             self._batches,
             num_workers=num_workers,
             pin_memory=device.type == "cuda",
@@ -146,7 +148,8 @@ class Loader:
         for index, error in bad:
             if index not in self._bad:
                 self._bad[index] = error
-                logger.warning("unreadable image %s: %s", error.name, error.reason)
+                # not a warning: of those only rank 0's are shown
+                logger.error("unreadable image %s: %s", error.name, error.reason)
         limit = self._max_bad_fraction * len(self.dataset)
         if len(self._bad) > limit:
             raise DataError(
@@ -189,8 +192,14 @@ class HostBatch(NamedTuple):
 class BatchReader:
     """Reads and augments whole batches; the part of the loader that runs in data workers."""
 
-    def __init__(self, dataset: ImageDataset, transform: Transform, seed: int):
+    def __init__(
+        self, dataset: ImageDataset, transform: Transform, seed: int, num_workers: int = 0
+    ):
         self._dataset, self._transform, self._seed = dataset, transform, seed
+        # shared by the data workers: each one's process and the image that it is at
+        self._pids = RawArray(ctypes.c_int64, num_workers)
+        self._positions = RawArray(ctypes.c_int64, [-1] * num_workers)
+        self._worker: int | None = None
         self._philox = np.random.Philox(key=0)
         self._start = self._philox.state  # with nothing drawn yet
         self._rng = np.random.Generator(self._philox)
@@ -213,11 +222,25 @@ class BatchReader:
                 array[row] = crop
         return HostBatch(crops, self._labels(indices), indices, bad)
 
+    def work_as(self, worker: int) -> None:
+        """Become data worker ``worker``."""
+        self._worker, self._pids[worker] = worker, os.getpid()
+
+    def whereabouts(self, pids: Collection[int]) -> str:
+        """The images that some data workers are at, or were at when they died."""
+        positions = [p for pid, p in zip(self._pids, self._positions, strict=True) if pid in pids]
+        return ", ".join(self._dataset.describe(p) for p in positions if p >= 0)
+
+    def _note(self, position: int) -> None:
+        if self._worker is not None:
+            self._positions[self._worker] = position
+
     def _read(self, index: int, bad: list[tuple[int, UnreadableImage]]) -> tuple[np.ndarray, int]:
         """Image ``index``, or the next that can be read, with its position; adds to ``bad``."""
         errors = []
         for step in range(min(MAX_NEIGHBOURS + 1, len(self._dataset))):
             position = (index + step) % len(self._dataset)
+            self._note(position)
             try:
                 image = self._dataset.read(position)
             except UnreadableImage as error:
@@ -255,7 +278,8 @@ def open_transport(
     Everything that is known about processes lies behind this function.
 
     Raises while iterating:
-        DataError: raised by ``read``, or a worker has died.
+        DataError: raised by ``read``.
+        DataWorkerError: a worker has died.
     """
     return _Transport(read, batches, num_workers=num_workers, pin_memory=pin_memory)
 
@@ -269,6 +293,7 @@ class _Transport:
         num_workers: int,
         pin_memory: bool,
     ):
+        self._read = read
         # Set when this process lets go of its workers: as it ends, or as the loader does.
         released = RawValue(ctypes.c_bool, False)
         Finalize(self, _set, (released,), exitpriority=0)
@@ -281,7 +306,7 @@ class _Transport:
             persistent_workers=num_workers > 0,
             # Forked workers share the data set's memory.
             multiprocessing_context="fork" if num_workers else None,
-            worker_init_fn=partial(_leave_signals_to_main_process, released),
+            worker_init_fn=partial(_start_worker, read, released),
             # Else each pass would draw a seed, which nothing here uses, from torch's own generator,
             # and a resumed run makes one pass more than an unbroken one.
             generator=torch.Generator(),
@@ -289,7 +314,7 @@ class _Transport:
 
     def __iter__(self) -> Iterator[HostBatch]:
         try:
-            for received in self._loader:
+            for received in self._iterate():
                 if isinstance(received, DataError):
                     try:
                         raise received
@@ -301,11 +326,24 @@ class _Transport:
         except RuntimeError as error:
             message = str(error)
             if message.startswith("DataLoader worker") and "Traceback" not in message:
-                raise DataError(
-                    f"a data worker has died ({message.splitlines()[0]}); the usual reason is a "
-                    "lack of memory: lower data.num_workers"
+                image = self._read.whereabouts([int(pid) for pid in re.findall(r"\d+", message)])
+                raise DataWorkerError(
+                    f"a data worker has died{' at ' if image else ''}{image} "
+                    f"({message.splitlines()[0]}); the usual reason is a lack of memory: "
+                    "lower data.num_workers"
                 ) from error
             raise
+
+    def _iterate(self) -> Iterator[Any]:
+        """A pass of torch's loader, which shall notice dead workers here and nowhere else.
+
+        By itself it raises in the main thread when one dies, whatever that thread is doing.
+        """
+        handler = signal.getsignal(signal.SIGCHLD)
+        batches = iter(self._loader)
+        if signal.getsignal(signal.SIGCHLD) is not handler:
+            signal.signal(signal.SIGCHLD, handler)
+        return batches
 
 
 class _CatchDataError:
@@ -325,7 +363,12 @@ def _set(flag: Any) -> None:
     flag.value = True
 
 
-def _leave_signals_to_main_process(released: Any, worker: int) -> None:
+def _start_worker(read: BatchReader, released: Any, worker: int) -> None:
+    read.work_as(worker)
+    _leave_signals_to_main_process(released)
+
+
+def _leave_signals_to_main_process(released: Any) -> None:
     """Ignore signals until ``released``.
 
     Ctrl-C and a scheduler's warnings reach every process of a job, but only the main process knows

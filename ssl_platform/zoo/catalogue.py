@@ -73,5 +73,5 @@ def model(name: str) -> Model:
         CheckpointError: there is none; the message says which was meant.
     """
     if name not in models():
-        raise CheckpointError(f"{name}: no such model; {nearest(name, models())}")
+        raise CheckpointError(f"zoo:{name}: no such model; {nearest(name, models())}")
     return models()[name]

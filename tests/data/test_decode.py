@@ -2,11 +2,13 @@
 
 import io
 import os
+import tracemalloc
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from ssl_platform.data import decode as decoding
 from ssl_platform.data.dataset import UnreadableImage
 from ssl_platform.data.decode import decode, printable, read_image
 
@@ -92,10 +94,49 @@ def test_truncated_files_are_refused(image, kind, part):
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])
-def test_a_header_that_promises_too_many_pixels_is_refused(image, kind, monkeypatch):
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
-    with pytest.raises(ValueError, match="40 x 30 pixels, more than the limit of 1000"):
-        decode(encode(image, kind))
+def test_a_header_that_promises_too_many_pixels_is_refused_undecoded(kind):
+    """A bomb: few bytes, 150 MB of pixels."""
+    bomb = encode(Image.new("L", (7072, 7072)), kind)
+    assert len(bomb) < 10**6
+    tracemalloc.start()
+    with pytest.raises(ValueError, match="7072 x 7072 pixels, more than the limit of 50000000"):
+        decode(bomb)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 10**7
+
+
+def test_an_animation_gives_its_first_frame(image):
+    frames = [Image.new("RGB", (40, 30), colour) for colour in ("red", "blue")]
+    pixels = decode(encode(frames[0], "GIF", save_all=True, append_images=frames[1:]))
+    assert (pixels == (254, 0, 0)).all() or (pixels == (255, 0, 0)).all()
+
+
+def test_exif_orientation_is_ignored(image):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by a quarter
+    data = encode(image, "JPEG", exif=exif)
+    assert decode(data).shape == (30, 40, 3)
+
+
+def test_formats_that_nobody_asked_for_are_refused(image):
+    with pytest.raises(ValueError, match=r"^not an image$"):
+        decode(encode(image, "PCX"))
+
+
+def test_a_pipe_or_a_device_is_not_waited_for(tmp_path, monkeypatch):
+    os.mkfifo(tmp_path / "pipe.jpg")
+    (tmp_path / "zeros.jpg").symlink_to("/dev/zero")
+    (tmp_path / "long.jpg").write_bytes(bytes(11))
+    monkeypatch.setattr(decoding, "MAX_BYTES", 10)
+    for name, reason in (
+        ("pipe", "not a file"),
+        ("zeros", "not a file"),
+        ("long", "11 bytes, more than the limit of 10"),
+    ):
+        with pytest.raises(UnreadableImage) as caught:
+            read_image(os.fsencode(tmp_path / f"{name}.jpg"))
+        assert caught.value.reason == reason
 
 
 def test_a_missing_file_is_an_unreadable_image(tmp_path):

@@ -118,6 +118,12 @@ def test_list_file(tmp_path):
         ("a.png 1\n\nb.png", ": line 3: 'b.png' has no label, but line 1 has one"),
         ("a.png\nb.png 1", ": line 2: 'b.png 1' has a label, but line 1 has none"),
         ("a.png -1", ": line 1: 'a.png -1' has a negative label; labels count from 0"),
+        (
+            "a.png\nb/../../c.png",
+            ": line 2: 'b/../../c.png' leads out of root; to permit",
+        ),
+        ("/etc/passwd", ": line 1: '/etc/passwd' leads out of root; to permit"),
+        ("..", ": line 1: '..' leads out of root; to permit"),
     ],
 )
 def test_list_file_errors_name_file_and_line(tmp_path, text, message):
@@ -125,9 +131,17 @@ def test_list_file_errors_name_file_and_line(tmp_path, text, message):
     listing.write_text(text)
     with pytest.raises(ValueError) as caught:
         ListFile(path=str(listing), root=str(tmp_path))
-    assert str(caught.value) == f"path={listing}{message}"
+    assert str(caught.value).startswith(f"path={listing}{message}")
     with pytest.raises(ValueError, match=r"^path=/gone: no such file"):
         ListFile(path="/gone", root=str(tmp_path))
+
+
+def test_a_list_may_lead_out_where_that_is_permitted(tmp_path):
+    make(tmp_path, "outside/a.png")
+    (tmp_path / "root").mkdir()
+    (tmp_path / "list.txt").write_text("../outside/a.png\n")
+    listed = {"path": str(tmp_path / "list.txt"), "root": str(tmp_path / "root")}
+    assert ListFile(**listed, allow_outside=True).read(0).shape == (3, 2, 3)
 
 
 def test_a_path_takes_little_more_memory_than_its_name():

@@ -1,6 +1,7 @@
 """Batches: the same whatever reads them, and what happens when a image cannot be read."""
 
 import logging
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -17,7 +18,7 @@ from ssl_platform.data.dataset import ImageDataset, UnreadableImage
 from ssl_platform.data.loader import Loader, Normalize
 from ssl_platform.data.multicrop import CropGroup, MultiCrop
 from ssl_platform.data.sampler import SequentialSampler, ShuffledSampler
-from ssl_platform.errors import DataError
+from ssl_platform.errors import DataError, DataWorkerError
 
 CPU = torch.device("cpu")
 NORMALIZE = Normalize(mean=[0.4, 0.5, 0.6], std=[0.2, 0.25, 0.3])
@@ -46,9 +47,12 @@ class Numbered(ImageDataset):
 
 
 class Deadly(Numbered):
+    """Whoever reads image 5 dies of it."""
+
     def read(self, index: int) -> np.ndarray:
-        os.kill(os.getpid(), signal.SIGKILL)
-        raise AssertionError
+        if index == 5:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().read(index)
 
 
 def multicrop() -> MultiCrop:
@@ -193,10 +197,22 @@ def test_no_readable_neighbour_ends_the_run(num_workers):
     assert "\n" not in message
 
 
-def test_a_dead_worker_is_one_line():
-    message = failure(loader(Deadly(8), SequentialSampler(range(8), 0, 1), num_workers=1))
-    assert message.startswith("a data worker has died (DataLoader worker (pid")
+def test_a_dead_worker_is_one_line_with_the_image_that_it_was_at():
+    data = loader(Deadly(12), SequentialSampler(range(12), 0, 1), num_workers=2)
+    message = failure(data)
+    assert message.startswith("a data worker has died at 5.jpg (DataLoader worker (pid")
     assert "\n" not in message
+
+
+def test_a_dead_worker_disturbs_nothing_but_the_next_batch():
+    """Not the forward pass that goes on meanwhile."""
+    data = loader(Deadly(12), SequentialSampler(range(12), 0, 1), num_workers=2)
+    batches = iter(data)
+    next(batches)  # meanwhile image 5 is read
+    for child in multiprocessing.active_children():
+        child.join(timeout=1)  # only the dead one ends
+    with pytest.raises(DataWorkerError, match=r"has died at 5\.jpg"):
+        list(batches)
 
 
 PROGRAM = """

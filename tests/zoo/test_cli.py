@@ -50,7 +50,7 @@ def test_both_ways_to_start_it(tool):
         [sys.executable, *tool, "show", "selav2_400eb"], capture_output=True, text=True, cwd=ROOT
     )
     assert done.returncode == 3
-    assert done.stderr == "error: selav2_400eb: no such model; did you mean 'selav2_400ep'?\n"
+    assert done.stderr == "error: zoo:selav2_400eb: no such model; did you mean 'selav2_400ep'?\n"
 
 
 def test_list_has_a_line_for_each(capsys):

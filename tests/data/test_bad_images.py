@@ -1,0 +1,166 @@
+"""Every file that folders of images hold, through the index, the loader and a training."""
+
+import io
+import json
+import logging
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import ssl_platform
+from ssl_platform.config import compose
+from ssl_platform.data.center_crop import CenterCrop
+from ssl_platform.data.image_folder import ImageFolder
+from ssl_platform.data.loader import Loader, Normalize
+from ssl_platform.data.sampler import SequentialSampler
+
+
+def picture(mode: str = "RGB", size: tuple[int, int] = (40, 30)) -> Image.Image:
+    pixels = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), np.uint8)
+    return Image.fromarray(pixels).convert(mode)
+
+
+def encoded(image: Image.Image, kind: str, **options) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def flipped_size(data: bytes, size: int) -> bytes:
+    """A PNG whose header promises ``size`` x ``size`` pixels."""
+    return data[:16] + 2 * size.to_bytes(4, "big") + data[24:]
+
+
+def exif_rotated() -> bytes:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    return encoded(picture(), "JPEG", exif=exif)
+
+
+JPEG, PNG = encoded(picture(), "JPEG"), encoded(picture(), "PNG")
+READABLE = {
+    b"cmyk.jpg": encoded(picture("CMYK"), "JPEG"),
+    b"16bit.png": encoded(Image.fromarray(np.full((30, 40), 40_000, np.uint16)), "PNG"),
+    b"alpha.png": encoded(picture("RGBA"), "PNG"),
+    b"palette.png": encoded(picture("P"), "PNG", transparency=bytes(range(256))),
+    b"animated.gif": encoded(picture(), "GIF", save_all=True, append_images=[picture("L")]),
+    b"rotated.jpg": exif_rotated(),
+    b"1x1.png": encoded(picture(size=(1, 1)), "PNG"),
+    b"1x900.png": encoded(picture(size=(1, 900)), "PNG"),
+    b"png called.jpg": PNG,
+    b"new\nline.jpg": JPEG,
+    b"\xff\xfe no utf-8.jpg": JPEG,
+    b"quote' \" ;$(x).jpg": JPEG,
+}
+BAD = {
+    b"truncated.jpg": JPEG[: len(JPEG) // 2],
+    b"truncated.png": PNG[: len(PNG) // 2],
+    b"zero bytes.jpg": b"",
+    b"zeros.jpg": bytes(1000),
+    b"text.jpg": b"<html>404 not found</html>",
+    b"bomb.png": flipped_size(PNG, 30_000),
+}
+
+
+def write(folder: Path, name: bytes, data: bytes) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(os.path.join(os.fsencode(folder), name), "wb") as file:
+        file.write(data)
+
+
+def load(dataset: ImageFolder) -> Loader:
+    return Loader(
+        dataset,
+        CenterCrop(resize=16, size=16),
+        SequentialSampler(range(len(dataset)), 0, 1),
+        batch_size=4,
+        num_workers=0,
+        seed=0,
+        normalize=Normalize([0.5] * 3, [0.5] * 3),
+        device=torch.device("cpu"),
+        max_bad_fraction=0.5,
+        drop_last=False,
+    )
+
+
+def positions(data: Loader) -> list[int]:
+    return torch.cat([batch.index for batch in data]).tolist()
+
+
+@pytest.mark.parametrize("name", READABLE)
+def test_unusual_images_are_read(tmp_path, name):
+    write(tmp_path, name, READABLE[name])
+    data = load(ImageFolder(path=str(tmp_path)))
+    assert (positions(data), data.unreadable) == ([0], [])
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_images_are_counted_and_replaced_by_the_next(tmp_path, name, caplog):
+    write(tmp_path, b"a.jpg", JPEG)
+    write(tmp_path, b"zz.jpg", JPEG)
+    write(tmp_path, name, BAD[name])
+    data = load(ImageFolder(path=str(tmp_path)))
+    with caplog.at_level(logging.ERROR):
+        assert positions(data) == positions(data) == [0, 2, 2]
+    assert data.unreadable == [1]
+    assert len(caplog.messages) == 1
+    assert caplog.messages[0].startswith(f"unreadable image {tmp_path}/{name.decode()}: ")
+
+
+@pytest.mark.parametrize("what", ["file", "folder", "link", "loop", "pipe"])
+def test_what_is_gone_when_it_is_read_is_replaced(tmp_path, what):
+    for letter in b"abc":
+        write(tmp_path / chr(letter), b"1.jpg", JPEG)
+    dataset = ImageFolder(path=str(tmp_path))
+    path = tmp_path / "b" / "1.jpg"
+    shutil.rmtree(path.parent) if what == "folder" else path.unlink()
+    if what in ("link", "loop"):
+        path.symlink_to(path if what == "loop" else tmp_path / "nowhere")
+    elif what == "pipe":
+        os.mkfifo(path)
+    data = load(dataset)
+    assert positions(data) == [0, 2, 2]
+    assert data.unreadable == [1]
+
+
+def test_a_training_goes_through_all_of_them_and_resumes(tmp_path, tiny):
+    """One in four images is bad; those that take their place are the same after a resume."""
+    photographs = tmp_path / "photographs"
+    for name, data in (READABLE | BAD).items():
+        write(photographs, name, data)
+    for number in range(9):
+        write(photographs, b"%d.jpg" % number, encoded(picture(), "JPEG"))
+    (photographs / "dangling.jpg").symlink_to(tmp_path / "nowhere")
+    (photographs / "round").symlink_to(photographs)
+
+    def losses(run: str) -> list[float]:
+        keep = [o for o in tiny if not o.startswith("data.") and "num_labels" not in o]
+        output_dir = tmp_path / run
+        ssl_platform.run(
+            compose(
+                [
+                    *(*keep, "data=folder", f"data.train.path={photographs}", "~hooks.knn"),
+                    *("data.transform.crops.large.size=32", "data.transform.crops.small.size=20"),
+                    *("data.batch_size=8", "data.num_workers=0", "data.max_bad_fraction=0.3"),
+                    *(
+                        "heads.prototypes.num_prototypes=[8]",
+                        "num_epochs=2",
+                        f"output_dir={output_dir}",
+                        "resume.allow_changes=[output_dir]",
+                    ),
+                ]
+            )
+        )
+        lines = map(json.loads, (output_dir / "metrics.jsonl").read_text().splitlines())
+        return [line["loss"] for line in lines if "loss" in line]
+
+    unbroken = losses("unbroken")
+    assert len(unbroken) == 6
+    shutil.copytree(tmp_path / "unbroken", tmp_path / "cut")
+    shutil.rmtree(tmp_path / "cut" / "checkpoints" / "step_00000006")
+    assert losses("cut") == unbroken

@@ -1,0 +1,110 @@
+"""Trainings of two processes that lose one or are asked to stop end as an unbroken one."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import TINY
+from test_launch import DEADLINE, eventually
+from test_training import assert_equal
+
+from ssl_platform.checkpoint import latest
+
+TOOL = Path(__file__).parents[1] / "tools" / "run_distributed.py"
+PLUGIN = '''
+import os, signal, time
+from ssl_platform import distributed
+from ssl_platform.events import Events
+from ssl_platform.registry import HOOKS
+
+@HOOKS.register()
+class FailOnce(Events):
+    """In the first attempt, rank 1 fails after ``step``."""
+    def __init__(self, *, step: int, way: str):
+        self.step, self.way = step, way
+
+    def on_step_end(self, run):
+        first = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0"
+        if first and distributed.rank() == 1 and run.step == self.step:
+            if self.way == "kill":
+                os.kill(os.getpid(), signal.SIGKILL)
+            if self.way == "wait":
+                time.sleep(1)
+'''
+
+
+def command(folder: Path, name: str, way: str, *overrides: str) -> list[str]:
+    """A training of 8 steps in 2 epochs; something happens after step 6."""
+    (folder / "fail_once.py").write_text(PLUGIN)
+    return [
+        *(str(TOOL), *TINY, "num_epochs=2", "~hooks.knn", "save.every_steps=1", f"name={name}"),
+        *("loss.queue_length=64", "loss.queue_start_epoch=0", "launch.processes=2"),
+        *("plugins=[fail_once]", f"+hooks.fail={{name: FailOnce, step: 6, way: {way}}}"),
+        *overrides,
+    ]
+
+
+def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, *arguments], cwd=folder, capture_output=True, text=True, timeout=280
+    )
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("unbroken")
+    done = run(folder, *command(folder, "run", "none"))
+    assert done.returncode == 0, done.stderr
+    return folder / "runs" / "run"
+
+
+def assert_same_end(output_dir: Path, unbroken: Path) -> None:
+    for part in ("shared.pt", "rank_0.pt", "rank_1.pt"):
+        first, second = (
+            torch.load(latest(directory) / part, weights_only=True)
+            for directory in (unbroken, output_dir)
+        )
+        assert_equal(first, second)
+    assert steps(output_dir) == list(range(1, 9))
+
+
+def steps(output_dir: Path) -> list[int]:
+    path = output_dir / "metrics.jsonl"
+    lines = map(json.loads, path.read_text().splitlines()) if path.exists() else ()
+    return [line["step"] for line in lines if "loss" in line]
+
+
+def test_a_rank_that_dies_restarts_the_training(tmp_path, unbroken):
+    done = run(tmp_path, *command(tmp_path, "run", "kill", "launch.max_restarts=1"))
+    assert done.returncode == 0, done.stderr
+    assert "rank 1 was killed by SIGKILL after step 6 (out of" in done.stderr
+    assert "restart 1 of 1" in done.stderr.splitlines()
+    assert_same_end(tmp_path / "runs" / "run", unbroken)
+
+
+def test_torchrun_restarts_the_training(tmp_path, unbroken):
+    torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
+    done = run(tmp_path, *torchrun, "--max-restarts=1", *command(tmp_path, "run", "kill"))
+    assert done.returncode == 0, done.stderr
+    assert_same_end(tmp_path / "runs" / "run", unbroken)
+
+
+def test_a_preempted_training_saves_leaves_with_75_and_goes_on(tmp_path, unbroken):
+    arguments = command(tmp_path, "run", "wait")
+    job = subprocess.Popen(
+        [sys.executable, *arguments], cwd=tmp_path, stderr=subprocess.PIPE, text=True
+    )
+    output_dir = tmp_path / "runs" / "run"
+    assert eventually(lambda: 5 in steps(output_dir))
+    os.kill(job.pid, signal.SIGUSR1)
+    _, errors = job.communicate(timeout=DEADLINE)
+    assert job.returncode == 75, errors
+    assert "the same command goes on from the latest checkpoint" in errors.splitlines()[-1]
+    assert steps(output_dir)[-1] < 8
+    assert run(tmp_path, *arguments).returncode == 0
+    assert_same_end(output_dir, unbroken)
