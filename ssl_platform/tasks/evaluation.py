@@ -89,7 +89,7 @@ class Evaluation(TrunkTask):
         trunk = TrainedTrunk.open(options)
         train, test = self.images(options)
         device = resolve_device(options.device)
-        untrained = random_trunk(trunk.node, options.seed)
+        untrained = random_trunk(options.trunk, options.seed)
         features = _extract_all(options, trunk, untrained, train, test, device)
         if distributed.rank() != 0:
             return None
@@ -143,14 +143,10 @@ def _extract_all(
     """Features of both sets of images by the trunk and by the baselines; collective."""
     cache = FeatureCache(options.cache, options.data, options.seed, device)
     subjects: dict[str, tuple[str, dict[str, str], Embed]] = {
-        WEIGHTS: (
-            trunk.weights.source,
-            trunk.fingerprint,
-            trunk.module.to(device),
-        )
+        WEIGHTS: (trunk.weights.source, trunk.fingerprint, trunk.module.to(device))
     }
     if options.baselines:
-        random_name = f"{RANDOM_INIT} {short_digest([trunk.node, options.seed])}"
+        random_name = f"{RANDOM_INIT} {short_digest([options.trunk, options.seed])}"
         random_identity = trunk.fingerprint | {"weights": f"random, seed {options.seed}"}
         subjects[RANDOM_INIT] = random_name, random_identity, untrained.to(device)
         subjects[RAW_PIXELS] = RAW_PIXELS, {"weights": "none"}, pixels

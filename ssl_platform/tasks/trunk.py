@@ -70,7 +70,6 @@ class TrainedTrunk:
 
     module: nn.Module
     weights: Weights
-    node: Node
     fingerprint: dict[str, str]  # the same for the same features of an image
 
     @classmethod
@@ -94,7 +93,7 @@ class TrainedTrunk:
         }
         if options.allow_partial:  # what was missing is random
             fingerprint["seed"] = str(options.seed)
-        return cls(module, weights, options.trunk, fingerprint)
+        return cls(module, weights, fingerprint)
 
 
 def random_trunk(node: Node, seed: int) -> nn.Module:
