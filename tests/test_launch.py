@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import launch_work
@@ -283,7 +284,8 @@ def listening(pid: int) -> list[str]:
     """Local addresses, as /proc/net writes them, that a process listens on."""
     links = []
     for descriptor in Path(f"/proc/{pid}/fd").iterdir():
-        links.append(os.readlink(descriptor))
+        with suppress(FileNotFoundError):  # closed meanwhile
+            links.append(os.readlink(descriptor))
     addresses = []
     for table in ("tcp", "tcp6"):
         for line in Path(f"/proc/{pid}/net/{table}").read_text().splitlines()[1:]:
