@@ -14,9 +14,7 @@ import hydra
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from ssl_platform.errors import ConfigError
@@ -34,7 +32,6 @@ CALLS = (
     "_args_",
     "()",
 )  # of Hydra and logging
-UNCOMPOSABLE = (HydraException, OmegaConfBaseException, YAMLError)
 
 
 def compose(overrides: list[str], config_dirs: Iterable[str | Path] = ()) -> DictConfig:
@@ -101,7 +98,7 @@ class Source:
         try:
             text = path.read_text()
             node = OmegaConf.load(path)
-        except (OmegaConfBaseException, YAMLError, ValueError, OSError) as error:
+        except Exception as error:  # as in read()
             raise ConfigError([f"config={path}: {_first_line(error)}"]) from None
         if not isinstance(node, DictConfig):
             raise ConfigError([f"config={path}: not a mapping of keys to values"])
@@ -123,7 +120,7 @@ class Source:
             raise ConfigError(problems)
         try:
             return self._finish(self._compose(self.overrides)), []
-        except UNCOMPOSABLE as error:
+        except Exception as error:  # Hydra and OmegaConf raise whatever they stumble on
             good, problems = self._sort_out()
             if not problems:
                 raise ConfigError([_first_line(error)]) from None
@@ -181,7 +178,7 @@ class Source:
             try:
                 self._compose([*good, override])
                 good.append(override)
-            except UNCOMPOSABLE as error:
+            except Exception as error:
                 problems.append(self._explain(override, good, error))
         return good, problems
 
@@ -246,7 +243,7 @@ def _files(directory: Path) -> list[str]:
 def _unreadable(override: str) -> list[str]:
     try:
         OverridesParser.create().parse_override(override)
-    except HydraException as error:
+    except Exception as error:
         hint = "write key=value" if "=" not in override else _first_line(error)
         return [f"{override}: not an override; {hint}"]
     return []

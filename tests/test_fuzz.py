@@ -76,7 +76,7 @@ def config_problems(ask: Callable[[], object]) -> None:
         assert all(problem.strip() for problem in error.problems)
 
 
-@cases(700)
+@cases(400)
 @given(st.lists(override, min_size=1, max_size=3))
 @example(["seed=${seed}"])
 @example(["+x=${x}"])
