@@ -242,7 +242,8 @@ def _files(directory: Path) -> list[str]:
 
 def _unreadable(override: str) -> list[str]:
     try:
-        OverridesParser.create().parse_override(override)
+        if not _key(override):
+            return [f"{override}: not an override; write key=value"]
     except Exception as error:
         hint = "write key=value" if "=" not in override else _first_line(error)
         return [f"{override}: not an override; {hint}"]

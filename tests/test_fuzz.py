@@ -99,6 +99,8 @@ def test_overrides_compose_or_are_refused(overrides):
 @example("data.transform.crops=null")
 @example("hooks.knn=5")
 @example("task.name=5")
+@example("seed=${seed}")
+@example("=0")
 def test_a_whole_check_passes_or_refuses(one):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
