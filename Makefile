@@ -2,13 +2,16 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: quickstart test data lint benchmark
+.PHONY: quickstart test faults data lint benchmark
 
 quickstart: $(VENV)/.installed ## install, train SwAV on the built-in images, print the verdict
 	$(BIN)/python tools/run_distributed.py config=pretrain/swav/quickstart
 
 test: $(VENV)/.installed-test ## install with the test extras, run the tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 $(TESTS)
+
+faults: $(VENV)/.installed-test ## kill runs at 54 random moments; each has to end as an unbroken one
+	OMP_NUM_THREADS=1 $(BIN)/python tests/faults.py
 
 data: $(VENV)/.installed ## fetch Fashion-MNIST into data/downloads
 	$(BIN)/python tools/fetch_data.py
@@ -18,9 +21,10 @@ lint: $(VENV)/.installed-dev ## style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-benchmark: $(VENV)/.installed-benchmark ## speed of the data path and of k-means, as ratios
+benchmark: $(VENV)/.installed-benchmark ## speed of the data path, k-means and linear probes, as ratios
 	$(BIN)/python benchmarks/multicrop.py
 	$(BIN)/python benchmarks/kmeans.py
+	$(BIN)/python benchmarks/linear_probe.py
 
 $(VENV)/.installed: setup.py constraints.txt
 	$(PYTHON) -m venv $(VENV)

@@ -15,7 +15,7 @@ setup(
     # the configs lie at the top of a checkout and inside the package of a wheel
     packages=[*packages, "ssl_platform.configs"],
     package_dir={"ssl_platform.configs": "configs"},
-    package_data={"ssl_platform.configs": ["**/*.yaml"]},
+    package_data={"ssl_platform.configs": ["**/*.yaml"], "ssl_platform.zoo": ["catalogue.yaml"]},
     install_requires=[
         "torch>=2.10,<2.15",
         "torchvision>=0.25,<0.30",
@@ -28,6 +28,8 @@ setup(
         "pillow>=10.3",
         "pyarrow>=15",
         "pydantic>=2.7",
+        "filelock>=3.13",
+        "safetensors>=0.4",
         "scikit-learn>=1.3",
         "scipy>=1.10",
         "simplejpeg>=1.7",
@@ -35,6 +37,7 @@ setup(
     ],
     extras_require={
         "timm": ["timm>=1.0"],
+        "export": ["onnx>=1.16", "onnxscript>=0.5"],
         "slurm": ["submitit>=1.5"],
         "test": [
             "pytest>=8",
@@ -43,6 +46,9 @@ setup(
             "hypothesis>=6.100",
             "submitit>=1.5",
             "timm>=1.0",
+            "onnx>=1.16",
+            "onnxruntime>=1.18",
+            "onnxscript>=0.5",
         ],
         "benchmark": ["faiss-cpu>=1.9"],
         "dev": ["ruff==0.17.6", "mypy==2.4.1"],

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,8 +16,10 @@ from ssl_platform.data.batch import DataInfo
 from ssl_platform.data.dataset import ImageDataset
 from ssl_platform.data.loader import Loader, Normalize, Sampler
 from ssl_platform.data.sampler import SequentialSampler, ShuffledSampler
+from ssl_platform.data.subset import StratifiedSubset
 from ssl_platform.engine import Run
 from ssl_platform.launch import LaunchOptions
+from ssl_platform.models.layers import POOLED, layer_shapes
 from ssl_platform.models.ssl_model import SSLModel
 from ssl_platform.models.sync_batch_norm import synchronize_batch_norm
 from ssl_platform.registry import (
@@ -35,6 +38,8 @@ from ssl_platform.registry import (
 from ssl_platform.run_state import ResumeOptions
 from ssl_platform.saver import SaveOptions, Saver
 from ssl_platform.schema import dataclass_schema
+
+EVAL_BATCH_SIZE = 256  # of each process: it decides the speed and no result
 
 Node = dict[str, Any]  # {name: <registered class>, <option>: <value>, ...}
 
@@ -55,6 +60,16 @@ class DataOptions:
     batch_size: int  # over all processes
     num_workers: int
     max_bad_fraction: float
+    path: str | None = None  # for other keys to refer to: ${data.path}/train
+
+
+@dataclass(frozen=True)
+class ParameterGroup:
+    """Parameters that are optimised in their own way."""
+
+    match: str  # shell pattern of their names in the model: heads.*, *.batch_norm.*
+    lr_scale: float  # times the schedule's learning rate
+    weight_decay: float | None  # null: the optimizer's
 
 
 @dataclass(frozen=True)
@@ -77,11 +92,17 @@ class TrainOptions(JobOptions):
     precision: Literal["auto", "float32", "bfloat16", "float16"]
     sync_batch_norm: SyncBatchNormOptions
     num_epochs: int
+    train_fraction: float | None  # of every class's training images
+    drop_last: bool  # leave out the last batch of an epoch when it is not full
+    checkpoint: str | None  # weights that the trunk starts from
+    allow_partial: bool  # start although some of the trunk's weights are not in it
+    freeze_trunk: bool
     data: DataOptions
     trunk: Node
     heads: dict[str, Node]
     loss: Node
     optimizer: Node
+    param_groups: list[ParameterGroup]  # the first that matches counts
     schedule: Node
     metrics: dict[str, Node]
     hooks: dict[str, Node | None]
@@ -138,16 +159,22 @@ class Builder:
         """A training run, from scratch; collective when there are several ranks."""
         options = self.options
         torch.manual_seed(options.seed)
-        train_data: ImageDataset = DATASETS.build(options.data.train)
+        train_data = labelled_part(DATASETS.build(options.data.train), options)
         val_data = DATASETS.build(options.data.val) if options.data.val else None
         sampler = self.sampler(train_data)
         train_loader = self.train_loader(train_data, sampler)
         info = data_info(
-            options, len(train_data), train_loader.transform.num_crops, distributed.world_size()
+            options,
+            num_samples=len(train_data),
+            num_classes=train_data.num_classes,
+            num_crops=train_loader.transform.num_crops,
+            world_size=distributed.world_size(),
         )
-        model = self.model()
+        model = self.model(image_size=train_loader.transform.crop_sizes[0])
         loss = LOSSES.build(options.loss, model, info).to(self.device)
-        optimizer = OPTIMIZERS.build(options.optimizer, model.parameters())
+        optimizer = OPTIMIZERS.build(
+            options.optimizer, parameter_groups(model, options.param_groups)
+        )
         base_lr = optimizer.defaults["lr"]
         hooks = {name: HOOKS.build(node) for name, node in options.hooks.items() if node}
         output_dir = Path(options.output_dir)
@@ -174,10 +201,11 @@ class Builder:
             autocast_dtype=autocast_dtype(options.precision, self.device),
         )
 
-    def model(self) -> SSLModel:
+    def model(self, image_size: int) -> SSLModel:
         """Trunk and heads on the device, their batch norms synchronised where asked for."""
+        model: nn.Module = build_model(self.options, image_size)
         # the crops arrive channels_last, which is also the faster layout
-        model: nn.Module = build_model(self.options).to(memory_format=torch.channels_last)
+        model = model.to(memory_format=torch.channels_last)
         model = model.to(self.device)
         sync = self.options.sync_batch_norm
         if sync.enabled:
@@ -193,65 +221,138 @@ class Builder:
             rank=distributed.rank(),
             world_size=distributed.world_size(),
             seed=self.options.seed,
+            drop_last=self.options.drop_last,
         )
 
     def train_loader(self, dataset: ImageDataset, sampler: ShuffledSampler) -> Loader:
-        """Augmented batches of this rank; an incomplete last batch is dropped."""
-        dataset.prepare()
-        return self._loader(
+        """Augmented batches of this rank."""
+        data = self.options.data
+        return _loader(
             dataset,
-            self.options.data.transform,
+            data.transform,
             sampler,
-            batch_size=self.options.data.batch_size // distributed.world_size(),
-            drop_last=True,
+            data,
+            seed=self.options.seed,
+            device=self.device,
+            batch_size=data.batch_size // distributed.world_size(),
+            drop_last=self.options.drop_last,
         )
 
     def eval_loader(self, dataset: ImageDataset, positions: Sequence[int] | np.ndarray) -> Loader:
-        """This rank's share of some centre crops, in order: rank r has positions[r::ranks]."""
-        dataset.prepare()
-        sampler = SequentialSampler(positions, distributed.rank(), distributed.world_size())
-        return self._loader(
-            dataset, self.options.data.eval_transform, sampler, batch_size=256, drop_last=False
-        )
-
-    def _loader(
-        self,
-        dataset: ImageDataset,
-        transform: Node,
-        sampler: Sampler,
-        *,
-        batch_size: int,
-        drop_last: bool,
-    ) -> Loader:
-        data = self.options.data
-        return Loader(
-            dataset,
-            TRANSFORMS.build(transform),
-            sampler,
-            batch_size=batch_size,
-            num_workers=data.num_workers,
-            seed=self.options.seed,
-            normalize=data.normalize,
-            device=self.device,
-            max_bad_fraction=data.max_bad_fraction,
-            drop_last=drop_last,
-        )
+        options = self.options
+        return eval_loader(dataset, positions, options.data, seed=options.seed, device=self.device)
 
 
-def build_model(options: TrainOptions) -> SSLModel:
+def eval_loader(
+    dataset: ImageDataset,
+    positions: Sequence[int] | np.ndarray,
+    data: DataOptions,
+    *,
+    seed: int,
+    device: torch.device,
+) -> Loader:
+    """This rank's share of some centre crops, in order: rank r has positions[r::ranks]."""
+    sampler = SequentialSampler(positions, distributed.rank(), distributed.world_size())
+    return _loader(
+        dataset,
+        data.eval_transform,
+        sampler,
+        data,
+        seed=seed,
+        device=device,
+        batch_size=EVAL_BATCH_SIZE,
+        drop_last=False,
+    )
+
+
+def _loader(
+    dataset: ImageDataset,
+    transform: Node,
+    sampler: Sampler,
+    data: DataOptions,
+    *,
+    seed: int,
+    device: torch.device,
+    batch_size: int,
+    drop_last: bool,
+) -> Loader:
+    dataset.prepare()
+    return Loader(
+        dataset,
+        TRANSFORMS.build(transform),
+        sampler,
+        batch_size=batch_size,
+        num_workers=data.num_workers,
+        seed=seed,
+        normalize=data.normalize,
+        device=device,
+        max_bad_fraction=data.max_bad_fraction,
+        drop_last=drop_last,
+    )
+
+
+def build_model(options: TrainOptions, image_size: int) -> SSLModel:
+    """Trunk and heads; ``image_size`` in pixels decides the shapes of the layers' maps."""
     trunk = TRUNKS.build(options.trunk)
-    heads = {name: HEADS.build(node, trunk.out_dim) for name, node in options.heads.items()}
-    return SSLModel(trunk, heads)
+    layers = head_layers(options.heads)
+    shapes = layer_shapes(trunk, layers.values(), image_size)
+    heads = {name: HEADS.build(node, shapes[layers[name]]) for name, node in options.heads.items()}
+    return SSLModel(trunk, heads, layers=layers, freeze_trunk=options.freeze_trunk)
 
 
-def data_info(options: TrainOptions, num_samples: int, num_crops: int, world_size: int) -> DataInfo:
+def labelled_part(dataset: ImageDataset, options: TrainOptions) -> ImageDataset:
+    """The training images that are used."""
+    if options.train_fraction is None:
+        return dataset
+    return StratifiedSubset(dataset, fraction=options.train_fraction, seed=options.seed)
+
+
+def head_layers(heads: Mapping[str, Node]) -> dict[str, str]:
+    """Layer of the trunk that each head reads: its option ``layer``, if it has one."""
+    return {name: node.get("layer", POOLED) for name, node in heads.items()}
+
+
+def parameter_groups(model: nn.Module, rules: Sequence[ParameterGroup]) -> list[dict[str, Any]]:
+    """All parameters, as groups for an optimizer: those of no rule first.
+
+    Raises:
+        ValueError: a rule matches no parameter that is left to it.
+    """
+    rest: list[nn.Parameter] = []
+    groups: list[dict[str, Any]] = [{"params": [], "lr_scale": rule.lr_scale} for rule in rules]
+    for name, parameter in model.named_parameters():
+        matching = (n for n, rule in enumerate(rules) if fnmatchcase(name, rule.match))
+        number = next(matching, None)
+        (rest if number is None else groups[number]["params"]).append(parameter)
+    for group, rule in zip(groups, rules, strict=True):
+        if not group["params"]:
+            raise ValueError(
+                f"match={rule.match}: no parameter is named so; names begin with trunk. or heads."
+            )
+        if rule.weight_decay is not None:
+            group["weight_decay"] = rule.weight_decay
+    return [{"params": rest}, *groups] if rest else groups
+
+
+def data_info(
+    options: TrainOptions,
+    *,
+    num_samples: int,
+    num_classes: int | None,
+    num_crops: int,
+    world_size: int,
+) -> DataInfo:
+    batch_size = options.data.batch_size
+    full, rest = divmod(num_samples, batch_size)
     return DataInfo(
         num_samples=num_samples,
         num_crops=num_crops,
-        batch_size=options.data.batch_size // world_size,
+        batch_size=batch_size // world_size,
         world_size=world_size,
-        steps_per_epoch=num_samples // options.data.batch_size,
+        steps_per_epoch=full + (rest > 0 and not options.drop_last),
         seed=options.seed,
+        num_classes=num_classes,
+        drop_last=options.drop_last,
     )
 
 

@@ -11,23 +11,28 @@ from typing import Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from ssl_platform.build import (
+    DataOptions,
     JobOptions,
     TrainOptions,
     autocast_dtype,
     components,
     data_info,
+    head_layers,
+    labelled_part,
     options_of,
+    parameter_groups,
     resolve_device,
 )
 from ssl_platform.launch import joined_world
+from ssl_platform.models.layers import layer_shapes
 from ssl_platform.models.ssl_model import SSLModel
 from ssl_platform.registry import Registry, load_components
-from ssl_platform.schema import dataclass_schema
+from ssl_platform.schema import MISSING, dataclass_schema, flat
 
 COPIES_OF_WEIGHTS = 3  # with gradients and the momentum of the optimizer
 WORKER_BYTES = 32 * 2**20  # of a data worker, beside what it shares with its process
@@ -38,10 +43,16 @@ UNKNOWN_SIZE = 10**12  # an unreadable data set must not hide what else is wrong
 def check(cfg: DictConfig) -> list[str]:
     """Everything that is wrong with a config, one line each: where, what was given, what is right.
 
-    What is allowed but has a consequence is warned of through `warnings`.
+    What the config leaves open to the weights and images that it names is filled in: the trunk of a
+    checkpoint, the number of classes. What is allowed but has a consequence is warned of through
+    `warnings`.
     """
     try:
         plain: Any = OmegaConf.to_container(cfg, resolve=True)
+    except InterpolationToMissingValueError:
+        values: Any = OmegaConf.to_container(cfg)
+        missing = [key for key, value in flat(values).items() if value == MISSING]
+        return [f"{key}: needs a value; set {key}=..." for key in missing]
     except OmegaConfBaseException as error:
         return [str(error).splitlines()[0]]
     try:
@@ -52,11 +63,18 @@ def check(cfg: DictConfig) -> list[str]:
     task = trial.build("task")
     if task is None:  # what the other keys ought to be depends on it
         return trial.problems
-    problems = dataclass_schema(task.options).problems(plain, where="")
     trial.data()
+    incomplete = _lines(lambda: _update(cfg, task.complete(plain)))
+    trial.count_classes(cfg)
+    plain = OmegaConf.to_container(cfg, resolve=True)
+    trial.add(plain)
+    problems = incomplete or dataclass_schema(task.options).problems(plain, where="")
     if not problems:
         options = options_of(plain)
         trial.job(options)
+        data = getattr(options, "data", None)
+        if isinstance(data, DataOptions):
+            trial.reading(data)
         if isinstance(options, TrainOptions):
             trial.training(options)
         if not trial.problems:
@@ -73,6 +91,11 @@ def _lines(action: Callable[[], Any]) -> list[str]:
     return []
 
 
+def _update(cfg: DictConfig, values: Mapping[str, Any]) -> None:
+    for key, value in values.items():
+        OmegaConf.update(cfg, key, value, force_add=True)
+
+
 class _Trial:
     """Constructs the components that can be constructed and collects why the others cannot."""
 
@@ -80,7 +103,15 @@ class _Trial:
         self.problems: list[str] = []
         self.nodes: dict[str, tuple[Registry, dict[str, Any]]] = {}
         self.built: dict[str, Any] = {}
+        self.seen: set[str] = set()
+        self.add({key: plain.get(key) for key in ("task", "data")})
+
+    def add(self, plain: Mapping[str, Any]) -> None:
+        """Hold the components of a config against their constructors' signatures."""
         for where, registry, node in components(plain):
+            if where in self.seen:
+                continue
+            self.seen.add(where)
             found = registry.problems(node, where=where)
             self.problems += found
             if not found:
@@ -94,6 +125,14 @@ class _Trial:
         self.build("data.transform")
         self.build("data.eval_transform")
 
+    def count_classes(self, cfg: DictConfig) -> None:
+        """Say what ``num_classes: null`` of a head is: as many as the training images have."""
+        dataset = self.built.get("data.train")
+        num_classes = dataset.num_classes if dataset is not None else None
+        for head in (cfg.get("heads") or {}).values():
+            if isinstance(head, DictConfig) and head.get("num_classes", 0) is None:
+                head.num_classes = max(2, num_classes or 0)  # without labels the loss refuses
+
     def job(self, options: JobOptions) -> None:
         """Rules of the keys that every config has."""
         self.problems += [f"launch.{line}" for line in options.launch.problems()]
@@ -106,20 +145,34 @@ class _Trial:
                 "device=cuda: torch finds no GPU here; use device=cpu or device=auto"
             )
 
+    def reading(self, data: DataOptions) -> None:
+        """Rules of how images are read."""
+        if data.num_workers < 0:
+            self.problems.append(f"data.num_workers={data.num_workers}: 0 or more")
+        if not 0 <= data.max_bad_fraction <= 1:
+            self.problems.append(
+                f"data.max_bad_fraction={data.max_bad_fraction}: from 0 to 1, e.g. 0.001"
+            )
+
     def training(self, options: TrainOptions) -> None:
         for where in self.nodes:
             if where.startswith(("metrics.", "hooks.")):
                 self.build(where)
+        dataset = self.built.get("data.train")
+        if dataset is not None:
+            self.built["data.train"] = self.attempt("", lambda: labelled_part(dataset, options))
         self.numbers(options)
         with torch.device("meta"), _NoRandomNumbers():
             model = self.model(options)
             transform = self.built.get("data.transform")
             if self.has_steps(options):
+                dataset = self.built.get("data.train")
                 info = data_info(
                     options,
-                    self.num_samples(),
-                    transform.num_crops if transform else 2,
-                    world_size(options),
+                    num_samples=self.num_samples(),
+                    num_classes=2 if dataset is None else dataset.num_classes,
+                    num_crops=transform.num_crops if transform else 2,
+                    world_size=world_size(options),
                 )
                 self.build("schedule", 1.0, options.num_epochs, max(1, info.steps_per_epoch))
                 if model is not None and transform is not None and info.steps_per_epoch:
@@ -128,7 +181,11 @@ class _Trial:
                 self.memory(options, model, self.built.get("loss"))
             if model is not None and not self.problems:
                 # last, and only when all else is right: torch loads its compiler for it, 2 s
-                self.build("optimizer", model.parameters())
+                groups = self.attempt(
+                    "param_groups", lambda: parameter_groups(model, options.param_groups)
+                )
+                if groups is not None:
+                    self.build("optimizer", groups)
 
     def memory(self, options: TrainOptions, model: nn.Module, loss: nn.Module | None) -> None:
         """Refuse what this machine can only fail at: the least that a training holds."""
@@ -148,11 +205,35 @@ class _Trial:
             )
 
     def model(self, options: TrainOptions) -> SSLModel | None:
-        trunk = self.build("trunk")
-        if trunk is None:
+        trunk, transform = self.build("trunk"), self.built.get("data.transform")
+        if trunk is None or transform is None:
             return None
-        heads = {name: self.build(f"heads.{name}", trunk.out_dim) for name in options.heads}
-        return SSLModel(trunk, heads) if all(h is not None for h in heads.values()) else None
+        layers, shapes = head_layers(options.heads), {}
+        for name, layer in layers.items():
+            shapes[name] = self.attempt(
+                f"heads.{name}", lambda layer=layer: self.shape_of(trunk, layer, transform)
+            )
+        heads = {
+            name: self.build(f"heads.{name}", shape)
+            for name, shape in shapes.items()
+            if shape is not None
+        }
+        if len(heads) < len(layers) or any(head is None for head in heads.values()):
+            return None
+        return SSLModel(trunk, heads, layers=layers)
+
+    def shape_of(self, trunk: nn.Module, layer: str, transform: Any) -> int | tuple[int, ...]:
+        """What a head on a layer gets, which has to be the same in training and evaluation."""
+        shape = layer_shapes(trunk, [layer], transform.crop_sizes[0])[layer]
+        evaluated = self.built.get("data.eval_transform")
+        if isinstance(shape, tuple) and evaluated is not None:
+            other = layer_shapes(trunk, [layer], evaluated.crop_sizes[0])[layer]
+            if other != shape:
+                raise ValueError(
+                    f"layer={layer}: its map is {_by(shape)} on the crops of data.transform and "
+                    f"{_by(other)} on those of data.eval_transform; give both the same size"
+                )
+        return shape
 
     def numbers(self, options: TrainOptions) -> None:
         """Rules among the values that no component owns."""
@@ -169,15 +250,11 @@ class _Trial:
                 f"data.batch_size={batch_size}: the total batch must be a positive multiple of the "
                 f"{world} processes, e.g. {max(1, round(batch_size / world)) * world}"
             )
-        if 0 < num_samples < batch_size:
+        if options.drop_last and 0 < num_samples < batch_size:
             say(
                 f"data.batch_size={batch_size}: the training set has only {num_samples} images, "
                 "so an epoch has no full batch"
             )
-        if options.data.num_workers < 0:
-            say(f"data.num_workers={options.data.num_workers}: 0 or more")
-        if not 0 <= options.data.max_bad_fraction <= 1:
-            say(f"data.max_bad_fraction={options.data.max_bad_fraction}: from 0 to 1, e.g. 0.001")
         group = options.sync_batch_norm.group_size
         if options.sync_batch_norm.enabled and group and world > group and world % group:
             say(f"sync_batch_norm.group_size={group}: {world} processes are not a multiple of it")
@@ -216,11 +293,16 @@ class _Trial:
         try:
             return action()
         except ValueError as error:
-            options = self.nodes[where][1]
+            options = self.nodes[where][1] if where in self.nodes else {}
             for line in str(error).splitlines():
                 names_an_option = line.partition("=")[0].partition(".")[0] in options
-                self.problems.append(f"{where}{'.' if names_an_option else ': '}{line}")
+                prefix = f"{where}{'.' if names_an_option else ': '}" if where else ""
+                self.problems.append(f"{prefix}{line}")
             return None
+
+
+def _by(shape: Any) -> str:
+    return " x ".join(map(str, shape))
 
 
 class _NoRandomNumbers(TorchFunctionMode):

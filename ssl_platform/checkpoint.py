@@ -54,7 +54,7 @@ def latest(output_dir: Path) -> Path | None:
                 logger.warning("%s; going on from %s", reason, folder)
             return folder
     if broken:
-        raise CheckpointError("\n".join([*broken, "no checkpoint before is whole"]))
+        raise CheckpointError("; ".join([*broken, "no checkpoint before is whole"]))
     return None
 
 

@@ -5,7 +5,7 @@ import sys
 import warnings
 from typing import Any
 
-from ssl_platform.errors import ConfigError, PlatformError
+from ssl_platform.errors import ConfigError, PlatformError, StopRequested
 
 HELP = """\
 Self-supervised learning by clustering.
@@ -122,8 +122,11 @@ def _sweep(overrides: list[str], config_dirs: list[str], flags: list[str]) -> in
     keys = swept_keys(overrides)
     codes = [0]
     to_submit = []
+    stops: list[StopRequested] = []
 
     def task(_: Any) -> None:
+        if stops:
+            return
         job = list(HydraConfig.get().overrides.task)
         label = "_".join(o.replace("/", "-") for o in job if o.partition("=")[0] in keys)
         name = Source.of(job, config_dirs).name()
@@ -135,6 +138,8 @@ def _sweep(overrides: list[str], config_dirs: list[str], flags: list[str]) -> in
                 to_submit.append(cfg)
         except PlatformError as error:  # the other combinations are still to be run
             _say(error)
+            if isinstance(error, StopRequested):  # that means all of them
+                stops.append(error)
             codes.append(error.exit_code)
 
     _hydra(Source.of(overrides, config_dirs), flags, task)

@@ -60,6 +60,7 @@ class Run:
             self.device.type, enabled=self.autocast_dtype == torch.float16
         )
         self.agree = distributed.Agreement(self.device)
+        self.data_fingerprint = self.train_data.fingerprint()  # takes a while for many files
 
     @property
     def listeners(self) -> tuple[Events, ...]:
@@ -113,7 +114,7 @@ def train_step(replica: nn.Module, batch: Batch, run: Run) -> None:
     """One update: learning rate, forward, backward, optimizer."""
     run.batch = batch
     for group in run.optimizer.param_groups:
-        group["lr"] = run.schedule(run.step)
+        group["lr"] = run.schedule(run.step) * group.get("lr_scale", 1.0)
     with torch.autocast(
         run.device.type, run.autocast_dtype, enabled=run.autocast_dtype is not None
     ):
@@ -139,6 +140,6 @@ def between_steps(run: Run, stop: StopSignals) -> None:
     if number or is_over or saver.is_due(run, periods):
         saver.save(run, periods)
     if number or is_over:
-        saver.finish(is_last=is_over)
+        saver.close(must_succeed=is_over)
     if number and not is_over:
         raise stop_error(number, run.step)

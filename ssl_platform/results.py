@@ -6,6 +6,9 @@ from pathlib import Path
 from typing import Any
 
 NAME = "results.json"
+WEIGHTS = "weights"  # column of what was evaluated
+
+Figures = dict[str, dict[str, float]]  # by what was measured and metric
 
 
 @dataclass(frozen=True)
@@ -15,7 +18,7 @@ class Results:
     Attributes:
         protocol: in words, shown wherever a figure is: ``cached centre-crop protocol, ...``.
         figures: by what was measured and metric: ``{"linear": {"top1": 75.3, "top5": 92.6}}``.
-        baselines: the same measure of ``random init``, ``raw pixels`` and ``PCA of raw pixels``.
+        baselines: the same measure of ``random init``, ``raw pixels`` and ``raw pixels, PCA 256``.
         weights: ``source``, ``format`` and ``sha256`` of what was evaluated.
         seed: of the evaluation.
         config: the whole config, as YAML.
@@ -23,12 +26,23 @@ class Results:
     """
 
     protocol: str
-    figures: dict[str, dict[str, float]]
-    baselines: dict[str, dict[str, dict[str, float]]]
+    figures: Figures
+    baselines: dict[str, Figures]
     weights: dict[str, str]
     seed: int
     config: str
     details: dict[str, Any] = field(default_factory=dict)
+
+    def table(self) -> str:
+        """The protocol, and each figure with those of the baselines beside it."""
+        columns = {WEIGHTS: self.figures, **self.baselines}
+        rows = [
+            [f"{what} {metric}", *(f"{column[what][metric]:.2f}" for column in columns.values())]
+            for what, metrics in self.figures.items()
+            for metric in metrics
+        ]
+        source = f"{self.weights['source']} ({self.weights['format']})"
+        return "\n".join([self.protocol, f"weights: {source}", *aligned([["", *columns], *rows])])
 
     def write(self, folder: Path) -> None:
         """Write ``results.json`` whole or not at all."""
@@ -39,3 +53,15 @@ class Results:
     @classmethod
     def read(cls, folder: Path) -> "Results":
         return cls(**json.loads((folder / NAME).read_text()))
+
+
+def aligned(rows: list[list[str]]) -> list[str]:
+    """Lines of a table: columns of numbers below their heading to the right, others to the left."""
+    columns = [_padded(column) for column in zip(*rows, strict=True)]
+    return ["  ".join(row).rstrip() for row in zip(*columns, strict=True)]
+
+
+def _padded(column: tuple[str, ...]) -> list[str]:
+    width = max(map(len, column))
+    are_numbers = all(not cell or cell.replace(".", "").isdigit() for cell in column[1:])
+    return [cell.rjust(width) if are_numbers else cell.ljust(width) for cell in column]

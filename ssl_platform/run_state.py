@@ -54,7 +54,7 @@ def shared_state(run: "Run") -> dict[str, Any]:
         "epoch_step": run.epoch_step,
         "step": run.step,
         "report": {name: float(value) for name, value in run.report.items()},
-        "data": run.train_data.fingerprint(),
+        "data": run.data_fingerprint,
         "world_size": distributed.world_size(),
         "environment": environment(run),
     }
@@ -139,7 +139,7 @@ def _refuse_what_does_not_fit(run: "Run", folder: Path, shared: dict[str, Any]) 
             f"{folder} was written by {before} processes, this run has {now}: start it with "
             f"launch.processes={before}, or allow it with resume.allow_changes=[launch.processes]"
         )
-    if shared["data"] != run.train_data.fingerprint() and not run.resume.allows("data.train"):
+    if shared["data"] != run.data_fingerprint and not run.resume.allows("data.train"):
         raise CheckpointError(
             f"{folder} was written with other training images (some were added, removed or renamed "
             "since): bring those back, start a new run with name=..., or allow it with "

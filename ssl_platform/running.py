@@ -17,6 +17,7 @@ from ssl_platform.launch import Submitted, joined_world, launch, submit
 from ssl_platform.registry import TASKS, load_components
 from ssl_platform.run_lock import locked
 from ssl_platform.run_state import is_below
+from ssl_platform.schema import flat
 
 # what may differ when a run is started again in its directory
 FREE_TO_CHANGE = (
@@ -182,10 +183,4 @@ def _differences(saved: Any, new: DictConfig, allowed: Sequence[str]) -> list[st
 def _flat(cfg: Any) -> dict[str, Any]:
     """Plain values by dotted path."""
     plain: Any = OmegaConf.to_container(cfg, resolve=True) if OmegaConf.is_config(cfg) else cfg
-    flat: dict[str, Any] = {}
-    for key, value in plain.items():
-        if isinstance(value, dict):
-            flat |= {f"{key}.{inner}": v for inner, v in _flat(value).items()}
-        else:
-            flat[str(key)] = value
-    return flat
+    return flat(plain)

@@ -4,6 +4,7 @@ import logging
 import shutil
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from ssl_platform import checkpoint, distributed
 from ssl_platform.errors import CheckpointError, DivergedError
-from ssl_platform.ops.magnitude import largest_magnitude
+from ssl_platform.ops.finite import all_finite
 from ssl_platform.run_state import rank_state, shared_state
 
 if TYPE_CHECKING:
@@ -96,7 +97,8 @@ class Saver:
             } | shared["environment"]
         if self.options.asynchronous:
             self._copy = states = _copied(states, self._copy)
-        self._writing = _Writing(self.output_dir, run.step, states, about, run.device)
+        folder = checkpoint.partial_folder(self.output_dir, run.step)
+        self._writing = _Writing(folder, states, about, self._prune, run.device)
         if self.options.asynchronous:
             self._writing.start()
         else:
@@ -108,29 +110,39 @@ class Saver:
         if self._writing is not None and num_written == self.num_begun:
             self.finish()
 
-    def finish(self, *, is_last: bool = False) -> None:
+    def finish(self) -> None:
         """Wait for the save under way, if there is one.
 
         Raises:
-            CheckpointError: it has failed, and it ``is_last``, or the last of too many in a row.
+            CheckpointError: it is the last of too many in a row that have failed.
         """
         if self._writing is None:
             return
         writing, self._writing = self._writing, None
-        if writing.commit():
-            self.num_failures = 0
-            self._prune()
-            return
-        self.num_failures += 1
-        if is_last or self.num_failures >= self.options.max_failures:
-            raise CheckpointError(
-                f"{self.num_failures} of the latest checkpoints could not be written to "
-                f"{self.output_dir / 'checkpoints'} (save.max_failures="
-                f"{self.options.max_failures}): make room, and the same command goes on from the "
-                "one before"
-            )
+        self.num_failures = 0 if writing.commit() else self.num_failures + 1
+        if self.num_failures >= self.options.max_failures:
+            raise self._failure()
+
+    def close(self, *, must_succeed: bool) -> None:
+        """Wait for the save under way, and remove what is not to be kept.
+
+        Raises:
+            CheckpointError: the latest save has failed, and it ``must_succeed``, or see `finish`.
+        """
+        self.finish()
+        self._prune()
+        if must_succeed and self.num_failures:
+            raise self._failure()
+
+    def _failure(self) -> CheckpointError:
+        return CheckpointError(
+            f"{self.num_failures} of the latest checkpoints could not be written to "
+            f"{self.output_dir / 'checkpoints'} (save.max_failures={self.options.max_failures}): "
+            "make room, and the same command goes on from the one before"
+        )
 
     def _prune(self) -> None:
+        """Large files take a while to remove: the next save does it, where nobody waits."""
         every = self.options.keep_every_epochs
 
         def is_kept(about: dict[str, Any]) -> bool:
@@ -146,20 +158,21 @@ class _Writing(threading.Thread):
 
     def __init__(
         self,
-        output_dir: Path,
-        step: int,
+        folder: Path,
         states: dict[str, Any],
         about: dict[str, Any],
+        make_room: Callable[[], None],
         device: torch.device,
     ):
         super().__init__(name="checkpoint", daemon=True)
-        self.folder = checkpoint.partial_folder(output_dir, step)
-        self.step, self.states, self.about, self.device = step, states, about, device
+        self.folder, self.states, self.about = folder, states, about
+        self.make_room, self.device = make_room, device
         self.files: dict[str, checkpoint.File] = {}
         self.error: Exception | None = None
 
     def run(self) -> None:
         try:
+            self.make_room()
             self.folder.mkdir(parents=True, exist_ok=True)
             self.files = {
                 name: checkpoint.write(self.folder / name, state)
@@ -209,9 +222,9 @@ class _Writing(threading.Thread):
         folder = self.folder.parent
         free = shutil.disk_usage(folder if folder.exists() else folder.parent).free
         logger.warning(
-            "the checkpoint of step %d could not be written to %s (%s): it needs %s, %s are free; "
+            "the checkpoint of step %s could not be written to %s (%s): it needs %s, %s are free; "
             "the checkpoints from before stay, and the run goes on",
-            self.step,
+            self.about["step"],
             folder,
             str(error).splitlines()[0],
             _in_words(needed),
@@ -221,7 +234,7 @@ class _Writing(threading.Thread):
 
 def _refuse_what_is_not_finite(run: "Run") -> None:
     values = [*run.model.parameters(), *run.model.buffers(), *run.loss.buffers()]
-    is_finite = largest_magnitude(values).to(run.device).isfinite()
+    is_finite = all_finite(values).to(run.device)
     if distributed.all_reduce_max((~is_finite).long()):
         raise DivergedError(
             f"the weights or the state of the loss are no longer finite at step {run.step} (epoch "

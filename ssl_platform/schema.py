@@ -103,6 +103,17 @@ def dataclass_schema(cls: type) -> Schema:
     return Schema("the config", inspect.signature(cls).parameters.values())
 
 
+def flat(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of nested mappings by dotted path."""
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            found |= {f"{key}.{inner}": v for inner, v in flat(value).items()}
+        else:
+            found[str(key)] = value
+    return found
+
+
 def nearest(word: str, choices: Iterable[str]) -> str:
     """Say what ``word`` may have meant, and what there is to choose from."""
     choices = sorted(choices)

@@ -13,7 +13,7 @@ from yaml import YAMLError
 from ssl_platform import checkpoint
 from ssl_platform.build import TrainOptions, build_model, options_of
 from ssl_platform.models.ssl_model import SSLModel
-from ssl_platform.registry import load_components
+from ssl_platform.registry import TRANSFORMS, load_components
 
 
 @dataclass(frozen=True)
@@ -43,25 +43,26 @@ class TrainedRun:
         config = run / "config.yaml"
         if not config.is_file():
             raise ValueError(f"checkpoint={path}: not the directory of a run, {config} is missing")
-        latest = folder if run != folder else checkpoint.latest(run)
-        if latest is None:
-            raise ValueError(f"checkpoint={path}: this run has saved no checkpoint yet")
         try:
+            chosen = _whole(folder) if run != folder else checkpoint.latest(run)
+            if chosen is None:
+                raise ValueError(f"checkpoint={path}: this run has saved no checkpoint yet")
             cfg = OmegaConf.load(config)
             load_components(cfg.plugins)
             options = options_of(cfg)
-            state = checkpoint.read_shared(latest)
+            state = checkpoint.read_shared(chosen)
         except (OmegaConfBaseException, YAMLError, ImportError, KeyError, TypeError) as error:
             raise ValueError(f"checkpoint={path}: {config} cannot be read ({error})") from error
         except checkpoint.CheckpointError as error:
             raise ValueError(f"checkpoint={path}: {error}") from error
         if not isinstance(options, TrainOptions):
             raise ValueError(f"checkpoint={path}: not a training, but {options.task['name']}")
-        return cls(options, latest, state)
+        return cls(options, chosen, state)
 
     def model(self) -> SSLModel:
         """The trained model, on the CPU, in eval mode."""
-        model = build_model(self.options)
+        sizes = TRANSFORMS.build(self.options.data.transform).crop_sizes
+        model = build_model(self.options, sizes[0])
         model.load_state_dict(self.state["model"])
         return model.to(memory_format=torch.channels_last).eval()
 
@@ -69,3 +70,8 @@ class TrainedRun:
     def assignments(self) -> Tensor | None:
         """(sets of prototypes, num_samples) labels of the latest epoch, see `Loss.assignments`."""
         return self.state["loss"].get("assignments")
+
+
+def _whole(folder: Path) -> Path:
+    checkpoint.verify(folder)
+    return folder

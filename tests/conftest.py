@@ -6,6 +6,9 @@ import pytest
 import torch
 from PIL import Image
 
+import ssl_platform
+from ssl_platform.config import compose
+
 torch.set_num_threads(1)
 # a shell starts background jobs with Ctrl-C ignored, and so would be what the tests start
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -48,3 +51,11 @@ def photographs(tmp_path: Path) -> Path:
         pixels = rng.integers(0, 256, (48, 64, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(folder / f"{number}.jpg")
     return tmp_path / "photographs"
+
+
+@pytest.fixture(scope="session")
+def pretrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of a tiny run, not to be written to."""
+    folder = tmp_path_factory.mktemp("pretrained") / "run"
+    ssl_platform.run(compose([*TINY, "num_epochs=2", "~hooks.knn", f"output_dir={folder}"]))
+    return folder

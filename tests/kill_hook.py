@@ -1,4 +1,4 @@
-"""A hook that kills: the plugin with which faults.py injects what a machine does to a run."""
+"""A hook that sends signals: the plugin with which tests inject what a machine does to a run."""
 
 import multiprocessing
 import os
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @HOOKS.register()
 class Kill(Events):
-    """SIGKILL at a moment of the first step, save or epoch from ``step`` on.
+    """Send a signal at a moment of the first step, save or epoch from ``step`` on.
 
     Args:
         step: finished steps.
@@ -25,6 +25,7 @@ class Kill(Events):
         moment: ``backward`` is between the gradients and their use.
         victim: ``all`` is the launcher and its ranks.
         delay: seconds from the moment on.
+        signal: its name.
     """
 
     def __init__(
@@ -34,10 +35,12 @@ class Kill(Events):
         rank: int,
         moment: Literal["backward", "step", "save", "epoch"],
         victim: Literal["all", "rank", "worker"],
-        delay: float,
+        delay: float = 0.0,
+        signal: str = "SIGKILL",
     ):
         self.step, self.rank, self.moment = step, rank, moment
-        self.victim, self.delay = victim, delay
+        self.victim, self.delay, self.signal = victim, delay, signal
+        self.is_over = False
 
     def on_epoch_start(self, run: "Run") -> None:
         self._strike("epoch", run)
@@ -52,7 +55,9 @@ class Kill(Events):
         self._strike("save", run)
 
     def _strike(self, moment: str, run: "Run") -> None:
-        if moment == self.moment and run.step >= self.step and distributed.rank() == self.rank:
+        is_now = moment == self.moment and run.step >= self.step
+        if is_now and distributed.rank() == self.rank and not self.is_over:
+            self.is_over = True
             if self.delay:
                 threading.Thread(target=self._kill, daemon=True).start()
             else:
@@ -60,10 +65,11 @@ class Kill(Events):
 
     def _kill(self) -> None:
         time.sleep(self.delay)
+        number = signal.Signals[self.signal]
         if self.victim == "worker":
             for worker in multiprocessing.active_children():
-                os.kill(worker.pid or 0, signal.SIGKILL)
+                os.kill(worker.pid or 0, number)
             return
         if self.victim == "all" and distributed.is_distributed():
-            os.kill(os.getppid(), signal.SIGKILL)
-        os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getppid(), number)
+        os.kill(os.getpid(), number)

@@ -19,9 +19,10 @@ MISTAKES = {
     "lss.epsilon=1": "lss.epsilon=1: there is no lss; did you mean 'loss'?",
     "+loss.epsilonn=1": ("loss.epsilonn=1: SwAVLoss has no such option; did you mean 'epsilon'?"),
     "++surprise=1": (
-        "surprise=1: the config has no such option; choose from data, device, heads, hooks, "
-        "launch, loss, metrics, name, num_epochs, optimizer, output_dir, plugins, precision, save, "
-        "schedule, seed, sync_batch_norm, task, trunk"
+        "surprise=1: the config has no such option; choose from allow_partial, checkpoint, data, "
+        "device, drop_last, freeze_trunk, heads, hooks, launch, loss, metrics, name, num_epochs, "
+        "optimizer, output_dir, param_groups, plugins, precision, resume, save, schedule, seed, "
+        "sync_batch_norm, task, train_fraction, trunk"
     ),
     "~loss.epsilon": "loss.epsilon: SwAVLoss needs a value (float); set loss.epsilon=...",
     "loss.epsilon=???": "loss.epsilon: SwAVLoss needs a value (float); set loss.epsilon=...",
@@ -78,12 +79,12 @@ def test_all_mistakes_are_told_at_once():
         "data.train.path=/nowhere",
     )
     assert len(found) == 4
-    assert [line.partition(":")[0] for line in found] == [
+    assert {line.partition(":")[0] for line in found} == {
         "trunk=resnt18",
         "loss.epsilonn=1",
         "optimizer.lr=fast",
         "data.train.path=/nowhere",
-    ]
+    }
 
 
 def test_rules_among_values_are_told_together():

@@ -83,10 +83,10 @@ def test_a_used_directory_is_not_taken_over_by_other_settings(tmp_path, tiny):
 
 
 def test_a_diverged_training_stops_with_the_step_and_keeps_the_checkpoint(tmp_path, tiny):
-    done = run(*tiny, "optimizer.lr=1e30", "hooks.finite.every_steps=1", cwd=tmp_path)
+    done = run(*tiny, "optimizer.lr=1e30", cwd=tmp_path)
     assert done.returncode == 4
     last = done.stderr.splitlines()[-1]
-    assert last.startswith("error: the loss became NaN or infinite at step ")
+    assert last.startswith("error: a loss or a gradient became NaN or infinite at step ")
     assert "Traceback" not in done.stderr
 
 

@@ -39,6 +39,17 @@ WARNED_OF = {
 
 NEEDED = {  # what a user has to say, since there is no default
     "analysis/clusters": ["checkpoint: the config needs a value (str); set checkpoint=..."],
+} | {
+    name: ["checkpoint: whose weights? checkpoint=<a run, a file, a URL or zoo:NAME>"]
+    for name in (
+        "analysis/clusters_of_file",
+        "analysis/features",
+        "benchmark/knn/folder",
+        "benchmark/knn/imagenet1k",
+        "benchmark/linear/cached/folder",
+        "benchmark/linear/cached/imagenet1k",
+        "benchmark/svm/voc07",
+    )
 }
 
 
@@ -54,6 +65,11 @@ def on_images_that_are_here(cfg: DictConfig) -> DictConfig:
     """The config on generated images where its own would have to be on this disk."""
     cfg = copy.deepcopy(cfg)
     OmegaConf.set_readonly(cfg, False)
+    if cfg.task.name == "Train":
+        cfg.checkpoint = None  # that of a benchmark is the user's, or has to be fetched
+        if "trunk" not in cfg:
+            trunk = OmegaConf.load(CONFIG_DIR / "trunk" / "resnet50.yaml")
+            OmegaConf.update(cfg, "trunk", trunk, force_add=True)
     if "train" in cfg.data and cfg.data.train.name != "Shapes":
         cfg.data.train = {"name": "Shapes", "num_samples": IMAGENET_SIZE, "size": 32, "seed": 0}
         cfg.data.val = None
@@ -323,7 +339,14 @@ DATA_COMPONENTS = {
     "transform": TRANSFORMS,
     "eval_transform": TRANSFORMS,
 }
-PARTS = [(g, part) for g, parts in groups().items() if g != "launch" for part in parts]
+PARENTS = [("task", "evaluation")]  # of parts, and no parts themselves
+PARTS = [
+    (group, part)
+    for group, parts in groups().items()
+    if group not in ("launch", "resume")
+    for part in parts
+    if (group, part) not in PARENTS
+]
 
 
 def components_in(group: str, part: dict[str, Any]) -> list[tuple[str, Registry, dict[str, Any]]]:
@@ -339,10 +362,17 @@ def components_in(group: str, part: dict[str, Any]) -> list[tuple[str, Registry,
     return [(f"{group}.{key}", registry, node) for key, registry, node in nodes if node]
 
 
+def with_parents(group: str, name: str) -> DictConfig:
+    """A part merged into those of its group that it begins with."""
+    part = OmegaConf.load(CONFIG_DIR / group / f"{name}.yaml")
+    defaults = [entry for entry in part.pop("defaults", []) if isinstance(entry, str)]
+    parents = [parent for parent in defaults if parent != "_self_"]
+    return OmegaConf.merge(*(with_parents(group, parent) for parent in parents), part)
+
+
 @pytest.mark.parametrize(("group", "name"), PARTS)
 def test_a_part_names_its_component_and_lists_exactly_its_options(group, name):
-    part = OmegaConf.to_container(OmegaConf.load(CONFIG_DIR / group / f"{name}.yaml"))
-    part.pop("defaults", None)
+    part = OmegaConf.to_container(with_parents(group, name))
     nodes = components_in(group, part)
     assert nodes
     for where, registry, node in nodes:

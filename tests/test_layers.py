@@ -23,12 +23,15 @@ MAY_IMPORT = {
     "models": {"registry", "distributed"},
     "data": {"registry", "distributed", "errors"},
     "features": {"data", "distributed"},
+    "feature_files": {"data", "distributed", "errors"},
+    "feature_cache": {"baselines", "build", "data", "distributed", "feature_files"},
+    "baselines": {"ops"},
     "cluster_files": {"data", "ops"},
     "cluster_page": {"cluster_files", "data", "ops"},
     "losses": {"registry", "distributed", "events", "ops", "models", "data"},
     "hooks": {
         "registry", "distributed", "events", "ops", "models", "data", "errors", "features",
-        "metrics",
+        "metrics", "baselines",
     },
     "checkpoint": {"errors"},
     "run_state": {"checkpoint", "distributed", "errors"},
@@ -39,11 +42,13 @@ MAY_IMPORT = {
         "saver", "stopping",
     },
     "results": set(),
+    "results_table": {"config", "errors", "results", "schema", "zoo"},
     "trained_run": {"build", "checkpoint", "models", "registry"},
-    "zoo": {"checkpoint", "errors", "models", "registry", "schema", "trained_run"},
+    "zoo": {"checkpoint", "config", "errors", "models", "registry", "schema", "trained_run"},
     "tasks": {
-        "registry", "distributed", "engine", "build", "ops", "models", "metrics", "data", "errors",
-        "features", "cluster_files", "cluster_page", "trained_run", "results", "zoo",
+        "registry", "distributed", "engine", "build", "checkpoint", "ops", "models", "metrics",
+        "data", "errors", "features", "cluster_files", "cluster_page", "trained_run", "results",
+        "zoo", "baselines", "feature_cache", "feature_files", "schema",
     },
     "build": {
         "registry", "schema", "data", "engine", "models", "launch", "distributed", "run_state",
@@ -51,7 +56,7 @@ MAY_IMPORT = {
     },
     "check": {"registry", "schema", "build", "launch", "models"},
     "config": {"errors", "schema", "check"},
-    "running": {"build", "errors", "launch", "registry", "run_lock", "run_state"},
+    "running": {"build", "errors", "launch", "registry", "run_lock", "run_state", "schema"},
     "cli": {"errors", "config", "running"},
 }  # fmt: skip
 ENTRY = {"__init__", "__main__"}

@@ -25,6 +25,8 @@ class DataInfo:
     world_size: int
     steps_per_epoch: int
     seed: int  # of everything random in the run
+    num_classes: int | None = None  # None for unlabelled images
+    drop_last: bool = True  # every batch is full
 
     @property
     def num_local_samples(self) -> int:

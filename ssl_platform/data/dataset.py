@@ -2,6 +2,7 @@
 
 import hashlib
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -22,9 +23,15 @@ class ImageDataset(ABC):
     """
 
     labels: np.ndarray | None  # (N,) int64 class; None when the set is unlabelled
+    classes: Sequence[str] | None = None  # name of each class; None where the set has no names
 
     @abstractmethod
     def __len__(self) -> int: ...
+
+    @property
+    def num_classes(self) -> int | None:
+        """Classes are numbered from 0 up to this; None when the set is unlabelled."""
+        return None if self.labels is None else int(self.labels.max(initial=-1)) + 1
 
     @abstractmethod
     def read(self, index: int) -> np.ndarray:

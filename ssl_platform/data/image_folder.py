@@ -127,6 +127,7 @@ class ImageFolder(ImageFiles):
         if with_files[0].parts:
             classes = sorted({f.parts[0] for f in found if f.parts})
             number = {name: label for label, name in enumerate(classes)}
+            self.classes = [printable(name) for name in classes]
             self.labels = np.repeat(
                 np.array([number[f.parts[0]] for f in with_files], dtype=np.int64),
                 [len(f.names) for f in with_files],

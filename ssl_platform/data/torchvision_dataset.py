@@ -37,6 +37,7 @@ class TorchvisionDataset(ImageDataset):
         self.dataset, self.split = dataset, split
         self._source = _build(dataset, path, split, download)
         self.labels = _labels(self._source)
+        self.classes = getattr(self._source, "classes", None)
 
     def __len__(self) -> int:
         return len(self._source)

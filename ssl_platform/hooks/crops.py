@@ -1,5 +1,6 @@
 """A picture of what the model is shown."""
 
+import logging
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,6 +13,8 @@ from ssl_platform.registry import HOOKS
 
 if TYPE_CHECKING:
     from ssl_platform.engine import Run
+
+logger = logging.getLogger(__name__)
 
 
 @HOOKS.register()
@@ -40,8 +43,11 @@ class CropPicture(Events):
             for row, crop in enumerate(crops):
                 top, left = row * (side + gap), column * (side + gap)
                 sheet[top : top + crop.shape[0], left : left + crop.shape[1]] = crop
-        Image.fromarray(sheet).save(run.output_dir / "crops.png")
-        from torch.utils.tensorboard import SummaryWriter
+        try:
+            Image.fromarray(sheet).save(run.output_dir / "crops.png")
+            from torch.utils.tensorboard import SummaryWriter
 
-        with SummaryWriter(str(run.output_dir / "tensorboard")) as writer:
-            writer.add_image("Samples/crops", torch.from_numpy(sheet), 1, dataformats="HWC")
+            with SummaryWriter(str(run.output_dir / "tensorboard")) as writer:
+                writer.add_image("Samples/crops", torch.from_numpy(sheet), 1, dataformats="HWC")
+        except OSError as error:
+            logger.warning("the picture of the crops cannot be written: %s", error)

@@ -12,7 +12,7 @@ from torch import Tensor
 from ssl_platform import distributed
 from ssl_platform.errors import DivergedError
 from ssl_platform.events import Events
-from ssl_platform.ops.magnitude import largest_magnitude
+from ssl_platform.ops.finite import all_finite
 from ssl_platform.registry import HOOKS
 
 if TYPE_CHECKING:
@@ -59,8 +59,7 @@ class StopWhenNotFinite(Events):
         assert run.batch is not None
         losses = torch.stack([loss.detach().float() for loss in run.losses.values()])
         self.recent.append(Step(run.step + 1, run.batch.index, losses))
-        largest_gradient = largest_magnitude(_gradients(run).values())
-        is_finite = run.losses["loss"].detach().isfinite() & largest_gradient.isfinite()
+        is_finite = all_finite([run.losses["loss"], *_gradients(run).values()])
         is_bad = distributed.all_reduce_max((~is_finite).long())
         self.num_in_a_row = (self.num_in_a_row + 1) * is_bad
         is_first = (self.num_in_a_row > self.allowed) & (self.bad_step == 0)
@@ -100,7 +99,6 @@ class StopWhenNotFinite(Events):
                 ],
                 "gradients_not_finite": _not_finite(_gradients(run)),
                 "weights_not_finite": _not_finite(dict(run.model.named_parameters())),
-                "largest_weight": _plain(largest_magnitude(run.model.parameters()).item()),
                 "report": dict(run.report),
                 "images": {i: run.train_data.describe(i) for i in index},
             }

@@ -2,18 +2,18 @@
 
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from torch import Tensor
 
 from ssl_platform import distributed
+from ssl_platform.baselines import Embed, LabelledFeatures, measure_baselines
 from ssl_platform.data.dataset import ImageDataset
 from ssl_platform.events import Events
 from ssl_platform.features import extract
+from ssl_platform.ops.draws import draw_balanced
 from ssl_platform.ops.knn import knn_votes
 from ssl_platform.registry import HOOKS
 
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from ssl_platform.engine import Run
 
 logger = logging.getLogger(__name__)
-
-PIXEL_SIDE = 32  # raw pixels are compared at this size at most
 
 
 @HOOKS.register()
@@ -77,10 +75,12 @@ class KNNMonitor(Events):
         if not self._choose_images(run):
             return
         if run.step == 0:
-            self.baselines = {
-                "random init": self._measure(run, run.model.trunk),
-                "raw pixels": self._measure(run, _pixels, centre=True),
-            }
+            self.baselines = measure_baselines(
+                lambda _, embed: self._features(run, embed),
+                lambda bank, queries: self._scores(run, bank, queries),
+                run.model.trunk,
+                pca_components=None,
+            )
             if distributed.rank() == 0:
                 path = run.output_dir / "baselines.json"
                 path.write_text(json.dumps(self.baselines, indent=2) + "\n")
@@ -100,7 +100,7 @@ class KNNMonitor(Events):
             run.results["knn"]["trained"] = self.latest[1]
 
     def _measure_trunk(self, run: "Run") -> None:
-        scores = self._measure(run, run.model.trunk)
+        scores = self._scores(run, *self._features(run, run.model.trunk))
         self.latest = run.epoch, scores
         run.report |= {f"knn/{name}": score for name, score in scores.items()}
 
@@ -128,44 +128,28 @@ class KNNMonitor(Events):
         self.is_possible = True
         return True
 
-    def _measure(
-        self, run: "Run", embed: Callable[[Tensor], Tensor], *, centre: bool = False
+    def _features(self, run: "Run", embed: Embed) -> tuple[LabelledFeatures, LabelledFeatures]:
+        return (
+            self._labelled(run, embed, run.train_data, self.bank),
+            self._labelled(run, embed, self.query_data, self.queries),
+        )
+
+    def _labelled(
+        self, run: "Run", embed: Embed, dataset: ImageDataset, positions: np.ndarray
+    ) -> LabelledFeatures:
+        assert dataset.labels is not None
+        features = extract(embed, run.eval_loader(dataset, positions), len(positions))
+        return LabelledFeatures(features, torch.from_numpy(dataset.labels[positions]))
+
+    def _scores(
+        self, run: "Run", bank: LabelledFeatures, queries: LabelledFeatures
     ) -> dict[str, float]:
-        bank = extract(embed, run.eval_loader(run.train_data, self.bank), len(self.bank))
-        queries = extract(embed, run.eval_loader(self.query_data, self.queries), len(self.queries))
-        if centre:
-            mean = bank.mean(dim=0)
-            bank, queries = bank - mean, queries - mean
-        assert run.train_data.labels is not None and self.query_data.labels is not None
         votes = knn_votes(
-            queries,
-            bank,
-            torch.as_tensor(run.train_data.labels[self.bank], dtype=torch.long),
+            queries.features[:],
+            bank.features,
+            bank.labels,
             k=self.k,
             temperature=self.temperature,
             num_classes=self.num_classes,
         )
-        truth = torch.as_tensor(self.query_data.labels[self.queries], dtype=torch.long)
-        return {name: metric(votes, truth) for name, metric in run.metrics.items()}
-
-
-def draw_balanced(labels: np.ndarray, num: int | None, rng: np.random.Generator) -> np.ndarray:
-    """Positions of ``num`` samples, as equally many per class as there are, in ascending order.
-
-    Args:
-        labels: (N,) classes; negative ones are unlabelled and never drawn.
-        num: None for all labelled samples.
-    """
-    labelled = np.flatnonzero(labels >= 0)
-    if num is None or num >= len(labelled):
-        return labelled
-    shuffled = rng.permutation(labelled)
-    by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]
-    _, starts, counts = np.unique(labels[by_class], return_index=True, return_counts=True)
-    turn = np.arange(len(by_class)) - np.repeat(starts, counts)  # place of a sample in its class
-    return np.sort(by_class[np.argsort(turn, kind="stable")[:num]])
-
-
-def _pixels(images: Tensor) -> Tensor:
-    side = min(PIXEL_SIDE, images.shape[-1])
-    return F.adaptive_avg_pool2d(images, side).flatten(1)
+        return {name: metric(votes, queries.labels) for name, metric in run.metrics.items()}

@@ -1,7 +1,7 @@
 """The verdict at the end of a run."""
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ssl_platform import distributed
 from ssl_platform.events import Events
@@ -39,11 +39,24 @@ class Summary(Events):
                     scores = "  ".join(f"{key} {value:5.1f}" for key, value in rows[name].items())
                     lines.append(f"  {name:<12} {scores}")
             lines += _verdict(rows)
-        lines.append(
-            f"files in {run.output_dir}: checkpoints/, config.yaml, metrics.jsonl, crops.png, "
-            "tensorboard/, summary.json"
-        )
-        return lines
+        if "evaluation" in results:
+            lines += _evaluation(results["evaluation"])
+        paths = sorted(p for p in run.output_dir.iterdir() if not p.name.startswith("."))
+        files = [f"{path.name}{'/' * path.is_dir()}" for path in paths]
+        return [*lines, f"files in {run.output_dir}: {', '.join(files)}"]
+
+
+def _evaluation(evaluation: dict[str, Any]) -> list[str]:
+    """The figures of every head, the best epoch and the last told apart."""
+    lines = [f"accuracy in percent ({evaluation['protocol']}):"]
+    for head, best in evaluation["best"].items():
+        for which, scores in (
+            (f"best epoch ({best['epoch']:.0f})", best),
+            ("last epoch", evaluation["last"][head]),
+        ):
+            shown = "  ".join(f"{k} {v:5.1f}" for k, v in scores.items() if k != "epoch")
+            lines.append(f"  {head:<12} {which:<18} {shown}")
+    return lines
 
 
 def _verdict(rows: dict[str, dict[str, float]]) -> list[str]:

@@ -4,13 +4,13 @@ from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Final
 
-import torch
 from torch import Tensor, nn
 
 from ssl_platform import distributed
-from ssl_platform.data.batch import Batch
+from ssl_platform.data.batch import Batch, DataInfo
 from ssl_platform.events import Events
 from ssl_platform.models.ssl_model import SSLModel
+from ssl_platform.ops.rows import deal_out
 
 UNASSIGNED: Final = -100  # label of a sample that has none; cross entropy leaves it out
 
@@ -61,11 +61,17 @@ class Loss(nn.Module, Events):
         """
         if name not in self.row_dims:
             raise ValueError(f"{type(self).__name__} does not say how {name} is dealt out to ranks")
-        dim = self.row_dims[name]
-        batch_before = batch_size * distributed.world_size() // len(parts)
-        steps = torch.cat([part.unflatten(dim, (-1, batch_before)) for part in parts], dim + 1)
-        mine = steps.narrow(dim + 1, distributed.rank() * batch_size, batch_size)
-        return mine.flatten(dim, dim + 1)
+        world_size = distributed.world_size()
+        return deal_out(parts, dim=self.row_dims[name], num_rows=batch_size, world_size=world_size)[
+            distributed.rank()
+        ]
+
+
+def partial_batches(data: DataInfo) -> list[str]:
+    """What is wrong for a method that keeps every sample's embedding in a place of its own."""
+    if data.drop_last:
+        return []
+    return ["drop_last=false: the method needs full batches; set drop_last=true"]
 
 
 def unusable_crops(assign_crops: list[int], num_crops: int) -> list[str]:

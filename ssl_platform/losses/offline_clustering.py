@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ssl_platform import distributed
 from ssl_platform.data.batch import Batch, DataInfo
-from ssl_platform.losses.base import UNASSIGNED, Loss, unusable_crops
+from ssl_platform.losses.base import UNASSIGNED, Loss, partial_batches, unusable_crops
 from ssl_platform.losses.memory_bank import MemoryBank
 from ssl_platform.models.heads import prototype_head
 from ssl_platform.models.ssl_model import SSLModel
@@ -55,7 +55,11 @@ class OfflineClusteringLoss(Loss):
     ):
         super().__init__()
         module = prototype_head(model, head)
-        problems = [*unusable_crops(assign_crops, data.num_crops), *problems]
+        problems = [
+            *unusable_crops(assign_crops, data.num_crops),
+            *partial_batches(data),
+            *problems,
+        ]
         if temperature <= 0:
             problems.append(f"temperature={temperature}: must be positive, e.g. 0.1")
         if problems:

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ssl_platform.data.batch import Batch, DataInfo
-from ssl_platform.losses.base import Loss, unusable_crops
+from ssl_platform.losses.base import Loss, partial_batches, unusable_crops
 from ssl_platform.models.heads import prototype_head
 from ssl_platform.models.ssl_model import SSLModel
 from ssl_platform.ops.sinkhorn import sinkhorn
@@ -59,6 +59,7 @@ class SwAVLoss(Loss):
         problems = [
             *_out_of_range(temperature=temperature, epsilon=epsilon, sinkhorn_iters=sinkhorn_iters),
             *unusable_crops(assign_crops, data.num_crops),
+            *partial_batches(data),
         ]
         if not 0 <= queue_length <= data.num_samples:
             problems.append(

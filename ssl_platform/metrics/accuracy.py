@@ -18,3 +18,9 @@ class TopKAccuracy:
         """(N, C) scores and (N,) labels to a percentage; with fewer than k classes, all count."""
         highest = scores.topk(min(self.k, scores.shape[1]), dim=1).indices
         return 100 * (highest == labels[:, None]).any(dim=1).double().mean().item()
+
+
+def top_accuracies(scores: Tensor, labels: Tensor) -> dict[str, float]:
+    """Top-1 and, where there are more than five classes, top-5 accuracy in percent."""
+    ks = (1, 5) if scores.shape[1] > 5 else (1,)
+    return {f"top{k}": TopKAccuracy(k=k)(scores, labels) for k in ks}

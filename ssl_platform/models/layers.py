@@ -48,6 +48,34 @@ def layer_outputs(trunk: nn.Module, images: Tensor, layers: Iterable[str]) -> di
     return {name: found[name] for name in layers}
 
 
+@torch.no_grad()
+def layer_shapes(
+    trunk: nn.Module, layers: Iterable[str], image_size: int
+) -> dict[str, int | tuple[int, ...]]:
+    """What a head on a layer gets for one image: D, or the shape of a map.
+
+    Args:
+        trunk: any trunk with ``out_dim``.
+        layers: as in `layer_outputs`.
+        image_size: side of the images, pixels.
+    """
+    inner = set(layers) - {POOLED}
+    assert isinstance(trunk.out_dim, int)
+    shapes: dict[str, int | tuple[int, ...]] = {POOLED: trunk.out_dim}
+    if not inner:
+        return shapes
+    device = next(trunk.parameters()).device
+    was_training = trunk.training
+    outputs = layer_outputs(
+        trunk.eval(), torch.zeros(1, 3, image_size, image_size, device=device), inner
+    )
+    trunk.train(was_training)
+    for name, output in outputs.items():
+        shape = tuple(output.shape[1:])
+        shapes[name] = shape[0] if len(shape) == 1 else shape
+    return shapes
+
+
 def submodule(trunk: nn.Module, name: str) -> nn.Module:
     """The layer of that name.
 

@@ -7,23 +7,53 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ssl_platform.models.layers import POOLED, layer_outputs
+
 
 class SSLModel(nn.Module):
     """One trunk pass per crop size, then one pass of each head over all crops.
 
     So the trunk's batch norms see one batch per resolution and the heads' see one in all, as in the
     official SwAV code; forwarding crop by crop gives other statistics.
+
+    Args:
+        trunk: images to features.
+        heads: features to outputs, by name.
+        layers: layer of the trunk that a head reads, by the head's name; the trunk's own output
+            where it says nothing.
+        freeze_trunk: train the heads alone: the trunk gets no gradient and stays in eval mode, its
+            batch norms included.
     """
 
-    def __init__(self, trunk: nn.Module, heads: Mapping[str, nn.Module]):
+    def __init__(
+        self,
+        trunk: nn.Module,
+        heads: Mapping[str, nn.Module],
+        *,
+        layers: Mapping[str, str] | None = None,
+        freeze_trunk: bool = False,
+    ):
         super().__init__()
         self.trunk, self.heads = trunk, nn.ModuleDict(heads)
+        self.layers = {name: (layers or {}).get(name, POOLED) for name in heads}
+        self.freeze_trunk = freeze_trunk
+        if freeze_trunk:
+            trunk.requires_grad_(False).eval()
+
+    def train(self, mode: bool = True) -> "SSLModel":
+        super().train(mode)
+        if self.freeze_trunk:
+            self.trunk.eval()
+        return self
 
     def forward(self, crops: Sequence[Tensor]) -> dict[str, Any]:
         """Map M crops, each (B, C, H, W), crops of one size adjacent, to the outputs by head name.
 
         Rows of an output are crop after crop: (M * B, ...).
         """
+        layers = set(self.layers.values())
         groups = (list(group) for _, group in groupby(crops, key=lambda crop: crop.shape[-1]))
-        features = torch.cat([self.trunk(torch.cat(group)) for group in groups])
-        return {name: head(features) for name, head in self.heads.items()}
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.freeze_trunk):
+            found = [layer_outputs(self.trunk, torch.cat(group), layers) for group in groups]
+        features = {layer: torch.cat([outputs[layer] for outputs in found]) for layer in layers}
+        return {name: head(features[self.layers[name]]) for name, head in self.heads.items()}

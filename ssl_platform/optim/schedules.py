@@ -58,3 +58,50 @@ class Constant:
 
     def __call__(self, step: int) -> float:
         return self.base_lr
+
+
+@SCHEDULES.register()
+class EpochCosine:
+    """Half a cosine from the base rate towards 0, constant within an epoch (the official linear
+    evaluation of SwAV): epoch e of E has ``base_lr * (1 + cos(pi * e / E)) / 2``.
+    """
+
+    def __init__(self, base_lr: float, num_epochs: int, steps_per_epoch: int):
+        self.base_lr, self.num_epochs, self.steps_per_epoch = base_lr, num_epochs, steps_per_epoch
+
+    def __call__(self, step: int) -> float:
+        epoch = step // self.steps_per_epoch
+        return 0.5 * self.base_lr * (1 + math.cos(math.pi * epoch / self.num_epochs))
+
+
+@SCHEDULES.register()
+class Steps:
+    """The base rate, multiplied by ``factor`` at the start of each epoch of ``milestones``.
+
+    Args:
+        milestones: epochs, from 0, in rising order.
+        factor: e.g. 0.1.
+    """
+
+    def __init__(
+        self,
+        base_lr: float,
+        num_epochs: int,
+        steps_per_epoch: int,
+        *,
+        milestones: list[int],
+        factor: float,
+    ):
+        problems = []
+        if milestones != sorted(milestones):
+            problems.append(f"milestones={milestones}: epochs in rising order, e.g. [30, 60]")
+        if factor <= 0:
+            problems.append(f"factor={factor}: must be positive, e.g. 0.1")
+        if problems:
+            raise ValueError("\n".join(problems))
+        self.base_lr, self.steps_per_epoch = base_lr, steps_per_epoch
+        self.milestones, self.factor = milestones, factor
+
+    def __call__(self, step: int) -> float:
+        epoch = step // self.steps_per_epoch
+        return self.base_lr * self.factor ** sum(epoch >= m for m in self.milestones)

@@ -15,6 +15,17 @@ class Task(ABC):
 
     options: ClassVar[type[JobOptions]]
 
+    def complete(self, cfg: dict[str, Any]) -> dict[str, Any]:
+        """Values of top-level keys that the config leaves open to what it names; none by default.
+
+        Args:
+            cfg: the config as plain values, not checked yet.
+
+        Raises:
+            ValueError: they cannot be found out; one line per problem, each beginning with its key.
+        """
+        return {}
+
     def probe(self, options: Any) -> None:  # noqa: B027 (a training is tried by the check itself)
         """Find out before anything starts what cannot work.
 

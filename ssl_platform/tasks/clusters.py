@@ -26,6 +26,7 @@ from ssl_platform.cluster_files import (
 from ssl_platform.cluster_page import write_overview
 from ssl_platform.data.dataset import ImageDataset
 from ssl_platform.data.image_folder import ImageFiles, ImageFolder
+from ssl_platform.data.loader import Loader
 from ssl_platform.errors import ConfigError
 from ssl_platform.features import extract
 from ssl_platform.models.heads import PrototypeHead, prototype_head
@@ -33,6 +34,7 @@ from ssl_platform.models.ssl_model import SSLModel
 from ssl_platform.registry import DATASETS, TASKS
 from ssl_platform.tasks import Task
 from ssl_platform.trained_run import TrainedRun
+from ssl_platform.zoo.weights import ZOO
 
 logger = logging.getLogger(__name__)
 
@@ -69,32 +71,22 @@ class FindClusters(Task):
     def __init__(
         self, *, head: str | None, symlinks: bool, images_per_sheet: int, thumbnail_side: int
     ):
-        if images_per_sheet < 1:
-            raise ValueError(f"images_per_sheet={images_per_sheet}: at least 1")
-        if thumbnail_side < 8:
-            raise ValueError(f"thumbnail_side={thumbnail_side}: at least 8 pixels")
-        self.head, self.symlinks = head, symlinks
-        self.images_per_sheet, self.thumbnail_side = images_per_sheet, thumbnail_side
+        self.head, self.output = head, ClusterOutput(symlinks, images_per_sheet, thumbnail_side)
 
     def probe(self, options: ClustersOptions) -> None:
         if options.data.num_workers < 0:
             raise ValueError(f"data.num_workers={options.data.num_workers}: 0 or more")
-        run = TrainedRun.open(options.checkpoint)
+        run = _open_run(options.checkpoint)
         self._head_of(run.model())
         _open_images(run, options.data).probe()
 
     def __call__(self, options: ClustersOptions) -> dict[str, Any]:
         """Find and write the clusters; returns the figures that ``summary.json`` holds."""
-        run = TrainedRun.open(options.checkpoint)
+        run = _open_run(options.checkpoint)
         dataset = _open_images(run, options.data)
         clusters = self._find(run, dataset, options)
-        folder = Path(options.output_dir)
-        try:
-            return self._write(folder, dataset, clusters, title=f"Clusters of {run.options.name}")
-        except OSError as error:
-            raise ConfigError([f"output_dir={folder}: cannot be written ({error})"]) from error
-        except ValueError as error:
-            raise ConfigError([str(error)]) from error
+        folder, title = Path(options.output_dir), f"Clusters of {run.options.name}"
+        return self.output.write(folder, dataset, clusters, title=title)
 
     def _head_of(self, model: SSLModel) -> str:
         """Name of the head that gives the clusters."""
@@ -120,24 +112,10 @@ class FindClusters(Task):
         data = replace(run.options.data, num_workers=options.data.num_workers, max_bad_fraction=1.0)
         builder = Builder(replace(run.options, data=data, device=options.device))
         loader = builder.eval_loader(dataset, range(len(dataset)))
-        if distributed.rank() == 0:
-            logger.info("finding the clusters of %d images", len(dataset))
-        # TF32 would err by more than CLOSE_CALL
-        with torch.backends.cudnn.flags(allow_tf32=False):
-            found = extract(
-                lambda images: nearest_prototypes(model.trunk, head, images), loader, len(dataset)
-            )
-        ids, scores, margins = found.unflatten(1, (3, -1)).unbind(dim=1)
-        unreadable = torch.zeros(len(dataset), dtype=torch.bool, device=builder.device)
-        unreadable[loader.unreadable] = True
-        bad = distributed.all_reduce_max(unreadable.to(torch.uint8)).bool().cpu()
-        ids, scores, margins = (
-            values.masked_fill(bad[:, None], missing).numpy()
-            for values, missing in ((ids, -1), (scores, math.nan), (margins, math.nan))
-        )
+        ids, scores, margins = find_nearest(model.trunk, head, loader, len(dataset))
         positions = _positions_in_training(run, dataset, options.data)
         return Clusters(
-            ids=ids.astype(np.int32),
+            ids=ids,
             scores=scores,
             margins=margins,
             num_clusters=head.num_prototypes,
@@ -145,8 +123,38 @@ class FindClusters(Task):
             training_ids=_training_ids(run, positions),
         )
 
-    def _write(
+
+@dataclass(frozen=True)
+class ClusterOutput:
+    """What is written of clusters; sides in pixels."""
+
+    symlinks: bool
+    images_per_sheet: int
+    thumbnail_side: int
+
+    def __post_init__(self) -> None:
+        if self.images_per_sheet < 1:
+            raise ValueError(f"images_per_sheet={self.images_per_sheet}: at least 1")
+        if self.thumbnail_side < 8:
+            raise ValueError(f"thumbnail_side={self.thumbnail_side}: at least 8 pixels")
+
+    def write(
         self, folder: Path, dataset: ImageDataset, clusters: Clusters, *, title: str
+    ) -> dict[str, Any]:
+        """Write every file; returns what ``summary.json`` holds.
+
+        Raises:
+            ConfigError: the folder cannot be written, or holds files of others.
+        """
+        try:
+            return self._write(folder, dataset, clusters, title)
+        except OSError as error:
+            raise ConfigError([f"output_dir={folder}: cannot be written ({error})"]) from error
+        except ValueError as error:
+            raise ConfigError([str(error)]) from error
+
+    def _write(
+        self, folder: Path, dataset: ImageDataset, clusters: Clusters, title: str
     ) -> dict[str, Any]:
         rank, world_size = distributed.rank(), distributed.world_size()
         write_sheets(
@@ -168,6 +176,34 @@ class FindClusters(Task):
             write_overview(folder, dataset, clusters, summary, title=title)  # links the others
             print("\n".join(["", *_told(summary), f"look at {folder / 'index.html'}"]), flush=True)
         return summary
+
+
+def find_nearest(
+    trunk: nn.Module, head: PrototypeHead, loader: Loader, num_images: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Nearest prototype of every image; -1 and NaN for one that cannot be read. Collective.
+
+    Args:
+        trunk, head: on the loader's device, in eval mode, the prototypes of unit length.
+        loader: from `eval_loader`, over all images in order.
+
+    Returns:
+        (num_images, sets): ids int32, their cosines, and how far the next one is behind, float32.
+    """
+    if distributed.rank() == 0:
+        logger.info("finding the clusters of %d images", num_images)
+    # TF32 would err by more than CLOSE_CALL
+    with torch.backends.cudnn.flags(allow_tf32=False):
+        found = extract(lambda images: nearest_prototypes(trunk, head, images), loader, num_images)
+    ids, scores, margins = found.unflatten(1, (3, -1)).unbind(dim=1)
+    unreadable = torch.zeros(num_images, dtype=torch.bool, device=loader.device)
+    unreadable[loader.unreadable] = True
+    bad = distributed.all_reduce_max(unreadable.to(torch.uint8)).bool().cpu()
+    ids, scores, margins = (
+        values.masked_fill(bad[:, None], missing).numpy()
+        for values, missing in ((ids, -1), (scores, math.nan), (margins, math.nan))
+    )
+    return ids.astype(np.int32), scores, margins
 
 
 @torch.no_grad()
@@ -203,6 +239,15 @@ def _best_two(scores: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     best = scores.gather(1, ids)
     second = scores.scatter(1, ids, -torch.inf).amax(dim=1)
     return ids[:, 0].to(scores.dtype), best[:, 0], best[:, 0] - second
+
+
+def _open_run(checkpoint: str) -> TrainedRun:
+    if "://" in checkpoint or checkpoint.startswith(ZOO) or Path(checkpoint).is_file():
+        raise ValueError(
+            f"checkpoint={checkpoint}: not the directory of a run; for the prototypes of other "
+            "weights use config=analysis/clusters_of_file"
+        )
+    return TrainedRun.open(checkpoint)
 
 
 def _open_images(run: TrainedRun, options: ImagesOptions) -> ImageDataset:

@@ -78,3 +78,34 @@ def test_sequential_sampler_deals_positions_out_in_turn():
     parts = [SequentialSampler([5, 3, 9, 7, 1], rank, 2) for rank in range(2)]
     assert [list(part) for part in parts] == [[(0, 5), (0, 9), (0, 1)], [(0, 3), (0, 7)]]
     assert [len(part) for part in parts] == [3, 2]
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    num_samples=st.integers(1, 100),
+    per_rank=st.integers(1, 8),
+    world_size=st.integers(1, 4),
+    epoch=st.integers(0, 3),
+)
+def test_without_dropping_every_sample_comes_and_all_ranks_have_equally_many(
+    num_samples, per_rank, world_size, epoch
+):
+    ranks = []
+    for rank in range(world_size):
+        sampler = ShuffledSampler(
+            num_samples,
+            batch_size=per_rank * world_size,
+            rank=rank,
+            world_size=world_size,
+            seed=3,
+            drop_last=False,
+        )
+        sampler.set_epoch(epoch)
+        mine = [index for _, index in sampler]
+        assert len(mine) == len(sampler)
+        assert -(-len(mine) // per_rank) == sampler.steps_per_epoch
+        ranks.append(mine)
+    assert len(set(map(len, ranks))) == 1
+    seen = [index for mine in ranks for index in mine]
+    assert set(seen) == set(range(num_samples))
+    assert len(seen) - num_samples < world_size  # padding only

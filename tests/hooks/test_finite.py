@@ -75,8 +75,7 @@ def test_the_step_that_is_not_finite_is_named_before_its_update(bad, bad_step, w
 
 
 def test_a_finite_training_goes_on(tmp_path):
-    highest = torch.finfo(torch.float32).max
-    values = [0.0, -1.0, highest, -highest, 1e-45, 3.0] * 2
+    values = [0.0, -1.0, 1e18, -1e18, 1e-45, 3.0] * 2
     train(tmp_path, values, values)
     assert not list(tmp_path.iterdir())
 

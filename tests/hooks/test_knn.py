@@ -6,9 +6,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
 from ranks import run_on_ranks
 from torch import Tensor, nn
 
@@ -16,49 +13,8 @@ from ssl_platform import distributed
 from ssl_platform.data.batch import Batch
 from ssl_platform.data.sampler import SequentialSampler
 from ssl_platform.features import extract
-from ssl_platform.hooks.knn import KNNMonitor, draw_balanced
+from ssl_platform.hooks.knn import KNNMonitor
 from ssl_platform.metrics.accuracy import TopKAccuracy
-
-labels_with_gaps = arrays(np.int64, st.integers(1, 60), elements=st.integers(-1, 4))
-
-
-@settings(max_examples=100, deadline=None)
-@given(labels_with_gaps, st.integers(0, 70), st.integers(0, 3))
-def test_a_draw_has_as_equally_many_per_class_as_there_are(labels, num, seed):
-    drawn = draw_balanced(labels, num, np.random.default_rng(seed))
-    labelled = np.flatnonzero(labels >= 0)
-    assert set(drawn) <= set(labelled)
-    assert len(drawn) == min(num, len(labelled))
-    assert (np.diff(drawn) > 0).all()
-    classes, available = np.unique(labels[labelled], return_counts=True)
-    counts = [int((labels[drawn] == c).sum()) for c in classes]
-    # a class that has fewer than another by 2 has none left
-    for count, num_images in zip(counts, available, strict=True):
-        assert count == num_images or count >= max(counts) - 1
-
-
-@settings(max_examples=50, deadline=None)
-@given(labels_with_gaps)
-def test_without_a_number_every_labelled_image_is_drawn(labels):
-    drawn = draw_balanced(labels, None, np.random.default_rng(0))
-    assert drawn.tolist() == np.flatnonzero(labels >= 0).tolist()
-
-
-def test_a_draw_depends_on_its_seed_alone():
-    labels = np.arange(1000) % 10
-    draws = [draw_balanced(labels, 50, np.random.default_rng(seed)).tolist() for seed in (0, 0, 1)]
-    assert draws[0] == draws[1] != draws[2]
-
-
-def test_every_image_of_a_class_may_be_drawn():
-    labels = np.arange(20) % 2
-    seen = {
-        position
-        for seed in range(60)
-        for position in draw_balanced(labels, 4, np.random.default_rng(seed)).tolist()
-    }
-    assert seen == set(range(20))
-
 
 # Features
 

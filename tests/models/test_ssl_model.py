@@ -174,3 +174,28 @@ def test_a_width_that_is_not_positive_is_refused(widths):
         a_head(**widths)
     ((name, value),) = widths.items()
     assert f"{name}={value}" in str(error.value)
+
+
+def test_a_frozen_trunk_gets_no_gradient_and_keeps_its_statistics():
+    model = SSLModel(a_trunk(), {"prototypes": a_head()}, freeze_trunk=True).double()
+    before = {name: value.clone() for name, value in model.trunk.state_dict().items()}
+    model.train()
+    outputs = model(crops_of([16, 16]))["prototypes"]
+    outputs.scores[0].sum().backward()
+    assert not model.trunk.training
+    assert model.heads.training
+    assert all(p.grad is None and not p.requires_grad for p in model.trunk.parameters())
+    assert all(p.grad is not None for p in model.heads["prototypes"].projection.parameters())
+    after = model.trunk.state_dict()
+    assert all(torch.equal(after[name], value) for name, value in before.items())
+
+
+def test_each_head_reads_its_layer_crop_after_crop():
+    heads = {"last": nn.Identity(), "inner": nn.Flatten()}
+    model = SSLModel(a_trunk(), heads, layers={"inner": "layer2"}).double().eval()
+    first, second = crops_of([16, 16])
+    outputs = model([first, second])
+    assert torch.equal(outputs["last"], model.trunk(torch.cat([first, second])))
+    assert outputs["inner"].shape == (2 * BATCH, 16 * 8 * 8)
+    alone = model([second])["inner"]
+    assert torch.allclose(outputs["inner"][BATCH:], alone)

@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from ssl_platform.metrics.accuracy import TopKAccuracy
-from ssl_platform.ops.knn import knn_votes
+from ssl_platform.ops.knn import knn_votes, nearest_neighbours
 
 VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "knn.json").read_text())
 
@@ -51,12 +52,31 @@ def test_shares_of_the_votes_are_those_of_the_reference_neighbours(case, referen
     torch.testing.assert_close(shares, expected / expected.sum(dim=1, keepdim=True))
 
 
-@pytest.mark.parametrize("block", [1, 3, 7, 100])
-def test_votes_do_not_depend_on_the_block(block):
-    queries, bank, labels = random_features(0, 7), random_features(1, 30), torch.arange(30) % 4
-    options = {"k": 5, "temperature": 0.1, "num_classes": 4}
-    whole = knn_votes(queries, bank, labels, **options, block=7)
-    torch.testing.assert_close(knn_votes(queries, bank, labels, **options, block=block), whole)
+@pytest.mark.parametrize("case", VECTORS["cases"], ids=lambda case: f"k{case['k']}-T{case['T']}")
+def test_neighbours_and_their_cosines_are_those_of_the_reference(case, reference):
+    cosines, neighbours = nearest_neighbours(reference["queries"], reference["bank"], k=case["k"])
+    assert neighbours.tolist() == case["neighbours"]
+    torch.testing.assert_close(cosines, torch.tensor(case["similarities"], dtype=torch.float64))
+
+
+@pytest.mark.parametrize("query_block", [1, 3, 100])
+@pytest.mark.parametrize("bank_block", [1, 4, 29, 100])
+def test_neighbours_do_not_depend_on_the_blocks(query_block, bank_block):
+    queries, bank = random_features(0, 7), random_features(1, 30)
+    cosines, neighbours = nearest_neighbours(queries, bank, k=5)
+    expected = (F.normalize(queries) @ F.normalize(bank).T).sort(dim=1, descending=True)
+    assert neighbours.equal(expected.indices[:, :5])
+    blocks = {"query_block": query_block, "bank_block": bank_block}
+    found = nearest_neighbours(queries, bank, k=5, **blocks)
+    torch.testing.assert_close(found[0], cosines)
+    assert found[1].equal(neighbours)
+
+
+def test_features_of_16_bits_are_compared_in_32():
+    queries, bank = random_features(0, 7).half(), random_features(1, 30).half()
+    cosines, neighbours = nearest_neighbours(queries, bank, k=5)
+    expected = nearest_neighbours(queries.float(), bank.float(), k=5)
+    assert cosines.equal(expected[0]) and neighbours.equal(expected[1])
 
 
 def test_votes_do_not_depend_on_the_length_of_the_features():

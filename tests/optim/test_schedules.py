@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ssl_platform.optim.schedules import Constant, WarmupCosine
+from ssl_platform.optim.schedules import Constant, EpochCosine, Steps, WarmupCosine
 
 VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "lr_schedule.json").read_text())
 CASES = VECTORS["cases"]
@@ -111,3 +111,37 @@ def test_a_warm_up_that_is_not_shorter_than_the_training_is_refused(warmup_epoch
 def test_a_constant_rate_is_the_base_rate_at_every_step():
     schedule = Constant(0.3, 5, 4)
     assert {schedule(step) for step in range(20)} == {0.3}
+
+
+EVALUATION = json.loads(
+    (Path(__file__).parents[1] / "vectors" / "counts_and_eval_schedules.json").read_text()
+)
+
+
+def test_the_official_linear_evaluation_decays_per_epoch():
+    expected = EVALUATION["linear_eval_cosine_lr_per_epoch"]
+    schedule = EpochCosine(0.3, 100, 7)
+    for step in range(700):
+        assert schedule(step) == pytest.approx(expected[step // 7], rel=1e-12, abs=1e-17)
+
+
+def test_the_official_semi_supervised_rates():
+    expected = EVALUATION["semisup_1pct_lr_per_epoch_trunk_head"]
+    schedule = Steps(0.02, 20, 3, milestones=[12, 16], factor=0.2)
+    for step in range(60):
+        trunk, head = expected[step // 3]
+        assert schedule(step) == pytest.approx(trunk, rel=1e-12)
+        assert 250 * schedule(step) == pytest.approx(head, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"milestones": [5, 2]}, "milestones=[5, 2]: epochs in rising order, e.g. [30, 60]"),
+        ({"factor": 0.0}, "factor=0.0: must be positive, e.g. 0.1"),
+    ],
+)
+def test_unusable_steps(options, message):
+    with pytest.raises(ValueError) as caught:
+        Steps(1.0, 10, 1, **({"milestones": [2], "factor": 0.1} | options))
+    assert str(caught.value) == message

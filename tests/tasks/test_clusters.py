@@ -68,8 +68,8 @@ def test_every_image_gets_a_cluster_and_every_file_is_written(swav_run, photogra
     summary = clusters(swav_run)
     folder = swav_run / "clusters"
     assert {path.name for path in folder.iterdir()} == {
-        "config.yaml", "index.html", "clusters.csv", "clusters.parquet", "sheets", "by_cluster",
-        "summary.json",
+        ".lock", "config.yaml", "index.html", "clusters.csv", "clusters.parquet", "sheets",
+        "by_cluster", "summary.json",
     }  # fmt: skip
     rows = table(folder)
     assert [row["image"] for row in rows] == sorted(map(str, photographs.rglob("*.jpg")))
@@ -95,7 +95,7 @@ def test_an_offline_run_has_clusters_by_each_set_and_the_labels_of_its_training(
         method, tiny, tmp_path / "run", photographs, "heads.prototypes.num_prototypes=[3, 2]"
     )
     clusters(run)
-    state = torch.load(run / "checkpoints" / "step_00000003" / "shared.pt", weights_only=True)
+    state = torch.load(run / "checkpoints" / "step_00000009" / "shared.pt", weights_only=True)
     labels = state["loss"]["assignments"]
     rows = table(run / "clusters")
     for number in (0, 1):
@@ -188,7 +188,7 @@ def test_an_unreadable_image_has_no_cluster_and_the_others_have_theirs(
 
 
 def test_an_earlier_checkpoint_of_a_run_can_be_asked(swav_run):
-    folder = swav_run / "checkpoints" / "step_00000002"
+    folder = swav_run / "checkpoints" / "step_00000006"
     clusters(folder, f"output_dir={swav_run / 'early'}")
     assert len(table(swav_run / "early")) == 12
 
@@ -226,7 +226,12 @@ def test_mistakes_are_told_in_one_line(swav_run, tmp_path, monkeypatch):
     assert mistake("checkpoint=run", "optimizer.lr=1").startswith(
         "optimizer.lr=1: there is no optimizer; choose from checkpoint, data, "
     )
-    (swav_run / "checkpoints" / "step_00000003" / "shared.pt").write_bytes(b"damaged")
+    for folder in (swav_run / "checkpoints").iterdir():
+        (folder / "shared.pt").write_bytes(b"damaged")
     assert mistake("checkpoint=run").startswith(
-        "checkpoint=run: run/checkpoints/step_00000003/shared.pt cannot be read ("
+        "checkpoint=run: run/checkpoints/step_00000009/shared.pt has 7 bytes instead of "
+    )
+    last = "run/checkpoints/step_00000009"
+    assert mistake(f"checkpoint={last}").startswith(
+        f"checkpoint={last}: {last}/shared.pt has 7 bytes instead of "
     )

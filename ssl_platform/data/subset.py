@@ -1,0 +1,105 @@
+"""A part of a folder of images: the few labels of semi-supervised learning."""
+
+import hashlib
+import os
+from itertools import groupby
+from pathlib import Path
+
+import numpy as np
+
+from ssl_platform.data.dataset import ImageDataset
+from ssl_platform.data.decode import printable
+from ssl_platform.data.image_folder import FileTable, ImageFiles, existing
+from ssl_platform.registry import DATASETS
+
+MAX_NAMED = 3  # files in an error message
+
+
+class StratifiedSubset(ImageDataset):
+    """The same part of every class of a set, at least one image of each, drawn by a seed.
+
+    Args:
+        whole: labelled images.
+        fraction: of each class's images, rounded.
+        seed: of the draw.
+
+    Raises:
+        ValueError: the images have no labels, or the fraction is outside (0, 1].
+    """
+
+    def __init__(self, whole: ImageDataset, *, fraction: float, seed: int):
+        if not 0 < fraction <= 1:
+            raise ValueError(f"train_fraction={fraction}: above 0, up to 1, e.g. 0.01")
+        if whole.labels is None:
+            raise ValueError(
+                f"train_fraction={fraction}: the same part of every class, but the training images "
+                "have no labels"
+            )
+        self.whole = whole
+        counts = np.bincount(whole.labels[whole.labels >= 0])
+        wanted = np.maximum(1, np.rint(fraction * counts)).astype(np.int64)
+        shuffled = np.random.default_rng(seed).permutation(np.flatnonzero(whole.labels >= 0))
+        by_class = shuffled[np.argsort(whole.labels[shuffled], kind="stable")]
+        place = np.arange(len(by_class)) - np.repeat(np.cumsum(counts) - counts, counts)
+        self.positions = np.sort(by_class[place < wanted[whole.labels[by_class]]])
+        self.labels, self.classes = whole.labels[self.positions], whole.classes
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def read(self, index: int) -> np.ndarray:
+        return self.whole.read(int(self.positions[index]))
+
+    def describe(self, index: int) -> str:
+        return self.whole.describe(int(self.positions[index]))
+
+    def fingerprint(self) -> str:
+        digest = hashlib.blake2b(self.positions.astype("<i8").tobytes(), digest_size=16)
+        return self.whole.fingerprint() + digest.hexdigest()
+
+    def prepare(self) -> None:
+        self.whole.prepare()
+
+    def probe(self) -> None:
+        self.whole.probe()
+
+
+@DATASETS.register()
+class NamedSubset(ImageFiles):
+    """The images that a list names by file name alone, as the 1 % and 10 % lists of ImageNet that
+    came with SimCLR do: ``n01440764_10183.JPEG``, which is in the class folder ``n01440764``.
+
+    Args:
+        path: folder with a folder for each class; all of them are classes, listed or not.
+        list_file: text file, one name a line.
+
+    Raises:
+        ValueError: no such folder or file, or a listed image is not there.
+    """
+
+    def __init__(self, *, path: str, list_file: str):
+        self.path = path
+        root = os.fsencode(existing("path", path, directory=True))
+        names = Path(existing("list_file", list_file, directory=False)).read_bytes().split()
+        if not names:
+            raise ValueError(f"list_file={list_file}: lists no image")
+        classes = sorted(entry.name for entry in os.scandir(root) if entry.is_dir())
+        number = {name: label for label, name in enumerate(classes)}
+        paths = [os.path.join(root, name.partition(b"_")[0], name) for name in names]
+        missing = [p for p in paths if not os.path.isfile(p)]
+        if missing:
+            some = ", ".join(os.fsdecode(p) for p in missing[:MAX_NAMED])
+            raise ValueError(
+                f"list_file={list_file}: {len(missing)} of {len(paths)} images are not in {path}, "
+                f"e.g. {some}"
+            )
+        grouped = {
+            folder: [os.path.basename(p) for p in group]
+            for folder, group in groupby(sorted(paths), key=os.path.dirname)
+        }
+        self.classes = [printable(name) for name in classes]
+        self.files = FileTable(list(grouped), list(grouped.values()))
+        self.labels = np.repeat(
+            np.array([number[os.path.basename(folder)] for folder in grouped], dtype=np.int64),
+            [len(group) for group in grouped.values()],
+        )

@@ -1,0 +1,98 @@
+"""How well do the heads classify the validation images?"""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ssl_platform import distributed
+from ssl_platform.data.classes import check_same_classes
+from ssl_platform.errors import ConfigError
+from ssl_platform.events import Events
+from ssl_platform.features import extract
+from ssl_platform.registry import HOOKS
+
+if TYPE_CHECKING:
+    from ssl_platform.engine import Run
+
+
+@HOOKS.register()
+class Evaluate(Events):
+    """Scores of every head on the labelled validation images, in eval mode and float32.
+
+    Reported as ``val/<head>/<metric>``. The result has, for each head, the scores of the last epoch
+    and of the best one, which is the best by the first metric; the other metrics are of that epoch.
+
+    Args:
+        protocol: its name; stands beside the figures, with the epochs, the batch and what was
+            trained.
+        every_epochs: measure after every so many epochs; the last epoch is always measured.
+    """
+
+    def __init__(self, *, protocol: str, every_epochs: int):
+        if every_epochs < 1:
+            raise ValueError(f"every_epochs={every_epochs}: at least 1")
+        self.protocol, self.every_epochs = protocol, every_epochs
+        self.last: dict[str, dict[str, float]] = {}
+        self.best: dict[str, dict[str, float]] = {}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"last": self.last, "best": self.best}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.last, self.best = state["last"], state["best"]
+
+    def on_train_start(self, run: "Run") -> None:
+        if run.val_data is None or run.val_data.labels is None:
+            raise ConfigError(
+                ["data.val: hooks.evaluate needs labelled validation images; set data.val.path=..."]
+            )
+        try:
+            check_same_classes(run.train_data, run.val_data)
+        except ValueError as error:
+            raise ConfigError([str(error)]) from error
+
+    def on_epoch_end(self, run: "Run") -> None:
+        if run.epoch % self.every_epochs and run.epoch != run.num_epochs:
+            return
+        self.last = self._measure(run)
+        for head, scores in self.last.items():
+            run.report |= {f"val/{head}/{name}": score for name, score in scores.items()}
+            first = next(iter(scores))
+            if head not in self.best or scores[first] > self.best[head][first]:
+                self.best[head] = {**scores, "epoch": float(run.epoch)}
+
+    def on_train_end(self, run: "Run") -> None:
+        batch_size = run.train_loader.batch_size * distributed.world_size()
+        trained = "frozen trunk" if run.model.freeze_trunk else "whole network"
+        run.results["evaluation"] = {
+            "protocol": (
+                f"{self.protocol}: {run.num_epochs} epochs, batch {batch_size}, {trained}"
+            ),
+            "best": self.best,
+            "last": self.last,
+        }
+
+    def _measure(self, run: "Run") -> dict[str, dict[str, float]]:
+        assert run.val_data is not None and run.val_data.labels is not None
+        positions = np.flatnonzero(run.val_data.labels >= 0)
+        widths: dict[str, int] = {}
+
+        def scores_of(images: Tensor) -> Tensor:
+            outputs = run.model([images])
+            widths.update({name: scores.shape[1] for name, scores in outputs.items()})
+            return torch.cat(list(outputs.values()), dim=1)
+
+        run.model.eval()
+        scores = extract(scores_of, run.eval_loader(run.val_data, positions), len(positions))
+        run.model.train()
+        labels = torch.as_tensor(run.val_data.labels[positions], dtype=torch.long)
+        if distributed.rank() != 0:  # it may have seen no image, and so know no head's width
+            return {}
+        by_head = scores.split(list(widths.values()), dim=1)
+        return {
+            head: {name: metric(part, labels) for name, metric in run.metrics.items()}
+            for head, part in zip(widths, by_head, strict=True)
+        }

@@ -1,0 +1,87 @@
+"""A linear classifier on the trunk's features or on the map of one of its layers."""
+
+import math
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from ssl_platform.registry import HEADS
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Average pooling of a map, in its pixels."""
+
+    kernel: int
+    stride: int
+    padding: int
+
+    def side_of(self, side: int) -> int:
+        """Side of the pooled map."""
+        return (side + 2 * self.padding - self.kernel) // self.stride + 1
+
+
+@HEADS.register()
+class LinearHead(nn.Module):
+    """Class scores (N, ``num_classes``) of features (N, D) or of a map (N, C, H, W).
+
+    Pooling - BatchNorm over channels - Linear, the first two where they are asked for: with neither
+    it is the official linear evaluation (SwAV, arXiv:2006.09882, appendix A.3), with both VISSL's
+    classifier of a layer.
+
+    Args:
+        in_dim: D, or (C, H, W) of the layer.
+        layer: what it reads: ``pooled``, the trunk's output, or a layer's name (``layer3``).
+        num_classes: null is the number of classes of the training images.
+        pool: of a map; null takes every position of it.
+        batch_norm: normalise the channels first.
+        init_std: standard deviation of the first weights, biases being 0; null draws both as torch
+            does.
+    """
+
+    def __init__(
+        self,
+        in_dim: int | tuple[int, ...],
+        *,
+        layer: str,
+        num_classes: int,
+        pool: Pool | None,
+        batch_norm: bool,
+        init_std: float | None,
+    ):
+        super().__init__()
+        channels, *sides = (in_dim,) if isinstance(in_dim, int) else in_dim
+        problems = []
+        if num_classes < 2:
+            problems.append(f"num_classes={num_classes}: at least 2")
+        if init_std is not None and init_std <= 0:
+            problems.append(f"init_std={init_std}: positive, e.g. 0.01; null for torch's own")
+        problems += _problems_of_pool(pool, layer, sides)
+        if problems:
+            raise ValueError("\n".join(problems))
+        norm = nn.BatchNorm2d if sides else nn.BatchNorm1d
+        self.pool: nn.Module = nn.Identity()
+        if pool is not None:
+            self.pool = nn.AvgPool2d(pool.kernel, pool.stride, pool.padding)
+            sides = [pool.side_of(side) for side in sides]
+        self.batch_norm = norm(channels) if batch_norm else nn.Identity()
+        self.linear = nn.Linear(channels * math.prod(sides), num_classes)
+        if init_std is not None:
+            nn.init.normal_(self.linear.weight, std=init_std)
+            nn.init.zeros_(self.linear.bias)
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.linear(self.batch_norm(self.pool(features)).flatten(1))
+
+
+def _problems_of_pool(pool: Pool | None, layer: str, sides: list[int]) -> list[str]:
+    if pool is None:
+        return []
+    if not sides:
+        return [f"pool={pool}: layer={layer} gives no map to pool; set pool=null"]
+    if pool.kernel < 1 or pool.stride < 1 or not 0 <= pool.padding <= pool.kernel // 2:
+        return [f"pool={pool}: kernel and stride from 1 on, padding up to half the kernel"]
+    if min(map(pool.side_of, sides)) < 1:
+        shape = " x ".join(map(str, sides))
+        return [f"pool.kernel={pool.kernel}: larger than the map of layer={layer}, {shape}"]
+    return []

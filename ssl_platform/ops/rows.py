@@ -1,0 +1,27 @@
+"""Rows of samples that lie on several ranks."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def deal_out(
+    parts: Sequence[Tensor], *, dim: int, num_rows: int, world_size: int
+) -> tuple[Tensor, ...]:
+    """Cut anew what was cut for another number of ranks.
+
+    Each part holds, step after step along ``dim``, one rank's rows of the step's total batch.
+
+    Args:
+        parts: of equal shape, in the order of the ranks.
+        num_rows: of one rank in one step, from now on.
+        world_size: ranks from now on.
+
+    Returns:
+        The parts of these ranks.
+    """
+    rows_before = num_rows * world_size // len(parts)
+    shape = (parts[0].shape[dim] // rows_before, rows_before)
+    steps = torch.cat([part.unflatten(dim, shape) for part in parts], dim + 1)
+    return tuple(mine.flatten(dim, dim + 1) for mine in steps.split(num_rows, dim + 1))

@@ -1,0 +1,117 @@
+"""Write the features of images to files, layer by layer."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from torch import Tensor, nn
+
+from ssl_platform import distributed
+from ssl_platform.build import eval_loader, resolve_device
+from ssl_platform.data.dataset import ImageDataset
+from ssl_platform.feature_cache import images_provenance, say
+from ssl_platform.feature_files import INDEX, FeatureFiles, write_features
+from ssl_platform.models.layers import POOLED, layer_outputs, submodule
+from ssl_platform.registry import DATASETS, TASKS
+from ssl_platform.tasks.trunk import TrainedTrunk, TrunkOptions, TrunkTask, as_problem
+
+NUM_NAMED = 5  # unreadable images
+
+
+@dataclass(frozen=True)
+class FeaturesOptions(TrunkOptions):
+    layers: list[str]
+    split: Literal["train", "val"]
+    pool: bool
+    dtype: Literal["float16", "float32"]
+
+
+@TASKS.register()
+class ExtractFeatures(TrunkTask):
+    """Features of every image's centre crop: ``<layer>.npy`` each, and ``index.parquet``.
+
+    See `ssl_platform.feature_files`. A row whose image cannot be read is NaN, and marked in the
+    index.
+    """
+
+    options = FeaturesOptions
+
+    def probe(self, options: FeaturesOptions) -> None:
+        if not options.layers or len(set(options.layers)) < len(options.layers):
+            raise ValueError(f"layers={options.layers}: one name or more, each once")
+        with as_problem():
+            trunk = TrainedTrunk.open(options).module
+        for layer in options.layers:
+            if layer != POOLED:
+                _check_layer(trunk, layer)
+        _open(options)
+
+    def __call__(self, options: FeaturesOptions) -> FeatureFiles:
+        """Compute and write; returns what was written."""
+        device = resolve_device(options.device)
+        trunk = TrainedTrunk.open(options)
+        trunk.module.to(device)
+        dataset = _open(options)
+
+        def embed(images: Tensor) -> Mapping[str, Tensor]:
+            outputs = layer_outputs(trunk.module, images, options.layers)
+            if options.pool:
+                outputs = {layer: _pooled(output) for layer, output in outputs.items()}
+            return outputs
+
+        positions = np.arange(len(dataset))
+        say(f"features of {len(dataset)} images")
+        files = write_features(
+            Path(options.output_dir) / "features",
+            embed,
+            eval_loader(dataset, positions, options.data, seed=options.seed, device=device),
+            positions,
+            dtype=options.dtype,
+            provenance={
+                **trunk.fingerprint,
+                "source": trunk.weights.source,
+                "pool": str(options.pool),
+                **images_provenance(dataset, positions, options.data),
+            },
+        )
+        if distributed.rank() == 0:
+            print("\n".join(["", *_told(files, dataset)]), flush=True)
+        return files
+
+
+def _check_layer(trunk: nn.Module, layer: str) -> None:
+    try:
+        submodule(trunk, layer)
+    except ValueError as error:
+        raise ValueError(f"layers: {error}") from error
+
+
+def _open(options: FeaturesOptions) -> ImageDataset:
+    node = {"train": options.data.train, "val": options.data.val}[options.split]
+    if node is None:
+        raise ValueError(f"split={options.split}: data.{options.split} is null; use split=train")
+    dataset: ImageDataset = DATASETS.build(node)
+    return dataset
+
+
+def _pooled(output: Tensor) -> Tensor:
+    """(B, C, H, W) maps averaged over the image; other features as they are."""
+    return output.mean(dim=(2, 3)) if output.ndim == 4 else output
+
+
+def _told(files: FeatureFiles, dataset: ImageDataset) -> list[str]:
+    lines = [
+        f"{files.folder / layer}.npy  {(files.num_images, *shape)} {files.dtype}"
+        for layer, shape in files.shapes.items()
+    ]
+    lines.append(f"{files.folder / INDEX}  image, position, readable, label of each row")
+    if files.unreadable:
+        named = [dataset.describe(row) for row in files.unreadable[:NUM_NAMED]]
+        rest = len(files.unreadable) - len(named)
+        lines.append(
+            f"{len(files.unreadable)} images cannot be read, their rows are NaN: "
+            f"{', '.join(named)}{f' and {rest} more' if rest else ''}"
+        )
+    return lines

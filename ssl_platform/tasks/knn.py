@@ -1,0 +1,62 @@
+"""k-nearest-neighbour classification by a trunk's features."""
+
+import logging
+
+import torch
+
+from ssl_platform.baselines import LabelledFeatures
+from ssl_platform.metrics.accuracy import top_accuracies
+from ssl_platform.ops.knn import nearest_neighbours, weighted_votes
+from ssl_platform.registry import TASKS
+from ssl_platform.tasks.evaluation import Evaluation, EvaluationOptions, Measurement
+from ssl_platform.tasks.labelled_images import LabelledImages, open_labelled_images
+
+logger = logging.getLogger(__name__)
+
+
+@TASKS.register()
+class KNN(Evaluation):
+    """The classes of the nearest training images by cosine, each vote of weight exp(cosine / T).
+
+    Args:
+        k: numbers of neighbours; each gets its own figure, from one search.
+        temperature: T; 0.07 in the figures that are published.
+    """
+
+    def __init__(self, *, k: list[int], temperature: float):
+        problems = []
+        if not k or min(k) < 1:
+            problems.append(f"k={k}: one number or more, each at least 1, e.g. [20,200]")
+        if temperature <= 0:
+            problems.append(f"temperature={temperature}: must be positive, e.g. 0.07")
+        if problems:
+            raise ValueError("\n".join(problems))
+        self.ks, self.temperature = k, temperature
+        self.protocol = f"kNN protocol: centre crops, cosine, votes exp(cosine / {temperature:g})"
+
+    def images(self, options: EvaluationOptions) -> tuple[LabelledImages, LabelledImages]:
+        return open_labelled_images(
+            options.data, test_fraction=options.test_fraction, seed=options.seed
+        )
+
+    def measure(
+        self, train: LabelledFeatures, test: LabelledFeatures, device: torch.device
+    ) -> Measurement:
+        cosines, neighbours = nearest_neighbours(
+            test.features[:].to(device), train.features, k=max(self.ks)
+        )
+        labels = train.labels.to(device)[neighbours]
+        truth = test.labels.to(device)
+        figures, details = {}, {}
+        for k in self.ks:
+            votes = weighted_votes(
+                cosines[:, :k],
+                labels[:, :k],
+                temperature=self.temperature,
+                num_classes=int(train.labels.max()) + 1,
+            )
+            figures[f"{k}-NN"] = top_accuracies(votes, truth)
+            if k > len(train.features):
+                details[f"{k}-NN"] = f"all {len(train.features)} training images vote"
+                logger.info("k=%d: %s, there are no more", k, details[f"{k}-NN"])
+        return Measurement(figures, details)

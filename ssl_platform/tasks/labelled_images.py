@@ -1,0 +1,76 @@
+"""The images that an evaluation learns from and tests on, and whether they fit together."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ssl_platform.build import DataOptions, Node
+from ssl_platform.data.classes import check_same_classes
+from ssl_platform.data.dataset import ImageDataset
+from ssl_platform.ops.draws import stratified_split
+from ssl_platform.registry import DATASETS
+
+
+@dataclass(frozen=True)
+class LabelledImages:
+    """Some images of a data set.
+
+    Attributes:
+        role: ``train`` or ``test``.
+        node: config of the data set.
+        positions: (N,) in the data set.
+        targets: (N,) int64 classes, or (N, C) where an image may have several.
+    """
+
+    role: str
+    node: Node
+    dataset: ImageDataset
+    positions: np.ndarray
+    targets: np.ndarray
+
+    def part(self, role: str, rows: np.ndarray) -> "LabelledImages":
+        """Some of them."""
+        return replace(self, role=role, positions=self.positions[rows], targets=self.targets[rows])
+
+
+def open_labelled_images(
+    data: DataOptions, *, test_fraction: float, seed: int
+) -> tuple[LabelledImages, LabelledImages]:
+    """Images to learn from and images to test on, of the same classes.
+
+    Without ``data.val`` a fraction of each class of the training images is held out, drawn from
+    the seed.
+
+    Raises:
+        ValueError: labels are missing or do not fit; the message begins with the key.
+    """
+    train = _labelled("train", data.train, "train")
+    classes = np.unique(train.targets)
+    if len(classes) < 2:
+        raise ValueError(
+            f"data.train: all {len(train.targets)} labelled images are of one class; a figure "
+            "needs two"
+        )
+    if data.val is not None:
+        test = _labelled("val", data.val, "test")
+        check_same_classes(train.dataset, test.dataset)
+        return train, test
+    if not 0 < test_fraction < 1:
+        raise ValueError(f"test_fraction={test_fraction}: between 0 and 1, e.g. 0.2")
+    rest, held_out = stratified_split(train.targets, test_fraction, np.random.default_rng(seed))
+    if not len(held_out):
+        raise ValueError(
+            "data.val=null: no class of data.train has two images, so that none can be held out"
+        )
+    return train.part("train", rest), train.part("test", held_out)
+
+
+def _labelled(key: str, node: Node, role: str) -> LabelledImages:
+    dataset: ImageDataset = DATASETS.build(node)
+    if dataset.labels is None or not (dataset.labels >= 0).any():
+        raise ValueError(
+            f"data.{key}: these images have no classes; in a folder, each class has its own "
+            "folder; of torchvision's sets, choose a split with labels"
+        )
+    positions = np.flatnonzero(dataset.labels >= 0)
+    return LabelledImages(role, node, dataset, positions, dataset.labels[positions])

@@ -1,0 +1,135 @@
+"""Linear support vector machines on the features of PASCAL VOC 2007."""
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import torch
+from sklearn.model_selection import cross_val_score
+from sklearn.svm import LinearSVC
+
+from ssl_platform.baselines import LabelledFeatures
+from ssl_platform.build import Node
+from ssl_platform.data.voc import VOC2007
+from ssl_platform.ops.average_precision import average_precision
+from ssl_platform.registry import DATASETS, TASKS
+from ssl_platform.tasks.evaluation import Evaluation, EvaluationOptions, Measurement
+from ssl_platform.tasks.labelled_images import LabelledImages
+
+PRESENT, DIFFICULT = 1, 0  # marks of a class in an image; -1 is absent
+
+
+@TASKS.register()
+class VOC07SVM(Evaluation):
+    """One LIBLINEAR machine per class, as in the SwAV paper, A.5 (Goyal et al. 2019).
+
+    The cost of each class is chosen by its average precision in cross-validation. Difficult images
+    count as absent in training and are left out of the class's test.
+
+    Args:
+        costs: C to choose from.
+        num_folds: of the cross-validation.
+        positive_weight: of the images in which the class is present; 1 for the others.
+        tolerance, max_iters: when LIBLINEAR stops.
+        seed: of the order in which LIBLINEAR visits the images.
+    """
+
+    def __init__(
+        self,
+        *,
+        costs: list[float],
+        num_folds: int,
+        positive_weight: float,
+        tolerance: float,
+        max_iters: int,
+        seed: int,
+    ):
+        problems = []
+        if not costs or min(costs) <= 0:
+            problems.append(f"costs={costs}: one or more, each positive, e.g. [0.1,1,10]")
+        if num_folds < 2:
+            problems.append(f"num_folds={num_folds}: at least 2")
+        if problems:
+            raise ValueError("\n".join(problems))
+        self.costs, self.num_folds, self.positive_weight = costs, num_folds, positive_weight
+        self.tolerance, self.max_iters, self.seed = tolerance, max_iters, seed
+        self.protocol = (
+            "VOC07 protocol: centre crops, a linear SVM per class, cost by "
+            f"{num_folds}-fold cross-validation, mean average precision"
+        )
+
+    def images(self, options: EvaluationOptions) -> tuple[LabelledImages, LabelledImages]:
+        if options.data.val is None:
+            raise ValueError("data.val=null: name the images to test on, a split of VOC2007")
+        train = _open("train", options.data.train, "train")
+        test = _open("val", options.data.val, "test")
+        if train.dataset.classes != test.dataset.classes:
+            raise ValueError("data.val: its classes are not those of data.train")
+        for key, images, needed in (("train", train, self.num_folds), ("val", test, 1)):
+            found = (images.targets == PRESENT).sum(axis=0)
+            fewest = int(found.argmin())
+            if found[fewest] < needed:
+                assert images.dataset.classes is not None
+                raise ValueError(
+                    f"data.{key}: {found[fewest]} images of {images.dataset.classes[fewest]}, "
+                    f"at least {needed} are needed"
+                )
+        return train, test
+
+    def measure(
+        self, train: LabelledFeatures, test: LabelledFeatures, device: torch.device
+    ) -> Measurement:
+        train_rows, test_rows = _unit_length(train), _unit_length(test)
+        train_marks, test_marks = train.labels.numpy(), test.labels.numpy()
+
+        def of_class(number: int) -> tuple[float, float]:
+            is_present = train_marks[:, number] == PRESENT
+            cost = self._best_cost(train_rows, is_present)
+            machine = self._machine(cost).fit(train_rows, is_present)
+            clear = test_marks[:, number] != DIFFICULT
+            scores = machine.decision_function(test_rows[clear])
+            return cost, 100 * average_precision(test_marks[clear, number], scores)
+
+        # LIBLINEAR works without Python's lock
+        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+            costs, precisions = zip(*pool.map(of_class, range(train_marks.shape[1])), strict=True)
+        return Measurement(
+            {"SVM": {"mAP": float(np.mean(precisions))}},
+            {"AP": list(precisions), "cost": list(costs)},
+        )
+
+    def _machine(self, cost: float) -> LinearSVC:
+        return LinearSVC(
+            penalty="l2",
+            loss="squared_hinge",
+            dual=True,
+            C=cost,
+            class_weight={True: self.positive_weight, False: 1.0},
+            intercept_scaling=1.0,
+            tol=self.tolerance,
+            max_iter=self.max_iters,
+            random_state=self.seed,
+        )
+
+    def _best_cost(self, rows: np.ndarray, is_present: np.ndarray) -> float:
+        """The first of those with the highest average precision over the folds."""
+        scores = [
+            cross_val_score(
+                self._machine(cost), rows, is_present, cv=self.num_folds,
+                scoring="average_precision",
+            ).mean()
+            for cost in self.costs
+        ]  # fmt: skip
+        return self.costs[int(np.argmax(scores))]
+
+
+def _open(key: str, node: Node, role: str) -> LabelledImages:
+    if node["name"] != VOC2007.__name__:
+        raise ValueError(f"data.{key}.name={node['name']}: has to be VOC2007; use data=voc07")
+    dataset: VOC2007 = DATASETS.build(node)
+    return LabelledImages(role, node, dataset, np.arange(len(dataset)), dataset.targets)
+
+
+def _unit_length(part: LabelledFeatures) -> np.ndarray:
+    rows = part.features[:].double().numpy()
+    return rows / (np.linalg.norm(rows, axis=1, keepdims=True) + 1e-5)

@@ -1,0 +1,99 @@
+"""The trunk of a job that begins with trained weights."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from ssl_platform.build import DataOptions, JobOptions, Node
+from ssl_platform.errors import CheckpointError
+from ssl_platform.registry import TRUNKS
+from ssl_platform.schema import MISSING
+from ssl_platform.tasks import Task
+from ssl_platform.zoo.weights import Weights, load_trunk, read_weights
+
+
+@dataclass(frozen=True)
+class TrunkOptions(JobOptions):
+    """Top-level keys of every job that looks at images through a trained trunk."""
+
+    checkpoint: str
+    allow_partial: bool
+    trunk: Node
+    data: DataOptions
+
+
+class TrunkTask(Task):
+    """A job that looks at images through a trained trunk."""
+
+    def complete(self, cfg: dict[str, Any]) -> dict[str, Any]:
+        """``trunk: null`` is the trunk of the checkpoint."""
+        if cfg.get("checkpoint") in (None, MISSING):
+            raise ValueError(
+                "checkpoint: whose weights? checkpoint=<a run, a file, a URL or zoo:NAME>"
+            )
+        return {} if cfg.get("trunk") else {"trunk": trunk_of(cfg["checkpoint"])}
+
+
+def trunk_of(checkpoint: str) -> Node:
+    """The config of the trunk that some weights are of.
+
+    Raises:
+        ValueError: there are no such weights, or they do not tell.
+    """
+    with as_problem():
+        weights = read_weights(checkpoint)
+    if weights.trunk_node is None:
+        raise ValueError(
+            f"trunk=null: {weights.source} does not tell its whole architecture; name it, e.g. "
+            "trunk=resnet18_small"
+        )
+    return weights.trunk_node
+
+
+@contextmanager
+def as_problem() -> Iterator[None]:
+    """Weights that cannot be used are a mistake in the config while that is checked."""
+    try:
+        yield
+    except CheckpointError as error:
+        raise ValueError(f"checkpoint={error}") from error
+
+
+@dataclass(frozen=True)
+class TrainedTrunk:
+    """A trunk with its weights, on the CPU, in eval mode."""
+
+    module: nn.Module
+    weights: Weights
+    node: Node
+    fingerprint: dict[str, str]  # the same for the same features of an image
+
+    @classmethod
+    def open(cls, options: TrunkOptions) -> "TrainedTrunk":
+        """The trunk that a config names.
+
+        Raises:
+            CheckpointError: the weights cannot be read or do not fit.
+        """
+        weights = read_weights(options.checkpoint)
+        module = random_trunk(options.trunk, options.seed)
+        load_trunk(module, weights, allow_partial=options.allow_partial)
+        fingerprint = {
+            "weights": weights.sha256,
+            "trunk": json.dumps(options.trunk, sort_keys=True),
+        }
+        if options.allow_partial:  # what was missing is random
+            fingerprint["seed"] = str(options.seed)
+        return cls(module, weights, options.trunk, fingerprint)
+
+
+def random_trunk(node: Node, seed: int) -> nn.Module:
+    """A trunk at its random start, in eval mode."""
+    torch.manual_seed(seed)
+    module: nn.Module = TRUNKS.build(node)
+    return module.to(memory_format=torch.channels_last).eval()

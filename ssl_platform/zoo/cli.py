@@ -1,0 +1,109 @@
+"""The command line of the zoo. What needs torch is imported by the commands that need it."""
+
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from ssl_platform.errors import PlatformError
+from ssl_platform.zoo import catalogue
+from ssl_platform.zoo.fetch import cached
+from ssl_platform.zoo.raw import sha256_of
+
+FORMATS = ("torchvision", "timm", "safetensors", "onnx", "torch_export")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a command line; returns the exit code (0, or that of the `PlatformError`)."""
+    arguments = _parser().parse_args(argv)
+    try:
+        for line in arguments.command(arguments):
+            print(line)
+        return 0
+    except PlatformError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="zoo.py", description="Published models, and weights of any format."
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(name: str, function: object, text: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=text, description=text)
+        sub.set_defaults(command=function)
+        return sub
+
+    command("list", _list, "the published models")
+    show = command("show", _show, "all that is known of one")
+    show.add_argument("name")
+    fetch = command("fetch", _fetch, "download one into the cache, or find it there")
+    fetch.add_argument("name")
+    source = "a run, a file, a URL, or zoo:NAME"
+    verify = command("verify", _verify, "what weights are, and whether they are whole")
+    verify.add_argument("source", help=source)
+    verify.add_argument("--keys", action="store_true", help="list where every key goes")
+    export = command("export", _export, "write weights in another format")
+    export.add_argument("source", help=source)
+    export.add_argument("--format", choices=FORMATS, required=True)
+    export.add_argument("-o", "--output", type=Path, required=True)
+    return parser
+
+
+def _list(arguments: argparse.Namespace) -> list[str]:
+    rows = [("name", "trunk", "top-1", "in the cache")]
+    for model in catalogue.models().values():
+        here = "yes" if cached(model.url).is_file() else "no"
+        rows.append((model.name, model.trunk, f"{model.top1:.1f}", here))
+    return _table(rows)
+
+
+def _show(arguments: argparse.Namespace) -> list[str]:
+    model = catalogue.model(arguments.name)
+    known = {key: _plain(value) for key, value in asdict(model).items() if value is not None}
+    path = cached(model.url)
+    known["cache"] = str(path) if path.is_file() else f"{path} (not there yet)"
+    known["to measure it"] = f"python tools/run_distributed.py config={model.linear} data.path=..."
+    return _table(list(known.items()))
+
+
+def _fetch(arguments: argparse.Namespace) -> list[str]:
+    path = catalogue.model(arguments.name).fetch()
+    return _table([("path", str(path)), ("sha256", sha256_of(path))])
+
+
+def _verify(arguments: argparse.Namespace) -> list[str]:
+    from ssl_platform.zoo.verify import describe, destinations, require_whole
+    from ssl_platform.zoo.weights import read_weights
+
+    weights = read_weights(arguments.source)
+    for line in _table(describe(weights)):
+        print(line)
+    if arguments.keys:
+        for line in _table(destinations(weights)):
+            print(line)
+    require_whole(weights)
+    return []
+
+
+def _export(arguments: argparse.Namespace) -> list[str]:
+    from ssl_platform.zoo.weights import read_weights
+    from ssl_platform.zoo.writers import export
+
+    written = export(read_weights(arguments.source), arguments.format, arguments.output)
+    return [f"wrote {path}" for path in written]
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {each}" for key, each in value.items())
+    return str(value)
+
+
+def _table(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    padded = ([f"{cell:<{width}}" for cell, width in zip(r, widths, strict=True)] for r in rows)
+    return ["  ".join(cells).rstrip() for cells in padded]

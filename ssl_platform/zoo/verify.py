@@ -1,0 +1,73 @@
+"""What weights are, in words, and whether they are whole."""
+
+from collections import Counter
+
+import torch
+
+from ssl_platform.errors import CheckpointError
+from ssl_platform.registry import TRUNKS
+from ssl_platform.zoo.architecture import head_node, options_text, trunk_option
+from ssl_platform.zoo.weights import Weights, misfits
+
+
+def describe(weights: Weights) -> list[tuple[str, str]]:
+    """Format, architecture and what each part holds, as label and text."""
+    lines = [
+        ("source", weights.source),
+        ("file", str(weights.path)),
+        ("sha256", weights.sha256),
+        ("format", weights.format),
+        ("trunk", _trunk(weights)),
+        ("head", _head(weights)),
+        ("classifier", _classifier(weights)),
+    ]
+    counts = Counter(weights.unused.values())
+    return lines + [("unused", f"{what}: {_tensors(count)}") for what, count in counts.items()]
+
+
+def destinations(weights: Weights) -> list[tuple[str, str]]:
+    """Every key of the source and where it goes."""
+    used = {key: place for place, key in weights.origin.items()}
+    return [*used.items(), *((key, f"unused: {what}") for key, what in weights.unused.items())]
+
+
+def require_whole(weights: Weights) -> None:
+    """Hold the trunk against its architecture, the head against a `PrototypeHead`.
+
+    Raises:
+        CheckpointError: something is missing, or there is nothing but what is unused.
+    """
+    if not (weights.trunk or weights.head or weights.classifier):
+        raise CheckpointError(f"{weights.source}: nothing in it can be used")
+    if weights.trunk_node is not None:
+        with torch.device("meta"):
+            wanted = TRUNKS.build(weights.trunk_node).state_dict()
+        problems = misfits(wanted, weights.trunk)
+        if problems:
+            raise CheckpointError(f"{weights.source}: not whole; {'; '.join(problems)}")
+    if weights.head:
+        weights.prototype_head()
+
+
+def _trunk(weights: Weights) -> str:
+    if not weights.trunk:
+        return "none"
+    if weights.trunk_node is None:
+        return f"{_tensors(len(weights.trunk))} of an architecture that they do not tell"
+    return f"{_tensors(len(weights.trunk))} of {trunk_option(weights.trunk_node)}"
+
+
+def _head(weights: Weights) -> str:
+    node = head_node(weights.head)
+    return f"{_tensors(len(weights.head))} of {options_text('', node)}" if node else "none"
+
+
+def _classifier(weights: Weights) -> str:
+    if not weights.classifier:
+        return "none"
+    classes, width = weights.classifier["weight"].shape
+    return f"{classes} classes from {width} features"
+
+
+def _tensors(count: int) -> str:
+    return f"{count} tensor{'s' if count != 1 else ''}"

@@ -1,0 +1,159 @@
+"""Write weights in the formats of other libraries, whole or not at all."""
+
+import importlib.util
+import json
+import logging
+import os
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from ssl_platform.errors import CheckpointError, ConfigError
+from ssl_platform.registry import TRUNKS
+from ssl_platform.zoo.model_card import model_card
+from ssl_platform.zoo.raw import sha256_of
+from ssl_platform.zoo.weights import Weights, load_trunk
+
+logger = logging.getLogger(__name__)
+
+IMAGE_SIDE = 224  # of the example that programs are traced with; ResNets take any other too
+ONNX_LIMIT = 2**31  # bytes of one protobuf message
+
+
+def export(weights: Weights, format: str, output: Path) -> list[Path]:
+    """Write the trunk, with the classifier where the format has a name for it.
+
+    Args:
+        weights: from `read_weights`.
+        format: a key of `WRITERS`.
+        output: the file; an older one is replaced.
+
+    Returns:
+        The files written: ``output``, and for safetensors a model card beside it.
+
+    Raises:
+        CheckpointError: the weights cannot be written in this format.
+        ConfigError: the file cannot be written, or a library is missing.
+    """
+    if not weights.trunk:
+        raise CheckpointError(f"{weights.source}: holds no trunk to export")
+    with _whole(output) as partial:
+        WRITERS[format](weights, partial)
+    if format != "safetensors":
+        return [output]
+    card = output.with_suffix(".md")
+    with _whole(card) as partial:
+        partial.write_text(model_card(weights, output.name, sha256_of(output)))
+    return [output, card]
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[Path]:
+    """A file to write to, which becomes ``path`` when it is complete."""
+    if not path.parent.is_dir():
+        raise ConfigError([f"-o {path}: there is no folder {path.parent}"])
+    partial = path.with_name(f".partial.{path.name}")  # torch wants its ending
+    try:
+        yield partial
+        with partial.open("rb") as file:
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except (OSError, RuntimeError) as error:
+        raise ConfigError([f"-o {path}: cannot be written ({error})"]) from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def state_for_torchvision(weights: Weights) -> dict[str, Tensor]:
+    """The trunk by torchvision's names, with ``fc`` if there is a classifier of its features."""
+    last = [name for name in weights.trunk if re.fullmatch(r"layer4\.\d+\.bn\d\.weight", name)]
+    if not last:
+        raise CheckpointError(f"{weights.source}: no ResNet; torchvision's names are those of one")
+    width = weights.trunk[last[-1]].shape[0]
+    if not weights.classifier:
+        return weights.trunk
+    if weights.classifier["weight"].shape[1] != width:
+        logger.warning("%s: its classifier is of another layer and left out", weights.source)
+        return weights.trunk
+    return weights.trunk | {f"fc.{name}": value for name, value in weights.classifier.items()}
+
+
+def state_for_timm(weights: Weights) -> dict[str, Tensor]:
+    """As `state_for_torchvision` for a ResNet; of other trunks of timm, the trunk alone."""
+    if all(name.startswith("model.") for name in weights.trunk):
+        return {name.removeprefix("model."): value for name, value in weights.trunk.items()}
+    return state_for_torchvision(weights)
+
+
+def trunk_of(weights: Weights) -> nn.Module:
+    """The trunk with its weights, in eval mode.
+
+    Raises:
+        CheckpointError: the weights do not tell its architecture, or are not whole.
+    """
+    if weights.trunk_node is None:
+        raise CheckpointError(
+            f"{weights.source}: the weights do not tell the whole architecture; export a run"
+        )
+    trunk: nn.Module = TRUNKS.build(weights.trunk_node)
+    load_trunk(trunk, weights, allow_partial=False)
+    return trunk.eval()
+
+
+def _write_torchvision(weights: Weights, path: Path) -> None:
+    torch.save(state_for_torchvision(weights), path)
+
+
+def _write_timm(weights: Weights, path: Path) -> None:
+    torch.save(state_for_timm(weights), path)
+
+
+def _write_safetensors(weights: Weights, path: Path) -> None:
+    metadata = {"format": "pt", "trunk": json.dumps(weights.trunk_node)}
+    state = {name: value.contiguous() for name, value in state_for_timm(weights).items()}
+    path.write_bytes(safetensors.torch.save(state, metadata))  # save_file hides it from others
+
+
+def _write_onnx(weights: Weights, path: Path) -> None:
+    if importlib.util.find_spec("onnxscript") is None:
+        raise ConfigError(["--format onnx: needs pip install onnx onnxscript"])
+    size = sum(value.nbytes for value in weights.trunk.values())
+    if size > ONNX_LIMIT:
+        raise CheckpointError(
+            f"{weights.source}: {size} bytes of weights, an ONNX file holds at most {ONNX_LIMIT}; "
+            "use --format safetensors"
+        )
+    torch.onnx.export(
+        trunk_of(weights), (_example(),), str(path), input_names=["images"],
+        output_names=["features"], dynamic_shapes=_any_size(), external_data=False, verbose=False,
+    )  # fmt: skip
+
+
+def _write_torch_export(weights: Weights, path: Path) -> None:
+    program = torch.export.export(trunk_of(weights), (_example(),), dynamic_shapes=_any_size())
+    torch.export.save(program, path)
+
+
+def _example() -> Tensor:
+    return torch.zeros(2, 3, IMAGE_SIDE, IMAGE_SIDE)  # two: a batch of one would become a constant
+
+
+def _any_size() -> Any:
+    """Any number of images; any height and width where the trunk allows it."""
+    auto = torch.export.Dim.AUTO
+    return ({0: auto, 2: auto, 3: auto},)
+
+
+WRITERS: dict[str, Callable[[Weights, Path], None]] = {
+    "torchvision": _write_torchvision,
+    "timm": _write_timm,
+    "safetensors": _write_safetensors,
+    "onnx": _write_onnx,
+    "torch_export": _write_torch_export,
+}

@@ -1,0 +1,43 @@
+import pytest
+import torch
+from torch import nn
+
+from ssl_platform.models.layers import layer_outputs, layer_shapes
+from ssl_platform.models.resnet import ResNet
+
+
+def a_trunk() -> ResNet:
+    torch.manual_seed(0)
+    return ResNet(
+        block="basic", layers=[1, 1, 1, 1], width=8, stem_kernel=3, stem_stride=1, stem_pool=True
+    ).eval()
+
+
+def test_outputs_are_those_of_the_layers_one_after_another():
+    trunk, images = a_trunk(), torch.randn(2, 3, 16, 16)
+    stem = trunk.relu(trunk.bn1(trunk.conv1(images)))
+    second = trunk.layer2(trunk.layer1(trunk.maxpool(stem)))
+    found = layer_outputs(trunk, images, ["layer2", "pooled", "layer2.0.conv1"])
+    assert list(found) == ["layer2", "pooled", "layer2.0.conv1"]
+    assert torch.equal(found["layer2"], second)
+    assert torch.equal(found["pooled"], trunk(images))
+    assert not any(module._forward_hooks for module in trunk.modules())
+
+
+def test_shapes_are_those_of_the_outputs_and_finding_them_changes_nothing():
+    trunk = a_trunk().train()
+    before = {name: value.clone() for name, value in trunk.state_dict().items()}
+    layers = ["pooled", "layer3", "avgpool"]
+    shapes = layer_shapes(trunk, layers, 20)
+    assert shapes == {"pooled": 64, "layer3": (32, 3, 3), "avgpool": (64, 1, 1)}
+    assert trunk.training
+    assert all(torch.equal(value, before[name]) for name, value in trunk.state_dict().items())
+
+
+def test_a_layer_that_is_not_there_or_not_used():
+    trunk = a_trunk()
+    with pytest.raises(ValueError, match=r"^layer=layer5: the trunk has no such layer; pooled, or"):
+        layer_outputs(trunk, torch.zeros(1, 3, 8, 8), ["layer5"])
+    trunk.extra = nn.Linear(1, 1)
+    with pytest.raises(ValueError, match=r"^layer=extra: the trunk has this layer and"):
+        layer_outputs(trunk, torch.zeros(1, 3, 8, 8), ["extra"])

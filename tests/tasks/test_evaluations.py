@@ -1,0 +1,348 @@
+"""Evaluations of cached features, as the command line runs them, on a tiny run."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from sklearn.neighbors import KNeighborsClassifier
+from voc_tree import a_voc_tree
+
+import ssl_platform
+from ssl_platform.config import compose
+from ssl_platform.data.center_crop import CenterCrop
+from ssl_platform.data.shapes import Shapes
+from ssl_platform.errors import ConfigError
+from ssl_platform.results import Results
+from ssl_platform.trained_run import TrainedRun
+
+TOOL = Path(__file__).parents[2] / "tools" / "run_distributed.py"
+IMAGES = [  # 16 pixels, so that raw pixels are few
+    "data=shapes",
+    "data.train.num_samples=150",
+    "data.val.num_samples=60",
+    "data.eval_transform.resize=16",
+    "data.eval_transform.size=16",
+    "pca_components=8",
+]
+KNN = ["config=benchmark/knn/folder", *IMAGES]
+LINEAR = [
+    "config=benchmark/linear/cached/folder",
+    *IMAGES,
+    "task.sgd.num_epochs=5",
+    "task.sgd.weight_decays=[0.0]",
+    "task.lbfgs.max_iters=20",
+    "task.lbfgs.l2=[1.0,0.01]",
+]
+BASELINES = ["random init", "raw pixels", "raw pixels, PCA 8"]
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory of its own, where runs/ is."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def evaluate(checkpoint: Path, *overrides: str) -> Results:
+    return ssl_platform.run(compose([*overrides, f"checkpoint={checkpoint}", "launch.threads=1"]))
+
+
+def mistake(*overrides: str) -> str:
+    with pytest.raises(ConfigError) as error:
+        compose(list(overrides))
+    (problem,) = error.value.problems
+    return problem
+
+
+def features_by_hand(run: Path, seed: int, num: int) -> tuple[np.ndarray, np.ndarray]:
+    """Those of the trunk on the centre crops of shapes, without any of our loaders."""
+    trunk = TrainedRun.open(str(run)).model().trunk
+    dataset, crop = Shapes(num_samples=num, size=32, seed=seed), CenterCrop(resize=16, size=16)
+    crops = np.stack([crop(dataset.read(i), np.random.default_rng(0))[0] for i in range(num)])
+    images = (torch.from_numpy(crops).permute(0, 3, 1, 2).float() / 255 - 0.5) / 0.25
+    with torch.no_grad():
+        return trunk(images).numpy(), dataset.labels
+
+
+def test_knn_finds_what_scikit_learn_finds(pretrained):
+    results = evaluate(pretrained, *KNN, "cache.dtype=float32", "task.k=[1,7,150]")
+    (train, train_labels), (test, test_labels) = (
+        features_by_hand(pretrained, seed, num) for seed, num in ((0, 150), (1, 60))
+    )
+    for k in (1, 7, 150):
+        reference = KNeighborsClassifier(
+            k,
+            weights=lambda distances: np.exp((1 - distances) / 0.07),
+            metric="cosine",
+            algorithm="brute",
+        ).fit(train, train_labels)
+        expected = 100 * (reference.predict(test) == test_labels).mean()
+        assert results.figures[f"{k}-NN"]["top1"] == pytest.approx(expected)
+
+
+def test_every_figure_has_its_baselines_and_is_kept(pretrained, here, capsys):
+    results = evaluate(pretrained, *KNN, "name=knn")
+    assert list(results.figures) == ["10-NN", "20-NN", "100-NN", "200-NN"]
+    assert list(results.baselines) == BASELINES
+    for figures in results.baselines.values():
+        assert {name: set(scores) for name, scores in figures.items()} == {
+            name: {"top1", "top5"} for name in results.figures
+        }
+    assert Results.read(here / "runs/knn") == results
+    assert results.weights["source"] == str(pretrained)
+    assert results.config == (here / "runs/knn/config.yaml").read_text()
+    assert results.details["weights"] == {"200-NN": "all 150 training images vote"}
+    printed = capsys.readouterr().out
+    assert results.protocol in printed
+    assert "10-NN top1" in printed and "raw pixels, PCA 8" in printed
+    assert evaluate(pretrained, *KNN, "baselines=false", "name=alone").baselines == {}
+
+
+def lines_of(caplog: pytest.LogCaptureFixture) -> list[str]:
+    lines = [record.message.partition(": ")[2] for record in caplog.records]
+    caplog.clear()
+    return lines
+
+
+def test_features_are_computed_once_and_again_when_they_are_stale(pretrained, here, caplog):
+    caplog.set_level("INFO")
+    computing = [f"computing the features of {n} images" for n in (150, 60)]
+    there = [f"the features of {n} images are there" for n in (150, 60)]
+    options = [*KNN, "baselines=false"]
+    first = evaluate(pretrained, *options, "name=first")
+    assert lines_of(caplog)[:2] == computing
+    second = evaluate(pretrained, *options, "name=second")
+    assert lines_of(caplog)[:2] == there
+    assert second.figures == first.figures
+    evaluate(pretrained, *LINEAR, "baselines=false", "name=linear")
+    assert lines_of(caplog) == there
+    evaluate(pretrained, *options, "data.normalize.std=[0.2,0.2,0.2]", "name=third")
+    stale = "these features are stale, the transform changed"
+    assert lines_of(caplog)[:4] == [stale, computing[0], stale, computing[1]]
+
+
+def test_features_of_other_weights_are_stale(pretrained, tiny, here, caplog):
+    caplog.set_level("INFO")
+    training = [*tiny, "~hooks.knn", "output_dir=again"]
+    ssl_platform.run(compose([*training, "num_epochs=2"]))
+    before = evaluate(Path("again"), *KNN, "baselines=false", "name=before")
+    ssl_platform.run(compose([*training, "num_epochs=3", "name=pretrain/swav/quickstart",
+                              "output_dir=longer"]))  # fmt: skip
+    Path("again").rename("shorter")
+    Path("longer").rename("again")
+    caplog.clear()
+    after = evaluate(Path("again"), *KNN, "baselines=false", "name=after")
+    assert "these features are stale, the weights changed" in caplog.text
+    assert after.weights["sha256"] != before.weights["sha256"]
+    fresh = evaluate(Path("again"), *KNN, "baselines=false", "name=fresh", "cache.folder=fresh")
+    assert after.figures == fresh.figures
+
+
+def test_two_processes_evaluate_as_one(pretrained, here):
+    one = evaluate(pretrained, *KNN, "cache.dtype=float32", "name=one", "cache.folder=one")
+    command = [
+        sys.executable, str(TOOL), *KNN, f"checkpoint={pretrained}", "launch.processes=2",
+        "cache.dtype=float32", "name=two", "cache.folder=two",
+    ]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    two = Results.read(here / "runs/two")
+    assert two.figures == one.figures and two.baselines == one.baselines
+    for first in Path("one").rglob("*.npy"):
+        second = Path("two") / first.relative_to("one")
+        np.testing.assert_allclose(np.load(second), np.load(first), atol=1e-5)
+
+
+def test_a_linear_classifier_is_chosen_without_the_test_images(pretrained, capsys):
+    results = evaluate(pretrained, *LINEAR, "name=linear")
+    assert results.protocol.startswith("cached centre-crop protocol")
+    assert "cached centre-crop protocol" in capsys.readouterr().out
+    assert list(results.figures) == [
+        "linear", "linear by SGD", "linear by L-BFGS", "linear by ridge",
+    ]  # fmt: skip
+    for subject in ("weights", *BASELINES):
+        details = results.details[subject]
+        scores = {name: details[name]["validation_top1"] for name in ("SGD", "L-BFGS", "ridge")}
+        assert scores[details["solver"]] == max(scores.values())
+        figures = results.figures if subject == "weights" else results.baselines[subject]
+        assert figures["linear"] == figures[f"linear by {details['solver']}"]
+    other_test_images = evaluate(pretrained, *LINEAR, "data.val.seed=7", "name=other")
+    for subject in ("weights", *BASELINES):
+        assert other_test_images.details[subject] == results.details[subject]
+
+
+def test_a_linear_classifier_tells_easy_classes_apart(pretrained, tmp_path):
+    """Two classes of one colour each: raw pixels are enough."""
+    rng = np.random.default_rng(0)
+    for number in range(60):
+        pixels = rng.integers(0, 99, (16, 16, 3), dtype=np.uint8)
+        pixels[..., number % 2] += 100
+        folder = tmp_path / "colours" / f"class{number % 2}"
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(folder / f"{number}.png")
+    results = evaluate(
+        pretrained, *LINEAR[:1], *LINEAR[-4:], "pca_components=4",
+        f"data.train.path={tmp_path / 'colours'}", "data.val=null", "test_fraction=0.5",
+        "data.eval_transform.resize=16", "data.eval_transform.size=16",
+    )  # fmt: skip
+    assert set(results.baselines["raw pixels"]["linear"]) == {"top1"}
+    for solver in ("", " by SGD", " by L-BFGS", " by ridge"):
+        assert results.baselines["raw pixels, PCA 4"][f"linear{solver}"] == {"top1": 100}
+    assert (results.details["train_images"], results.details["test_images"]) == (30, 30)
+    assert results.details["test_images_are"] == "held out of data.train"
+
+
+def test_a_solver_can_be_left_out(pretrained):
+    results = evaluate(pretrained, *LINEAR[:7], "task.sgd=null", "task.lbfgs=null")
+    assert list(results.figures) == ["linear", "linear by ridge"]
+
+
+def test_svms_rank_the_images_of_each_class(pretrained, tmp_path):
+    path = a_voc_tree(tmp_path, num_trainval=36, num_test=24)
+    results = evaluate(
+        pretrained, "config=benchmark/svm/voc07", f"data.path={path}", "pca_components=4",
+        "data.eval_transform.resize=16", "data.eval_transform.size=16",
+        "task.costs=[0.1,1.0]",
+    )  # fmt: skip
+    assert results.baselines["raw pixels"]["SVM"] == {"mAP": 100}  # colour tells the classes
+    assert 30 < results.figures["SVM"]["mAP"] <= 100
+    details = results.details["weights"]
+    assert np.mean(details["AP"]) == pytest.approx(results.figures["SVM"]["mAP"])
+    assert len(details["AP"]) == len(details["cost"]) == 2
+    assert set(details["cost"]) <= {0.1, 1.0}
+
+
+def test_an_unreadable_image_is_left_out_and_said(pretrained, photographs, caplog):
+    caplog.set_level("INFO")
+    (photographs / "class1" / "4.jpg").write_bytes(b"no image")
+    results = evaluate(
+        pretrained, "config=benchmark/knn/folder", f"data.train.path={photographs}",
+        f"data.val.path={photographs}", "data.max_bad_fraction=0.2", "task.k=[1]",
+        "data.eval_transform.resize=16", "data.eval_transform.size=16",
+    )  # fmt: skip
+    assert "1 images cannot be read and are left out" in caplog.text
+    assert results.figures["1-NN"]["top1"] == 100  # each of the others is its own neighbour
+
+
+def test_the_trunk_can_be_named_and_is_else_that_of_the_checkpoint(pretrained):
+    told = evaluate(pretrained, *KNN, "baselines=false", "name=told")
+    named = evaluate(
+        pretrained, *KNN, "baselines=false", "name=named", "trunk=resnet10_tiny", "trunk.width=8"
+    )
+    assert named.figures == told.figures
+    assert mistake(*KNN, f"checkpoint={pretrained}", "trunk=resnet10_tiny").startswith(
+        f"checkpoint={pretrained}: "
+    )
+
+
+def test_mistakes_are_told_in_one_line(pretrained, photographs, tmp_path):
+    here = f"(working directory: {tmp_path})"
+    knn = ["config=benchmark/knn/folder", f"checkpoint={pretrained}"]
+    shapes = [*KNN, f"checkpoint={pretrained}"]
+    assert mistake(*KNN) == (
+        "checkpoint: whose weights? checkpoint=<a run, a file, a URL or zoo:NAME>"
+    )
+    assert mistake(*KNN, "checkpoint=runs/no") == (
+        f"checkpoint=runs/no: no such file or run {here}; a model of the catalogue is zoo:NAME"
+    )
+    assert mistake("config=benchmark/knn/imagenet1k", f"checkpoint={pretrained}") == (
+        "data.path: needs a value; set data.path=..."
+    )
+    one_class = photographs / "class0"
+    assert mistake(*knn, f"data.train.path={photographs}", f"data.val.path={one_class}") == (
+        "data.val: these images have no classes; in a folder, each class has its own folder; of "
+        "torchvision's sets, choose a split with labels"
+    )
+    (photographs / "only").mkdir()
+    one_class.rename(photographs / "only" / "class0")
+    assert (
+        mistake(*knn, f"data.train.path={photographs}/only", f"data.val.path={photographs}")
+        == "data.train: all 4 labelled images are of one class; a figure needs two"
+    )
+    (photographs / "others" / "class9").mkdir(parents=True)
+    Image.new("RGB", (20, 20)).save(photographs / "others" / "class9" / "0.png")
+    assert mistake(*knn, f"data.train.path={photographs}", "data.val=null", "test_fraction=1") == (
+        "test_fraction=1.0: between 0 and 1, e.g. 0.2"
+    )
+    assert mistake(*shapes, "task.k=[]") == (
+        "task.k=[]: one number or more, each at least 1, e.g. [20,200]"
+    )
+    assert mistake(*shapes, "task.temperature=0") == (
+        "task.temperature=0.0: must be positive, e.g. 0.07"
+    )
+    assert mistake(*shapes, "pca_components=0") == "pca_components=0: at least 1"
+    assert mistake(*shapes, "data.num_workers=-1") == "data.num_workers=-1: 0 or more"
+    assert mistake(*shapes, "data.train.num_samples=10", "data.val=null") == (
+        "data.val=null: no class of data.train has two images, so that none can be held out"
+    )
+    linear = [*LINEAR, f"checkpoint={pretrained}"]
+    assert mistake(*linear, "data.train.num_samples=10") == (
+        "data.train: no class has two images, so that none can be kept to choose a setting by"
+    )
+    assert mistake(*linear, "task.validation_fraction=0") == (
+        "task.validation_fraction=0.0: between 0 and 1, e.g. 0.1"
+    )
+    assert mistake(*linear, "task.ridge.l2=[]") == ("task.ridge.l2=[]: nothing to choose from")
+    assert mistake(*linear, "task.sgd=null", "task.lbfgs=null", "task.ridge=null") == (
+        "task.sgd=null: and no other solver either; one is needed"
+    )
+
+
+def test_mistakes_about_voc_are_told_in_one_line(pretrained, tmp_path):
+    path = a_voc_tree(tmp_path, num_trainval=12, num_test=6)
+    voc = ["config=benchmark/svm/voc07", f"checkpoint={pretrained}", f"data.path={path}"]
+    assert mistake(*voc, "data.val=null") == (
+        "data.val=null: name the images to test on, a split of VOC2007"
+    )
+    assert mistake(*voc, "task.num_folds=5") == (
+        "data.train: 4 images of cat, at least 5 are needed"
+    )
+    assert mistake(*voc, "task.num_folds=1") == "task.num_folds=1: at least 2"
+    assert mistake(*voc, "task.costs=[0]") == (
+        "task.costs=[0.0]: one or more, each positive, e.g. [0.1,1,10]"
+    )
+    assert mistake("config=benchmark/svm/voc07", f"checkpoint={pretrained}", "data=shapes") == (
+        "data.train.name=Shapes: has to be VOC2007; use data=voc07"
+    )
+    (path / "ImageSets/Main/dog_test.txt").rename(path / "ImageSets/Main/eel_test.txt")
+    assert mistake(*voc) == "data.val: its classes are not those of data.train"
+
+
+def test_a_set_of_torchvision_without_splits_is_held_out_from(pretrained, tmp_path):
+    rng = np.random.default_rng(0)
+    for number in range(20):
+        folder = tmp_path / "data/downloads/eurosat/2750" / f"land{number % 2}"
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 255, (64, 64, 3), dtype=np.uint8)).save(
+            folder / f"{number}.jpg"
+        )
+    results = evaluate(
+        pretrained, "config=benchmark/knn/folder", "data=eurosat", "baselines=false",
+        "data.eval_transform.resize=16", "data.eval_transform.size=16",
+    )  # fmt: skip
+    assert (results.details["train_images"], results.details["test_images"]) == (16, 4)
+
+
+def test_an_evaluation_leaves_the_run_that_it_evaluates_alone(pretrained):
+    def contents() -> dict[Path, bytes]:
+        return {path: path.read_bytes() for path in pretrained.rglob("*") if path.is_file()}
+
+    before = contents()
+    evaluate(pretrained, *KNN, "baselines=false")
+    assert contents() == before
+    with pytest.raises(ConfigError, match="holds a run with other settings"):
+        evaluate(pretrained, *KNN, f"output_dir={pretrained}")
+    assert contents() == before
+
+
+def test_results_are_json(pretrained, here):
+    evaluate(pretrained, *KNN, "baselines=false", "name=knn")
+    raw = json.loads((here / "runs/knn/results.json").read_text())
+    assert set(raw) == {
+        "protocol", "figures", "baselines", "weights", "seed", "config", "details",
+    }  # fmt: skip

@@ -1,0 +1,132 @@
+"""Checkpoints on disk: what is broken is named, and what came before it is used."""
+
+import json
+import logging
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from ssl_platform import checkpoint
+from ssl_platform.errors import CheckpointError
+
+BYTES = 20_000
+
+
+def write(output_dir: Path, step: int, epoch: int = 0, epoch_step: int = 1) -> Path:
+    folder = checkpoint.partial_folder(output_dir, step)
+    folder.mkdir(parents=True)
+    states = {"shared.pt": {"step": step}, "rank_0.pt": {"bank": torch.zeros(BYTES // 4)}}
+    files = {name: checkpoint.write(folder / name, state) for name, state in states.items()}
+    about = {"step": step, "epoch": epoch, "epoch_step": epoch_step}
+    return checkpoint.commit(folder, files, about)
+
+
+def flip_a_bit(path: Path) -> None:
+    """In the middle of the tensor, where torch.load sees nothing wrong."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def cut(share: float):
+    def damage(path: Path) -> None:
+        content = path.read_bytes()
+        path.write_bytes(content[: int(share * len(content))])
+
+    return damage
+
+
+DAMAGES = {
+    "missing": (Path.unlink, "rank_0.pt is missing"),
+    "empty": (cut(0), "rank_0.pt has 0 bytes instead of "),
+    "begun": (cut(0.1), "rank_0.pt has "),
+    "cut": (cut(0.999), "rank_0.pt has "),
+    "flipped": (flip_a_bit, "rank_0.pt has changed since it was written"),
+}
+
+
+def test_the_latest_is_the_one_of_the_last_step(tmp_path):
+    assert checkpoint.latest(tmp_path) is None
+    for step in (9, 10, 100_000_000, 11):
+        write(tmp_path, step)
+    latest = checkpoint.latest(tmp_path)
+    assert latest is not None
+    assert checkpoint.read_shared(latest) == {"step": 100_000_000}
+    assert json.loads((latest / "manifest.json").read_text())["step"] == 100_000_000
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_broken_one_is_named_and_the_one_before_is_used(damage, tmp_path, caplog):
+    before, broken = write(tmp_path, 1), write(tmp_path, 2)
+    action, message = DAMAGES[damage]
+    action(broken / "rank_0.pt")
+    assert checkpoint.latest(tmp_path) == before
+    (record,) = caplog.records
+    assert record.levelno == logging.WARNING
+    assert record.getMessage().startswith(f"{broken}/{message}")
+    assert record.getMessage().endswith(f"; going on from {before}")
+
+
+@pytest.mark.parametrize("manifest", ["", "{", "[]", "{}", '{"files": {}}', '{"files": {"a": 1}}'])
+def test_so_is_one_without_a_proper_manifest(manifest, tmp_path, caplog):
+    before, broken = write(tmp_path, 1), write(tmp_path, 2)
+    (broken / "manifest.json").write_text(manifest)
+    assert checkpoint.latest(tmp_path) == before
+    assert caplog.text.count(f"{broken / 'manifest.json'} cannot be read (") == 1
+
+
+def test_when_all_are_broken_nothing_starts_anew(tmp_path):
+    folders = [write(tmp_path, step) for step in (1, 2)]
+    for folder in folders:
+        (folder / "shared.pt").unlink()
+    with pytest.raises(CheckpointError) as error:
+        checkpoint.latest(tmp_path)
+    assert str(error.value).split("; ") == [
+        f"{folders[1]}/shared.pt is missing",
+        f"{folders[0]}/shared.pt is missing",
+        "no checkpoint before is whole",
+    ]
+    assert error.value.exit_code == 3
+
+
+def test_what_is_half_written_or_half_removed_is_no_checkpoint(tmp_path):
+    whole = write(tmp_path, 1)
+    half = checkpoint.partial_folder(tmp_path, 2)
+    shutil.copytree(whole, half)
+    assert checkpoint.latest(tmp_path) == whole
+    checkpoint.remove_partial(tmp_path)
+    assert [path.name for path in whole.parent.iterdir()] == [whole.name]
+
+
+def test_the_latest_stay_and_those_that_are_to_be_kept(tmp_path):
+    for step in range(1, 7):
+        write(tmp_path, step, epoch=step)
+    checkpoint.prune(tmp_path, keep=2, is_kept=lambda about: about.get("epoch") == 3)
+    names = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
+    assert names == [f"step_{step:08d}" for step in (3, 5, 6)]
+
+
+def test_a_checkpoint_of_the_same_step_is_replaced(tmp_path):
+    write(tmp_path, 1)
+    flip_a_bit(write(tmp_path, 1) / "rank_0.pt")
+    checkpoint.verify(write(tmp_path, 1))
+    assert len(list((tmp_path / "checkpoints").iterdir())) == 1
+
+
+class Payload:
+    """Pickled, it would write a file when it is read."""
+
+    def __init__(self, marker: Path):
+        self.marker = marker
+
+    def __reduce__(self):
+        return Path.touch, (self.marker,)
+
+
+def test_nothing_in_a_checkpoint_is_executed(tmp_path):
+    torch.save({"model": Payload(tmp_path / "executed")}, tmp_path / "shared.pt")
+    with pytest.raises(CheckpointError, match=r"shared\.pt cannot be read \("):
+        checkpoint.read_shared(tmp_path)
+    assert not (tmp_path / "executed").exists()

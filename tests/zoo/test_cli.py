@@ -1,0 +1,124 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from zoo_files import released_state, write_released
+
+from ssl_platform.zoo import catalogue
+from ssl_platform.zoo.cli import main
+
+ROOT = Path(__file__).parents[2]
+WITHOUT_TORCH = """
+import sys
+from ssl_platform.zoo.cli import main
+code = main(sys.argv[1:])
+sys.exit(f"torch was imported" if "torch" in sys.modules else code)
+"""
+
+
+@pytest.fixture
+def mirror(tmp_path, monkeypatch):
+    """Shrunken files under the released names, and an empty cache."""
+    folder = tmp_path / "mirror"
+    folder.mkdir()
+    write_released(folder / "swav_800ep_pretrain.pth.tar", "swav_resnet50", shrink=True)
+    monkeypatch.setenv(catalogue.MIRROR, folder.as_uri())
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "cache"))
+    return folder
+
+
+def told(capsys, *arguments, code=0):
+    assert main([*map(str, arguments)]) == code
+    out, err = capsys.readouterr()
+    return out if code == 0 else err
+
+
+@pytest.mark.parametrize("command", [["list"], ["show", "swav_800ep"], ["show", "swav_80ep"]])
+def test_list_and_show_do_without_torch(command):
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_TORCH, *command], capture_output=True, text=True, cwd=ROOT
+    )
+    assert done.returncode == (3 if "swav_80ep" in command else 0), done.stderr
+    assert "swav_800ep" in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("tool", [["tools/zoo.py"], ["-m", "ssl_platform.zoo"]])
+def test_both_ways_to_start_it(tool):
+    done = subprocess.run(
+        [sys.executable, *tool, "show", "selav2_400eb"], capture_output=True, text=True, cwd=ROOT
+    )
+    assert done.returncode == 3
+    assert done.stderr == "error: selav2_400eb: no such model; did you mean 'selav2_400ep'?\n"
+
+
+def test_list_has_a_line_for_each(capsys):
+    lines = told(capsys, "list").splitlines()
+    assert [line.split()[0] for line in lines[1:]] == list(catalogue.models())
+
+
+def test_fetch_tells_the_path_and_the_digest(mirror, capsys):
+    out = told(capsys, "fetch", "swav_800ep")
+    assert str(mirror / "swav_800ep_pretrain.pth.tar") in out and "sha256" in out
+
+
+def test_fetch_of_what_the_mirror_lacks(mirror, capsys):
+    error = told(capsys, "fetch", "swav_100ep", code=3)
+    assert error == f"error: {mirror.as_uri()}/swav_100ep_pretrain.pth.tar: no such file\n"
+
+
+def test_verify_tells_format_architecture_and_every_key(mirror, capsys):
+    out = told(capsys, "verify", "zoo:swav_800ep", "--keys")
+    assert "format      swav" in out
+    assert "318 tensors of trunk.block=bottleneck trunk.layers=[3,4,6,3] trunk.width=8" in out
+    assert "10 tensors of hidden_dim=256 out_dim=16 num_prototypes=[375] batch_norm=true" in out
+    places = dict(line.split() for line in out.splitlines() if line.startswith("module."))
+    assert places.keys() == released_state("swav_resnet50", shrink=True).keys()
+    assert places["module.layer4.2.bn3.bias"] == "trunk.layer4.2.bn3.bias"
+    assert places["module.prototypes.weight"] == "head.prototypes.0.weight"
+
+
+def test_verify_names_the_first_missing_key(tmp_path, capsys):
+    state = released_state("swav_resnet50", shrink=True)
+    del state["module.layer4.2.bn3.bias"]
+    torch.save(state, tmp_path / "a.pth")
+    error = told(capsys, "verify", tmp_path / "a.pth", code=3)
+    assert error == f"error: {tmp_path}/a.pth: not whole; layer4.2.bn3.bias is missing\n"
+
+
+def test_verify_tells_an_incomplete_head(tmp_path, capsys):
+    state = released_state("swav_resnet50", shrink=True)
+    del state["module.projection_head.3.bias"]
+    torch.save(state, tmp_path / "a.pth")
+    error = told(capsys, "verify", tmp_path / "a.pth", code=3)
+    assert error.startswith(f"error: {tmp_path}/a.pth: its head is no whole one")
+    assert error.count("\n") == 1
+
+
+def test_verify_of_a_run(run, capsys):
+    out = told(capsys, "verify", run)
+    assert "format      ssl_platform" in out
+    assert "trunk.stem_kernel=3 trunk.stem_stride=2 trunk.stem_pool=false" in out
+    assert "head        10 tensors of hidden_dim=16 out_dim=8 num_prototypes=[12]" in out
+
+
+def test_export_of_a_model_of_the_catalogue(mirror, tmp_path, capsys):
+    output = tmp_path / "trunk.safetensors"
+    out = told(capsys, "export", "zoo:swav_800ep", "--format", "safetensors", "-o", output)
+    assert out == f"wrote {output}\nwrote {tmp_path}/trunk.md\n"
+
+
+def test_export_into_a_folder_that_is_not_there(mirror, tmp_path, capsys):
+    error = told(
+        capsys, "export", "zoo:swav_800ep", "--format", "timm", "-o", tmp_path / "none/a", code=2
+    )
+    assert error == f"error: -o {tmp_path}/none/a: there is no folder {tmp_path}/none\n"
+
+
+@pytest.mark.parametrize("command", [[], ["lst"], ["show"], ["export", "a", "--format", "h5"]])
+def test_a_wrong_command_line_is_exit_code_2(command, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(command)
+    assert caught.value.code == 2
+    assert "error: " in capsys.readouterr().err
