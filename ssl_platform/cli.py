@@ -101,6 +101,7 @@ def _hydra(source: Any, flags: list[str], task: Any = None) -> int:
     """Let Hydra's own main function answer."""
     import hydra
 
+    source.refuse_calls()
     sys.argv = [sys.argv[0], *source.arguments(), *flags]
     decorate = hydra.main(str(source.directory), source.primary, version_base="1.3")
     decorate(task or (lambda cfg: None))()
