@@ -19,8 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from ssl_platform.errors import ConfigError
-from ssl_platform.schema import nearest
+from ssl_platform.errors import ConfigError, nearest
 
 PACKAGE = Path(__file__).parent
 # in a checkout the configs lie beside the package, in a wheel inside it

@@ -11,9 +11,9 @@ PACKAGE = Path(registry.__file__).parent
 MAY_IMPORT = {
     "errors": set(),
     "events": set(),
-    "schema": set(),
+    "schema": {"errors"},
     "distributed": set(),
-    "registry": {"schema"},
+    "registry": {"errors", "schema"},
     "launch": {"errors"},
     "ops": {"distributed"},
     "optim": {"registry"},
@@ -46,7 +46,7 @@ MAY_IMPORT = {
         "registry", "schema", "data", "engine", "checkpoint", "models", "launch", "distributed"
     },
     "check": {"registry", "schema", "build", "launch", "models"},
-    "config": {"errors", "schema", "check"},
+    "config": {"errors", "check"},
     "running": {"build", "errors", "launch", "registry"},
     "cli": {"errors", "config"},
 }  # fmt: skip
