@@ -44,9 +44,9 @@ def compose(overrides: list[str], config_dirs: Iterable[str | Path] = ()) -> Dic
         ConfigError: everything that is wrong, one line per problem.
     """
     cfg, problems = Source.of(overrides, config_dirs).read()
-    problems += calls(cfg)
-    if problems:
-        raise ConfigError(problems)
+    called = calls(cfg)
+    if called:
+        raise ConfigError(problems + called)
     from ssl_platform.check import check  # needs torch, and a misspelt name is found without it
 
     problems += check(cfg)
