@@ -1,6 +1,7 @@
 """The command line of the zoo. What needs torch is imported by the commands that need it."""
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
@@ -21,7 +22,10 @@ def main(argv: list[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     try:
         for line in arguments.command(arguments):
-            print(line)
+            print(line, flush=True)
+        return 0
+    except BrokenPipeError:  # whoever reads has seen enough, as `head` has
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except PlatformError as error:
         print(f"error: {error}", file=sys.stderr)
