@@ -172,33 +172,34 @@ def test_no_evaluation_runs_in_the_directory_of_a_pretraining(pretrained):
 
 
 @pytest.fixture(scope="module")
-def released(tmp_path_factory):
-    """Files in each layout, whole or with all widths divided until the stem has 8 channels."""
+def mirror(tmp_path_factory) -> Path:
+    """A mirror of the zoo. Only the first file is whole: the others, their widths divided until the
+    stem has 8 channels, hold the same names, and would need gigabytes."""
     folder = tmp_path_factory.mktemp("zoo")
-    files: dict[tuple[str, bool], Path] = {}
-
-    def file(row: str, whole: bool) -> Path:
-        if (row, whole) not in files:
-            path = folder / f"{row}_{whole}.pth.tar"
-            files[row, whole] = write_released(path, row, shrink=not whole)
-        return files[row, whole]
-
-    return file
+    for layout in set(ROWS.values()):
+        write_released(folder / layout, layout, shrink=True)
+    for name, layout in ROWS.items():
+        (folder / f"{name}_pretrain.pth.tar").symlink_to(folder / layout)
+    (folder / "swav_800ep_pretrain.pth.tar").unlink()
+    write_released(folder / "swav_800ep_pretrain.pth.tar", "swav_resnet50")
+    return folder
 
 
 @pytest.mark.parametrize("name", ROWS)
-def test_a_row_of_the_zoo_runs(name, released, labeled, tmp_path):
-    whole = name == "swav_800ep"  # the others would need gigabytes, and learn nothing more
+def test_a_row_of_the_zoo_runs(name, mirror, labeled, tmp_path, monkeypatch):
+    monkeypatch.setenv("SSL_ZOO_MIRROR", mirror.as_uri())
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "cache"))
     overrides = [
         f"config=benchmark/linear/imagenet1k/{name}", f"data.path={labeled}",
-        f"checkpoint={released(ROWS[name], whole)}", f"output_dir={tmp_path / 'run'}",
-        "num_epochs=2", "data.batch_size=4", "data.num_workers=0", "launch.threads=1",
-        "data.transform.crops.large.size=64", "data.eval_transform.resize=64",
-        "data.eval_transform.size=64", "hooks.log.tensorboard=false", "baselines=false",
-        *([] if whole else ["trunk.width=8"]),
+        f"output_dir={tmp_path / 'run'}", "num_epochs=2", "data.batch_size=4",
+        "data.num_workers=0", "launch.threads=1", "data.transform.crops.large.size=64",
+        "data.eval_transform.resize=64", "data.eval_transform.size=64",
+        "hooks.log.tensorboard=false", "baselines=false",
+        *([] if name == "swav_800ep" else ["trunk.width=8"]),
     ]  # fmt: skip
     results = run(*overrides)
     kept = Results.read(tmp_path / "run")
+    assert kept.weights["source"] == f"zoo:{name}"
     assert kept.weights["format"] == "swav"
     assert kept.protocol == "linear, SwAV's: 2 epochs, batch 4, frozen trunk"
     assert 0 <= results["evaluation"]["best"]["linear"]["top1"] <= 100
