@@ -365,7 +365,7 @@ def components_in(group: str, part: dict[str, Any]) -> list[tuple[str, Registry,
 def with_parents(group: str, name: str) -> DictConfig:
     """A part merged into those that it begins with."""
     part = OmegaConf.load(CONFIG_DIR / group / f"{name}.yaml")
-    parents = [parent for parent in part.pop("defaults", []) if parent != "_self_"]
+    parents = [p for p in part.pop("defaults", []) if isinstance(p, str) and p != "_self_"]
     return OmegaConf.merge(*(with_parents(group, parent) for parent in parents), part)
 
 
