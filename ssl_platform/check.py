@@ -5,6 +5,7 @@ run would give it, on torch's meta device, where tensors have a shape and no mem
 component's own constructor is the one place that knows what it can work with.
 """
 
+import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -33,6 +34,9 @@ from ssl_platform.models.ssl_model import SSLModel
 from ssl_platform.registry import Registry, load_components
 from ssl_platform.schema import MISSING, dataclass_schema, flat
 
+COPIES_OF_WEIGHTS = 3  # with gradients and the momentum of the optimizer
+WORKER_BYTES = 32 * 2**20  # of a data worker, beside what it shares with its process
+MEMORY_SHARE = 0.8  # of the machine, that a run may need
 UNKNOWN_SIZE = 10**12  # an unreadable data set must not hide what else is wrong
 
 
@@ -173,6 +177,8 @@ class _Trial:
                 self.build("schedule", 1.0, options.num_epochs, max(1, info.steps_per_epoch))
                 if model is not None and transform is not None and info.steps_per_epoch:
                     self.build("loss", model, info)
+            if model is not None and options.launch.slurm is None:
+                self.memory(options, model, self.built.get("loss"))
             if model is not None and not self.problems:
                 # last, and only when all else is right: torch loads its compiler for it, 2 s
                 groups = self.attempt(
@@ -180,6 +186,23 @@ class _Trial:
                 )
                 if groups is not None:
                     self.build("optimizer", groups)
+
+    def memory(self, options: TrainOptions, model: nn.Module, loss: nn.Module | None) -> None:
+        """Refuse what this machine can only fail at: the least that a training holds."""
+        copies = COPIES_OF_WEIGHTS if resolve_device(options.device).type == "cpu" else 1
+        tensors = [*model.buffers(), *(loss.buffers() if loss is not None else ())]
+        per_process = sum(t.nbytes for t in tensors) + copies * sum(
+            p.nbytes for p in model.parameters()
+        )
+        per_process += max(0, options.data.num_workers) * WORKER_BYTES
+        needed = options.launch.processes * per_process
+        available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        if needed > MEMORY_SHARE * available:
+            self.problems.append(
+                f"launch.processes={options.launch.processes}: weights, gradients, optimizer, "
+                f"banks and {options.data.num_workers} data workers of each process take "
+                f"{needed / 2**30:,.0f} GiB, this machine has {available / 2**30:,.0f}"
+            )
 
     def model(self, options: TrainOptions) -> SSLModel | None:
         trunk, transform = self.build("trunk"), self.built.get("data.transform")

@@ -14,19 +14,23 @@ import hydra
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from ssl_platform.errors import ConfigError
-from ssl_platform.schema import nearest
+from ssl_platform.errors import ConfigError, nearest
 
 PACKAGE = Path(__file__).parent
 # in a checkout the configs lie beside the package, in a wheel inside it
 CONFIG_DIR = next(d for d in (PACKAGE / "configs", PACKAGE.parent / "configs") if d.is_dir())
 PRIMARY = "defaults"
-UNCOMPOSABLE = (HydraException, OmegaConfBaseException, YAMLError)
+CALLS = (
+    "_target_",
+    "_partial_",
+    "_recursive_",
+    "_convert_",
+    "_args_",
+    "()",
+)  # of Hydra and logging
 
 
 def compose(overrides: list[str], config_dirs: Iterable[str | Path] = ()) -> DictConfig:
@@ -40,6 +44,9 @@ def compose(overrides: list[str], config_dirs: Iterable[str | Path] = ()) -> Dic
         ConfigError: everything that is wrong, one line per problem.
     """
     cfg, problems = Source.of(overrides, config_dirs).read()
+    called = calls(cfg)
+    if called:
+        raise ConfigError(problems + called)
     from ssl_platform.check import check  # needs torch, and a misspelt name is found without it
 
     problems += check(cfg)
@@ -87,12 +94,17 @@ class Source:
     def _of_file(cls, path: Path, overrides: list[str], dirs: tuple[Path, ...]) -> "Source":
         if not path.is_file():
             raise ConfigError([f"config={path}: no such file (working directory: {Path.cwd()})"])
-        if not path.read_text().lstrip().startswith("# @package _global_"):
-            return cls(path.parent.absolute(), path.stem, overrides, dirs)
         try:
+            text = path.read_text()
             node = OmegaConf.load(path)
-        except (OmegaConfBaseException, YAMLError) as error:
+        except Exception as error:  # as in read()
             raise ConfigError([f"config={path}: {_first_line(error)}"]) from None
+        if not isinstance(node, DictConfig):
+            raise ConfigError([f"config={path}: not a mapping of keys to values"])
+        if "hydra" in node:
+            raise ConfigError([f"config={path}: hydra: belongs on the command line"])
+        if not text.lstrip().startswith("# @package _global_"):
+            return cls(path.parent.absolute(), path.stem, overrides, dirs)
         ConfigStore.instance().store(path.stem, node, group="config", package="_global_")
         return cls(CONFIG_DIR, PRIMARY, [f"config={path.stem}", *overrides], dirs)
 
@@ -107,7 +119,7 @@ class Source:
             raise ConfigError(problems)
         try:
             return self._finish(self._compose(self.overrides)), []
-        except UNCOMPOSABLE as error:
+        except Exception as error:  # Hydra and OmegaConf raise whatever they stumble on
             good, problems = self._sort_out()
             if not problems:
                 raise ConfigError([_first_line(error)]) from None
@@ -120,16 +132,35 @@ class Source:
         paths = ",".join(f"file://{d}" for d in self.config_dirs)
         return [*self.overrides, f"hydra.searchpath=[{paths}]"]
 
-    def _compose(self, overrides: list[str]) -> DictConfig:
+    def _compose(self, overrides: list[str], return_hydra_config: bool = False) -> DictConfig:
         source = Source(self.directory, self.primary, overrides, self.config_dirs)
         GlobalHydra.instance().clear()  # a sweep composes its jobs inside Hydra's own main
         with hydra.initialize_config_dir(str(self.directory), version_base="1.3"):
-            return hydra.compose(self.primary, source.arguments())
+            return hydra.compose(self.primary, source.arguments(), return_hydra_config)
 
     def name(self) -> str:
         """Name of a run: that of ``name=``, else that of the config."""
         given = dict(o.split("=", 1) for o in self.overrides if o.startswith(("name=", "config=")))
         return given.get("name", given.get("config", self.primary))
+
+    def refuse_calls(self) -> None:
+        """Hydra's main function calls what its own section names: only what Hydra brings.
+
+        Raises:
+            ConfigError: a config or an override names something else.
+        """
+        swept = swept_keys(self.overrides)
+        of_hydra = [
+            o for o in self.overrides if (k := _key(o)) not in swept or k.startswith("hydra")
+        ]
+        problems = [
+            f"hydra.{where}={value}: only Hydra's own parts are called"
+            for job in _combinations(of_hydra)
+            for where, value in _calls(self._compose(job, return_hydra_config=True).hydra)
+            if not str(value).startswith(("hydra._internal.", "hydra_plugins.", "colorlog."))
+        ]
+        if problems:
+            raise ConfigError(problems)
 
     def _finish(self, cfg: DictConfig) -> DictConfig:
         if cfg.get("name", "") is None:
@@ -146,7 +177,7 @@ class Source:
             try:
                 self._compose([*good, override])
                 good.append(override)
-            except UNCOMPOSABLE as error:
+            except Exception as error:
                 problems.append(self._explain(override, good, error))
         return good, problems
 
@@ -172,6 +203,26 @@ class Source:
         return sorted({name for d in dirs for name in _files(d / group.partition("@")[0])})
 
 
+def calls(cfg: DictConfig) -> list[str]:
+    """Problems of a config that wants something called, as Hydra's ``instantiate`` would."""
+    return [
+        f"{where}={value}: nothing is called from a config; components have a registered name"
+        for where, value in _calls(cfg)
+    ]
+
+
+def _calls(node: Any, where: str = "") -> Iterator[tuple[str, Any]]:
+    """The keys by which Hydra or Python's logging call something, with their values."""
+    node = OmegaConf.to_container(node, resolve=False) if OmegaConf.is_config(node) else node
+    items = node.items() if isinstance(node, dict) else enumerate(node)
+    for key, value in items:
+        place = f"{where}.{key}" if where else str(key)
+        if key in CALLS:
+            yield place, value
+        elif isinstance(value, (dict, list)):
+            yield from _calls(value, place)
+
+
 def runnable(config_dirs: Iterable[Path] = ()) -> list[str]:
     """Every name that ``config=`` takes."""
     return sorted({n for d in (CONFIG_DIR, *config_dirs) for n in _files(d / "config")})
@@ -190,8 +241,9 @@ def _files(directory: Path) -> list[str]:
 
 def _unreadable(override: str) -> list[str]:
     try:
-        OverridesParser.create().parse_override(override)
-    except HydraException as error:
+        if not _key(override):
+            return [f"{override}: not an override; write key=value"]
+    except Exception as error:
         hint = "write key=value" if "=" not in override else _first_line(error)
         return [f"{override}: not an override; {hint}"]
     return []

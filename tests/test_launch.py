@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import launch_work
@@ -18,6 +19,7 @@ from ssl_platform.errors import ConfigError
 from ssl_platform.launch import RankFailedError, joined_world, launch
 
 WORK = Path(launch_work.__file__)
+LOOPBACK = ("0100007F", "0" * 24 + "01000000", "0" * 16 + "FFFF00000100007F")  # as in /proc/net
 DEADLINE = 60.0  # of a machine with much else to do
 WORLD_VARIABLES = (
     *("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"),
@@ -271,8 +273,7 @@ def test_ranks_listen_on_loopback_only_and_die_with_the_launcher(start, tmp_path
     pids = rank_pids(tmp_path)
     assert listening(launcher.pid)
     addresses = [a for pid in (launcher.pid, *pids) for a in listening(pid)]
-    loopback = ("0100007F", "01000000", "0" * 24 + "01000000", "0" * 16 + "FFFF00000100007F")
-    assert set(addresses) <= set(loopback)
+    assert set(addresses) <= set(LOOPBACK)
     launcher.send_signal(signal.SIGINT)  # stays ignored
     assert not eventually(lambda: launcher.poll() is not None, seconds=0.5)
     launcher.kill()
@@ -283,7 +284,8 @@ def listening(pid: int) -> list[str]:
     """Local addresses, as /proc/net writes them, that a process listens on."""
     links = []
     for descriptor in Path(f"/proc/{pid}/fd").iterdir():
-        links.append(os.readlink(descriptor))
+        with suppress(FileNotFoundError):  # closed meanwhile
+            links.append(os.readlink(descriptor))
     addresses = []
     for table in ("tcp", "tcp6"):
         for line in Path(f"/proc/{pid}/net/{table}").read_text().splitlines()[1:]:

@@ -169,6 +169,12 @@ def test_a_training_that_diverges_says_at_which_images(small, tmp_path):
     assert told["losses"][0].keys() == {"loss"}
 
 
+def test_a_state_that_could_not_be_read_again_is_refused_at_once(small, tmp_path):
+    with pytest.raises(TypeError, match=r"hooks\.kill\.rank is a float64: .* plain values only"):
+        train(small, tmp_path, stop_at(2).replace("victim: rank", "victim: rank, state: numpy"))
+    assert not (tmp_path / "checkpoints").exists()
+
+
 # refusals
 
 

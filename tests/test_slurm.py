@@ -11,7 +11,7 @@ from pathlib import Path
 import launch_work
 import pytest
 from launch_work import launch_options
-from test_launch import eventually, rank_pids
+from test_launch import LOOPBACK, eventually, listening, rank_pids
 
 from ssl_platform.errors import ConfigError
 from ssl_platform.launch import submit
@@ -171,7 +171,9 @@ def test_without_submitit_or_slurm_one_line_says_so(slurm, monkeypatch):
 def test_a_job_whose_time_is_up_saves_and_queues_again(slurm, run_job, number, restarts, requeues):
     submitted(slurm, launch_work.work_in_job, ("save_when_asked", str(slurm)))
     job = run_job(2, restarts)
-    for pid in rank_pids(slurm):
+    pids = rank_pids(slurm)
+    assert {address for pid in pids for address in listening(pid)} <= set(LOOPBACK)
+    for pid in pids:
         os.kill(pid, number)
     assert job.wait(timeout=60) == 75
     record = slurm / "scontrol"

@@ -4,6 +4,7 @@ import difflib
 import fcntl
 import inspect
 import os
+import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -66,10 +67,10 @@ def _build(dataset: str, path: str, split: str, download: bool) -> Any:
     )
     try:
         if download:
-            with _one_process_at_a_time(path):
+            with _one_process_at_a_time(path), members_stay_inside():
                 return getattr(datasets, dataset)(path, download=True, **options)
         return getattr(datasets, dataset)(path, **options)
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, tarfile.TarError) as error:
         reason = " ".join(str(error).split())
         advice = "" if download else f"; set download: true, or point path to a copy of {dataset}"
         raise ValueError(
@@ -110,6 +111,17 @@ def _labels(source: Any) -> np.ndarray | None:
         return None
     labels = np.asarray(values).astype(np.int64)
     return None if labels.ndim != 1 or (labels < 0).all() else labels
+
+
+@contextmanager
+def members_stay_inside() -> Iterator[None]:
+    """Have tar archives, which torchvision unpacks as they are, refused when a member leads out."""
+    before = tarfile.TarFile.extraction_filter
+    tarfile.TarFile.extraction_filter = staticmethod(tarfile.data_filter)
+    try:
+        yield
+    finally:
+        tarfile.TarFile.extraction_filter = before
 
 
 @contextmanager

@@ -8,8 +8,7 @@ from typing import Any
 
 import yaml
 
-from ssl_platform.errors import CheckpointError
-from ssl_platform.schema import nearest
+from ssl_platform.errors import CheckpointError, nearest
 from ssl_platform.zoo.fetch import fetch
 
 FILE = Path(__file__).with_name("catalogue.yaml")

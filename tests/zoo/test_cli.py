@@ -58,6 +58,13 @@ def test_list_has_a_line_for_each(capsys):
     assert [line.split()[0] for line in lines[1:]] == list(catalogue.models())
 
 
+def test_show_tells_by_which_config_each_figure_is_measured(capsys):
+    lines = told(capsys, "show", "swav_800ep").splitlines()
+    (linear,) = (line for line in lines if line.startswith("config=benchmark/linear/"))
+    assert linear.split()[0] == "config=benchmark/linear/imagenet1k/swav_800ep"
+    assert linear.endswith("top1 75.3")
+
+
 def test_fetch_tells_the_path_and_the_digest(mirror, capsys):
     out = told(capsys, "fetch", "swav_800ep")
     assert str(mirror / "swav_800ep_pretrain.pth.tar") in out and "sha256" in out

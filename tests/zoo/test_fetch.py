@@ -136,6 +136,7 @@ def test_a_server_without_validators_is_never_resumed(server):
 def test_another_part_than_was_asked_for(server):
     server.cuts, server.shift = [1000], 5
     assert "answers with another part than was asked for" in refusal(f"{server.url}/a.pth")
+    assert fetch(f"{server.url}/a.pth").read_bytes() == CONTENT
 
 
 def test_a_file_that_changed_since_an_earlier_fetch_names_the_record(server):

@@ -1,0 +1,271 @@
+"""The threats of docs/security.md that no other test of the platform is about."""
+
+import ast
+import os
+import pickle
+import re
+import subprocess
+import sys
+import tarfile
+from importlib.metadata import version
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import TINY
+from omegaconf import OmegaConf
+from test_launch import LOOPBACK
+from torchvision.datasets.utils import extract_archive
+
+from ssl_platform import checkpoint
+from ssl_platform.config import compose
+from ssl_platform.data.torchvision_dataset import members_stay_inside
+from ssl_platform.errors import CheckpointError, ConfigError
+from ssl_platform.running import claimed
+
+ROOT = Path(checkpoint.__file__).parents[1]
+TOOL = ROOT / "tools" / "run_distributed.py"
+QUICKSTART = "config=pretrain/swav/quickstart"
+SOURCES = sorted([*(ROOT / "ssl_platform").rglob("*.py"), *(ROOT / "tools").glob("*.py")])
+
+
+# ---- nothing that is read is executed
+
+FORBIDDEN = re.compile(
+    r"(c?[pP]ickle|cloudpickle|dill|joblib|marshal|shelve)\.(loads?|Unpickler|open)|eval|exec"
+    r"|compile|__import__|os\.(system|popen|exec\w*|spawn\w*)|yaml\.(unsafe_|full_)?load(_all)?"
+    r"|(torch\.)?hub\.\w+|(hydra\.utils\.)?(instantiate|call|get_class|get_method)"
+    r"|(torch\.hub\.)?load_state_dict_from_url|torch\.load"
+)
+ALLOWED = {("checkpoint.py", "torch.load"), ("files.py", "torch.load")}
+
+
+def dotted(node: ast.expr) -> str:
+    if isinstance(node, ast.Attribute):
+        return f"{dotted(node.value)}.{node.attr}"
+    return node.id if isinstance(node, ast.Name) else "()"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.name)
+def test_no_source_executes_what_it_reads(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom):
+            for alias in node.names:
+                assert not FORBIDDEN.fullmatch(f"{node.module}.{alias.name}")
+        if not isinstance(node, ast.Call):
+            continue
+        name = dotted(node.func)
+        options = {keyword.arg: keyword.value for keyword in node.keywords}
+        if (path.name, name) in ALLOWED:
+            assert ast.unparse(options["weights_only"]) == "True"
+        else:
+            assert not FORBIDDEN.fullmatch(name), f"{path}:{node.lineno}"
+        assert not {"allow_pickle", "shell"} & options.keys(), f"{path}:{node.lineno}"
+
+
+def test_the_rule_above_can_fail():
+    for name in ("torch.load", "pickle.loads", "eval", "os.system", "torch.hub.load", "yaml.load"):
+        assert FORBIDDEN.fullmatch(name)
+    for name in ("model.eval", "OmegaConf.load", "json.load", "run.loss.load_state_dict"):
+        assert not FORBIDDEN.fullmatch(name)
+
+
+class Payload:
+    def __init__(self, marker: Path):
+        self.marker = marker
+
+    def __reduce__(self):
+        return Path.touch, (self.marker,)
+
+
+@pytest.mark.parametrize("save", [torch.save, lambda o, p: p.write_bytes(pickle.dumps(o))])
+def test_code_in_a_checkpoint_is_not_run(tmp_path, save):
+    marker, path = tmp_path / "marker", tmp_path / "shared.pt"
+    save({"model": Payload(marker)}, path)
+    with pytest.raises(CheckpointError, match=r"shared\.pt cannot be read"):
+        checkpoint.read(path)
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "optimizer: {_target_: torch.load, f: PAYLOAD, weights_only: false}",
+        "hooks: {knn: null, evil: {_target_: torch.load, f: PAYLOAD, weights_only: false}}",
+        "metrics: {top1: {name: TopKAccuracy, k: 1, _partial_: true}}",
+        "hydra: {callbacks: {evil: {_target_: torch.load, f: PAYLOAD, weights_only: false}}}",
+    ],
+)
+@pytest.mark.parametrize("flags", [[], ["-m", "seed=1,2"]])
+def test_a_config_that_wants_something_called_is_refused(tmp_path, text, flags):
+    marker, payload = tmp_path / "marker", tmp_path / "payload"
+    payload.write_bytes(pickle.dumps(Payload(marker)))
+    config = tmp_path / "evil.yaml"
+    parent = "defaults: [/config/pretrain/swav/quickstart, _self_]"
+    config.write_text(f"# @package _global_\n{parent}\n{text}\n".replace("PAYLOAD", str(payload)))
+    code = subprocess.run(
+        [sys.executable, str(TOOL), f"config={config}", *flags],
+        cwd=tmp_path, capture_output=True, text=True,
+    )  # fmt: skip
+    assert code.returncode == 2, code.stderr
+    assert "nothing is called from a config" in code.stderr or "hydra: belongs" in code.stderr
+    assert not marker.exists()
+
+
+def test_hydra_calls_nothing_but_its_own_parts(tmp_path):
+    from ssl_platform.config import Source
+
+    Source.of([QUICKSTART, "hydra.sweep.dir=x", "seed=1,2"]).refuse_calls()
+    config = tmp_path / "config" / "mine.yaml"
+    config.parent.mkdir()
+    config.write_text(
+        "# @package _global_\ndefaults: [/config/pretrain/swav/quickstart, _self_]\n"
+        "hydra: {job_logging: {formatters: {evil: {(): os.system, command: id}}}}\n"
+    )
+    for overrides in ([QUICKSTART, "+hydra.callbacks.x._target_=os.system"], ["config=mine"]):
+        with pytest.raises(ConfigError, match=r"only Hydra's own parts are called"):
+            Source.of(overrides, [tmp_path]).refuse_calls()
+
+
+def test_archive_members_stay_inside(tmp_path):
+    def archive(member: tarfile.TarInfo, data: bytes = b"") -> Path:
+        member.size = len(data)
+        path = tmp_path / "set.tar"
+        with tarfile.open(path, "w") as tar:
+            tar.addfile(member, BytesIO(data))
+        return path
+
+    def link(kind: bytes, target: str) -> tarfile.TarInfo:
+        member = tarfile.TarInfo("link")
+        member.type, member.linkname = kind, target
+        return member
+
+    (tmp_path / "inside").mkdir()
+    for path in (
+        archive(tarfile.TarInfo("../outside"), b"x"),
+        archive(link(tarfile.SYMTYPE, "../../outside")),
+        archive(link(tarfile.LNKTYPE, "../outside")),
+        archive(link(tarfile.CHRTYPE, "")),
+    ):
+        with members_stay_inside(), pytest.raises(tarfile.FilterError):
+            extract_archive(str(path), str(tmp_path / "inside"))
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["inside", "set.tar"]
+
+
+# ---- secrets, sockets and file modes of a run
+
+PLUGIN = '''
+import os, sys
+from pathlib import Path
+from ssl_platform import distributed
+from ssl_platform.data.shapes import Shapes
+from ssl_platform.events import Events
+from ssl_platform.registry import DATASETS, HOOKS
+
+@DATASETS.register()
+class Remote(Shapes):
+    def __init__(self, *, token: str, db_password: str, num_samples: int, size: int, seed: int):
+        assert (token, db_password) == ("xyzzy-of-the-environment", "xyzzy-of-the-config")
+        super().__init__(num_samples=num_samples, size=size, seed=seed)
+
+@HOOKS.register()
+class Sockets(Events):
+    """Write down which addresses the ranks and their launcher listen on."""
+    def on_step_end(self, run):
+        from test_launch import listening
+        ours, launcher = listening(os.getpid()), listening(os.getppid())
+        Path(f"sockets{distributed.rank()}").write_text(" ".join([*ours, *launcher]))
+'''
+
+
+@pytest.fixture(scope="module")
+def watched_run(tmp_path_factory) -> Path:
+    """A training of two processes, with a strict umask, that is given two secrets."""
+    folder = tmp_path_factory.mktemp("watched")
+    (folder / "plugin.py").write_text(PLUGIN)
+    secrets = "token: '${oc.env:SECRET}', db_password: xyzzy-of-the-config"
+    arguments = [
+        *(o for o in TINY if not o.startswith("data.train")),
+        "~data.train",
+        *("num_epochs=1", "schedule.warmup_epochs=0", "launch.processes=2", "name=run"),
+        *("plugins=[plugin]", "+hooks.sockets={name: Sockets}", "hooks.log.tensorboard=true"),
+        f"+data.train={{name: Remote, {secrets}, num_samples: 128, size: 32, seed: 0}}",
+    ]
+    done = subprocess.run(
+        [sys.executable, str(TOOL), *arguments],
+        cwd=folder,
+        env={**os.environ, "SECRET": "xyzzy-of-the-environment", "PYTHONPATH": str(ROOT / "tests")},
+        umask=0o027,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    (folder / "output").write_text(done.stdout + done.stderr)
+    return folder
+
+
+def test_no_secret_is_written_or_said(watched_run):
+    files = [path for path in (watched_run / "runs").rglob("*") if path.is_file()]
+    names = {path.name for path in files}
+    assert {"config.yaml", "metrics.jsonl", "shared.pt"} <= names
+    assert any(name.startswith("events.out.tfevents") for name in names)
+    for path in (*files, watched_run / "output"):
+        assert b"xyzzy" not in path.read_bytes(), path
+    saved = OmegaConf.load(watched_run / "runs" / "run" / "config.yaml")
+    train = OmegaConf.to_container(saved.data.train)
+    assert (train["token"], train["db_password"]) == ("${oc.env:SECRET}", "*****")
+
+
+def test_files_are_as_open_as_the_umask_says(watched_run):
+    for path in (watched_run / "runs").rglob("*"):
+        assert path.stat().st_mode & 0o777 == (0o750 if path.is_dir() else 0o640), path
+
+
+def test_a_run_listens_on_loopback_only(watched_run):
+    for rank in (0, 1):
+        addresses = (watched_run / f"sockets{rank}").read_text().split()
+        assert len(addresses) >= 2  # the store, and gloo
+        assert set(addresses) <= set(LOOPBACK)
+
+
+def test_a_struck_out_secret_may_change(tmp_path, tiny):
+    cfg = compose(tiny)
+    OmegaConf.set_struct(cfg, False)
+    for password in ("first-xyzzy", "second-xyzzy"):
+        cfg.data.train.api_key = password
+        with claimed(cfg, tmp_path):
+            assert password not in (tmp_path / "config.yaml").read_text()
+    assert cfg.data.train.api_key == "second-xyzzy"
+
+
+# ---- limits
+
+
+@pytest.mark.filterwarnings("ignore:1000000000 prototypes")
+@pytest.mark.parametrize(
+    "override", ["heads.prototypes.num_prototypes=[1000000000]", "data.num_workers=1000000"]
+)
+def test_what_this_machine_cannot_hold_is_refused(override):
+    with pytest.raises(ConfigError, match=r"take [\d,]+ GiB, this machine has \d+"):
+        compose([QUICKSTART, override])
+
+
+FLOORS = {  # below these are known holes: in torch.load, in Hydra's blocklist, in image readers
+    "torch": (2, 10),
+    "hydra-core": (1, 3, 6),
+    "pillow": (10, 3),
+}
+
+
+@pytest.mark.parametrize("package", FLOORS)
+def test_old_versions_with_known_holes_are_not_installed(package):
+    tree = ast.parse((ROOT / "setup.py").read_text())
+    lists = [k.value for k in ast.walk(tree) if getattr(k, "arg", "") == "install_requires"]
+    (floor,) = [
+        re.search(r">=([\d.]+)", need).group(1)
+        for need in ast.literal_eval(lists[0])
+        if re.match(rf"{package}\W", need)
+    ]
+    assert tuple(map(int, floor.split("."))) >= FLOORS[package]
+    assert tuple(map(int, re.findall(r"\d+", version(package))[:3])) >= FLOORS[package]
