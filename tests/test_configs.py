@@ -365,12 +365,8 @@ def components_in(group: str, part: dict[str, Any]) -> list[tuple[str, Registry,
 def with_parents(group: str, name: str) -> DictConfig:
     """A part merged into those of its group that it begins with."""
     part = OmegaConf.load(CONFIG_DIR / group / f"{name}.yaml")
-<<<<<<< HEAD
-    parents = [p for p in part.pop("defaults", []) if isinstance(p, str) and p != "_self_"]
-=======
     defaults = [entry for entry in part.pop("defaults", []) if isinstance(entry, str)]
     parents = [parent for parent in defaults if parent != "_self_"]
->>>>>>> main
     return OmegaConf.merge(*(with_parents(group, parent) for parent in parents), part)
 
 
