@@ -229,7 +229,7 @@ class _Writing(threading.Thread):
             "the checkpoints from before stay, and the run goes on",
             self.about["step"],
             folder,
-            str(error).splitlines()[0],
+            str(error).partition("\n")[0],
             _in_words(needed),
             _in_words(free),
         )
