@@ -30,7 +30,7 @@ def test_rows_of_two_ranks_become_those_of_one_step_by_step():
 
 
 def test_a_buffer_of_unknown_layout_is_not_dealt_out():
-    with pytest.raises(ValueError, match="^Remembering does not say how secret is dealt out"):
+    with pytest.raises(ValueError, match=r"^Remembering does not say how secret is dealt out"):
         Remembering().deal_out("secret", [torch.zeros(6)], batch_size=2)
 
 
