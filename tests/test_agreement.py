@@ -5,7 +5,6 @@ from ranks import run_on_ranks
 
 from ssl_platform import distributed
 
-
 TEXTS = ["", "größer", "not UTF-8: \udcff"]
 
 
