@@ -118,7 +118,7 @@ def resume(run: "Run") -> None:
     _load(folder, "model", run.model.load_state_dict, shared["model"])
     _load(folder, "loss", run.loss.load_state_dict, shared["loss"])
     _load_optimizer(run, folder, shared["optimizer"])
-    run.scaler.load_state_dict(shared["scaler"])
+    _load(folder, "scaler", run.scaler.load_state_dict, shared["scaler"])
     run.epoch, run.epoch_step, run.step = shared["epoch"], shared["epoch_step"], shared["step"]
     run.report = dict(shared["report"])
     _restore_rank(run, folder, shared["world_size"])
