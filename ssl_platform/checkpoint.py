@@ -12,6 +12,7 @@ import os
 import shutil
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ logger = logging.getLogger(__name__)
 SHARED = "shared.pt"
 MANIFEST = "manifest.json"
 PARTIAL = ".partial_"  # heads the name of what is being written or removed
+BROKEN = "broken_"
 
 
 @dataclass(frozen=True)
@@ -152,10 +154,19 @@ def prune(output_dir: Path, *, keep: int, is_kept: Callable[[dict[str, Any]], bo
 
 def remove(folder: Path) -> None:
     """Remove a checkpoint, such that a kill in between leaves none that looks broken."""
-    if folder.exists():
-        hidden = folder.with_name(f"{PARTIAL}removed_{folder.name}")
+    hidden = folder.with_name(f"{PARTIAL}removed_{folder.name}")
+    with suppress(OSError):
         folder.rename(hidden)
+        shutil.rmtree(hidden)
+
+
+def set_aside_later(folder: Path) -> None:
+    """Rename the checkpoints after ``folder``, which are broken, so that they count no more."""
+    later = _all(folder.parent)
+    for broken in later[later.index(folder) + 1 :]:
+        hidden = broken.with_name(f"{BROKEN}{broken.name}")
         shutil.rmtree(hidden, ignore_errors=True)
+        broken.rename(hidden)
 
 
 def remove_partial(output_dir: Path) -> None:

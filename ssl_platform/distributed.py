@@ -1,5 +1,6 @@
 """The few collective operations we use; each is a no-op in a single process."""
 
+import os
 from typing import Any
 
 import torch
@@ -46,15 +47,15 @@ def broadcast(tensor: Tensor) -> Tensor:
 
 
 def broadcast_text(text: str) -> str:
-    """The first rank's ``text``."""
+    """The first rank's ``text``, which may be a path of any bytes."""
     if not is_distributed():
         return text
     device = torch.device("cuda" if dist.get_backend() == "nccl" else "cpu")
-    encoded = torch.tensor(list(text.encode()), dtype=torch.uint8, device=device)
+    encoded = torch.tensor(list(os.fsencode(text)), dtype=torch.uint8, device=device)
     length = broadcast(torch.tensor([len(encoded)], device=device))
     if rank() != 0:
         encoded = torch.empty(int(length), dtype=torch.uint8, device=device)
-    return bytes(broadcast(encoded).tolist()).decode()
+    return os.fsdecode(bytes(broadcast(encoded).tolist()))
 
 
 def all_gather(tensor: Tensor) -> Tensor:

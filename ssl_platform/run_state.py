@@ -118,7 +118,7 @@ def resume(run: "Run") -> None:
     _load(folder, "model", run.model.load_state_dict, shared["model"])
     _load(folder, "loss", run.loss.load_state_dict, shared["loss"])
     _load_optimizer(run, folder, shared["optimizer"])
-    run.scaler.load_state_dict(shared["scaler"])
+    _load(folder, "scaler", run.scaler.load_state_dict, shared["scaler"])
     run.epoch, run.epoch_step, run.step = shared["epoch"], shared["epoch_step"], shared["step"]
     run.report = dict(shared["report"])
     _restore_rank(run, folder, shared["world_size"])
@@ -128,12 +128,15 @@ def resume(run: "Run") -> None:
 
 def _agree_on_checkpoint(run: "Run") -> Path | None:
     """The checkpoint that the first rank found whole: hashing it once is enough."""
-    folders: list[Path] = []
+    found = None
     if distributed.rank() == 0:
         checkpoint.remove_partial(run.output_dir)
-        folder = checkpoint.latest(run.output_dir) or _of_other_run(run.resume.source)
-        folders = [] if folder is None else [folder]
-    name = distributed.broadcast_text(str(folders[0]) if folders else "")
+        found = checkpoint.latest(run.output_dir)
+        if found is None:
+            found = _of_other_run(run.resume.source)
+        else:
+            checkpoint.set_aside_later(found)
+    name = distributed.broadcast_text("" if found is None else str(found))
     return Path(name) if name else None
 
 
@@ -211,12 +214,15 @@ def _restore_rank(run: "Run", folder: Path, world_size: int) -> None:
         buffers = mine["buffers"]
     else:
         parts = [checkpoint.read(path) for path in paths]
-        mine = parts[0] | {"rng": parts[rank % world_size]["rng"]}
+        mine = parts[0] | {"rng": parts[rank % world_size]["rng"]}  # a new rank needs some
         buffers = _dealt_out(run, folder, [part["buffers"] for part in parts])
+    own = rank_buffers(run.loss)
+    if {n: b.shape for n, b in own.items()} != {n: b.shape for n, b in buffers.items()}:
+        raise CheckpointError(f"{folder}: its loss has other buffers: {', '.join(buffers)}")
     for name, value in buffers.items():
-        _load(folder, f"loss.{name}", run.loss.get_buffer(name).copy_, value)
+        own[name].copy_(value)
     for name, hook in run.hooks.items():
-        if name in mine["hooks"]:
+        if mine["hooks"].get(name):
             hook.load_state_dict(_on(run.device, mine["hooks"][name]))
     torch.set_rng_state(mine["rng"])
     if run.device.type == "cuda" and "cuda_rng" in mine:

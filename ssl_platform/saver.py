@@ -4,7 +4,8 @@ import logging
 import shutil
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -85,7 +86,8 @@ class Saver:
         """
         self.finish()
         run.fire("on_save_start")
-        _refuse_what_is_not_finite(run)
+        with _one_thread():
+            _refuse_what_is_not_finite(run)
         self.periods_saved = max(periods, self.periods_saved)
         self.num_begun += 1
         states = {f"rank_{distributed.rank()}.pt": rank_state(run)}
@@ -96,7 +98,8 @@ class Saver:
                 key: shared[key] for key in ("step", "epoch", "epoch_step", "world_size")
             } | shared["environment"]
         if self.options.asynchronous:
-            self._copy = states = _copied(states, self._copy)
+            with _one_thread():
+                self._copy = states = _copied(states, self._copy)
         folder = checkpoint.partial_folder(self.output_dir, run.step)
         self._writing = _Writing(folder, states, about, self._prune, run.device)
         if self.options.asynchronous:
@@ -226,7 +229,7 @@ class _Writing(threading.Thread):
             "the checkpoints from before stay, and the run goes on",
             self.about["step"],
             folder,
-            str(error).splitlines()[0],
+            str(error).partition("\n")[0],
             _in_words(needed),
             _in_words(free),
         )
@@ -241,6 +244,17 @@ def _refuse_what_is_not_finite(run: "Run") -> None:
             f"{run.epoch + (run.epoch_step > 0)}): no checkpoint of them is written; those in "
             f"{run.output_dir / 'checkpoints'} are from before"
         )
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Several threads are no faster at moving memory, and wait for cores that data workers use."""
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(num_threads)
 
 
 def _copied(state: Any, memory: Any) -> Any:

@@ -108,6 +108,16 @@ def test_the_latest_stay_and_those_that_are_to_be_kept(tmp_path):
     assert names == [f"step_{step:08d}" for step in (3, 5, 6)]
 
 
+def test_broken_ones_take_no_place_among_the_latest(tmp_path):
+    good, broken = write(tmp_path, 8), write(tmp_path, 12)
+    flip_a_bit(broken / "rank_0.pt")
+    checkpoint.set_aside_later(good)
+    write(tmp_path, 9)
+    checkpoint.prune(tmp_path, keep=1, is_kept=lambda about: False)
+    names = sorted(path.name for path in good.parent.iterdir())
+    assert names == ["broken_step_00000012", "step_00000009"]
+
+
 def test_a_checkpoint_of_the_same_step_is_replaced(tmp_path):
     write(tmp_path, 1)
     flip_a_bit(write(tmp_path, 1) / "rank_0.pt")
