@@ -24,6 +24,7 @@ lint: $(VENV)/.installed-dev ## style and types
 benchmark: $(VENV)/.installed-benchmark ## speed of the data path, k-means and linear probes, as ratios
 	$(BIN)/python benchmarks/multicrop.py
 	$(BIN)/python benchmarks/kmeans.py
+	$(BIN)/python benchmarks/checkpoint.py
 	$(BIN)/python benchmarks/linear_probe.py
 
 $(VENV)/.installed: setup.py constraints.txt

@@ -1,8 +1,16 @@
 from pathlib import Path
 
-from setuptools import find_packages, setup
+from setuptools import Extension, find_packages, setup
 
 packages = find_packages(include=["ssl_platform", "ssl_platform.*"])
+
+# without a compiler the build goes on, and OpenCV does its work
+augment = Extension(
+    "ssl_platform.data._augment",
+    ["ssl_platform/data/native/augment.cpp"],
+    extra_compile_args=["-std=c++17", "-O3", "-ffp-contract=off", "-fno-trapping-math"],
+    optional=True,
+)
 
 setup(
     name="ssl_platform",
@@ -16,6 +24,7 @@ setup(
     packages=[*packages, "ssl_platform.configs"],
     package_dir={"ssl_platform.configs": "configs"},
     package_data={"ssl_platform.configs": ["**/*.yaml"], "ssl_platform.zoo": ["catalogue.yaml"]},
+    ext_modules=[augment],
     install_requires=[
         "torch>=2.10,<2.15",
         "torchvision>=0.25,<0.30",

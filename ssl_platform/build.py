@@ -104,6 +104,7 @@ class TrainOptions(JobOptions):
     optimizer: Node
     param_groups: list[ParameterGroup]  # the first that matches counts
     schedule: Node
+    baselines: dict[str, Any] | bool  # how to measure them, the task Train says; false: not
     metrics: dict[str, Node]
     hooks: dict[str, Node | None]
     save: SaveOptions

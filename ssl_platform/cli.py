@@ -63,6 +63,8 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _main(arguments: list[str]) -> int:
+    from omegaconf import OmegaConf
+
     from ssl_platform.config import Source
 
     if not arguments or {"-h", "--help"} & set(arguments):
@@ -71,9 +73,12 @@ def _main(arguments: list[str]) -> int:
     overrides, config_dirs, flags = _split(arguments)
     if any(flag.split("=")[0] in HYDRA_FLAGS for flag in flags):
         if overrides:
-            _, problems = Source.of(overrides, config_dirs).read()
+            cfg, problems = Source.of(overrides, config_dirs).read()
             if problems:
                 raise ConfigError(problems)
+            if flags == ["--cfg", "job"]:  # without composing a second time
+                print(OmegaConf.to_yaml(cfg))
+                return 0
         return _hydra(Source.of(overrides, config_dirs), flags)
     if set(flags) & set(SWEEP_FLAGS):
         return _sweep(overrides, config_dirs, flags)

@@ -17,8 +17,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 from yaml import YAMLError
 
-from ssl_platform.errors import ConfigError
-from ssl_platform.schema import nearest
+from ssl_platform.errors import ConfigError, nearest
 
 PACKAGE = Path(__file__).parent
 # in a checkout the configs lie beside the package, in a wheel inside it

@@ -1,5 +1,8 @@
 """Errors that are a user's to mend: each is shown as its message alone, never as a traceback."""
 
+import difflib
+from collections.abc import Iterable
+
 
 class PlatformError(Exception):
     """Base of all errors that the command line reports in words; ``exit_code`` is the process's."""
@@ -52,3 +55,12 @@ class StopRequested(PlatformError):  # noqa: N818 (a wish that was granted, not 
 
     def __reduce__(self) -> tuple:
         return type(self), (str(self), self.exit_code)
+
+
+def nearest(word: str, choices: Iterable[str]) -> str:
+    """Say what ``word`` may have meant, and what there is to choose from."""
+    choices = sorted(choices)
+    close = difflib.get_close_matches(word, choices, n=1, cutoff=0.5)
+    if close:
+        return f"did you mean {close[0]!r}?"
+    return f"choose from {', '.join(choices)}" if choices else "there is nothing to choose from"

@@ -20,7 +20,8 @@ from typing import Any
 
 from fvcore.common.registry import Registry as FvcoreRegistry
 
-from ssl_platform.schema import Schema, nearest
+from ssl_platform.errors import nearest
+from ssl_platform.schema import Schema
 
 COMPONENT_PACKAGES = ("models", "data", "losses", "optim", "hooks", "metrics", "tasks")
 PLUGIN_ENTRY_POINTS = "ssl_platform.plugins"

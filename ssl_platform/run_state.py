@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+PLAIN = (type(None), bool, int, float, str)
+
 
 @dataclass(frozen=True)
 class ResumeOptions:
@@ -67,9 +69,24 @@ def rank_state(run: "Run") -> dict[str, Any]:
         "buffers": rank_buffers(run.loss),
         "hooks": {name: hook.state_dict() for name, hook in run.hooks.items()},
     }
+    _refuse_what_is_not_plain(state["hooks"], "hooks")
     if run.device.type == "cuda":
         state["cuda_rng"] = torch.cuda.get_rng_state()
     return state
+
+
+def _refuse_what_is_not_plain(state: Any, where: str) -> None:
+    """Find at the first save what could not be read when it is needed."""
+    if isinstance(state, dict):
+        for key, value in state.items():
+            _refuse_what_is_not_plain(value, f"{where}.{key}")
+    elif type(state) in (list, tuple):
+        for number, value in enumerate(state):
+            _refuse_what_is_not_plain(value, f"{where}.{number}")
+    elif not isinstance(state, Tensor) and type(state) not in PLAIN:
+        raise TypeError(
+            f"{where} is a {type(state).__name__}: a checkpoint holds tensors and plain values only"
+        )
 
 
 def environment(run: "Run") -> dict[str, str | int]:
@@ -155,6 +172,8 @@ def _refuse_what_does_not_fit(run: "Run", folder: Path, shared: dict[str, Any]) 
             f"{before} processes before, {now} now (random states, batch-norm groups, figures of "
             "the epoch under way)"
         )
+    if now > 2:  # PyTorch lays its gradient buckets anew after the first step of a process
+        changes.append("sums over more than two processes are rounded in another order at first")
     if changes:
         told = f"{folder}: the result is no longer bit for bit an unbroken run's: "
         told += "; ".join(changes)

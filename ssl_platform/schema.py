@@ -3,13 +3,14 @@
 The types are those of the Python annotations; pydantic compares and converts.
 """
 
-import difflib
 import inspect
 from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
+
+from ssl_platform.errors import nearest
 
 MISSING = "???"  # OmegaConf's mark of a value that the user has to give
 
@@ -112,12 +113,3 @@ def flat(values: Mapping[str, Any]) -> dict[str, Any]:
         else:
             found[str(key)] = value
     return found
-
-
-def nearest(word: str, choices: Iterable[str]) -> str:
-    """Say what ``word`` may have meant, and what there is to choose from."""
-    choices = sorted(choices)
-    close = difflib.get_close_matches(word, choices, n=1, cutoff=0.5)
-    if close:
-        return f"did you mean {close[0]!r}?"
-    return f"choose from {', '.join(choices)}" if choices else "there is nothing to choose from"

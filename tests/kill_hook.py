@@ -5,7 +5,9 @@ import os
 import signal
 import threading
 import time
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
 
 from ssl_platform import distributed
 from ssl_platform.events import Events
@@ -26,6 +28,7 @@ class Kill(Events):
         victim: ``all`` is the launcher and its ranks.
         delay: seconds from the moment on.
         signal: its name.
+        state: a hook whose state is no plain value.
     """
 
     def __init__(
@@ -37,10 +40,14 @@ class Kill(Events):
         victim: Literal["all", "rank", "worker"],
         delay: float = 0.0,
         signal: str = "SIGKILL",
+        state: Literal["none", "numpy"] = "none",
     ):
         self.step, self.rank, self.moment = step, rank, moment
         self.victim, self.delay, self.signal = victim, delay, signal
-        self.is_over = False
+        self.state, self.is_over = state, False
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"rank": np.float64(self.rank)} if self.state == "numpy" else {}
 
     def on_epoch_start(self, run: "Run") -> None:
         self._strike("epoch", run)

@@ -81,6 +81,7 @@ def on_shapes(config: str, checkpoint: Path, output_dir: Path, *overrides: str) 
     return [
         f"config=benchmark/{config}", "data=shapes", f"checkpoint={checkpoint}",
         f"output_dir={output_dir}", *SMALL, *overrides,
+        *([] if any(o.startswith("baselines") for o in overrides) else ["baselines=false"]),
     ]  # fmt: skip
 
 
@@ -193,7 +194,7 @@ def test_a_row_of_the_zoo_runs(name, released, labeled, tmp_path):
         f"checkpoint={released(ROWS[name], whole)}", f"output_dir={tmp_path / 'run'}",
         "num_epochs=2", "data.batch_size=4", "data.num_workers=0", "launch.threads=1",
         "data.transform.crops.large.size=64", "data.eval_transform.resize=64",
-        "data.eval_transform.size=64", "hooks.log.tensorboard=false",
+        "data.eval_transform.size=64", "hooks.log.tensorboard=false", "baselines=false",
         *([] if whole else ["trunk.width=8"]),
     ]  # fmt: skip
     results = run(*overrides)
@@ -243,7 +244,12 @@ def test_mistakes_get_one_line_each(pretrained, labeled, tmp_path):
         folder, f"data.train.path={labeled / 'train'}", f"data.val.path={flat}",
         f"checkpoint={pretrained}", "launch.threads=1",
     ]  # fmt: skip
-    assert problems(*unlabeled, f"output_dir={tmp_path / 'run'}") == [
+    unlabeled.append(f"output_dir={tmp_path / 'run'}")
+    assert problems(*unlabeled) == [
+        "data.val: these images have no classes; in a folder, each class has its own folder; of "
+        "torchvision's sets, choose a split with labels"
+    ]
+    assert problems(*unlabeled, "baselines=false") == [
         "data.val: hooks.evaluate needs labelled validation images; set data.val.path=..."
     ]
 
@@ -260,3 +266,26 @@ def test_parameter_groups_take_what_they_match_first():
     assert str(caught.value) == (
         "match=head.*: no parameter is named so; names begin with trunk. or heads."
     )
+
+
+def test_baselines_stand_beside_a_trained_figure(pretrained, tmp_path, capsys):
+    output_dir = tmp_path / "run"
+    cache = f"baselines.cache.folder={tmp_path / 'features'}"
+    run(*on_shapes("linear/folder", pretrained, output_dir, cache))
+    beside = Results.read(output_dir / "baselines")
+    assert beside.protocol.startswith("cached centre-crop protocol")
+    assert set(beside.baselines) == {"random init", "raw pixels", "raw pixels, PCA 96"}
+    details = Results.read(output_dir).details[beside.protocol]
+    assert details == {"weights": beside.figures, **beside.baselines}
+    assert beside.protocol in capsys.readouterr().out
+
+    without = tmp_path / "without"
+    run(*on_shapes("linear/folder", pretrained, without, "baselines=false"))
+    assert Results.read(without).details == {}
+    assert not (without / "baselines").exists()
+
+    wrong = on_shapes("linear/folder", pretrained, output_dir, "baselines.pca_components=many")
+    assert problems(*wrong) == [
+        "baselines.pca_components=many: should be a valid integer, unable to parse string as an "
+        "integer"
+    ]

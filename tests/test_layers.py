@@ -11,9 +11,9 @@ PACKAGE = Path(registry.__file__).parent
 MAY_IMPORT = {
     "errors": set(),
     "events": set(),
-    "schema": set(),
+    "schema": {"errors"},
     "distributed": set(),
-    "registry": {"schema"},
+    "registry": {"errors", "schema"},
     "progress": set(),
     "run_lock": {"errors"},
     "launch": {"errors", "progress"},

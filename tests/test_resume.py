@@ -169,6 +169,12 @@ def test_a_training_that_diverges_says_at_which_images(small, tmp_path):
     assert told["losses"][0].keys() == {"loss"}
 
 
+def test_a_state_that_could_not_be_read_again_is_refused_at_once(small, tmp_path):
+    with pytest.raises(TypeError, match=r"hooks\.kill\.rank is a float64: .* plain values only"):
+        train(small, tmp_path, stop_at(2).replace("victim: rank", "victim: rank, state: numpy"))
+    assert not (tmp_path / "checkpoints").exists()
+
+
 # refusals
 
 
@@ -239,26 +245,6 @@ def test_a_run_can_start_from_another(small, tmp_path):
     assert refused(small, tmp_path / "third", f"resume.mode={missing}") == [
         f"resume.mode={missing}: auto, never, or the directory of a run; no {missing}/config.yaml"
     ]
-
-
-def test_two_runs_do_not_share_a_directory(small, tmp_path):
-    holder = (
-        "import fcntl, sys\n"
-        f"lock = open({str(tmp_path / '.lock')!r}, 'w')\n"
-        "fcntl.lockf(lock, fcntl.LOCK_EX)\n"
-        "lock.write('process 7 on elsewhere\\n'); lock.flush()\n"
-        "print('locked', flush=True); sys.stdin.read()\n"
-    )
-    with subprocess.Popen(
-        [sys.executable, "-c", holder], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    ) as process:
-        assert process.stdout is not None and process.stdout.readline()
-        assert refused(small, tmp_path) == [
-            f"output_dir={tmp_path}: in use by process 7 on elsewhere; give this run its own "
-            "name=..."
-        ]
-    with pytest.raises(StopRequested):  # it is gone, in whatever way
-        train(small, tmp_path, stop_at(1))
 
 
 def test_other_threads_are_told_of_or_refused(small, tmp_path, caplog):

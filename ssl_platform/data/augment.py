@@ -1,20 +1,15 @@
-"""Random parameters of one crop, and their application: two steps that know of each other only
-``CropDraw``, so that another implementation of the second sees the same draws.
+"""The random parameters of one crop. Two modules apply them, ``native_crop`` and ``opencv_crop``:
+they see the same draws.
 
 The operations and the distributions of their parameters are those of SwAV (Caron et al. 2020,
 arXiv:2006.09882, appendix A), which are SimCLR's as torchvision words them, in this order: crop,
-flip, colour jitter, grey, blur. Pixels follow Pillow's arithmetic to within rounding.
+flip, colour jitter, grey, blur.
 """
 
 import math
 from dataclasses import dataclass
 from typing import Literal
 
-import cv2
-import numpy as np
-from PIL import Image, ImageFilter
-
-BLUR_RADIUS = 11  # of the published models' kernel: 23 taps
 MAX_ATTEMPTS = 10  # at a box that fits into the image, as in torchvision
 
 # Where each random number of a crop lies in its block of uniform draws. A fixed layout makes every
@@ -102,23 +97,6 @@ def draw_crop(height: int, width: int, rule: CropRule, uniforms: list[float]) ->
     )
 
 
-def apply_crop(image: np.ndarray, draw: CropDraw, blur_kind: str) -> np.ndarray:
-    """Cut one crop out of ``image`` ((H, W, 3) uint8 RGB); (size, size, 3) uint8 RGB."""
-    box = image[draw.top : draw.top + draw.height, draw.left : draw.left + draw.width]
-    shrinking = draw.height >= draw.size and draw.width >= draw.size
-    interpolation = cv2.INTER_AREA if shrinking else cv2.INTER_LINEAR
-    crop = cv2.resize(box, (draw.size, draw.size), interpolation=interpolation)
-    if draw.flip:
-        crop = cv2.flip(crop, 1)
-    for operation, factor in draw.jitter:
-        crop = _OPERATIONS[operation](crop, factor)
-    if draw.grayscale:
-        crop = cv2.cvtColor(cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
-    if draw.sigma is not None:
-        crop = _BLURS[blur_kind](crop, draw.sigma)
-    return crop
-
-
 def _draw_box(
     height: int, width: int, rule: CropRule, uniforms: list[float]
 ) -> tuple[int, int, int, int]:
@@ -155,53 +133,3 @@ def _draw_jitter(jitter: ColorJitter, uniforms: list[float]) -> tuple[tuple[str,
         if low < high
     ]
     return tuple(operation for _, operation in sorted(drawn))
-
-
-# Pillow cuts fractions off where OpenCV rounds. Whole numbers must stay what they are: so not 0.5.
-_TRUNCATE = -0.49
-
-
-def _brightness(crop: np.ndarray, factor: float) -> np.ndarray:
-    return cv2.convertScaleAbs(crop, alpha=factor, beta=_TRUNCATE)
-
-
-def _contrast(crop: np.ndarray, factor: float) -> np.ndarray:
-    mean = int(cv2.mean(cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY))[0] + 0.5)
-    return cv2.addWeighted(crop, factor, crop, 0, (1 - factor) * mean + _TRUNCATE)
-
-
-def _saturation(crop: np.ndarray, factor: float) -> np.ndarray:
-    gray = (1 - factor) * _LUMA
-    matrix = np.column_stack([factor * _IDENTITY + gray, _OFFSET])
-    return cv2.transform(crop, matrix)
-
-
-def _hue(crop: np.ndarray, shift: float) -> np.ndarray:
-    hsv = cv2.cvtColor(crop, cv2.COLOR_RGB2HSV_FULL)
-    hsv[..., 0] += np.uint8(int(shift * 255) % 256)  # wraps round, as the colour circle does
-    return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB_FULL)
-
-
-_LUMA = np.array([[0.299, 0.587, 0.114]] * 3, dtype=np.float32)  # ITU-R BT.601
-_IDENTITY = np.eye(3, dtype=np.float32)
-_OFFSET = np.full(3, _TRUNCATE, dtype=np.float32)
-_OPERATIONS = {
-    "brightness": _brightness,
-    "contrast": _contrast,
-    "saturation": _saturation,
-    "hue": _hue,
-}
-
-
-def _blur_gaussian23(crop: np.ndarray, sigma: float) -> np.ndarray:
-    # Weights beyond 4 sigma are below 1/1000 of a grey level; leaving them out is twice as fast.
-    radius = min(BLUR_RADIUS, math.ceil(4 * sigma))
-    kernel = cv2.getGaussianKernel(2 * radius + 1, sigma, cv2.CV_32F)
-    return cv2.sepFilter2D(crop, -1, kernel, kernel, borderType=cv2.BORDER_REFLECT_101)
-
-
-def _blur_pil(crop: np.ndarray, sigma: float) -> np.ndarray:
-    return np.asarray(Image.fromarray(crop).filter(ImageFilter.GaussianBlur(sigma)))
-
-
-_BLURS = {"gaussian23": _blur_gaussian23, "pil": _blur_pil}

@@ -1,19 +1,24 @@
 """Multi-crop (Caron et al. 2020, arXiv:2006.09882, section 3.2): few large and many small crops."""
 
+import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
+from ssl_platform import distributed
+from ssl_platform.data import native_crop, opencv_crop
 from ssl_platform.data.augment import (
     NUM_UNIFORMS,
     Blur,
     ColorJitter,
     CropDraw,
     CropRule,
-    apply_crop,
     draw_crop,
 )
 from ssl_platform.registry import TRANSFORMS
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -64,6 +69,9 @@ class MultiCrop:
         if problems:
             raise ValueError("\n".join(problems))
         sizes = list(dict.fromkeys(group.size for group in crops.values()))
+        self._apply, description = _implementation()
+        if distributed.rank() == 0:
+            logger.info("crops: %s", description)
         self._blur_kind = blur.kind
         self._rules = [
             CropRule(group.size, group.scale, ratio, flip, jitter, grayscale, blur)
@@ -83,7 +91,7 @@ class MultiCrop:
     def __call__(self, image: np.ndarray, rng: np.random.Generator) -> list[np.ndarray]:
         """Crops of ``image`` ((H, W, 3) uint8 RGB): one (size, size, 3) uint8 RGB array each."""
         height, width, _ = image.shape
-        return [apply_crop(image, draw, self._blur_kind) for draw in self.draw(height, width, rng)]
+        return [self._apply(image, draw, self._blur_kind) for draw in self.draw(height, width, rng)]
 
     def draw(self, height: int, width: int, rng: np.random.Generator) -> list[CropDraw]:
         """The random parameters of every crop of a image of ``height`` x ``width`` pixels."""
@@ -92,6 +100,16 @@ class MultiCrop:
             draw_crop(height, width, rule, row)
             for rule, row in zip(self._rules, uniforms, strict=True)
         ]
+
+
+def _implementation() -> tuple[Callable[[np.ndarray, CropDraw, str], np.ndarray], str]:
+    """What cuts and augments a crop here, and its name for the log."""
+    if native_crop.AVAILABLE:
+        return native_crop.apply_crop, "compiled kernel"
+    return opencv_crop.apply_crop, (
+        "OpenCV, slower than the compiled kernel, which an installation builds where it finds a "
+        "C++ compiler"
+    )
 
 
 def _problems_of_crops(crops: dict[str, CropGroup]) -> list[str]:

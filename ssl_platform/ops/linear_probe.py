@@ -28,10 +28,6 @@ class LinearClassifiers(NamedTuple):
         """(B, D) standardised features to (H, B, C)."""
         return features @ self.weight + self.bias[:, None]
 
-    def __getitem__(self, number: int) -> "LinearClassifiers":  # type: ignore[override]
-        """One of them, still stacked: (1, D, C) and (1, C)."""
-        return LinearClassifiers(self.weight[number, None], self.bias[number, None])
-
 
 @dataclass(frozen=True)
 class Standard:

@@ -16,8 +16,13 @@ def sinkhorn(scores: Tensor, *, epsilon: float, num_iters: int) -> Tensor:
     """Turn scores into codes: rows sum to 1, prototypes are used about equally often.
 
     The samples are the union of the rows of every rank; each rank gets its own rows back, equal to
-    those of one process that holds them all. Works on logarithms, so the result is finite for any
-    finite scores; half-precision scores are computed in float32.
+    those of one process that holds them all. Half-precision scores are computed in float32.
+
+    The result is finite for any finite scores. On a CPU, exp(scores / epsilon) is computed once and
+    only two vectors of factors are iterated, as long as its range fits the number type: differences
+    of scores up to 2.9 at epsilon 0.05 in float32. Beyond, logarithms are iterated: as exact and
+    five times slower. On any other device they always are, because to look at the range would make
+    the host wait for the device in every step.
 
     Args:
         scores: (N, K), similarity of this rank's samples to the prototypes. All ranks have equal N.
@@ -29,8 +34,33 @@ def sinkhorn(scores: Tensor, *, epsilon: float, num_iters: int) -> Tensor:
         (N, K) codes, float32 or, for float64 scores, float64.
     """
     scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
+    if scores.device.type != "cpu":
+        return _by_logarithms(scores, all_reduce_max(scores.amax()), epsilon, num_iters)
+    lowest, highest = scores.aminmax()
+    highest, minus_lowest = all_reduce_max(torch.stack([highest, -lowest]))
+    # Factors and sums lie within exp(+-range) times a power of N and K, for which the rest is left.
+    largest_range = 2 / 3 * math.log(torch.finfo(scores.dtype).max)
+    if (highest + minus_lowest) / epsilon <= largest_range:
+        return _by_factors(scores, highest, epsilon, num_iters)
+    return _by_logarithms(scores, highest, epsilon, num_iters)
+
+
+def _by_factors(scores: Tensor, highest: Tensor, epsilon: float, num_iters: int) -> Tensor:
+    """Codes as diag(row_factors) kernel diag(column_factors)."""
+    # exp2 takes half the time of exp
+    kernel = (scores - highest).mul_(math.log2(math.e) / epsilon).exp2_()
+    if num_iters == 0:
+        num_samples = len(scores) * world_size()
+        return kernel.mul_(num_samples / all_reduce_sum(kernel.sum()))
+    row_factors = kernel.new_ones(len(kernel))
+    for _ in range(num_iters):
+        column_factors = all_reduce_sum(row_factors @ kernel).reciprocal_()
+        row_factors = (kernel @ column_factors).reciprocal_()
+    return kernel.mul_(column_factors).mul_(row_factors[:, None])
+
+
+def _by_logarithms(scores: Tensor, highest: Tensor, epsilon: float, num_iters: int) -> Tensor:
     # a constant does not change the codes, and without the largest one nothing overflows upwards
-    highest = all_reduce_max(scores.amax())
     lowest = torch.finfo(scores.dtype).min / 8
     log_codes = ((scores - highest) / epsilon).clamp_min_(lowest)
     if num_iters == 0:

@@ -72,8 +72,9 @@ class LARC(torch.optim.SGD):
         ratios = ratios / (grad_norms + decay * param_norms + self.eps)
         if self.clip:
             ratios = (ratios / group["lr"]).clamp_max(1)
-        applies = (param_norms != 0) & (grad_norms != 0)
-        scales = torch.where(applies, ratios, 1.0)
-        decays = decay * applies.to(scales.dtype)
-        for param, grad, scale, weight in zip(params, grads, scales, decays, strict=True):
-            grad.add_(param * weight).mul_(scale)
+        # a parameter of zeros takes its gradient as it is, to which decay adds nothing; a gradient
+        # of zeros stays one, whatever decay has added
+        ratios = torch.where(param_norms == 0, 1.0, torch.where(grad_norms == 0, 0.0, ratios))
+        if decay != 0:
+            torch._foreach_add_(grads, params, alpha=decay)
+        torch._foreach_mul_(grads, list(ratios.unbind()))

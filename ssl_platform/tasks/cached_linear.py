@@ -116,13 +116,9 @@ class CachedLinear(Evaluation):
             problems.append(f"validation_fraction={validation_fraction}: between 0 and 1, e.g. 0.1")
         if not self.solvers:
             problems.append("sgd=null: and no other solver either; one is needed")
-        choices = {
-            "sgd.learning_rates": sgd and sgd.learning_rates,
-            "sgd.weight_decays": sgd and sgd.weight_decays,
-            "lbfgs.l2": lbfgs and lbfgs.l2,
-            "ridge.l2": ridge and ridge.l2,
-        }
-        problems += [f"{key}=[]: nothing to choose from" for key, v in choices.items() if v == []]
+        for key, solver in (("sgd", sgd), ("lbfgs", lbfgs), ("ridge", ridge)):
+            if solver is not None:
+                problems += [f"{key}.{problem}" for problem in _problems(solver)]
         if problems:
             raise ValueError("\n".join(problems))
 
@@ -171,6 +167,19 @@ class CachedLinear(Evaluation):
             f"linear by {name}": found for name, found in by_solver.items()
         }
         return Measurement(figures, {"solver": best, **details})
+
+
+def _problems(solver: SGD | LBFGS | Ridge) -> list[str]:
+    """Options that cannot be: lists to choose from, whole numbers, and what may be zero."""
+    may_be_zero = {"weight_decays", "momentum", "tolerance"}
+    problems = []
+    for key, value in vars(solver).items():
+        if value == []:
+            problems.append(f"{key}=[]: nothing to choose from")
+        elif np.min(value) < 0 or (np.min(value) == 0 and key not in may_be_zero):
+            least = "0 or more" if key in may_be_zero else "above 0"
+            problems.append(f"{key}={value}: must be {least}")
+    return problems
 
 
 def _rows(part: LabelledFeatures, positions: torch.Tensor, device: torch.device) -> Rows:

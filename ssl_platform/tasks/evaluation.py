@@ -77,10 +77,19 @@ class Evaluation(TrunkTask):
 
     def __call__(self, options: EvaluationOptions) -> Results | None:
         """Measure, print and write ``results.json``; returns the results on rank 0."""
+        folder = Path(options.output_dir)
+        return self.evaluate(options, folder, config=(folder / "config.yaml").read_text())
+
+    def evaluate(self, options: EvaluationOptions, folder: Path, *, config: str) -> Results | None:
+        """Measure, print and write ``results.json`` into a folder that exists.
+
+        Args:
+            config: the whole config of the job, as YAML, for the results.
+        """
         trunk = TrainedTrunk.open(options)
         train, test = self.images(options)
         device = resolve_device(options.device)
-        untrained = random_trunk(trunk.node, options.seed)
+        untrained = random_trunk(options.trunk, options.seed)
         features = _extract_all(options, trunk, untrained, train, test, device)
         if distributed.rank() != 0:
             return None
@@ -92,14 +101,15 @@ class Evaluation(TrunkTask):
                 untrained,
                 pca_components=options.pca_components,
             )
-        results = self._results(options, trunk.weights, (train, test), measured)
-        results.write(Path(options.output_dir))
+        results = self._results(options, config, trunk.weights, (train, test), measured)
+        results.write(folder)
         print(f"\n{results.table()}", flush=True)
         return results
 
     def _results(
         self,
         options: EvaluationOptions,
+        config: str,
         weights: Weights,
         images: tuple[LabelledImages, LabelledImages],
         measured: dict[str, Measurement],
@@ -112,7 +122,7 @@ class Evaluation(TrunkTask):
             baselines=figures,
             weights={"source": weights.source, "format": weights.format, "sha256": weights.sha256},
             seed=options.seed,
-            config=(Path(options.output_dir) / "config.yaml").read_text(),
+            config=config,
             details={
                 "train_images": len(train.positions),
                 "test_images": len(test.positions),
@@ -133,14 +143,10 @@ def _extract_all(
     """Features of both sets of images by the trunk and by the baselines; collective."""
     cache = FeatureCache(options.cache, options.data, options.seed, device)
     subjects: dict[str, tuple[str, dict[str, str], Embed]] = {
-        WEIGHTS: (
-            trunk.weights.source,
-            trunk.fingerprint,
-            trunk.module.to(device),
-        )
+        WEIGHTS: (trunk.weights.source, trunk.fingerprint, trunk.module.to(device))
     }
     if options.baselines:
-        random_name = f"{RANDOM_INIT} {short_digest([trunk.node, options.seed])}"
+        random_name = f"{RANDOM_INIT} {short_digest([options.trunk, options.seed])}"
         random_identity = trunk.fingerprint | {"weights": f"random, seed {options.seed}"}
         subjects[RANDOM_INIT] = random_name, random_identity, untrained.to(device)
         subjects[RAW_PIXELS] = RAW_PIXELS, {"weights": "none"}, pixels

@@ -49,6 +49,13 @@ class VOC07SVM(Evaluation):
             problems.append(f"costs={costs}: one or more, each positive, e.g. [0.1,1,10]")
         if num_folds < 2:
             problems.append(f"num_folds={num_folds}: at least 2")
+        for key, value in (
+            ("positive_weight", positive_weight),
+            ("tolerance", tolerance),
+            ("max_iters", max_iters),
+        ):
+            if value <= 0:
+                problems.append(f"{key}={value}: must be above 0")
         if problems:
             raise ValueError("\n".join(problems))
         self.costs, self.num_folds, self.positive_weight = costs, num_folds, positive_weight

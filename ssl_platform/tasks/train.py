@@ -1,16 +1,19 @@
 """Train a model: pretraining and every evaluation that trains."""
 
 import json
-from pathlib import Path
+from dataclasses import dataclass, fields
 from typing import Any
 
 from ssl_platform import checkpoint, distributed
-from ssl_platform.build import Builder, TrainOptions
+from ssl_platform.build import Builder, Node, TrainOptions
 from ssl_platform.engine import Run, train
+from ssl_platform.feature_cache import CacheOptions
 from ssl_platform.registry import TASKS, TRUNKS
-from ssl_platform.results import Results
+from ssl_platform.results import WEIGHTS, Results
+from ssl_platform.schema import dataclass_schema
 from ssl_platform.tasks import Task
-from ssl_platform.tasks.trunk import as_problem, trunk_of
+from ssl_platform.tasks.evaluation import Evaluation, EvaluationOptions
+from ssl_platform.tasks.trunk import TrunkOptions, as_problem, trunk_of
 from ssl_platform.zoo.weights import Weights, load_trunk, read_weights
 
 STARTED_FROM = "weights.json"  # in the run's directory: whose weights it started from
@@ -35,6 +38,9 @@ class Train(Task):
         if options.checkpoint is not None:
             with as_problem():
                 _start_from(TRUNKS.build(options.trunk), options)
+        if options.baselines:
+            evaluation, evaluation_options = _baselines(options)
+            evaluation.probe(evaluation_options)
 
     def __call__(self, options: TrainOptions) -> dict[str, Any]:
         """Run the training; returns what the hooks measured (``run.results``)."""
@@ -45,7 +51,7 @@ class Train(Task):
                 origin = {key: getattr(weights, key) for key in ("source", "format", "sha256")}
                 (run.output_dir / STARTED_FROM).write_text(json.dumps(origin, indent=2) + "\n")
         results = train(run)
-        if "evaluation" in results and distributed.rank() == 0:
+        if "evaluation" in results:
             _write_results(run, options)
         return results
 
@@ -58,17 +64,69 @@ def _start_from(trunk: Any, options: TrainOptions) -> Weights:
 
 
 def _write_results(run: Run, options: TrainOptions) -> None:
+    """Write ``results.json`` and, beside it, what the figures are to be compared with; collective.
+
+    A random trunk and pixels are not trained for as long: they are measured by the cached
+    centre-crop protocol, and the weights by the same.
+    """
     evaluation, origin = run.results["evaluation"], run.output_dir / STARTED_FROM
+    config = (run.output_dir / "config.yaml").read_text()
+    compared = None
+    if options.baselines:
+        folder = run.output_dir / "baselines"
+        folder.mkdir(exist_ok=True)
+        task, task_options = _baselines(options)
+        compared = task.evaluate(task_options, folder, config=config)
+    if distributed.rank() != 0:
+        return
     figures = {
         f"{head} ({which} epoch)": scores
         for which in ("best", "last")
         for head, scores in evaluation[which].items()
     }
+    details = {}
+    if compared is not None:
+        details[compared.protocol] = {WEIGHTS: compared.figures, **compared.baselines}
     Results(
         protocol=evaluation["protocol"],
         figures=figures,
-        baselines=run.results.get("baselines", {}),
+        baselines={},
         weights=json.loads(origin.read_text()) if origin.exists() else {},
         seed=options.seed,
-        config=(Path(options.output_dir) / "config.yaml").read_text(),
+        config=config,
+        details=details,
     ).write(run.output_dir)
+
+
+@dataclass(frozen=True)
+class BaselineOptions:
+    """The key ``baselines`` of a training."""
+
+    task: Node  # the evaluation that measures them
+    pca_components: int
+    cache: CacheOptions
+
+
+def _baselines(options: TrainOptions) -> tuple[Evaluation, EvaluationOptions]:
+    """The evaluation of the baselines, and its options.
+
+    Raises:
+        ValueError: one line for each of them that is wrong; it begins with the key.
+    """
+    given = options.baselines if isinstance(options.baselines, dict) else {}
+    schema = dataclass_schema(BaselineOptions)
+    problems = schema.problems(given, where="baselines")
+    problems = problems or TASKS.problems(given["task"], where="baselines.task")
+    if options.checkpoint is None:
+        problems.append("baselines: compare trained weights with others; set checkpoint=...")
+    if problems:
+        raise ValueError("\n".join(problems))
+    own = BaselineOptions(**schema.convert(given))
+    inherited = {field.name: getattr(options, field.name) for field in fields(TrunkOptions)}
+    return TASKS.build(own.task), EvaluationOptions(
+        **inherited,
+        baselines=True,
+        pca_components=own.pca_components,
+        test_fraction=0.5,  # of no account: the validation images are the test
+        cache=own.cache,
+    )

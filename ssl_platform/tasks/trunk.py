@@ -70,7 +70,6 @@ class TrainedTrunk:
 
     module: nn.Module
     weights: Weights
-    node: Node
     fingerprint: dict[str, str]  # the same for the same features of an image
 
     @classmethod
@@ -79,9 +78,14 @@ class TrainedTrunk:
 
         Raises:
             CheckpointError: the weights cannot be read or do not fit.
+            ValueError: there can be no such trunk.
         """
         weights = read_weights(options.checkpoint)
-        module = random_trunk(options.trunk, options.seed)
+        try:
+            module = random_trunk(options.trunk, options.seed)
+        except ValueError as error:
+            lines = str(error).splitlines()
+            raise ValueError("\n".join(f"trunk.{line}" for line in lines)) from error
         load_trunk(module, weights, allow_partial=options.allow_partial)
         fingerprint = {
             "weights": weights.sha256,
@@ -89,7 +93,7 @@ class TrainedTrunk:
         }
         if options.allow_partial:  # what was missing is random
             fingerprint["seed"] = str(options.seed)
-        return cls(module, weights, options.trunk, fingerprint)
+        return cls(module, weights, fingerprint)
 
 
 def random_trunk(node: Node, seed: int) -> nn.Module:

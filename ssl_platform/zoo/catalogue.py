@@ -8,8 +8,7 @@ from typing import Any
 
 import yaml
 
-from ssl_platform.errors import CheckpointError
-from ssl_platform.schema import nearest
+from ssl_platform.errors import CheckpointError, nearest
 from ssl_platform.zoo.fetch import fetch
 
 FILE = Path(__file__).with_name("catalogue.yaml")
@@ -73,5 +72,5 @@ def model(name: str) -> Model:
         CheckpointError: there is none; the message says which was meant.
     """
     if name not in models():
-        raise CheckpointError(f"{name}: no such model; {nearest(name, models())}")
+        raise CheckpointError(f"zoo:{name}: no such model; {nearest(name, models())}")
     return models()[name]

@@ -1,8 +1,9 @@
 """The command line of the zoo. What needs torch is imported by the commands that need it."""
 
 import argparse
+import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -10,6 +11,8 @@ from ssl_platform.errors import PlatformError
 from ssl_platform.zoo import catalogue
 from ssl_platform.zoo.fetch import cached
 from ssl_platform.zoo.raw import sha256_of
+
+Command = Callable[[argparse.Namespace], Iterable[str]]  # gives the lines to print
 
 FORMATS = ("torchvision", "timm", "safetensors", "onnx", "torch_export")
 
@@ -19,11 +22,17 @@ def main(argv: list[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     try:
         for line in arguments.command(arguments):
-            print(line)
+            print(line, flush=True)
+        return 0
+    except BrokenPipeError:  # whoever reads has seen enough, as `head` has
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except PlatformError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 130
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -32,7 +41,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    def command(name: str, function: object, text: str) -> argparse.ArgumentParser:
+    def command(name: str, function: Command, text: str) -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=text, description=text)
         sub.set_defaults(command=function)
         return sub
@@ -63,11 +72,13 @@ def _list(arguments: argparse.Namespace) -> list[str]:
 
 def _show(arguments: argparse.Namespace) -> list[str]:
     model = catalogue.model(arguments.name)
-    known = {key: _plain(value) for key, value in asdict(model).items() if value is not None}
+    known = asdict(model)
+    del known["others"]  # among the figures
     path = cached(model.url)
-    known["cache"] = str(path) if path.is_file() else f"{path} (not there yet)"
-    known["to measure it"] = f"python tools/run_distributed.py config={model.linear} data.path=..."
-    return _table(list(known.items()))
+    known["cache"] = path if path.is_file() else f"{path} (not there yet)"
+    rows = [(key, _plain(value)) for key, value in known.items() if value is not None]
+    rows += [(f"config={name}", _plain(figures)) for name, figures in model.figures.items()]
+    return _table(rows)
 
 
 def _fetch(arguments: argparse.Namespace) -> list[str]:
@@ -75,18 +86,15 @@ def _fetch(arguments: argparse.Namespace) -> list[str]:
     return _table([("path", str(path)), ("sha256", sha256_of(path))])
 
 
-def _verify(arguments: argparse.Namespace) -> list[str]:
+def _verify(arguments: argparse.Namespace) -> Iterator[str]:
     from ssl_platform.zoo.verify import describe, destinations, require_whole
     from ssl_platform.zoo.weights import read_weights
 
     weights = read_weights(arguments.source)
-    for line in _table(describe(weights)):
-        print(line)
+    yield from _table(describe(weights))
     if arguments.keys:
-        for line in _table(destinations(weights)):
-            print(line)
+        yield from _table(destinations(weights))
     require_whole(weights)
-    return []
 
 
 def _export(arguments: argparse.Namespace) -> list[str]:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
+from typing import BinaryIO
 from urllib.parse import quote, unquote, urlsplit
 
 from filelock import FileLock
@@ -148,25 +149,33 @@ def _receive(address: str, partial: Path) -> bool:
         resumed = response.status == 206
         start = _size(partial) if resumed else 0
         if resumed and not response.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
+            partial.unlink()
             raise CheckpointError(f"{address}: answers with another part than was asked for")
-        length = response.headers.get("Content-Length")
-        total = start + int(length) if length else None
-        _check_room(address, partial.parent, (total or start) - start)
-        _tag(partial).write_text(_validator(response))
+        total = None if response.length is None else start + response.length
+        _check_room(address, partial.parent, response.length or 0)
         progress = tqdm(
             desc=_file_name(address), initial=start, total=total, unit="B", unit_scale=True,
             disable=None,
         )  # fmt: skip
         with partial.open("ab" if resumed else "wb") as file, progress:
-            try:
-                while block := response.read(BLOCK):
-                    file.write(block)
-                    progress.update(len(block))
-            except (HTTPException, ConnectionError, TimeoutError):
-                return False
+            _tag(partial).write_text(_validator(response))  # only now is the part of this file
+            ended = _append(response, file, progress)
             file.flush()
             os.fsync(file.fileno())
-    return total is None or _size(partial) == total
+    return ended and total in (None, _size(partial))
+
+
+def _append(response: HTTPResponse, file: BinaryIO, progress: tqdm) -> bool:
+    """Write what comes; returns whether the connection ended in good order."""
+    while True:
+        try:
+            block = response.read(BLOCK)
+        except (OSError, HTTPException):  # of the connection, not of the disk
+            return False
+        if not block:
+            return True
+        file.write(block)
+        progress.update(len(block))
 
 
 def _connect(address: str, partial: Path) -> HTTPResponse:

@@ -1,7 +1,6 @@
 """Write weights in the formats of other libraries, whole or not at all."""
 
 import importlib.util
-import json
 import logging
 import os
 import re
@@ -115,9 +114,10 @@ def _write_timm(weights: Weights, path: Path) -> None:
 
 
 def _write_safetensors(weights: Weights, path: Path) -> None:
-    metadata = {"format": "pt", "trunk": json.dumps(weights.trunk_node)}
     state = {name: value.contiguous() for name, value in state_for_timm(weights).items()}
-    path.write_bytes(safetensors.torch.save(state, metadata))  # save_file hides it from others
+    path.write_bytes(
+        safetensors.torch.save(state, {"format": "pt"})
+    )  # save_file hides it from others
 
 
 def _write_onnx(weights: Weights, path: Path) -> None:

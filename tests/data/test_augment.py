@@ -1,28 +1,20 @@
-"""Crops against Pillow and torchvision with the same parameters, and what is drawn for them."""
+"""What is drawn for a crop."""
 
 import dataclasses
-import json
-from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageFilter
-from torchvision.transforms import functional as F
 
 from ssl_platform.data.augment import (
     NUM_UNIFORMS,
     Blur,
     ColorJitter,
-    CropDraw,
     CropRule,
-    apply_crop,
     draw_crop,
 )
 
-VECTORS = Path(__file__).parent.parent / "vectors"
 RULE = CropRule(
     size=96,
     scale=(0.05, 0.14),
@@ -32,97 +24,6 @@ RULE = CropRule(
     grayscale=0.2,
     blur=Blur(0.5, (0.1, 2.0), "gaussian23"),
 )
-NOTHING = CropDraw(
-    size=224,
-    top=0,
-    left=0,
-    height=224,
-    width=224,
-    flip=False,
-    jitter=(),
-    grayscale=False,
-    sigma=None,
-)
-
-
-@pytest.fixture(scope="module")
-def photograph() -> np.ndarray:
-    """(375, 500, 3) uint8 with the 1/f spectrum of photographs."""
-    rng = np.random.default_rng(0)
-    frequency = np.hypot(np.fft.fftfreq(375)[:, None], np.fft.rfftfreq(500)[None])
-    frequency[0, 0] = 1
-    spectrum = np.fft.rfft2(rng.standard_normal((3, 375, 500))) / frequency**1.3
-    planes = np.fft.irfft2(spectrum, (375, 500))
-    mixed = np.tensordot([[1, 0.4, 0.1], [1, 0, -0.3], [1, -0.4, 0.1]], planes, 1)
-    pixels = np.clip(110 + 55 * mixed / mixed.std(), 0, 255)
-    return np.ascontiguousarray(pixels.astype(np.uint8).transpose(1, 2, 0))
-
-
-def difference(ours: np.ndarray, theirs: Image.Image) -> np.ndarray:
-    return np.abs(ours.astype(int) - np.asarray(theirs).astype(int))
-
-
-@pytest.mark.parametrize(
-    ("box", "size", "bound"),
-    [((10, 20, 300, 320), 224, 0.8), ((50, 60, 100, 110), 224, 0.3), ((5, 9, 99, 101), 96, 0.6)],
-)
-def test_resized_crop_is_near_torchvision(photograph, box, size, bound):
-    top, left, height, width = box
-    draw = dataclasses.replace(
-        NOTHING, size=size, top=top, left=left, height=height, width=width, flip=True
-    )
-    theirs = F.hflip(F.resized_crop(Image.fromarray(photograph), *box, [size, size]))
-    assert difference(apply_crop(photograph, draw, "pil"), theirs).mean() < bound
-
-
-@pytest.mark.parametrize("factor", [0.2, 0.7, 1.0, 1.3, 1.8])
-@pytest.mark.parametrize(
-    ("operation", "mean_bound", "max_bound"),
-    [("brightness", 0.02, 1), ("contrast", 0.3, 1), ("saturation", 0.5, 2)],
-)
-def test_jitter_is_near_torchvision(photograph, operation, factor, mean_bound, max_bound):
-    image = photograph[:224, :224]
-    ours = apply_crop(image, dataclasses.replace(NOTHING, jitter=((operation, factor),)), "pil")
-    theirs = getattr(F, f"adjust_{operation}")(Image.fromarray(image), factor)
-    assert difference(ours, theirs).mean() <= mean_bound
-    assert difference(ours, theirs).max() <= max_bound
-
-
-@pytest.mark.parametrize("shift", [-0.2, -0.07, 0.0, 0.1, 0.2, 0.5])
-def test_hue_is_near_torchvision(photograph, shift):
-    image = photograph[:224, :224]
-    ours = apply_crop(image, dataclasses.replace(NOTHING, jitter=(("hue", shift),)), "pil")
-    found = difference(ours, F.adjust_hue(Image.fromarray(image), shift))
-    assert found.mean() < 1.0
-    assert np.percentile(found, 99) <= 6
-
-
-def test_grayscale_is_torchvision_s(photograph):
-    image = photograph[:224, :224]
-    ours = apply_crop(image, dataclasses.replace(NOTHING, grayscale=True), "pil")
-    assert difference(ours, F.to_grayscale(Image.fromarray(image), 3)).max() <= 1
-
-
-@pytest.mark.parametrize("size", [1, 5, 28, 96])
-def test_blur_is_the_23_tap_convolution(photograph, size):
-    image = cv2.resize(photograph, (size, size))
-    kernels = json.loads((VECTORS / "gaussian_blur_kernel.json").read_text())["kernels"]
-    for sigma, kernel in kernels.items():
-        draw = dataclasses.replace(NOTHING, size=size, height=size, width=size, sigma=float(sigma))
-        ours = apply_crop(image, draw, "gaussian23")
-        padded = image.astype(np.float64)
-        for axis in (0, 1):
-            widths = [(11, 11) if a == axis else (0, 0) for a in range(3)]
-            padded = np.pad(padded, widths, mode="reflect" if size > 1 else "edge")
-            padded = np.apply_along_axis(np.convolve, axis, padded, kernel, "valid")
-        assert np.abs(ours - padded).max() <= 1.0
-
-
-def test_pil_blur_is_pillow_s(photograph):
-    image = photograph[:224, :224]
-    ours = apply_crop(image, dataclasses.replace(NOTHING, sigma=1.3), "pil")
-    theirs = Image.fromarray(image).filter(ImageFilter.GaussianBlur(1.3))
-    assert difference(ours, theirs).max() == 0
 
 
 @settings(max_examples=200, deadline=None)

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from ranks import run_on_ranks
 from torch import Tensor
+from torch.nn import functional as F
 
 from ssl_platform import distributed
 from ssl_platform.ops.sinkhorn import sinkhorn
@@ -77,6 +78,31 @@ def test_codes_equal_the_textbook(scores, epsilon, num_iters):
     codes = sinkhorn(torch.from_numpy(scores), epsilon=epsilon, num_iters=num_iters)
     expected = textbook(torch.from_numpy(scores), epsilon=epsilon, num_iters=num_iters)
     torch.testing.assert_close(codes, expected, rtol=1e-9, atol=1e-300)
+
+
+@pytest.mark.parametrize("epsilon", [0.005, 0.02, 0.05, 0.5])
+def test_float32_is_near_float64_at_any_epsilon(epsilon):
+    generator = torch.Generator().manual_seed(0)
+    samples, prototypes = (
+        F.normalize(torch.randn(n, 32, dtype=torch.float64, generator=generator), dim=1)
+        for n in (512, 300)
+    )
+    scores = samples @ prototypes.T
+    codes = sinkhorn(scores.float(), epsilon=epsilon, num_iters=3)
+    expected = sinkhorn(scores.float().double(), epsilon=epsilon, num_iters=3)
+    assert codes.isfinite().all()
+    assert (codes - expected).abs().max() <= 2e-5
+
+
+@pytest.mark.parametrize("num_iters", [1, 3, 30])
+@pytest.mark.parametrize("extremes", [(-59.0, 0.0), (-59.2, 0.0), (2.0, 61.1), (2.0, 61.2)])
+def test_nothing_changes_where_factors_give_way_to_logarithms(extremes, num_iters):
+    # the smallest of all entries alone in its row and column is the hardest case for the factors
+    scores = torch.full((6, 5), extremes[1])
+    scores[0], scores[:, 0] = extremes[0], extremes[0]
+    codes = sinkhorn(scores, epsilon=1.0, num_iters=num_iters)
+    expected = sinkhorn(scores.double(), epsilon=1.0, num_iters=num_iters)
+    torch.testing.assert_close(codes.double(), expected, rtol=1e-4, atol=1e-6)
 
 
 @seldom

@@ -187,6 +187,14 @@ def test_a_parameter_of_norm_zero_moves_by_its_raw_gradient():
     torch.testing.assert_close(param.detach(), -0.3 * grad)
 
 
+def test_a_gradient_of_zeros_moves_nothing_in_spite_of_decay():
+    (value,) = random_tensors(0, [3])
+    param = nn.Parameter(value.clone())
+    set_gradients([param], [torch.zeros_like(value)])
+    LARC([param], lr=0.3, **(SWAV | {"weight_decay": 0.1})).step()
+    assert param.detach().equal(value)
+
+
 def test_a_step_is_a_fixed_fraction_of_the_norm_whatever_the_gradient():
     fractions = []
     for scale in (1e-3, 1.0, 1e3):

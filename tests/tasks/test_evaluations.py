@@ -266,6 +266,12 @@ def test_mistakes_are_told_in_one_line(pretrained, photographs, tmp_path):
     )
     (photographs / "others" / "class9").mkdir(parents=True)
     Image.new("RGB", (20, 20)).save(photographs / "others" / "class9" / "0.png")
+    assert mistake(
+        *knn, f"data.train.path={photographs}", f"data.val.path={photographs}/others"
+    ) == (
+        "data.val: its 1 classes are not the 4 of data.train: only in data.train class1, class2, "
+        "only and 1 more, only in data.val class9"
+    )
     assert mistake(*knn, f"data.train.path={photographs}", "data.val=null", "test_fraction=1") == (
         "test_fraction=1.0: between 0 and 1, e.g. 0.2"
     )
@@ -274,6 +280,9 @@ def test_mistakes_are_told_in_one_line(pretrained, photographs, tmp_path):
     )
     assert mistake(*shapes, "task.temperature=0") == (
         "task.temperature=0.0: must be positive, e.g. 0.07"
+    )
+    assert mistake(*shapes, "trunk=resnet10_tiny", "trunk.width=4") == (
+        "trunk.width=4: at least 8 channels, e.g. 64"
     )
     assert mistake(*shapes, "pca_components=0") == "pca_components=0: at least 1"
     assert mistake(*shapes, "data.num_workers=-1") == "data.num_workers=-1: 0 or more"
@@ -286,6 +295,13 @@ def test_mistakes_are_told_in_one_line(pretrained, photographs, tmp_path):
     )
     assert mistake(*linear, "task.validation_fraction=0") == (
         "task.validation_fraction=0.0: between 0 and 1, e.g. 0.1"
+    )
+    assert mistake(*linear, "task.sgd.num_epochs=0") == "task.sgd.num_epochs=0: must be above 0"
+    assert mistake(*linear, "task.ridge.l2=[1.0,0.0]") == (
+        "task.ridge.l2=[1.0, 0.0]: must be above 0"
+    )
+    assert mistake(*linear, "task.sgd.weight_decays=[-1]") == (
+        "task.sgd.weight_decays=[-1.0]: must be 0 or more"
     )
     assert mistake(*linear, "task.ridge.l2=[]") == ("task.ridge.l2=[]: nothing to choose from")
     assert mistake(*linear, "task.sgd=null", "task.lbfgs=null", "task.ridge=null") == (
@@ -303,6 +319,7 @@ def test_mistakes_about_voc_are_told_in_one_line(pretrained, tmp_path):
         "data.train: 4 images of cat, at least 5 are needed"
     )
     assert mistake(*voc, "task.num_folds=1") == "task.num_folds=1: at least 2"
+    assert mistake(*voc, "task.max_iters=0") == "task.max_iters=0: must be above 0"
     assert mistake(*voc, "task.costs=[0]") == (
         "task.costs=[0.0]: one or more, each positive, e.g. [0.1,1,10]"
     )

@@ -129,8 +129,8 @@ def test_mistakes_are_told_in_one_line(pretrained, photographs):
     )
     assert mistake(f"checkpoint={pretrained}") == "data.path: needs a value; set data.path=..."
     assert mistake(*known, "layers=[layer9]") == (
-        "layers: layer=layer9: the trunk has no such layer; pooled, or one of conv1, bn1, relu, maxpool, "
-        "layer1, layer2, layer3, layer4, avgpool"
+        "layers: layer=layer9: the trunk has no such layer; pooled, or one of conv1, bn1, relu, "
+        "maxpool, layer1, layer2, layer3, layer4, avgpool"
     )
     assert mistake(*known, "layers=[]") == "layers=[]: one name or more, each once"
     assert mistake(*known, "split=val") == "split=val: data.val is null; use split=train"

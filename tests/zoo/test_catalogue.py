@@ -45,5 +45,5 @@ def test_an_entry_agrees_with_its_recipe(name):
 
 
 def test_a_misspelt_name():
-    with pytest.raises(CheckpointError, match=r"^swav_80ep: no such model; did you mean"):
+    with pytest.raises(CheckpointError, match=r"^zoo:swav_80ep: no such model; did you mean"):
         model("swav_80ep")

@@ -50,12 +50,19 @@ def test_both_ways_to_start_it(tool):
         [sys.executable, *tool, "show", "selav2_400eb"], capture_output=True, text=True, cwd=ROOT
     )
     assert done.returncode == 3
-    assert done.stderr == "error: selav2_400eb: no such model; did you mean 'selav2_400ep'?\n"
+    assert done.stderr == "error: zoo:selav2_400eb: no such model; did you mean 'selav2_400ep'?\n"
 
 
 def test_list_has_a_line_for_each(capsys):
     lines = told(capsys, "list").splitlines()
     assert [line.split()[0] for line in lines[1:]] == list(catalogue.models())
+
+
+def test_show_tells_by_which_config_each_figure_is_measured(capsys):
+    lines = told(capsys, "show", "swav_800ep").splitlines()
+    (linear,) = (line for line in lines if line.startswith("config=benchmark/linear/"))
+    assert linear.split()[0] == "config=benchmark/linear/imagenet1k/swav_800ep"
+    assert linear.endswith("top1 75.3")
 
 
 def test_fetch_tells_the_path_and_the_digest(mirror, capsys):

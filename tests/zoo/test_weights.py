@@ -170,3 +170,8 @@ def test_a_wide_resnet_of_torchvision_is_another_architecture():
     with torch.device("meta"):
         state = torchvision.models.wide_resnet50_2().state_dict()
     assert resnet_node(sort_keys(state).trunk) is None
+
+
+def test_a_misspelt_model_of_the_catalogue():
+    with pytest.raises(CheckpointError, match=r"^zoo:swav_80ep: no such model; did you mean"):
+        read_weights("zoo:swav_80ep")
