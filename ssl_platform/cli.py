@@ -24,7 +24,7 @@ usage: python tools/run_distributed.py config=NAME [key=value ...] [-m] [--confi
 
 A run is kept in runs/<config name>, or runs/<name> with name=..., and goes on from there when it is
 started again. Several processes on this machine: launch.processes=2; under torchrun or SLURM the
-ranks that are there are joined.
+ranks that are there are joined; launch=slurm submits a job.
 
 config=
 {configs}

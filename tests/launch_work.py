@@ -192,7 +192,7 @@ def work_in_job(name: str, *args: str) -> None:
     launch(globals()[name], args, launch_options(2), device="cpu")
 
 
-def once_hangs(folder: str) -> int:
+def once_hangs() -> int:
     attempt = int(os.environ["TORCHELASTIC_RESTART_COUNT"])
     collective()
     if attempt == 0 and rank() == 1:

@@ -76,7 +76,7 @@ def config_problems(ask: Callable[[], object]) -> None:
         assert all(problem.strip() for problem in error.problems)
 
 
-@cases(400)
+@cases(120)
 @given(st.lists(override, min_size=1, max_size=3))
 @example(["seed=${seed}"])
 @example(["+x=${x}"])
@@ -89,7 +89,7 @@ def test_overrides_compose_or_are_refused(overrides):
     config_problems(ask)
 
 
-@cases(150)
+@cases(50)
 @given(override)
 @example("launch.processes=-1")
 @example("optimizer=null")
@@ -134,7 +134,7 @@ YAML_TEXT = st.one_of(
 )  # fmt: skip
 
 
-@cases(300)
+@cases(230)
 @given(YAML_TEXT)
 @example(b"# @package _global_\n- 1")
 @example(b"# @package _global_\na: &a [*a]")
@@ -179,7 +179,7 @@ def mutated(originals: list[bytes]) -> st.SearchStrategy[bytes]:
     return st.builds(mutate, st.sampled_from(originals), st.lists(change, max_size=6), kept)
 
 
-@cases(1200)
+@cases(1300)
 @given(st.one_of(mutated(IMAGES), st.binary(max_size=80)))
 @example(b"\xff\xd8\xff")
 @example(

@@ -228,10 +228,10 @@ def test_a_killed_rank_is_told_with_its_step():
 # ---- restarts
 
 
-@pytest.mark.parametrize("work", [launch_work.once_killed, launch_work.once_hangs])
-def test_a_dead_or_stalled_rank_starts_all_of_them_again(work, tmp_path, caplog):
+def test_a_stalled_rank_starts_all_of_them_again(caplog):
+    """As a dead one does, in test_restarts.py."""
     with caplog.at_level(logging.WARNING):
-        attempt = two_ranks(work, str(tmp_path), max_restarts=2, timeout_minutes=0.1)
+        attempt = two_ranks(launch_work.once_hangs, max_restarts=2, timeout_minutes=0.1)
     assert attempt == 1
     (message,) = caplog.messages
     assert message.startswith("rank 1 ")
@@ -395,6 +395,16 @@ def test_world_without_a_meeting_point(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLURM_JOB_NODELIST", "node[1-2]")
     with pytest.raises(ConfigError, match="scontrol gives no hosts"):
         two_ranks(launch_work.describe, "nowhere")
+
+
+def test_a_port_that_is_taken_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        world = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1", "MASTER_PORT": str(port)}
+        for name, value in world.items():
+            monkeypatch.setenv(name, value)
+        with pytest.raises(ConfigError, match=rf"^MASTER_PORT={port}: Address already in use; "):
+            two_ranks(launch_work.describe, "nowhere")
 
 
 def test_torchrun_restarts(start, tmp_path: Path) -> None:
