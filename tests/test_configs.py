@@ -67,6 +67,7 @@ def on_images_that_are_here(cfg: DictConfig) -> DictConfig:
     OmegaConf.set_readonly(cfg, False)
     if cfg.task.name == "Train":
         cfg.checkpoint = None  # that of a benchmark is the user's, or has to be fetched
+        cfg.baselines = False  # they are compared with its weights
         if "trunk" not in cfg:
             trunk = OmegaConf.load(CONFIG_DIR / "trunk" / "resnet50.yaml")
             OmegaConf.update(cfg, "trunk", trunk, force_add=True)
