@@ -127,7 +127,8 @@ def loopback_store(port: int, timeout: timedelta) -> Any:
     try:
         listener = socket.create_server((LOOPBACK, port))
     except OSError as error:
-        raise ConfigError([f"MASTER_PORT={port}: {error.strerror}; choose a free one"]) from error
+        reason = os.strerror(error.errno or 0)
+        raise ConfigError([f"MASTER_PORT={port}: {reason}; choose a free one"]) from error
     # Left to itself a store listens on every interface; it takes over a socket that does not.
     return TCPStore(
         LOOPBACK,
