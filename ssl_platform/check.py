@@ -179,8 +179,7 @@ class _Trial:
                     self.build("loss", model, info)
             if model is not None and options.launch.slurm is None:
                 self.memory(options, model, self.built.get("loss"))
-            if model is not None and not self.problems:
-                # last, and only when all else is right: torch loads its compiler for it, 2 s
+            if model is not None:
                 groups = self.attempt(
                     "param_groups", lambda: parameter_groups(model, options.param_groups)
                 )

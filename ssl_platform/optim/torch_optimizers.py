@@ -8,6 +8,19 @@ import torch
 from ssl_platform.registry import OPTIMIZERS
 
 
+def spare_the_compiler() -> None:
+    """Keep torch from loading its compiler, a second of CPU time in each process, when a method of
+    an optimizer is first called: it does so only to except that method from what is compiled, and
+    nobody here calls one from compiled code."""
+    for name in ("add_param_group", "load_state_dict", "state_dict", "zero_grad"):
+        method = getattr(getattr(torch.optim.Optimizer, name), "__wrapped__", None)
+        if method is not None:  # else this release of torch does not load it
+            method.__dynamo_disable = method  # where torch keeps the excepted method
+
+
+spare_the_compiler()
+
+
 @OPTIMIZERS.register()
 class SGD(torch.optim.SGD):
     def __init__(
