@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ssl_platform.optim.torch_optimizers import start_momentum
+from ssl_platform.optim.torch_optimizers import own_step, start_momentum
 from ssl_platform.registry import OPTIMIZERS
 
 
@@ -54,7 +54,7 @@ class LARC(torch.optim.SGD):
             self._scale_gradients(group)
             group["weight_decay"] = 0.0
         try:
-            super().step()
+            own_step(torch.optim.SGD, self)
             return loss
         finally:
             for group, decay in zip(self.param_groups, decays, strict=True):

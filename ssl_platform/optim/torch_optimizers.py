@@ -1,5 +1,6 @@
 """torch's own optimizers, with every option that changes a result spelled out."""
 
+import inspect
 from collections.abc import Iterable
 from typing import Any
 
@@ -7,15 +8,22 @@ import torch
 
 from ssl_platform.registry import OPTIMIZERS
 
+# Torch loads its compiler, a second of CPU time in each process, when a method of an optimizer is
+# first called: only to keep that method out of what is compiled. Nobody here calls one from
+# compiled code.
+
 
 def spare_the_compiler() -> None:
-    """Keep torch from loading its compiler, a second of CPU time in each process, when a method of
-    an optimizer is first called: it does so only to except that method from what is compiled, and
-    nobody here calls one from compiled code."""
     for name in ("add_param_group", "load_state_dict", "state_dict", "zero_grad"):
         method = getattr(getattr(torch.optim.Optimizer, name), "__wrapped__", None)
         if method is not None:  # else this release of torch does not load it
-            method.__dynamo_disable = method  # where torch keeps the excepted method
+            method.__dynamo_disable = method  # where torch looks for the method as it is kept out
+
+
+def own_step(kind: type[torch.optim.Optimizer], optimizer: Any, closure: Any = None) -> Any:
+    """``kind.step`` without the decorator that loads the compiler."""
+    with torch.no_grad():
+        return inspect.unwrap(kind.step)(optimizer, closure)
 
 
 spare_the_compiler()
@@ -43,7 +51,7 @@ class SGD(torch.optim.SGD):
 
     def step(self, closure: Any = None) -> Any:
         start_momentum(self)
-        return super().step(closure)
+        return own_step(torch.optim.SGD, self, closure)
 
 
 def start_momentum(optimizer: torch.optim.SGD) -> None:
@@ -73,6 +81,9 @@ class Adam(torch.optim.Adam):
     ):
         super().__init__(params, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, fused=True)
 
+    def step(self, closure: Any = None) -> Any:
+        return own_step(torch.optim.Adam, self, closure)
+
 
 @OPTIMIZERS.register()
 class AdamW(torch.optim.AdamW):
@@ -86,3 +97,6 @@ class AdamW(torch.optim.AdamW):
         weight_decay: float,
     ):
         super().__init__(params, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, fused=True)
+
+    def step(self, closure: Any = None) -> Any:
+        return own_step(torch.optim.AdamW, self, closure)
