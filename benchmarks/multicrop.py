@@ -12,6 +12,7 @@ import argparse
 import importlib.util
 import io
 from collections.abc import Callable, Iterator
+from functools import partial
 from time import thread_time
 from types import ModuleType
 from typing import Any
@@ -128,9 +129,12 @@ def rows(rounds: int, num_images: int = 24) -> Iterator[Row]:
         peers.append("lightly")
     else:
         print("lightly is not installed, left out (pip install lightly)")
-    contenders = {
-        name: (lambda run=run: [run(data) for data in images]) for name, run in pipelines.items()
-    }
+
+    def run(name: str) -> None:
+        for data in images:
+            pipelines[name](data)
+
+    contenders = {name: partial(run, name) for name in pipelines}
     seconds = rounds_of(contenders, rounds, clock=thread_time)
     for peer in peers:
         for name, target in targets.items():
