@@ -5,8 +5,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.optim.sgd import sgd
 
-from ssl_platform.optim.torch_optimizers import own_step, start_momentum
+from ssl_platform.optim.torch_optimizers import start_momentum
 from ssl_platform.registry import OPTIMIZERS
 
 
@@ -49,32 +50,49 @@ class LARC(torch.optim.SGD):
             with torch.enable_grad():
                 loss = closure()
         start_momentum(self)
-        decays = [group["weight_decay"] for group in self.param_groups]
         for group in self.param_groups:
-            self._scale_gradients(group)
-            group["weight_decay"] = 0.0
-        try:
-            own_step(torch.optim.SGD, self)
-            return loss
-        finally:
-            for group, decay in zip(self.param_groups, decays, strict=True):
-                group["weight_decay"] = decay
+            params = [param for param in group["params"] if param.grad is not None]
+            grads = [param.grad for param in params]
+            if not params:
+                continue
+            ratios = self._ratios(group, params, grads)
+            torch._foreach_mul_(grads, list(ratios.unbind()))
+            decays = group["weight_decay"] * ratios
+            if params[0].device.type == "cpu":  # each with its own decay: one pass less over all
+                for param, grad, decay in zip(params, grads, decays.tolist(), strict=True):
+                    self._move([param], [grad], group, decay)
+            else:  # where to know the decays would be to wait for the device
+                torch._foreach_add_(grads, torch._foreach_mul(params, list(decays.unbind())))
+                self._move(params, grads, group, 0.0)
+        return loss
 
-    def _scale_gradients(self, group: dict[str, Any]) -> None:
-        params: list[Tensor] = [p for p in group["params"] if p.grad is not None]
-        if not params:
-            return
-        grads: list[Tensor] = [p.grad for p in params if p.grad is not None]
+    def _ratios(self, group: dict[str, Any], params: list[Tensor], grads: list[Tensor]) -> Tensor:
+        """What each gradient and the decay of its parameter are multiplied by."""
         param_norms = torch.stack(torch._foreach_norm(params))
         grad_norms = torch.stack(torch._foreach_norm(grads))
-        decay = group["weight_decay"]
         ratios = self.trust_coefficient * param_norms
-        ratios = ratios / (grad_norms + decay * param_norms + self.eps)
+        ratios = ratios / (grad_norms + group["weight_decay"] * param_norms + self.eps)
         if self.clip:
             ratios = (ratios / group["lr"]).clamp_max(1)
         # a parameter of zeros takes its gradient as it is, to which decay adds nothing; a gradient
-        # of zeros stays one, whatever decay has added
-        ratios = torch.where(param_norms == 0, 1.0, torch.where(grad_norms == 0, 0.0, ratios))
-        if decay != 0:
-            torch._foreach_add_(grads, params, alpha=decay)
-        torch._foreach_mul_(grads, list(ratios.unbind()))
+        # of zeros stays one, whatever decay would add
+        return torch.where(param_norms == 0, 1.0, torch.where(grad_norms == 0, 0.0, ratios))
+
+    def _move(
+        self, params: list[Tensor], grads: list[Tensor], group: dict[str, Any], decay: float
+    ) -> None:
+        buffers = [self.state[param].get("momentum_buffer") for param in params]
+        sgd(
+            params,
+            grads,
+            buffers,
+            fused=True,
+            grad_scale=getattr(self, "grad_scale", None),
+            found_inf=getattr(self, "found_inf", None),
+            weight_decay=decay,
+            momentum=group["momentum"],
+            lr=group["lr"],
+            dampening=0,
+            nesterov=False,
+            maximize=False,
+        )

@@ -236,3 +236,19 @@ def test_gradients_that_a_closure_computes_are_scaled_too():
     assert optimizer.step(closure) == 1.5
     expected, _ = textbook_step(value, grad, None, lr=0.3, **SWAV)
     torch.testing.assert_close(param.detach(), expected, rtol=1e-10, atol=0)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_takes_the_same_steps():
+    values = [*random_tensors(0, [4, 3]), torch.zeros(2, dtype=torch.float64)]
+    on_cpu, on_gpu = ([nn.Parameter(v.to(d)) for v in values] for d in ("cpu", "cuda"))
+    options = SWAV | {"weight_decay": 0.1}
+    optimizers = [LARC(params, lr=0.3, **options) for params in (on_cpu, on_gpu)]
+    for step in range(3):
+        grads = random_tensors(step + 1, [4, 3, 2])
+        set_gradients(on_cpu, grads)
+        set_gradients(on_gpu, [grad.cuda() for grad in grads])
+        for optimizer in optimizers:
+            optimizer.step()
+    for param, expected in zip(on_gpu, on_cpu, strict=True):
+        torch.testing.assert_close(param.cpu(), expected, rtol=1e-10, atol=1e-14)
