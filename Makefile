@@ -21,9 +21,8 @@ lint: $(VENV)/.installed-dev ## style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-benchmark: $(VENV)/.installed-benchmark ## speed of the data path, k-means and linear probes, as ratios
-	$(BIN)/python benchmarks/multicrop.py
-	$(BIN)/python benchmarks/kmeans.py
+benchmark: $(VENV)/.installed-benchmark ## speed as ratios against peers, in one table; checkpoints and linear probes
+	$(BIN)/python benchmarks/table.py
 	$(BIN)/python benchmarks/checkpoint.py
 	$(BIN)/python benchmarks/linear_probe.py
 

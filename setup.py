@@ -59,7 +59,7 @@ setup(
             "onnxruntime>=1.18",
             "onnxscript>=0.5",
         ],
-        "benchmark": ["faiss-cpu>=1.9"],
+        "benchmark": ["faiss-cpu>=1.9", "lightly>=1.5"],
         "dev": ["ruff==0.17.6", "mypy==2.4.1"],
     },
     entry_points={"console_scripts": ["ssl-platform=ssl_platform.cli:main"]},

@@ -8,21 +8,16 @@ all dot products at once and averages one cluster after the other. faiss is left
 not installed (pip install faiss-cpu).
 """
 
-import os
-
-# read once, on import: the BLAS of faiss has threads of its own, the profiler a log
-os.environ |= {"OMP_NUM_THREADS": "1", "KINETO_LOG_LEVEL": "99"}
+from ratios import Row, extra_mebibytes, print_table, rounds_of, speedups  # isort: skip (threads)
 
 import argparse
 import importlib.util
-import statistics
-from itertools import accumulate
-from time import process_time
+from collections.abc import Iterator
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.profiler import ProfilerActivity, profile
 
 from ssl_platform.ops.kmeans import spherical_kmeans
 
@@ -61,16 +56,28 @@ def faiss(embeddings: Tensor, start: Tensor) -> Tensor:
     return torch.from_numpy(kmeans.index.search(embeddings.numpy(), 1)[1][:, 0])
 
 
-def extra_mebibytes(embeddings: Tensor, start: Tensor) -> float:
-    """The most that torch held at once beyond the arguments."""
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
-        platform(embeddings, start)
-    events = sorted(recorded.events(), key=lambda event: event.time_range.start)
-    held = accumulate(
-        event.cpu_memory_usage if event.name == "[memory]" else event.self_cpu_memory_usage
-        for event in events
-    )
-    return max(held) / 2**20
+def rows(rounds: int, num_rows: int = 100_000, num_clusters: int = 3000) -> Iterator[Row]:
+    torch.manual_seed(0)
+    embeddings = F.normalize(torch.randn(num_rows, DIM), dim=1)
+    start = embeddings[torch.randperm(num_rows)[:num_clusters]]
+    methods = {"platform": platform, "straightforward": straightforward}
+    if importlib.util.find_spec("faiss"):
+        methods["faiss"] = faiss
+    else:
+        print("faiss is not installed, left out (pip install faiss-cpu)")
+    assignments = {}
+
+    def run(name: str) -> None:
+        assignments[name] = methods[name](embeddings, start)
+
+    seconds = rounds_of({name: partial(run, name) for name in methods}, rounds)
+    for peer, target in (("straightforward", 1.5), ("faiss", 1 / 1.3)):
+        if peer in methods:
+            yield Row(f"k-means, {peer}", speedups(seconds[peer], seconds["platform"]), target)
+            other = (assignments[peer] != assignments["platform"]).double().mean().item()
+            yield Row(f"k-means, assigned otherwise than by {peer}, %", [100 * other], 1, "")
+    held = extra_mebibytes(lambda: platform(embeddings, start))
+    yield Row("k-means, memory beside the arguments", [held], 64, "MiB")
 
 
 def main() -> None:
@@ -80,38 +87,7 @@ def main() -> None:
     parser.add_argument("--clusters", type=int, default=3000)
     args = parser.parse_args()
     torch.set_num_threads(1)
-    torch.manual_seed(0)
-    embeddings = F.normalize(torch.randn(args.rows, DIM), dim=1)
-    start = embeddings[torch.randperm(args.rows)[: args.clusters]]
-
-    contenders = {"platform": platform, "straightforward": straightforward}
-    if importlib.util.find_spec("faiss"):
-        contenders["faiss"] = faiss
-    else:
-        print("faiss is not installed, left out (pip install faiss-cpu)")
-    seconds: dict[str, list[float]] = {name: [] for name in contenders}
-    assignments = {}
-    for _ in range(args.rounds):
-        for name, cluster in contenders.items():
-            begin = process_time()
-            assignments[name] = cluster(embeddings, start)
-            seconds[name].append(process_time() - begin)
-
-    print(
-        f"{args.rounds} rounds of {args.rows} x {DIM} rows, K {args.clusters}, "
-        f"{NUM_ITERS} iterations and the assignment"
-    )
-    for name, values in seconds.items():
-        equal = (assignments[name] == assignments["platform"]).double().mean()
-        print(
-            f"{name:16}{statistics.median(values):6.2f} CPU seconds "
-            f"({min(values):.2f} .. {max(values):.2f})   {equal:.3%} of the platform's assignments"
-        )
-    for a, b in [("straightforward", "platform"), ("platform", "faiss")]:
-        if a in seconds and b in seconds:
-            ratios = [x / y for x, y in zip(seconds[a], seconds[b], strict=True)]
-            print(f"{a} / {b}: {statistics.median(ratios):.2f}")
-    print(f"the platform held {extra_mebibytes(embeddings, start):.0f} MiB beyond its arguments")
+    print_table(rows(args.rounds, args.rows, args.clusters))
 
 
 if __name__ == "__main__":

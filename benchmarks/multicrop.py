@@ -1,17 +1,21 @@
-"""Speed of the multi-crop pipeline, JPEG bytes to crops, against Pillow + torchvision.
+"""Speed of the multi-crop pipeline, JPEG bytes to crops, against Pillow + torchvision and lightly.
 
     python benchmarks/multicrop.py [--rounds 9] [--images 24]
 
-Both do 2 x 224 + 6 x 96 crops with SwAV's augmentation. CPU time of one thread, rounds interleaved
-in one process, so that a busy machine slows both alike. The platform's crops are uint8, normalised
-on the device in training; the ratio with normalisation on this thread is printed too.
+All make 2 x 224 + 6 x 96 crops with SwAV's augmentation from JPEGs of 500 x 375. The platform's
+crops are uint8, and normalised on the device in training; the others' are float32 and normalised.
 """
 
+from ratios import Row, print_table, rounds_of, speedups  # isort: skip (threads)
+
 import argparse
+import importlib.util
 import io
-import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from time import thread_time
+from types import ModuleType
+from typing import Any
 
 import cv2
 import numpy as np
@@ -19,6 +23,7 @@ import torch
 from PIL import Image, ImageFilter
 from torchvision import transforms
 
+from ssl_platform.data import native_crop, opencv_crop
 from ssl_platform.data.augment import Blur, ColorJitter
 from ssl_platform.data.decode import decode
 from ssl_platform.data.multicrop import CropGroup, MultiCrop
@@ -48,7 +53,8 @@ def photograph(seed: int) -> bytes:
     return min(candidates, key=lambda data: abs(len(data) - JPEG_BYTES))
 
 
-def platform_pipeline() -> Callable[[bytes], list[np.ndarray]]:
+def platform_pipeline(crops: ModuleType) -> Callable[[bytes], list[np.ndarray]]:
+    """By one of the two implementations of crops."""
     multicrop = MultiCrop(
         crops={"large": LARGE, "small": SMALL},
         ratio=(3 / 4, 4 / 3),
@@ -58,24 +64,11 @@ def platform_pipeline() -> Callable[[bytes], list[np.ndarray]]:
         blur=Blur(0.5, (0.1, 2.0), "gaussian23"),
     )
     rng = np.random.default_rng(0)
-    return lambda data: multicrop(decode(data), rng)
 
-
-def platform_pipeline_normalized() -> Callable[[bytes], list[torch.Tensor]]:
-    crops_of = platform_pipeline()
-    scale = 1 / (255 * torch.tensor(STD))
-    shift = -torch.tensor(MEAN) * 255 * scale
-    tables = {
-        group.size: (scale.repeat(group.size), shift.repeat(group.size)) for group in (LARGE, SMALL)
-    }
-
-    def run(data: bytes) -> list[torch.Tensor]:
-        normalized = []
-        for crop in crops_of(data):
-            scale, shift = tables[len(crop)]
-            rows = torch.from_numpy(crop).flatten(1).float()
-            normalized.append(torch.addcmul(shift, rows, scale))
-        return normalized
+    def run(data: bytes) -> list[np.ndarray]:
+        image = decode(data)
+        draws = multicrop.draw(*image.shape[:2], rng)
+        return [crops.apply_crop(image, draw, "gaussian23") for draw in draws]
 
     return run
 
@@ -112,40 +105,49 @@ def torchvision_pipeline() -> Callable[[bytes], list[torch.Tensor]]:
     return run
 
 
+def lightly_pipeline() -> Callable[[bytes], list[torch.Tensor]]:
+    from lightly.transforms.swav_transform import SwaVTransform
+
+    transform = SwaVTransform()
+    return lambda data: transform(Image.open(io.BytesIO(data)).convert("RGB"))
+
+
+def rows(rounds: int, num_images: int = 24) -> Iterator[Row]:
+    cv2.setNumThreads(0)
+    images = [photograph(seed) for seed in range(num_images)]
+    pipelines: dict[str, Callable[[bytes], Any]] = {
+        "Pillow + torchvision": torchvision_pipeline(),
+        "OpenCV": platform_pipeline(opencv_crop),
+    }
+    targets = {"OpenCV": 3.0}
+    if native_crop.AVAILABLE:
+        pipelines["compiled kernel"] = platform_pipeline(native_crop)
+        targets["compiled kernel"] = 6.0
+    peers = ["Pillow + torchvision"]
+    if importlib.util.find_spec("lightly"):
+        pipelines["lightly"] = lightly_pipeline()
+        peers.append("lightly")
+    else:
+        print("lightly is not installed, left out (pip install lightly)")
+
+    def run(name: str) -> None:
+        for data in images:
+            pipelines[name](data)
+
+    contenders = {name: partial(run, name) for name in pipelines}
+    seconds = rounds_of(contenders, rounds, clock=thread_time)
+    for peer in peers:
+        for name, target in targets.items():
+            yield Row(f"crops by {name}, {peer}", speedups(seconds[peer], seconds[name]), target)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--images", type=int, default=24)
     args = parser.parse_args()
-    cv2.setNumThreads(0)
     torch.set_num_threads(1)
-    images = [photograph(seed) for seed in range(args.images)]
-    pipelines = {
-        "Pillow + torchvision, float32": torchvision_pipeline(),
-        "ssl_platform, float32": platform_pipeline_normalized(),
-        "ssl_platform, uint8": platform_pipeline(),
-    }
-    rates: dict[str, list[float]] = {name: [] for name in pipelines}
-    for pipeline in pipelines.values():
-        pipeline(images[0])
-    for _ in range(args.rounds):
-        for name, pipeline in pipelines.items():
-            start = thread_time()
-            for data in images:
-                pipeline(data)
-            rates[name].append(len(images) / (thread_time() - start))
-
-    mean_size = statistics.mean(map(len, images)) / 1000
-    print(
-        f"{args.rounds} rounds of {args.images} JPEGs of 500 x 375, {mean_size:.0f} KB on average"
-    )
-    first = next(iter(rates.values()))
-    for name, values in rates.items():
-        ratio = statistics.median(a / b for a, b in zip(values, first, strict=True))
-        print(
-            f"{name:32}{statistics.median(values):7.1f} images per CPU second "
-            f"({min(values):.1f} .. {max(values):.1f})   ratio {ratio:.2f}"
-        )
+    print_table(rows(args.rounds, args.images))
 
 
 if __name__ == "__main__":

@@ -15,10 +15,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import torch
 from numpy.lib.format import open_memmap
-from pyarrow import parquet
 from torch import Tensor
 
 from ssl_platform import distributed
@@ -205,6 +203,9 @@ def _unreadable_rows(loader: Loader, positions: np.ndarray) -> list[int]:
 def _write_index(
     path: Path, dataset: ImageDataset, positions: np.ndarray, unreadable: list[int]
 ) -> None:
+    import pyarrow as pa
+    from pyarrow import parquet
+
     readable = np.ones(len(positions), dtype=bool)
     readable[unreadable] = False
     columns = {

@@ -1,3 +1,7 @@
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from ssl_platform.registry import TRUNKS, Registry, load_components
@@ -29,3 +33,20 @@ def test_options_are_the_constructor_parameters_after_what_the_program_hands_in(
 def test_every_shipped_component_registers_itself():
     load_components()
     assert {"ResNet", "TimmTrunk"} <= set(TRUNKS.names())
+
+
+HEAVY = ("sklearn", "scipy", "pyarrow", "torchvision", "tensorboard", "torch._dynamo")
+LOAD = f"""
+import sys
+from ssl_platform.registry import load_components
+load_components()
+sys.exit(", ".join(name for name in {HEAVY} if name in sys.modules) or 0)
+"""
+
+
+def test_components_load_without_what_only_some_of_them_need():
+    root = Path(__file__).parents[1]
+    done = subprocess.run(
+        [sys.executable, "-c", LOAD], cwd=root, capture_output=True, text=True, check=False
+    )
+    assert done.stderr == ""

@@ -1,61 +1,16 @@
 """Images in files: a folder of them, or a list."""
 
-import hashlib
 import os
-from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
 from ssl_platform.data.dataset import ImageDataset, UnreadableImage
 from ssl_platform.data.decode import printable, read_image
+from ssl_platform.data.file_index import EXTENSIONS, FileTable, Names, folder_index
 from ssl_platform.registry import DATASETS
 
-EXTENSIONS = (
-    b".jpg", b".jpeg", b".png", b".ppm", b".bmp", b".pgm", b".tif", b".tiff", b".webp", b".gif",
-)  # fmt: skip
 NUM_PROBES = 8
-
-
-class FileTable:
-    """Paths of many files without an object per file.
-
-    Reference counts of Python objects are written on every access, and so would copy the memory
-    that forked workers share. 1.28 million paths take about 30 MiB here, once for all workers.
-
-    Args:
-        folders: where the files lie: those of one folder are consecutive, in the order given.
-        names: for each folder, its files' names relative to it.
-    """
-
-    def __init__(self, folders: Sequence[bytes], names: Sequence[Sequence[bytes]]):
-        self._folders = list(folders)
-        self._starts = np.cumsum([0, *map(len, names)], dtype=np.int64)
-        self._blob = b"".join(name for group in names for name in group)
-        sizes = np.fromiter(
-            (len(name) for group in names for name in group), np.int64, self._starts[-1]
-        )
-        ends = np.cumsum(sizes)
-        self._ends = ends.astype(np.uint32) if len(self._blob) < 2**32 else ends
-
-    def __len__(self) -> int:
-        return len(self._ends)
-
-    def digest(self) -> bytes:
-        """Of all names and their order, without the folder that all lie in."""
-        root = os.path.commonpath(self._folders) if self._folders else b""
-        digest = hashlib.blake2b(self._blob, digest_size=16)
-        digest.update(self._ends.astype("<u8").tobytes())
-        digest.update(self._starts.astype("<i8").tobytes())
-        digest.update(b"\0".join(os.path.relpath(folder, root) for folder in self._folders))
-        return digest.digest()
-
-    def __getitem__(self, index: int) -> bytes:
-        """The path of file ``index``."""
-        folder = self._folders[int(np.searchsorted(self._starts, index, side="right")) - 1]
-        start = int(self._ends[index - 1]) if index else 0
-        return os.path.join(folder, self._blob[start : int(self._ends[index])])
 
 
 class ImageFiles(ImageDataset):
@@ -108,30 +63,27 @@ class ImageFolder(ImageFiles):
         self.path = path
         root = os.fsencode(existing("path", path, directory=True))
         try:
-            found = list(_walk(root))
+            index = folder_index(root)
         except OSError as error:
             raise ValueError(
                 f"path={path}: cannot look into {printable(os.fsencode(error.filename))}: "
                 f"{error.strerror}"
             ) from error
-        with_files = sorted((f for f in found if f.names), key=lambda f: f.parts)
-        if not with_files:
+        if not len(index.names.sizes):
             raise ValueError(
                 f"path={path}: no image in this folder or below it (looked for "
                 f"{', '.join(extension.decode() for extension in EXTENSIONS)})"
             )
-        self.files = FileTable(
-            [os.path.join(root, *f.parts) for f in with_files], [f.names for f in with_files]
-        )
+        folders = [f for f, count in zip(index.folders, index.counts, strict=True) if count]
+        counts = index.counts[index.counts > 0]
+        self.files = FileTable([os.path.join(root, f) for f in folders], counts, index.names)
         self.labels = None
-        if with_files[0].parts:
-            classes = sorted({f.parts[0] for f in found if f.parts})
+        if folders[0]:  # no image lies in the root itself
+            classes = sorted({_first_level(f) for f in index.folders if f})
             number = {name: label for label, name in enumerate(classes)}
             self.classes = [printable(name) for name in classes]
-            self.labels = np.repeat(
-                np.array([number[f.parts[0]] for f in with_files], dtype=np.int64),
-                [len(f.names) for f in with_files],
-            )
+            labels = np.array([number[_first_level(f)] for f in folders], dtype=np.int64)
+            self.labels = np.repeat(labels, counts)
 
 
 @DATASETS.register()
@@ -167,7 +119,7 @@ class ListFile(ImageFiles):
             if not allow_outside and _leads_out(name):
                 raise ValueError(f"{where} leads out of root; to permit it set allow_outside")
         root_path = os.fsencode(existing("root", root, directory=True))
-        self.files = FileTable([root_path], [[name for name, _ in parsed]])
+        self.files = FileTable([root_path], [len(parsed)], Names.pack([name for name, _ in parsed]))
         self.labels = np.array([label for _, label in parsed], dtype=np.int64) if labelled else None
 
 
@@ -181,33 +133,8 @@ def existing(option: str, path: str, *, directory: bool) -> str:
     return path
 
 
-class _Folder(NamedTuple):
-    parts: tuple[bytes, ...]  # below the root
-    names: list[bytes]  # of the images in it, sorted
-
-
-def _walk(root: bytes) -> Iterator[_Folder]:
-    """Every folder under ``root``, itself included, without the rounds of a symbolic link."""
-    pending: list[tuple[tuple[bytes, ...], frozenset[tuple[int, int]]]] = [((), frozenset())]
-    while pending:
-        parts, ancestors = pending.pop()
-        folder = os.path.join(root, *parts)
-        status = os.stat(folder)
-        identity = (status.st_dev, status.st_ino)
-        if identity in ancestors:
-            continue
-        names = []
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                name = entry.name
-                if name.startswith(b"."):
-                    continue
-                if entry.is_dir():
-                    pending.append(((*parts, name), ancestors | {identity}))
-                # A dangling link counts as a image, so that it is reported and not passed over.
-                elif name.lower().endswith(EXTENSIONS) and (entry.is_file() or entry.is_symlink()):
-                    names.append(name)
-        yield _Folder(parts, sorted(names))
+def _first_level(folder: bytes) -> bytes:
+    return folder.partition(b"/")[0]
 
 
 def _leads_out(name: bytes) -> bool:

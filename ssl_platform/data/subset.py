@@ -9,7 +9,8 @@ import numpy as np
 
 from ssl_platform.data.dataset import ImageDataset
 from ssl_platform.data.decode import printable
-from ssl_platform.data.image_folder import FileTable, ImageFiles, existing
+from ssl_platform.data.file_index import FileTable, Names
+from ssl_platform.data.image_folder import ImageFiles, existing
 from ssl_platform.registry import DATASETS
 
 MAX_NAMED = 3  # files in an error message
@@ -98,7 +99,11 @@ class NamedSubset(ImageFiles):
             for folder, group in groupby(sorted(paths), key=os.path.dirname)
         }
         self.classes = [printable(name) for name in classes]
-        self.files = FileTable(list(grouped), list(grouped.values()))
+        self.files = FileTable(
+            list(grouped),
+            [len(group) for group in grouped.values()],
+            Names.pack([name for group in grouped.values() for name in group]),
+        )
         self.labels = np.repeat(
             np.array([number[os.path.basename(folder)] for folder in grouped], dtype=np.int64),
             [len(group) for group in grouped.values()],

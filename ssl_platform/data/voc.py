@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ssl_platform.data.image_folder import FileTable, ImageFiles, existing
+from ssl_platform.data.file_index import FileTable, Names
+from ssl_platform.data.image_folder import ImageFiles, existing
 from ssl_platform.registry import DATASETS
 
 
@@ -47,7 +48,9 @@ class VOC2007(ImageFiles):
                 raise ValueError(f"path={path}: {file} does not list the images of {lists[0]}")
         self.targets = np.array([list(column.values()) for column in columns], dtype=np.int8).T
         self.files = FileTable(
-            [os.fsencode(folder / "JPEGImages")], [[f"{name}.jpg".encode() for name in names]]
+            [os.fsencode(folder / "JPEGImages")],
+            [len(names)],
+            Names.pack([f"{name}.jpg".encode() for name in names]),
         )
 
     def fingerprint(self) -> str:

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from typing import Any, Protocol
 
 import torch
-from scipy import linalg
 from torch import Tensor
 
 BLOCK = 8192  # rows that are read at once
@@ -68,6 +67,8 @@ def principal_components(table: Table, num_components: int) -> tuple[Tensor, Ten
         (D,) mean and (D, components) directions of unit length, of the largest variance first;
         both float32.
     """
+    from scipy import linalg  # a tenth of a second, which no training needs
+
     num_rows, dim = table.shape
     mean = mean_of(table)
     covariance = torch.zeros(dim, dim, dtype=torch.float64)

@@ -2,11 +2,10 @@
 
 import os
 from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from sklearn.model_selection import cross_val_score
-from sklearn.svm import LinearSVC
 
 from ssl_platform.baselines import LabelledFeatures
 from ssl_platform.build import Node
@@ -15,6 +14,9 @@ from ssl_platform.ops.average_precision import average_precision
 from ssl_platform.registry import DATASETS, TASKS
 from ssl_platform.tasks.evaluation import Evaluation, EvaluationOptions, Measurement
 from ssl_platform.tasks.labelled_images import LabelledImages
+
+if TYPE_CHECKING:
+    from sklearn.svm import LinearSVC
 
 PRESENT, DIFFICULT = 1, 0  # marks of a class in an image; -1 is absent
 
@@ -105,7 +107,9 @@ class VOC07SVM(Evaluation):
             {"AP": list(precisions), "cost": list(costs)},
         )
 
-    def _machine(self, cost: float) -> LinearSVC:
+    def _machine(self, cost: float) -> "LinearSVC":
+        from sklearn.svm import LinearSVC  # a second of CPU time, which no training needs
+
         return LinearSVC(
             penalty="l2",
             loss="squared_hinge",
@@ -120,6 +124,8 @@ class VOC07SVM(Evaluation):
 
     def _best_cost(self, rows: np.ndarray, is_present: np.ndarray) -> float:
         """The first of those with the highest average precision over the folds."""
+        from sklearn.model_selection import cross_val_score
+
         scores = [
             cross_val_score(
                 self._machine(cost), rows, is_present, cv=self.num_folds,

@@ -1,0 +1,81 @@
+"""CPU time until the command line answers, and until a training takes its first step.
+
+    python benchmarks/start.py [--rounds 5]
+
+A training is compared with a process that only imports torch, plus the construction of the model
+(ResNet-50).
+"""
+
+from ratios import Row, print_table, rounds_of  # isort: skip (threads)
+
+import argparse
+import resource
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from time import process_time
+
+ROOT = Path(__file__).resolve().parent.parent
+TOOL = "tools/run_distributed.py"
+CONFIG = "config=pretrain/swav/quickstart"
+ANSWERS = {  # with their exit codes
+    "--help": (["--help"], 0),
+    "--cfg job": ([CONFIG, "--cfg", "job"], 0),
+    "wrong name of a config": (["config=pretrain/swav/quikstart"], 2),
+}
+TRAINING = f"""
+from ssl_platform.build import Builder, options_of
+from ssl_platform.config import compose
+cfg = compose(["{CONFIG}", "trunk=resnet50", "data.train.num_samples=256", "loss.queue_length=0"])
+Builder(options_of(cfg)).run()
+"""
+
+
+def python(arguments: list[str], *, exit_code: int = 0) -> None:
+    done = subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, check=False)
+    assert done.returncode == exit_code, done.stderr
+
+
+def children_seconds() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def model_seconds() -> float:
+    from ssl_platform.models.resnet import ResNet
+
+    start = process_time()
+    ResNet(
+        block="bottleneck", layers=[3, 4, 6, 3], width=64, stem_kernel=7, stem_stride=2,
+        stem_pool=True,
+    )  # fmt: skip
+    return process_time() - start
+
+
+def rows(rounds: int) -> Iterator[Row]:
+    contenders = {
+        name: partial(python, [TOOL, *arguments], exit_code=exit_code)
+        for name, (arguments, exit_code) in ANSWERS.items()
+    }
+    contenders["torch"] = partial(python, ["-c", "import torch"])
+    contenders["training"] = partial(python, ["-c", TRAINING])
+    seconds = rounds_of(contenders, rounds, clock=children_seconds)
+    for name in ANSWERS:
+        yield Row(name, seconds[name], 0.45, "s")
+    ratios = [
+        training / (torch + model_seconds())
+        for training, torch in zip(seconds["training"], seconds["torch"], strict=True)
+    ]
+    yield Row("start of a training, torch and the model", ratios, 1.3, "")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=5)
+    print_table(rows(parser.parse_args().rounds))
+
+
+if __name__ == "__main__":
+    main()

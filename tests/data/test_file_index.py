@@ -1,0 +1,164 @@
+"""The index of a folder: kept between runs, and only as long as it holds."""
+
+import logging
+import os
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ssl_platform.data.file_index import WORTH_KEEPING, FolderIndex, folder_index, scan
+from ssl_platform.data.image_folder import ImageFolder
+
+LONG_AGO = 10**18  # ns
+NUM_FOLDERS = 4
+
+
+@pytest.fixture(scope="module")
+def many_images(tmp_path_factory) -> Path:
+    """Just enough empty files to be worth an index, in folders that changed last long ago."""
+    root = tmp_path_factory.mktemp("many")
+    for number in range(WORTH_KEEPING):
+        folder = root / f"class{number % NUM_FOLDERS}"
+        folder.mkdir(exist_ok=True)
+        (folder / f"{number}.jpg").touch()
+    return root
+
+
+@pytest.fixture
+def root(many_images, monkeypatch, tmp_path) -> Path:
+    """The same, with no index yet."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    settle(many_images)
+    return many_images
+
+
+def settle(root: Path) -> None:
+    for folder in (root, *root.iterdir()):
+        os.utime(folder, ns=(LONG_AGO, LONG_AGO))
+
+
+def index_of(root: Path) -> FolderIndex:
+    return folder_index(os.fsencode(root))
+
+
+def kept(tmp_path: Path) -> list[Path]:
+    return [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
+
+
+def assert_equal(a: FolderIndex, b: FolderIndex) -> None:
+    assert a.folders == b.folders
+    for one, other in zip((*a[1:3], *a.names), (*b[1:3], *b.names), strict=True):
+        assert np.array_equal(one, other)
+
+
+def test_the_second_time_is_the_first_without_a_look_at_the_files(root, tmp_path, caplog):
+    first = index_of(root)
+    assert len(kept(tmp_path)) == 1
+    extra = root / "class0" / "extra.jpg"
+    extra.touch()
+    settle(root)  # so that the new file does not show
+    assert_equal(index_of(root), first)
+    extra.unlink()
+    settle(root)
+    assert_equal(first, scan(os.fsencode(root)))
+    again, labels = ImageFolder(path=str(root)), ImageFolder(path=str(root)).labels
+    assert again.describe(WORTH_KEEPING - 1) == str(root / f"class{NUM_FOLDERS - 1}" / "9999.jpg")
+    assert np.bincount(labels).tolist() == [WORTH_KEEPING // NUM_FOLDERS] * NUM_FOLDERS
+    assert not caplog.messages
+
+
+def a_new_file(root: Path) -> Path:
+    path = root / "class1" / "new.jpg"
+    path.touch()
+    return path
+
+
+def a_new_folder(root: Path) -> Path:
+    path = root / "class1a"
+    path.mkdir()
+    return path
+
+
+def a_renamed_file(root: Path) -> Path:
+    return (root / "class0" / "0.jpg").rename(root / "class0" / "00.jpg")
+
+
+@pytest.mark.parametrize("change", [a_new_file, a_new_folder, a_renamed_file])
+def test_a_change_is_seen_and_said_once(root, tmp_path, caplog, change):
+    before = index_of(root)
+    changed = change(root)
+    try:
+        with caplog.at_level(logging.WARNING):
+            after = index_of(root)
+            index_of(root)
+        assert caplog.messages == [f"{root} has changed since an earlier run and is read anew"]
+        assert_equal(after, scan(os.fsencode(root)))
+        assert (after.folders, after.names.text.tolist()) != (
+            before.folders,
+            before.names.text.tolist(),
+        )
+        assert not kept(tmp_path)  # what has just changed may go on changing
+    finally:
+        if change is a_new_folder:
+            changed.rmdir()
+        elif change is a_new_file:
+            changed.unlink()
+        else:
+            changed.rename(root / "class0" / "0.jpg")
+
+
+def test_a_folder_that_is_gone_is_seen(root, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(root, copy)
+    settle(copy)
+    index_of(copy)
+    shutil.rmtree(copy / "class2")
+    os.utime(copy, ns=(LONG_AGO, LONG_AGO))
+    assert index_of(copy).folders == [b"", b"class0", b"class1", b"class3"]
+
+
+def flip(data: bytes) -> bytes:
+    middle = len(data) // 2
+    return data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :]
+
+
+@pytest.mark.parametrize(
+    "damage", [flip, lambda data: data[:-1], lambda data: data[:20], lambda data: b""]
+)
+def test_a_damaged_index_is_said_and_made_anew(root, tmp_path, caplog, damage):
+    first = index_of(root)
+    (path,) = kept(tmp_path)
+    intact = path.read_bytes()
+    path.write_bytes(damage(intact))
+    with caplog.at_level(logging.WARNING):
+        assert_equal(index_of(root), first)
+    (message,) = caplog.messages
+    assert message.startswith(f"{path} is damaged and made anew: ")
+    assert path.read_bytes() == intact
+
+
+def test_small_sets_and_fresh_ones_are_not_kept(root, photographs, tmp_path):
+    for folder in (photographs, *photographs.iterdir()):
+        os.utime(folder, ns=(LONG_AGO, LONG_AGO))
+    index_of(photographs)
+    os.utime(root / "class0")
+    index_of(root)
+    assert not kept(tmp_path)
+
+
+def test_a_place_that_cannot_be_written_to_does_no_harm(root, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    (tmp_path / "file").touch()
+    assert_equal(index_of(root), scan(os.fsencode(root)))
+
+
+def test_several_at_once_leave_one_whole_index(root, tmp_path):
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(index_of, [root] * 4))
+    for index in found:
+        assert_equal(index, found[0])
+    assert len(kept(tmp_path)) == 1
+    assert_equal(index_of(root), found[0])
