@@ -5,7 +5,6 @@ with what a rank owns, and ``manifest.json`` with the size and the SHA-256 of th
 tensors and plain values only, and are read with ``weights_only=True``: nothing in them is executed.
 """
 
-import hashlib
 import json
 import logging
 import os
@@ -19,6 +18,7 @@ from typing import Any
 
 import torch
 
+from ssl_platform.disk import sha256_of, sync_folder
 from ssl_platform.errors import CheckpointError
 
 logger = logging.getLogger(__name__)
@@ -81,7 +81,7 @@ def verify(folder: Path) -> None:
             raise CheckpointError(f"{path} is missing")
         if size != file.bytes:
             raise CheckpointError(f"{path} has {size} bytes instead of {file.bytes}")
-        if _sha256(path) != file.sha256:
+        if sha256_of(path) != file.sha256:
             raise CheckpointError(f"{path} has changed since it was written (its SHA-256 differs)")
 
 
@@ -119,7 +119,7 @@ def write(path: Path, state: dict[str, Any]) -> File:
         torch.save(state, file)
         file.flush()
         os.fsync(file.fileno())
-    return File(path.stat().st_size, _sha256(path))
+    return File(path.stat().st_size, sha256_of(path))
 
 
 def commit(folder: Path, files: dict[str, File], about: dict[str, Any]) -> Path:
@@ -133,11 +133,11 @@ def commit(folder: Path, files: dict[str, File], about: dict[str, Any]) -> Path:
         file.write(json.dumps(manifest, indent=2) + "\n")
         file.flush()
         os.fsync(file.fileno())
-    _sync(folder)
+    sync_folder(folder)
     target = folder.with_name(folder.name.removeprefix(PARTIAL))
     remove(target)
     folder.rename(target)
-    _sync(target.parent)
+    sync_folder(target.parent)
     return target
 
 
@@ -179,23 +179,6 @@ def _all(folder: Path) -> list[Path]:
     """Checkpoints by age, oldest first."""
     named = [p for p in folder.glob("step_*") if p.name.removeprefix("step_").isdecimal()]
     return sorted(named, key=lambda path: int(path.name.removeprefix("step_")))
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(2**20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def _sync(folder: Path) -> None:
-    """Wait until the disk has the names in a directory."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _first_line(error: Exception) -> str:

@@ -11,6 +11,7 @@ PACKAGE = Path(registry.__file__).parent
 MAY_IMPORT = {
     "errors": set(),
     "events": set(),
+    "disk": set(),
     "schema": {"errors"},
     "distributed": set(),
     "registry": {"errors", "schema"},
@@ -33,7 +34,7 @@ MAY_IMPORT = {
         "registry", "distributed", "events", "ops", "models", "data", "errors", "features",
         "metrics", "baselines",
     },
-    "checkpoint": {"errors"},
+    "checkpoint": {"disk", "errors"},
     "run_state": {"checkpoint", "distributed", "errors"},
     "saver": {"checkpoint", "distributed", "errors", "ops", "run_state"},
     "stopping": {"errors"},
@@ -44,7 +45,9 @@ MAY_IMPORT = {
     "results": set(),
     "results_table": {"config", "errors", "results", "schema", "zoo"},
     "trained_run": {"build", "checkpoint", "models", "registry"},
-    "zoo": {"checkpoint", "config", "errors", "models", "registry", "schema", "trained_run"},
+    "zoo": {
+        "checkpoint", "config", "disk", "errors", "models", "registry", "schema", "trained_run",
+    },
     "tasks": {
         "registry", "distributed", "engine", "build", "checkpoint", "ops", "models", "metrics",
         "data", "errors", "features", "cluster_files", "cluster_page", "trained_run", "results",

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from ssl_platform.disk import sha256_of
 from ssl_platform.errors import PlatformError
 from ssl_platform.zoo import catalogue
 from ssl_platform.zoo.fetch import cached
-from ssl_platform.zoo.raw import sha256_of
 
 Command = Callable[[argparse.Namespace], Iterable[str]]  # gives the lines to print
 

@@ -14,8 +14,9 @@ from urllib.parse import quote, unquote, urlsplit
 from filelock import FileLock
 from tqdm import tqdm
 
+from ssl_platform.disk import sha256_of, sync_folder
 from ssl_platform.errors import CheckpointError
-from ssl_platform.zoo.raw import is_web_page, sha256_of
+from ssl_platform.zoo.raw import is_web_page
 
 TIMEOUT = 30  # seconds without a byte
 BLOCK = 1 << 20
@@ -128,7 +129,7 @@ def _download(address: str, target: Path, sha256: str | None) -> None:
     _record(target).write_text(f"{found}\n")  # first: a file without its record is not checked
     partial.replace(target)
     _tag(partial).unlink()
-    _sync_folder(target.parent)
+    sync_folder(target.parent)
 
 
 def _receive_all(address: str, partial: Path) -> None:
@@ -221,11 +222,3 @@ def _check_room(address: str, folder: Path, size: int) -> None:
 
 def _size(path: Path) -> int:
     return path.stat().st_size if path.is_file() else 0
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

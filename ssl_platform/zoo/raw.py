@@ -1,17 +1,7 @@
 """Files as bytes."""
 
-import hashlib
 import re
 from pathlib import Path
-
-
-def sha256_of(path: Path) -> str:
-    """Of a file's bytes, hexadecimal."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def first_bytes(path: Path) -> bytes:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ssl_platform.disk import sha256_of
 from ssl_platform.errors import CheckpointError
 from ssl_platform.models.heads import PrototypeHead
 from ssl_platform.registry import HEADS
@@ -18,7 +19,6 @@ from ssl_platform.zoo.architecture import head_node, resnet_node, trunk_option
 from ssl_platform.zoo.fetch import fetch
 from ssl_platform.zoo.files import read_content
 from ssl_platform.zoo.layouts import Parts, sort_keys
-from ssl_platform.zoo.raw import sha256_of
 
 ZOO = "zoo:"  # a model of the catalogue by its name
 

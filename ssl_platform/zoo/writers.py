@@ -13,10 +13,10 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from ssl_platform.disk import sha256_of
 from ssl_platform.errors import CheckpointError, ConfigError
 from ssl_platform.registry import TRUNKS
 from ssl_platform.zoo.model_card import model_card
-from ssl_platform.zoo.raw import sha256_of
 from ssl_platform.zoo.weights import Weights, load_trunk
 
 logger = logging.getLogger(__name__)
