@@ -5,7 +5,7 @@ classifiers stacked: ``weight`` (H, D, C) and ``bias`` (H, C), one for each of H
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
@@ -17,6 +17,7 @@ from torch import Tensor
 from ssl_platform.ops.table import Table
 
 BLOCK = 4096  # rows that are on the device at once
+HELD_BYTES = 2**30  # of standardised features at most that are kept for many passes
 LBFGS_HISTORY = 10  # pairs of vectors that the curvature is estimated from
 
 
@@ -83,6 +84,14 @@ class Rows:
         for some in torch.arange(len(self)).split(BLOCK):
             yield self.read(some)
 
+    def passes(self) -> Callable[[], Iterable[tuple[Tensor, Tensor]]]:
+        """``blocks`` for many passes: to standardise a block costs more than to classify it, so
+        that they are kept where they are not too large."""
+        if 4 * len(self) * self.features.shape[1] > HELD_BYTES:
+            return self.blocks
+        held = list(self.blocks())
+        return lambda: held
+
 
 @torch.no_grad()
 def fit_sgd(
@@ -145,6 +154,7 @@ def fit_lbfgs(
     bias = torch.zeros(num_classes, device=rows.device)
     weight.requires_grad_()
     bias.requires_grad_()
+    blocks = rows.passes()
     found: dict[float, tuple[Tensor, Tensor]] = {}
     for penalty in sorted(set(l2), reverse=True):
         optimizer = torch.optim.LBFGS(
@@ -155,19 +165,25 @@ def fit_lbfgs(
             history_size=LBFGS_HISTORY,
             line_search_fn="strong_wolfe",
         )
-        optimizer.step(partial(_logistic_loss, rows, weight, bias, penalty))
+        optimizer.step(partial(_logistic_loss, blocks, len(rows), weight, bias, penalty))
         found[penalty] = weight.detach().clone(), bias.detach().clone()
     weights, biases = zip(*(found[penalty] for penalty in l2), strict=True)
     return LinearClassifiers(torch.stack(weights), torch.stack(biases))
 
 
-def _logistic_loss(rows: Rows, weight: Tensor, bias: Tensor, penalty: float) -> Tensor:
+def _logistic_loss(
+    blocks: Callable[[], Iterable[tuple[Tensor, Tensor]]],
+    num_rows: int,
+    weight: Tensor,
+    bias: Tensor,
+    penalty: float,
+) -> Tensor:
     """The objective; its gradient is left in ``weight`` and ``bias``."""
     weight.grad = bias.grad = None
     total = penalty / 2 * weight.square().sum()
     total.backward()
-    for features, labels in rows.blocks():
-        loss = F.cross_entropy(features @ weight + bias, labels, reduction="sum") / len(rows)
+    for features, labels in blocks():
+        loss = F.cross_entropy(features @ weight + bias, labels, reduction="sum") / num_rows
         loss.backward()
         total = total.detach() + loss.detach()
     return total

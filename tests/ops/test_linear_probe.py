@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from sklearn.linear_model import LogisticRegression, Ridge
 from torch import Tensor
 
+from ssl_platform.ops import linear_probe
 from ssl_platform.ops.linear_probe import (
     LinearClassifiers,
     Rows,
@@ -95,6 +96,14 @@ def test_lbfgs_finds_the_minimum_that_scikit_learn_finds(dtype):
         expected = torch.from_numpy(model.fit(features, labels).predict_proba(features))
         scores = found.scores(torch.from_numpy(features))[number]
         torch.testing.assert_close(scores.softmax(1), expected.float(), atol=1e-3, rtol=0)
+
+
+def test_features_too_large_to_be_kept_are_read_anew_in_every_pass(monkeypatch):
+    rows = some_rows()
+    kept = fit_lbfgs(rows, CLASSES, l2=[0.1], max_iters=50, tolerance=1e-7)
+    monkeypatch.setattr(linear_probe, "HELD_BYTES", 0)
+    anew = fit_lbfgs(rows, CLASSES, l2=[0.1], max_iters=50, tolerance=1e-7)
+    assert torch.equal(kept.weight, anew.weight)
 
 
 def test_ridge_is_that_of_scikit_learn():
