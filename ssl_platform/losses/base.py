@@ -42,7 +42,7 @@ class Loss(nn.Module, Events):
 
     @abstractmethod
     def forward(self, model: SSLModel, outputs: dict[str, Any], batch: Batch) -> dict[str, Tensor]:
-        """Return the losses of a batch, scalars; ``"loss"`` is minimised, the rest is logged."""
+        """Return the losses of a batch, scalars: ``"loss"`` is minimised, the rest is for hooks."""
 
     def deal_out(self, name: str, parts: Sequence[Tensor], *, batch_size: int) -> Tensor:
         """This rank's value of a rank-owned buffer that another number of ranks has left.
