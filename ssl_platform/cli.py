@@ -68,7 +68,7 @@ def _main(arguments: list[str]) -> int:
     from ssl_platform.config import Source
 
     if not arguments or {"-h", "--help"} & set(arguments):
-        print(_help())
+        _print(_help())
         return 0
     overrides, config_dirs, flags = _split(arguments)
     if any(flag.split("=")[0] in HYDRA_FLAGS for flag in flags):
@@ -77,7 +77,7 @@ def _main(arguments: list[str]) -> int:
             if problems:
                 raise ConfigError(problems)
             if flags == ["--cfg", "job"]:  # without composing a second time
-                print(OmegaConf.to_yaml(cfg))
+                _print(OmegaConf.to_yaml(cfg))
                 return 0
         return _hydra(Source.of(overrides, config_dirs), flags)
     if set(flags) & set(SWEEP_FLAGS):
@@ -180,6 +180,13 @@ def _help() -> str:
     configs = "\n".join(f"  {name}" for name in runnable())
     parts = "\n".join(f"  {group}: {', '.join(names)}" for group, names in groups().items())
     return HELP.format(configs=configs, parts=parts)
+
+
+def _print(text: str) -> None:
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:  # whoever reads has seen enough, as `head` has
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _say(error: PlatformError) -> None:
