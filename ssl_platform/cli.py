@@ -6,6 +6,7 @@ import warnings
 from typing import Any
 
 from ssl_platform.errors import ConfigError, PlatformError, StopRequested
+from ssl_platform.output import show
 
 HELP = """\
 Self-supervised learning by clustering.
@@ -68,7 +69,7 @@ def _main(arguments: list[str]) -> int:
     from ssl_platform.config import Source
 
     if not arguments or {"-h", "--help"} & set(arguments):
-        _print(_help())
+        show(_help())
         return 0
     overrides, config_dirs, flags = _split(arguments)
     if any(flag.split("=")[0] in HYDRA_FLAGS for flag in flags):
@@ -77,7 +78,7 @@ def _main(arguments: list[str]) -> int:
             if problems:
                 raise ConfigError(problems)
             if flags == ["--cfg", "job"]:  # without composing a second time
-                _print(OmegaConf.to_yaml(cfg))
+                show(OmegaConf.to_yaml(cfg))
                 return 0
         return _hydra(Source.of(overrides, config_dirs), flags)
     if set(flags) & set(SWEEP_FLAGS):
@@ -180,13 +181,6 @@ def _help() -> str:
     configs = "\n".join(f"  {name}" for name in runnable())
     parts = "\n".join(f"  {group}: {', '.join(names)}" for group, names in groups().items())
     return HELP.format(configs=configs, parts=parts)
-
-
-def _print(text: str) -> None:
-    try:
-        print(text, flush=True)
-    except BrokenPipeError:  # whoever reads has seen enough, as `head` has
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _say(error: PlatformError) -> None:

@@ -12,6 +12,7 @@ MAY_IMPORT = {
     "errors": set(),
     "events": set(),
     "disk": set(),
+    "output": set(),
     "schema": {"errors"},
     "distributed": set(),
     "registry": {"errors", "schema"},
@@ -46,7 +47,8 @@ MAY_IMPORT = {
     "results_table": {"config", "errors", "results", "schema", "zoo"},
     "trained_run": {"build", "checkpoint", "models", "registry"},
     "zoo": {
-        "checkpoint", "config", "disk", "errors", "models", "registry", "schema", "trained_run",
+        "checkpoint", "config", "disk", "errors", "models", "output", "registry", "schema",
+        "trained_run",
     },
     "tasks": {
         "registry", "distributed", "engine", "build", "checkpoint", "ops", "models", "metrics",
@@ -60,7 +62,7 @@ MAY_IMPORT = {
     "check": {"registry", "schema", "build", "launch", "models"},
     "config": {"errors", "schema", "check"},
     "running": {"build", "errors", "launch", "registry", "run_lock", "run_state", "schema"},
-    "cli": {"errors", "config", "running"},
+    "cli": {"errors", "config", "output", "running"},
 }  # fmt: skip
 ENTRY = {"__init__", "__main__"}
 CORE = (

@@ -1,7 +1,6 @@
 """The command line of the zoo. What needs torch is imported by the commands that need it."""
 
 import argparse
-import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
@@ -9,6 +8,7 @@ from pathlib import Path
 
 from ssl_platform.disk import sha256_of
 from ssl_platform.errors import PlatformError
+from ssl_platform.output import show
 from ssl_platform.zoo import catalogue
 from ssl_platform.zoo.fetch import cached
 
@@ -22,10 +22,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     try:
         for line in arguments.command(arguments):
-            print(line, flush=True)
-        return 0
-    except BrokenPipeError:  # whoever reads has seen enough, as `head` has
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            show(line)
         return 0
     except PlatformError as error:
         print(f"error: {error}", file=sys.stderr)
