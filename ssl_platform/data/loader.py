@@ -27,6 +27,8 @@ logger = logging.getLogger(__name__)
 
 MAX_NEIGHBOURS = 16  # tried in place of one unreadable image
 MAX_NAMED = 5  # files in an error message
+# sent to every process of a job, and meant for the main one
+JOB_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
 
 
 class Transform(Protocol):
@@ -340,7 +342,12 @@ class _Transport:
         By itself it raises in the main thread when one dies, whatever that thread is doing.
         """
         handler = signal.getsignal(signal.SIGCHLD)
-        batches = iter(self._loader)
+        # A new worker inherits the mask, and keeps it until it has handlers of its own.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, JOB_SIGNALS)
+        try:
+            batches = iter(self._loader)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         if signal.getsignal(signal.SIGCHLD) is not handler:
             signal.signal(signal.SIGCHLD, handler)
         return batches
@@ -379,9 +386,10 @@ def _leave_signals_to_main_process(released: Any) -> None:
         if released.value:
             os._exit(0)
 
-    signal.signal(signal.SIGTERM, end_if_released)
-    for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
+    for number in JOB_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, end_if_released)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, JOB_SIGNALS)
 
 
 def _name_some(errors: Iterable[UnreadableImage]) -> str:
