@@ -18,9 +18,11 @@ import multicrop
 import sinkhorn
 import start
 import torch
+import transport
 
 BENCHMARKS = {  # with the number of rounds that gives a steady median
     "multicrop": (multicrop.rows, 9),
+    "transport": (transport.rows, 9),
     "index": (index.rows, 7),
     "sinkhorn": (sinkhorn.rows, 9),
     "kmeans": (kmeans.rows, 3),

@@ -39,6 +39,7 @@ from ssl_platform.run_state import ResumeOptions
 from ssl_platform.saver import SaveOptions, Saver
 from ssl_platform.schema import dataclass_schema
 
+WORKER_SHARE_OF_TIMEOUT = 0.8  # of launch.timeout_minutes, that a data worker may be silent
 EVAL_BATCH_SIZE = 256  # of each process: it decides the speed and no result
 
 Node = dict[str, Any]  # {name: <registered class>, <option>: <value>, ...}
@@ -86,7 +87,14 @@ class JobOptions:
 
 
 @dataclass(frozen=True)
-class TrainOptions(JobOptions):
+class ImageJobOptions(JobOptions):
+    """Those of a job that reads images."""
+
+    data: DataOptions
+
+
+@dataclass(frozen=True)
+class TrainOptions(ImageJobOptions):
     """Every top-level key of a training. Component nodes are held against their constructors."""
 
     precision: Literal["auto", "float32", "bfloat16", "float16"]
@@ -97,7 +105,6 @@ class TrainOptions(JobOptions):
     checkpoint: str | None  # weights that the trunk starts from
     allow_partial: bool  # start although some of the trunk's weights are not in it
     freeze_trunk: bool
-    data: DataOptions
     trunk: Node
     heads: dict[str, Node]
     loss: Node
@@ -232,34 +239,30 @@ class Builder:
             dataset,
             data.transform,
             sampler,
-            data,
-            seed=self.options.seed,
+            self.options,
             device=self.device,
             batch_size=data.batch_size // distributed.world_size(),
             drop_last=self.options.drop_last,
         )
 
     def eval_loader(self, dataset: ImageDataset, positions: Sequence[int] | np.ndarray) -> Loader:
-        options = self.options
-        return eval_loader(dataset, positions, options.data, seed=options.seed, device=self.device)
+        return eval_loader(dataset, positions, self.options, device=self.device)
 
 
 def eval_loader(
     dataset: ImageDataset,
     positions: Sequence[int] | np.ndarray,
-    data: DataOptions,
+    options: ImageJobOptions,
     *,
-    seed: int,
     device: torch.device,
 ) -> Loader:
     """This rank's share of some centre crops, in order: rank r has positions[r::ranks]."""
     sampler = SequentialSampler(positions, distributed.rank(), distributed.world_size())
     return _loader(
         dataset,
-        data.eval_transform,
+        options.data.eval_transform,
         sampler,
-        data,
-        seed=seed,
+        options,
         device=device,
         batch_size=EVAL_BATCH_SIZE,
         drop_last=False,
@@ -270,21 +273,24 @@ def _loader(
     dataset: ImageDataset,
     transform: Node,
     sampler: Sampler,
-    data: DataOptions,
+    options: ImageJobOptions,
     *,
-    seed: int,
     device: torch.device,
     batch_size: int,
     drop_last: bool,
 ) -> Loader:
     dataset.prepare()
+    data, launch = options.data, options.launch
     return Loader(
         dataset,
         TRANSFORMS.build(transform),
         sampler,
         batch_size=batch_size,
         num_workers=data.num_workers,
-        seed=seed,
+        start_method=launch.worker_start,
+        # first of all time-outs: those who wait for this rank do not know what it waits for
+        timeout_seconds=WORKER_SHARE_OF_TIMEOUT * 60 * launch.timeout_minutes,
+        seed=options.seed,
         normalize=data.normalize,
         device=device,
         max_bad_fraction=data.max_bad_fraction,

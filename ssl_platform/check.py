@@ -28,6 +28,7 @@ from ssl_platform.build import (
     parameter_groups,
     resolve_device,
 )
+from ssl_platform.data.transport import num_slots
 from ssl_platform.launch import joined_world
 from ssl_platform.models.layers import layer_shapes
 from ssl_platform.models.ssl_model import SSLModel
@@ -194,13 +195,17 @@ class _Trial:
         per_process = sum(t.nbytes for t in tensors) + copies * sum(
             p.nbytes for p in model.parameters()
         )
-        per_process += max(0, options.data.num_workers) * WORKER_BYTES
+        workers = max(0, options.data.num_workers)
+        batch_size = options.data.batch_size // max(1, world_size(options))
+        images = num_slots(batch_size, workers) * batch_size
+        sizes = self.built["data.transform"].crop_sizes
+        per_process += workers * WORKER_BYTES + images * sum(3 * size**2 for size in sizes)
         needed = options.launch.processes * per_process
         available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
         if needed > MEMORY_SHARE * available:
             self.problems.append(
                 f"launch.processes={options.launch.processes}: weights, gradients, optimizer, "
-                f"banks and {options.data.num_workers} data workers of each process take "
+                f"banks, {options.data.num_workers} data workers and batches of each process take "
                 f"{needed / 2**30:,.0f} GiB, this machine has {available / 2**30:,.0f}"
             )
 

@@ -14,7 +14,7 @@ import torch
 
 from ssl_platform import distributed
 from ssl_platform.baselines import Embed
-from ssl_platform.build import DataOptions, eval_loader
+from ssl_platform.build import DataOptions, ImageJobOptions, eval_loader
 from ssl_platform.data.dataset import ImageDataset
 from ssl_platform.feature_files import FeatureFiles, write_features
 
@@ -33,13 +33,12 @@ class FeatureCache:
 
     Args:
         options: where it is, and the type of the features.
-        data: how the images are read.
-        seed, device: of the job.
+        job: how the images are read.
+        device: of the job.
     """
 
     options: CacheOptions
-    data: DataOptions
-    seed: int
+    job: ImageJobOptions
     device: torch.device
 
     def features(
@@ -65,7 +64,7 @@ class FeatureCache:
         """
         provenance = {
             **identity,
-            **images_provenance(dataset, positions, self.data),
+            **images_provenance(dataset, positions, self.job.data),
             "dtype": self.options.dtype,
         }
         folder = Path(self.options.folder) / _as_file_name(subject) / _as_file_name(images)
@@ -79,7 +78,7 @@ class FeatureCache:
         return write_features(
             folder,
             lambda batch: {"features": embed(batch)},
-            eval_loader(dataset, positions, self.data, seed=self.seed, device=self.device),
+            eval_loader(dataset, positions, self.job, device=self.device),
             positions,
             dtype=self.options.dtype,
             provenance=provenance,

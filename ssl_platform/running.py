@@ -27,6 +27,7 @@ FREE_TO_CHANGE = (
     "launch.max_restarts",
     "launch.slurm",
     "launch.threads",
+    "launch.worker_start",
     "data.num_workers",
     "save",
     "resume",

@@ -37,6 +37,7 @@ def launch_options(processes: int, **given: Any) -> LaunchOptions:
         "max_restarts": 0,
         "slurm": None,
         "threads": 1,
+        "worker_start": None,
     }
     return LaunchOptions(processes, **{**default, **given})
 

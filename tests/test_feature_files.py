@@ -36,6 +36,8 @@ def write(
         SequentialSampler(POSITIONS, rank, world_size),
         batch_size=2,
         num_workers=0,
+        start_method=None,
+        timeout_seconds=60.0,
         seed=0,
         normalize=Normalize([0.0] * 3, [1.0] * 3),
         device=torch.device("cpu"),

@@ -110,7 +110,9 @@ class FindClusters(Task):
         head.normalize_prototypes()
         # a image that cannot be read has no cluster; here that is no reason to stop
         data = replace(run.options.data, num_workers=options.data.num_workers, max_bad_fraction=1.0)
-        builder = Builder(replace(run.options, data=data, device=options.device))
+        builder = Builder(
+            replace(run.options, data=data, device=options.device, launch=options.launch)
+        )
         loader = builder.eval_loader(dataset, range(len(dataset)))
         ids, scores, margins = find_nearest(model.trunk, head, loader, len(dataset))
         positions = _positions_in_training(run, dataset, options.data)

@@ -38,7 +38,7 @@ class FindClustersOfFile(TrunkTask):
         head.normalize_prototypes()
         dataset: ImageDataset = DATASETS.build(options.data.train)
         positions = range(len(dataset))
-        loader = eval_loader(dataset, positions, options.data, seed=options.seed, device=device)
+        loader = eval_loader(dataset, positions, options, device=device)
         ids, scores, margins = find_nearest(trunk.module.to(device), head, loader, len(dataset))
         clusters = Clusters(
             ids=ids,

@@ -141,7 +141,7 @@ def _extract_all(
     device: torch.device,
 ) -> dict[str, tuple[LabelledFeatures, LabelledFeatures]]:
     """Features of both sets of images by the trunk and by the baselines; collective."""
-    cache = FeatureCache(options.cache, options.data, options.seed, device)
+    cache = FeatureCache(options.cache, options, device)
     subjects: dict[str, tuple[str, dict[str, str], Embed]] = {
         WEIGHTS: (trunk.weights.source, trunk.fingerprint, trunk.module.to(device))
     }

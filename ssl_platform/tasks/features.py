@@ -66,7 +66,7 @@ class ExtractFeatures(TrunkTask):
         files = write_features(
             Path(options.output_dir) / "features",
             embed,
-            eval_loader(dataset, positions, options.data, seed=options.seed, device=device),
+            eval_loader(dataset, positions, options, device=device),
             positions,
             dtype=options.dtype,
             provenance={

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ssl_platform.build import DataOptions, JobOptions, Node
+from ssl_platform.build import ImageJobOptions, Node
 from ssl_platform.errors import CheckpointError
 from ssl_platform.registry import TRUNKS
 from ssl_platform.schema import MISSING
@@ -18,13 +18,12 @@ from ssl_platform.zoo.weights import Weights, load_trunk, read_weights
 
 
 @dataclass(frozen=True)
-class TrunkOptions(JobOptions):
+class TrunkOptions(ImageJobOptions):
     """Top-level keys of every job that looks at images through a trained trunk."""
 
     checkpoint: str
     allow_partial: bool
     trunk: Node
-    data: DataOptions
 
 
 class TrunkTask(Task):

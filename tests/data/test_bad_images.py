@@ -80,6 +80,8 @@ def load(dataset: ImageFolder) -> Loader:
         SequentialSampler(range(len(dataset)), 0, 1),
         batch_size=4,
         num_workers=0,
+        start_method=None,
+        timeout_seconds=60.0,
         seed=0,
         normalize=Normalize([0.5] * 3, [0.5] * 3),
         device=torch.device("cpu"),

@@ -1,0 +1,130 @@
+"""Images in, uint8 crops out: the part of the loader that runs in data workers."""
+
+import ctypes
+from collections.abc import Iterable, Sequence
+from multiprocessing.sharedctypes import RawArray
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from ssl_platform.data.dataset import ImageDataset, UnreadableImage
+from ssl_platform.errors import DataError
+
+MAX_NEIGHBOURS = 16  # tried in place of one unreadable image
+MAX_NAMED = 5  # files in an error message
+
+
+class Transform(Protocol):
+    """A image in, its crops out; crops of equal size are adjacent."""
+
+    @property
+    def num_crops(self) -> int: ...
+
+    @property
+    def crop_sizes(self) -> list[int]: ...
+
+    def __call__(self, image: np.ndarray, rng: np.random.Generator) -> list[np.ndarray]: ...
+
+
+class Samples(NamedTuple):
+    """What is known of a batch besides its crops."""
+
+    label: np.ndarray  # (B,) int64, -1 where the data set has none
+    # (B,) int64; nobody needs tuple.index
+    index: np.ndarray  # type: ignore[assignment]
+    bad: list[tuple[int, UnreadableImage]]  # positions that could not be read, and why
+
+
+class BatchReader:
+    """Reads and augments whole batches.
+
+    Args:
+        dataset: images; ``prepare`` has been called.
+        transform: gives a image's crops.
+        seed: of the augmentation.
+        num_workers: processes that share the reading.
+    """
+
+    def __init__(self, dataset: ImageDataset, transform: Transform, seed: int, num_workers: int):
+        self._dataset, self._transform, self._seed = dataset, transform, seed
+        # shared by the data workers: the image that each is at
+        self._positions = RawArray(ctypes.c_int64, [-1] * num_workers)
+        self._worker: int | None = None
+        self._philox = np.random.Philox(key=0)
+        self._start = self._philox.state  # with nothing drawn yet
+        self._rng = np.random.Generator(self._philox)
+
+    @property
+    def crop_sizes(self) -> list[int]:
+        """Side of each crop, in pixels."""
+        return self._transform.crop_sizes
+
+    def __call__(self, samples: Sequence[tuple[int, int]], crops: list[np.ndarray]) -> Samples:
+        """The batch of these ``(epoch, index)`` pairs.
+
+        Args:
+            samples: B of them.
+            crops: one (>= B, size, size, 3) uint8 array per crop; its first B rows are written.
+
+        Raises:
+            DataError: a image cannot be read, and none of its neighbours either.
+        """
+        bad: list[tuple[int, UnreadableImage]] = []
+        indices = np.empty(len(samples), dtype=np.int64)
+        for row, (epoch, index) in enumerate(samples):
+            image, indices[row] = self._read(index, bad)
+            self._seek(epoch, index)
+            for rows, crop in zip(crops, self._transform(image, self._rng), strict=True):
+                rows[row] = crop
+        self._note(-1)
+        return Samples(self._labels(indices), indices, bad)
+
+    def work_as(self, worker: int) -> None:
+        """Become data worker ``worker``."""
+        self._worker = worker
+
+    def whereabouts(self, worker: int) -> str:
+        """The image that a data worker is at, or was at when it died; empty if there is none."""
+        position = self._positions[worker]
+        return self._dataset.describe(position) if position >= 0 else ""
+
+    def _note(self, position: int) -> None:
+        if self._worker is not None:
+            self._positions[self._worker] = position
+
+    def _read(self, index: int, bad: list[tuple[int, UnreadableImage]]) -> tuple[np.ndarray, int]:
+        """Image ``index``, or the next that can be read, with its position; adds to ``bad``."""
+        errors = []
+        for step in range(min(MAX_NEIGHBOURS + 1, len(self._dataset))):
+            position = (index + step) % len(self._dataset)
+            self._note(position)
+            try:
+                image = self._dataset.read(position)
+            except UnreadableImage as error:
+                errors.append(error)
+                bad.append((position, error))
+            else:
+                return image, position
+        raise DataError(
+            f"{len(errors)} images in a row cannot be read, so that there is none to take their "
+            f"place: {name_some(errors)}"
+        )
+
+    def _seek(self, epoch: int, index: int) -> None:
+        """Turn to the random numbers of one sample; those of different samples never overlap."""
+        # Moving one generator is ten times as fast as making one.
+        self._start["state"]["key"][:] = self._seed, epoch
+        self._start["state"]["counter"][:] = 0, 0, 0, index
+        self._philox.state = self._start
+
+    def _labels(self, indices: np.ndarray) -> np.ndarray:
+        if self._dataset.labels is None:
+            return np.full_like(indices, -1)
+        return np.asarray(self._dataset.labels[indices], dtype=np.int64)
+
+
+def name_some(errors: Iterable[UnreadableImage]) -> str:
+    """The first few files, with what is wrong with each, and how many more there are."""
+    named = [f"{error.name} ({error.reason})" for error in errors]
+    rest = len(named) - MAX_NAMED
+    return ", ".join(named[:MAX_NAMED]) + (f" and {rest} more" if rest > 0 else "")

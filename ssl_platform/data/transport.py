@@ -1,0 +1,285 @@
+"""Batches from data workers to the process that trains, through memory that they share.
+
+The crops of a batch are written into a slot of a ring that lives as long as the loader does: they
+are not allocated, not copied again, and not handed over through a file descriptor. What travels
+through pipes are the slot's number, labels and indices. All workers share in each batch, so that
+few batches have to be in memory however many workers there are.
+"""
+
+import ctypes
+import os
+import signal
+import sys
+import traceback
+from collections import deque
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from itertools import islice, pairwise
+from math import ceil, prod
+from multiprocessing import get_context, resource_tracker
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from multiprocessing.sharedctypes import RawArray
+from multiprocessing.util import Finalize
+from typing import Any, Literal, NamedTuple
+
+import cv2
+import numpy as np
+import torch
+
+from ssl_platform.data.batch_reader import BatchReader, Samples
+from ssl_platform.errors import DataError, DataWorkerError
+
+StartMethod = Literal["fork", "spawn"]
+Task = list[tuple[int, int]]  # (epoch, index) pairs of a batch
+PREFETCH = 2  # batches under way, or images of each worker if these are more
+ORPHAN_SECONDS = 2.0  # between two looks of an idle worker for the process that it works for
+# sent to every process of a job, and meant for the main one
+JOB_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
+
+
+class HostBatch(NamedTuple):
+    """A batch in this process's memory."""
+
+    crops: list[np.ndarray]  # one (B, H, W, 3) uint8 array per crop
+    samples: Samples
+
+
+def num_slots(batch_size: int, num_workers: int) -> int:
+    """Batches that are in memory: those under way, and the one that is looked at."""
+    if num_workers == 0:
+        return 1
+    return max(PREFETCH, ceil(PREFETCH * num_workers / max(1, batch_size))) + 1
+
+
+class Ring:
+    """Slots of shared memory, each with room for the crops of one batch.
+
+    A forked worker inherits it; a spawned one is handed it as it starts. It lies in /dev/shm where
+    that is large enough, else in the directory for temporary files.
+
+    Args:
+        num_slots: how many batches there may be at a time.
+        batch_size: the most rows of one.
+        crop_sizes: sides in pixels.
+    """
+
+    def __init__(self, num_slots: int, batch_size: int, crop_sizes: list[int]):
+        self._shapes = [(batch_size, size, size, 3) for size in crop_sizes]
+        self._slot_bytes = sum(map(prod, self._shapes))
+        self.memory: Any = RawArray(ctypes.c_uint8, num_slots * self._slot_bytes)
+
+    def __getitem__(self, slot: int) -> list[np.ndarray]:
+        """One array per crop, (batch_size, size, size, 3) uint8."""
+        start, arrays = slot * self._slot_bytes, []
+        for shape in self._shapes:
+            array = np.frombuffer(self.memory, np.uint8, prod(shape), start)
+            arrays.append(array.reshape(shape))
+            start += array.size
+        return arrays
+
+
+class Transport:
+    """Each iteration is a pass over ``batches``.
+
+    The crops of a batch are overwritten once the next batch is asked for.
+
+    Args:
+        read: reads a batch.
+        batches: what to read.
+        batch_size: the most samples that one of them has.
+        num_workers: data processes; 0 reads in this one. They live as long as this object does.
+        start_method: of the data workers; null is fork on Linux, where their memory is shared, and
+            spawn elsewhere.
+        timeout_seconds: that a worker may take over its part of a batch.
+        pin_memory: make the crops' memory one that a GPU copies from by itself.
+
+    Raises while iterating:
+        DataError: raised by ``read``.
+        DataWorkerError: a worker has died or hangs.
+    """
+
+    def __init__(
+        self,
+        read: BatchReader,
+        batches: Iterable[Task],
+        *,
+        batch_size: int,
+        num_workers: int,
+        start_method: StartMethod | None,
+        timeout_seconds: float,
+        pin_memory: bool,
+    ):
+        self._read, self._batches, self._num_workers = read, batches, num_workers
+        self._start_method, self._timeout_seconds = start_method, timeout_seconds
+        self._num_slots = num_slots(batch_size, num_workers)
+        self._ring = Ring(self._num_slots, batch_size, read.crop_sizes)
+        if pin_memory:
+            _pin(self._ring.memory, self)
+        self._workers: list[_Worker] = []
+        self._under_way: deque[tuple[int, list[_Worker]]] = deque()  # slots, with who fills them
+
+    def __iter__(self) -> Iterator[HostBatch]:
+        if self._num_workers == 0:
+            for task in self._batches:
+                yield self._host_batch(0, self._read(task, self._ring[0]))
+            return
+        if not self._workers:
+            self._start_workers()
+        while self._under_way:  # of a pass that was given up
+            self._take()
+        tasks, free = enumerate(self._batches), deque(range(self._num_slots))
+        while True:
+            for number, task in islice(tasks, len(free)):
+                self._ask(number, task, free.popleft())
+            if not self._under_way:
+                return
+            slot, samples = self._take()
+            yield self._host_batch(slot, samples)
+            free.append(slot)
+
+    def _ask(self, number: int, task: Task, slot: int) -> None:
+        """Share out a batch; who has a row more or less than others, changes with its number."""
+        count = len(self._workers)
+        cuts = [len(task) * part // count for part in range(count + 1)]
+        asked = []
+        for part, (start, end) in enumerate(pairwise(cuts)):
+            if end > start:
+                worker = self._workers[(part + number) % count]
+                worker.ask(slot, start, task[start:end])
+                asked.append(worker)
+        self._under_way.append((slot, asked))
+
+    def _take(self) -> tuple[int, Samples]:
+        """The oldest batch that is under way."""
+        slot, asked = self._under_way.popleft()
+        parts: list[Samples] = []
+        error: Exception | None = None  # of the first row that there is one of
+        for worker in asked:
+            answer = worker.answer(self._timeout_seconds)
+            if isinstance(answer, Exception):
+                error = error or answer
+            else:
+                parts.append(answer)
+        if error is not None:
+            try:
+                raise error
+            finally:
+                del error, answer  # errors that their own frame refers to keep the workers alive
+        return slot, Samples(
+            np.concatenate([part.label for part in parts]),
+            np.concatenate([part.index for part in parts]),
+            [bad for part in parts for bad in part.bad],
+        )
+
+    def _host_batch(self, slot: int, samples: Samples) -> HostBatch:
+        return HostBatch([crops[: len(samples.index)] for crops in self._ring[slot]], samples)
+
+    def _start_workers(self) -> None:
+        default = "fork" if sys.platform == "linux" else "spawn"
+        context = get_context(self._start_method or default)
+        resource_tracker.ensure_running()  # who starts it lets signals in, see below
+        # A new worker inherits the mask, and keeps it until it ignores what is not meant for it.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, JOB_SIGNALS)
+        try:
+            for number in range(self._num_workers):
+                self._workers.append(_Worker(context, number, self._read, self._ring))
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        processes = [worker.process for worker in self._workers]
+        Finalize(self, _kill, (processes,), exitpriority=0)
+
+
+class _Worker:
+    """A data worker, seen from the process that it works for."""
+
+    def __init__(self, context: Any, number: int, read: BatchReader, ring: Ring):
+        self._number, self._read = number, read
+        self._connection, theirs = context.Pipe()
+        self.process: BaseProcess = context.Process(
+            target=_work, args=(number, os.getpid(), theirs, read, ring), daemon=True
+        )
+        self.process.start()
+        theirs.close()
+
+    def ask(self, slot: int, row: int, task: Task) -> None:
+        """Have it fill a slot from a row on."""
+        with suppress(OSError):  # it has died, which is told when its answer is wanted
+            self._connection.send((slot, row, task))
+
+    def answer(self, timeout_seconds: float) -> Samples | Exception:
+        """What it has to say to the oldest of its tasks."""
+        if not wait([self._connection, self.process.sentinel], timeout_seconds):
+            self.process.kill()
+            raise DataWorkerError(
+                f"a data worker has brought nothing for {timeout_seconds / 60:g} minutes, it hangs"
+                f"{self._where}"
+            )
+        try:
+            if not self._connection.poll():
+                raise EOFError
+            return self._connection.recv()
+        except (EOFError, OSError):
+            self.process.join()
+            raise DataWorkerError(
+                f"a data worker has died{self._where} ({_cause(self.process.exitcode)})"
+            ) from None
+
+    @property
+    def _where(self) -> str:
+        image = self._read.whereabouts(self._number)
+        return f" at {image}" if image else ""
+
+
+def _work(number: int, parent: int, connection: Connection, read: BatchReader, ring: Ring) -> None:
+    """The life of data worker ``number``, which ends with the process ``parent``."""
+    # Ctrl-C and a scheduler's warnings reach every process of a job, but only the main one knows
+    # how to end a run, and needs its workers until then.
+    for signal_number in JOB_SIGNALS:
+        signal.signal(signal_number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, JOB_SIGNALS)
+    cv2.setNumThreads(0)
+    torch.set_num_threads(1)  # a forked pool of threads has none
+    read.work_as(number)
+    while True:
+        while not connection.poll(ORPHAN_SECONDS):
+            if os.getppid() != parent:
+                return
+        try:
+            slot, row, task = connection.recv()
+            connection.send(_answer(read, task, [crops[row:] for crops in ring[slot]]))
+        except (EOFError, OSError):
+            return
+
+
+def _answer(read: BatchReader, task: Task, crops: list[np.ndarray]) -> Samples | Exception:
+    try:
+        return read(task, crops)
+    except DataError as error:
+        return error
+    except Exception:
+        return RuntimeError(f"in a data worker: {traceback.format_exc()}")
+
+
+def _cause(exit_code: int | None) -> str:
+    if exit_code == -signal.SIGKILL:
+        return "killed; the usual reason is a lack of memory: lower data.num_workers"
+    if exit_code is not None and exit_code < 0:
+        return signal.Signals(-exit_code).name
+    return f"exit code {exit_code}"
+
+
+def _kill(processes: list[BaseProcess]) -> None:
+    """End data workers; they hold nothing that would be lost."""
+    for process in processes:
+        process.kill()
+    for process in processes:
+        process.join()
+
+
+def _pin(memory: Any, owner: Any) -> None:
+    """Lock memory in place until ``owner`` is freed, so that a GPU can copy from it meanwhile."""
+    cudart = torch.cuda.cudart()
+    address = ctypes.addressof(memory)
+    torch.cuda.check_error(cudart.cudaHostRegister(address, len(memory), 0))
+    Finalize(owner, cudart.cudaHostUnregister, (address,))
