@@ -4,6 +4,7 @@ Importing it, and everything in it but `compose`, does without torch: help, ``--
 misspelt name answer at once.
 """
 
+import gc
 import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -49,6 +50,7 @@ def compose(overrides: list[str], config_dirs: Iterable[str | Path] = ()) -> Dic
         raise ConfigError(problems + called)
     from ssl_platform.check import check  # needs torch, and a misspelt name is found without it
 
+    gc.freeze()  # torch's objects stay: no collection has to look at them, here or in data workers
     problems += check(cfg)
     if problems:
         raise ConfigError(problems)

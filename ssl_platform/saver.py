@@ -167,7 +167,7 @@ class _Writing(threading.Thread):
         make_room: Callable[[], None],
         device: torch.device,
     ):
-        super().__init__(name="checkpoint", daemon=True)
+        super().__init__(name="checkpoint")  # one that is cut off as Python ends may crash it
         self.folder, self.states, self.about = folder, states, about
         self.make_room, self.device = make_room, device
         self.files: dict[str, checkpoint.File] = {}

@@ -1,17 +1,20 @@
 """LARC around SGD: layer-wise learning rates (You et al., arXiv:1708.03888)."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.optim.sgd import sgd
 
-from ssl_platform.optim.torch_optimizers import start_momentum
+from ssl_platform.optim.torch_optimizers import QuickToStart, start_momentum
 from ssl_platform.registry import OPTIMIZERS
+
+PORTION_BYTES = 2**21
 
 
 @OPTIMIZERS.register()
-class LARC(torch.optim.SGD):
+class LARC(QuickToStart, torch.optim.SGD):
     """SGD whose gradients are first scaled to a fixed fraction of each parameter's norm.
 
     For a parameter p with gradient g, both of non-zero norm, the gradient becomes
@@ -49,22 +52,30 @@ class LARC(torch.optim.SGD):
             with torch.enable_grad():
                 loss = closure()
         start_momentum(self)
-        decays = [group["weight_decay"] for group in self.param_groups]
         for group in self.param_groups:
-            self._scale_gradients(group)
-            group["weight_decay"] = 0.0
-        try:
-            super().step()
-            return loss
-        finally:
-            for group, decay in zip(self.param_groups, decays, strict=True):
-                group["weight_decay"] = decay
+            for params in portions([p for p in group["params"] if p.grad is not None]):
+                self._update(params, group)
+        return loss
 
-    def _scale_gradients(self, group: dict[str, Any]) -> None:
-        params: list[Tensor] = [p for p in group["params"] if p.grad is not None]
-        if not params:
-            return
+    def _update(self, params: list[Tensor], group: dict[str, Any]) -> None:
         grads: list[Tensor] = [p.grad for p in params if p.grad is not None]
+        self._scale(grads, params, group)
+        sgd(
+            params,
+            grads,
+            [self.state[param].get("momentum_buffer") for param in params],
+            fused=True,
+            grad_scale=getattr(self, "grad_scale", None),  # these two are set by a GradScaler
+            found_inf=getattr(self, "found_inf", None),
+            lr=group["lr"],
+            momentum=group["momentum"],
+            weight_decay=0.0,  # it is in the gradients
+            dampening=0.0,
+            nesterov=False,
+            maximize=False,
+        )
+
+    def _scale(self, grads: list[Tensor], params: list[Tensor], group: dict[str, Any]) -> None:
         param_norms = torch.stack(torch._foreach_norm(params))
         grad_norms = torch.stack(torch._foreach_norm(grads))
         decay = group["weight_decay"]
@@ -78,3 +89,20 @@ class LARC(torch.optim.SGD):
         if decay != 0:
             torch._foreach_add_(grads, params, alpha=decay)
         torch._foreach_mul_(grads, list(ratios.unbind()))
+
+
+def portions(params: list[Tensor]) -> Iterator[list[Tensor]]:
+    """Runs of parameters that stay in a CPU's cache from one operation to the next.
+
+    A GPU gets all at once: there it is launches that count.
+    """
+    portion: list[Tensor] = []
+    num_bytes = 0
+    for param in params:
+        portion.append(param)
+        num_bytes += param.nbytes
+        if num_bytes >= PORTION_BYTES and param.device.type == "cpu":
+            yield portion
+            portion, num_bytes = [], 0
+    if portion:
+        yield portion

@@ -1,15 +1,35 @@
 """torch's own optimizers, with every option that changes a result spelled out."""
 
-from collections.abc import Iterable
+import inspect
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
+from torch.optim import Optimizer
 
 from ssl_platform.registry import OPTIMIZERS
 
 
+def undecorated(step: Callable[..., Any]) -> Callable[..., Any]:
+    """A step of torch's that does not load torch's compiler."""
+    return torch.no_grad()(inspect.unwrap(step))
+
+
+class QuickToStart(Optimizer):
+    """Keeps torch's compiler from being loaded, which takes as long as torch itself.
+
+    Decorators of ``Optimizer`` load it to tell it what not to compile; nothing here compiles an
+    optimizer.
+    """
+
+    add_param_group = inspect.unwrap(Optimizer.add_param_group)
+    zero_grad = inspect.unwrap(Optimizer.zero_grad)
+    state_dict = inspect.unwrap(Optimizer.state_dict)
+    load_state_dict = inspect.unwrap(Optimizer.load_state_dict)
+
+
 @OPTIMIZERS.register()
-class SGD(torch.optim.SGD):
+class SGD(QuickToStart, torch.optim.SGD):
     def __init__(
         self,
         params: Iterable[Any],
@@ -30,7 +50,9 @@ class SGD(torch.optim.SGD):
 
     def step(self, closure: Any = None) -> Any:
         start_momentum(self)
-        return super().step(closure)
+        return self._step(closure)
+
+    _step = undecorated(torch.optim.SGD.step)
 
 
 def start_momentum(optimizer: torch.optim.SGD) -> None:
@@ -48,7 +70,9 @@ def start_momentum(optimizer: torch.optim.SGD) -> None:
 
 
 @OPTIMIZERS.register()
-class Adam(torch.optim.Adam):
+class Adam(QuickToStart, torch.optim.Adam):
+    step = undecorated(torch.optim.Adam.step)
+
     def __init__(
         self,
         params: Iterable[Any],
@@ -62,7 +86,9 @@ class Adam(torch.optim.Adam):
 
 
 @OPTIMIZERS.register()
-class AdamW(torch.optim.AdamW):
+class AdamW(QuickToStart, torch.optim.AdamW):
+    step = undecorated(torch.optim.AdamW.step)
+
     def __init__(
         self,
         params: Iterable[Any],
