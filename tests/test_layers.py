@@ -59,7 +59,7 @@ MAY_IMPORT = {
         "registry", "schema", "data", "engine", "models", "launch", "distributed", "run_state",
         "saver",
     },
-    "check": {"registry", "schema", "build", "launch", "models"},
+    "check": {"registry", "schema", "build", "data", "launch", "models"},
     "config": {"errors", "schema", "check"},
     "running": {"build", "errors", "launch", "registry", "run_lock", "run_state", "schema"},
     "cli": {"errors", "config", "output", "running"},
