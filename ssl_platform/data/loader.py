@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from multiprocessing.sharedctypes import RawArray, RawValue
 from multiprocessing.util import Finalize
-from time import perf_counter
+from time import perf_counter, thread_time
 from typing import Any, NamedTuple, Protocol, cast
 
 import cv2
@@ -110,12 +110,13 @@ class Loader:
         # a fork.
         cv2.setNumThreads(0)
         self.dataset, self.transform, self.sampler = dataset, transform, sampler
-        self.batch_size, self.device = batch_size, device
+        self.batch_size, self.num_workers, self.device = batch_size, num_workers, device
         self.wait_seconds = 0.0  # spent waiting for data, over all iterations
         # torch types the items of a sampler as int; it hands on whatever they are
         self._batches = cast(Any, BatchSampler(cast(Any, sampler), batch_size, drop_last))
+        self._read = BatchReader(dataset, transform, seed, num_workers)
         self._transport = open_transport(
-            BatchReader(dataset, transform, seed, num_workers),
+            self._read,
             self._batches,
             num_workers=num_workers,
             pin_memory=device.type == "cuda",
@@ -135,6 +136,11 @@ class Loader:
     def unreadable(self) -> list[int]:
         """Positions in the data set that this rank has found unreadable so far."""
         return list(self._bad)
+
+    @property
+    def reading_cost(self) -> "ReadingCost":
+        """Of what this rank has read so far."""
+        return ReadingCost(*self._read.costs.sum(axis=0).tolist())
 
     def __iter__(self) -> Iterator[Batch]:
         start = perf_counter()
@@ -182,6 +188,14 @@ class Loader:
         return rows.view(crop.shape).permute(0, 3, 1, 2)
 
 
+class ReadingCost(NamedTuple):
+    """CPU time of the data workers, without what they wait for a disk."""
+
+    images: float
+    decode: float  # seconds, of all images together
+    augment: float
+
+
 class HostBatch(NamedTuple):
     """What a data worker hands over."""
 
@@ -201,6 +215,9 @@ class BatchReader:
         # shared by the data workers: each one's process and the image that it is at
         self._pids = RawArray(ctypes.c_int64, num_workers)
         self._positions = RawArray(ctypes.c_int64, [-1] * num_workers)
+        # ... and what it has read, a `ReadingCost`; this process's own where there are none
+        shared = RawArray(ctypes.c_double, max(1, num_workers) * len(ReadingCost._fields))
+        self.costs = np.ctypeslib.as_array(shared).reshape(-1, len(ReadingCost._fields))
         self._worker: int | None = None
         self._philox = np.random.Philox(key=0)
         self._start = self._philox.state  # with nothing drawn yet
@@ -217,11 +234,17 @@ class BatchReader:
         crops = [torch.empty(len(samples), size, size, 3, dtype=torch.uint8) for size in sizes]
         arrays = [crop.numpy() for crop in crops]
         indices = torch.empty(len(samples), dtype=torch.int64)
+        decode = augment = 0.0
         for row, (epoch, index) in enumerate(samples):
+            start = thread_time()
             image, indices[row] = self._read(index, bad)
+            decoded = thread_time()
             self._seek(epoch, index)
             for array, crop in zip(arrays, self._transform(image, self._rng), strict=True):
                 array[row] = crop
+            decode += decoded - start
+            augment += thread_time() - decoded
+        self.costs[self._worker or 0] += len(samples), decode, augment
         return HostBatch(crops, self._labels(indices), indices, bad)
 
     def work_as(self, worker: int) -> None:
