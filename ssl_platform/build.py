@@ -109,6 +109,7 @@ class TrainOptions(JobOptions):
     hooks: dict[str, Node | None]
     save: SaveOptions
     resume: ResumeOptions
+    profile: bool = False  # it changes no number
 
 
 def options_of(cfg: Any) -> JobOptions:
