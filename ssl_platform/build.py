@@ -116,6 +116,7 @@ class TrainOptions(ImageJobOptions):
     hooks: dict[str, Node | None]
     save: SaveOptions
     resume: ResumeOptions
+    profile: bool = False  # it changes no number
 
 
 def options_of(cfg: Any) -> JobOptions:

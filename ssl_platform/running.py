@@ -22,6 +22,7 @@ from ssl_platform.schema import flat
 # what may differ when a run is started again in its directory
 FREE_TO_CHANGE = (
     "hooks",
+    "profile",
     "launch.timeout_minutes",
     "launch.stop_seconds",
     "launch.max_restarts",

@@ -18,11 +18,11 @@ MISTAKES = {
     "loss.epsilonn=1": "loss.epsilonn=1: there is no loss.epsilonn; did you mean 'epsilon'?",
     "lss.epsilon=1": "lss.epsilon=1: there is no lss; did you mean 'loss'?",
     "+loss.epsilonn=1": ("loss.epsilonn=1: SwAVLoss has no such option; did you mean 'epsilon'?"),
-    "++surprise=1": (
-        "surprise=1: the config has no such option; choose from allow_partial, baselines, "
+    "++xyz=1": (
+        "xyz=1: the config has no such option; choose from allow_partial, baselines, "
         "checkpoint, data, device, drop_last, freeze_trunk, heads, hooks, launch, loss, metrics, "
-        "name, num_epochs, optimizer, output_dir, param_groups, plugins, precision, resume, save, "
-        "schedule, seed, sync_batch_norm, task, train_fraction, trunk"
+        "name, num_epochs, optimizer, output_dir, param_groups, plugins, precision, profile, "
+        "resume, save, schedule, seed, sync_batch_norm, task, train_fraction, trunk"
     ),
     "~loss.epsilon": "loss.epsilon: SwAVLoss needs a value (float); set loss.epsilon=...",
     "loss.epsilon=???": "loss.epsilon: SwAVLoss needs a value (float); set loss.epsilon=...",

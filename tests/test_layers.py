@@ -27,13 +27,14 @@ MAY_IMPORT = {
     "features": {"data", "distributed"},
     "feature_files": {"data", "distributed", "errors"},
     "feature_cache": {"baselines", "build", "data", "distributed", "feature_files"},
+    "anatomy": set(),
     "baselines": {"ops"},
     "cluster_files": {"data", "ops"},
     "cluster_page": {"cluster_files", "data", "ops"},
     "losses": {"registry", "distributed", "events", "ops", "models", "data"},
     "hooks": {
         "registry", "distributed", "events", "ops", "models", "data", "errors", "features",
-        "metrics", "baselines",
+        "metrics", "baselines", "anatomy",
     },
     "checkpoint": {"disk", "errors"},
     "run_state": {"checkpoint", "distributed", "errors"},
@@ -53,7 +54,7 @@ MAY_IMPORT = {
     "tasks": {
         "registry", "distributed", "engine", "build", "checkpoint", "ops", "models", "metrics",
         "data", "errors", "features", "cluster_files", "cluster_page", "trained_run", "results",
-        "zoo", "baselines", "feature_cache", "feature_files", "schema",
+        "zoo", "baselines", "feature_cache", "feature_files", "hooks", "schema",
     },
     "build": {
         "registry", "schema", "data", "engine", "models", "launch", "distributed", "run_state",

@@ -3,6 +3,7 @@
 import ctypes
 from collections.abc import Iterable, Sequence
 from multiprocessing.sharedctypes import RawArray
+from time import thread_time
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -26,6 +27,17 @@ class Transform(Protocol):
     def __call__(self, image: np.ndarray, rng: np.random.Generator) -> list[np.ndarray]: ...
 
 
+class ReadingCost(NamedTuple):
+    """CPU time of reading, without what is waited for a disk."""
+
+    images: int
+    decode: float  # seconds, of all images together
+    augment: float
+
+    def __add__(self, other: "ReadingCost") -> "ReadingCost":  # type: ignore[override]
+        return ReadingCost(*map(sum, zip(self, other, strict=True)))
+
+
 class Samples(NamedTuple):
     """What is known of a batch besides its crops."""
 
@@ -33,6 +45,7 @@ class Samples(NamedTuple):
     # (B,) int64; nobody needs tuple.index
     index: np.ndarray  # type: ignore[assignment]
     bad: list[tuple[int, UnreadableImage]]  # positions that could not be read, and why
+    cost: ReadingCost
 
 
 class BatchReader:
@@ -71,13 +84,19 @@ class BatchReader:
         """
         bad: list[tuple[int, UnreadableImage]] = []
         indices = np.empty(len(samples), dtype=np.int64)
+        decode = augment = 0.0
         for row, (epoch, index) in enumerate(samples):
+            start = thread_time()
             image, indices[row] = self._read(index, bad)
+            decoded = thread_time()
             self._seek(epoch, index)
             for rows, crop in zip(crops, self._transform(image, self._rng), strict=True):
                 rows[row] = crop
+            decode += decoded - start
+            augment += thread_time() - decoded
         self._note(-1)
-        return Samples(self._labels(indices), indices, bad)
+        cost = ReadingCost(len(samples), decode, augment)
+        return Samples(self._labels(indices), indices, bad, cost)
 
     def work_as(self, worker: int) -> None:
         """Become data worker ``worker``."""

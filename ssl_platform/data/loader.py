@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import BatchSampler
 
 from ssl_platform.data.batch import Batch
-from ssl_platform.data.batch_reader import BatchReader, Transform, name_some
+from ssl_platform.data.batch_reader import BatchReader, ReadingCost, Transform, name_some
 from ssl_platform.data.dataset import ImageDataset, UnreadableImage
 from ssl_platform.data.transport import HostBatch, StartMethod, Transport
 from ssl_platform.errors import DataError
@@ -91,8 +91,9 @@ class Loader:
         # a fork.
         cv2.setNumThreads(0)
         self.dataset, self.transform, self.sampler = dataset, transform, sampler
-        self.batch_size, self.device = batch_size, device
+        self.batch_size, self.num_workers, self.device = batch_size, num_workers, device
         self.wait_seconds = 0.0  # spent waiting for data, over all iterations
+        self.reading_cost = ReadingCost(0, 0.0, 0.0)  # of all batches so far
         # torch types the items of a sampler as int; it hands on whatever they are
         self._batches = cast(Any, BatchSampler(cast(Any, sampler), batch_size, drop_last))
         self._transport = Transport(
@@ -125,6 +126,7 @@ class Loader:
         start = perf_counter()
         for host_batch in self._transport:
             self._account(host_batch.samples.bad)
+            self.reading_cost += host_batch.samples.cost
             batch = self._to_device(host_batch)
             self.wait_seconds += perf_counter() - start
             try:

@@ -27,7 +27,7 @@ import cv2
 import numpy as np
 import torch
 
-from ssl_platform.data.batch_reader import BatchReader, Samples
+from ssl_platform.data.batch_reader import BatchReader, ReadingCost, Samples
 from ssl_platform.errors import DataError, DataWorkerError
 
 StartMethod = Literal["fork", "spawn"]
@@ -170,6 +170,7 @@ class Transport:
             np.concatenate([part.label for part in parts]),
             np.concatenate([part.index for part in parts]),
             [bad for part in parts for bad in part.bad],
+            sum((part.cost for part in parts), ReadingCost(0, 0.0, 0.0)),
         )
 
     def _host_batch(self, slot: int, samples: Samples) -> HostBatch:

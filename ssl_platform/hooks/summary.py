@@ -3,7 +3,7 @@
 import json
 from typing import TYPE_CHECKING, Any
 
-from ssl_platform import distributed
+from ssl_platform import anatomy, distributed
 from ssl_platform.events import Events
 from ssl_platform.registry import HOOKS
 
@@ -41,6 +41,8 @@ class Summary(Events):
             lines += _verdict(rows)
         if "evaluation" in results:
             lines += _evaluation(results["evaluation"])
+        if "profile" in results:
+            lines += anatomy.lines(results["profile"])
         paths = sorted(p for p in run.output_dir.iterdir() if not p.name.startswith("."))
         files = [f"{path.name}{'/' * path.is_dir()}" for path in paths]
         return [*lines, f"files in {run.output_dir}: {', '.join(files)}"]

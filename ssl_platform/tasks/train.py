@@ -8,6 +8,7 @@ from ssl_platform import checkpoint, distributed
 from ssl_platform.build import Builder, Node, TrainOptions
 from ssl_platform.engine import Run, train
 from ssl_platform.feature_cache import CacheOptions
+from ssl_platform.hooks.profile import StepProfile
 from ssl_platform.registry import TASKS, TRUNKS
 from ssl_platform.results import WEIGHTS, Results
 from ssl_platform.schema import dataclass_schema
@@ -45,6 +46,8 @@ class Train(Task):
     def __call__(self, options: TrainOptions) -> dict[str, Any]:
         """Run the training; returns what the hooks measured (``run.results``)."""
         run = Builder(options).run()
+        if options.profile:  # the first, so that no other hook's time counts as backward
+            run.hooks = {"profile": StepProfile(), **run.hooks}
         if options.checkpoint is not None and checkpoint.latest(run.output_dir) is None:
             weights = _start_from(run.model.trunk, options)
             if distributed.rank() == 0:

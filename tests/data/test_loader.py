@@ -304,3 +304,12 @@ def test_data_info_counts_the_samples_of_a_rank():
         num_samples=1000, num_crops=8, batch_size=32, world_size=2, steps_per_epoch=15, seed=0
     )
     assert info.num_local_samples == 480
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_what_reading_costs_is_counted_for_every_image(num_workers):
+    read = loader(Numbered(10), SequentialSampler(range(10), 0, 1), num_workers=num_workers)
+    assert read.reading_cost == (0, 0, 0)
+    for passes in (1, 2):
+        assert len(list(read)) == 3
+        assert read.reading_cost.images == 10 * passes
