@@ -45,7 +45,7 @@ MAY_IMPORT = {
     },
     "results": set(),
     "results_table": {"config", "errors", "results", "schema", "zoo"},
-    "trained_run": {"build", "checkpoint", "models", "registry"},
+    "trained_run": {"build", "checkpoint", "config", "models", "registry"},
     "zoo": {
         "checkpoint", "config", "disk", "errors", "models", "output", "registry", "schema",
         "trained_run",
@@ -61,7 +61,9 @@ MAY_IMPORT = {
     },
     "check": {"registry", "schema", "build", "launch", "models"},
     "config": {"errors", "schema", "check"},
-    "running": {"build", "errors", "launch", "registry", "run_lock", "run_state", "schema"},
+    "running": {
+        "build", "config", "errors", "launch", "registry", "run_lock", "run_state", "schema",
+    },
     "cli": {"errors", "config", "output", "running"},
 }  # fmt: skip
 ENTRY = {"__init__", "__main__"}

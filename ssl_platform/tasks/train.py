@@ -45,7 +45,7 @@ class Train(Task):
     def __call__(self, options: TrainOptions) -> dict[str, Any]:
         """Run the training; returns what the hooks measured (``run.results``)."""
         run = Builder(options).run()
-        if options.checkpoint is not None and checkpoint.latest(run.output_dir) is None:
+        if options.checkpoint is not None and not checkpoint.any_in(run.output_dir):
             weights = _start_from(run.model.trunk, options)
             if distributed.rank() == 0:
                 origin = {key: getattr(weights, key) for key in ("source", "format", "sha256")}
