@@ -40,11 +40,12 @@ class File:
 def latest(output_dir: Path) -> Path | None:
     """The directory of a run's latest checkpoint that is whole; None when it has saved none.
 
-    Those after it that are not are named in a warning.
+    Those after it that are not are named in a warning, and so is what is no checkpoint of ours.
 
     Raises:
         CheckpointError: the run has checkpoints, and all of them are broken.
     """
+    _tell_of_foreign(output_dir / "checkpoints")
     broken = []
     for folder in reversed(_all(output_dir / "checkpoints")):
         try:
@@ -58,6 +59,11 @@ def latest(output_dir: Path) -> Path | None:
     if broken:
         raise CheckpointError("; ".join([*broken, "no checkpoint before is whole"]))
     return None
+
+
+def any_in(output_dir: Path) -> bool:
+    """Whether a run has saved a checkpoint, be it whole or not."""
+    return bool(_all(output_dir / "checkpoints"))
 
 
 def verify(folder: Path) -> None:
@@ -179,6 +185,17 @@ def _all(folder: Path) -> list[Path]:
     """Checkpoints by age, oldest first."""
     named = [p for p in folder.glob("step_*") if p.name.removeprefix("step_").isdecimal()]
     return sorted(named, key=lambda path: int(path.name.removeprefix("step_")))
+
+
+def _tell_of_foreign(folder: Path) -> None:
+    """Say of what else lies among the checkpoints that nobody reads it."""
+    ours = set(_all(folder))
+    for path in sorted(folder.iterdir() if folder.is_dir() else ()):
+        if path not in ours and not path.name.startswith((".", BROKEN)):
+            lacks = "" if (path / MANIFEST).is_file() else f" and has no {MANIFEST}"
+            logger.warning(
+                "%s is not used as a checkpoint: it is not named step_<number>%s", path, lacks
+            )
 
 
 def _first_line(error: Exception) -> str:

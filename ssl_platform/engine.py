@@ -76,11 +76,14 @@ def train(run: Run) -> dict[str, Any]:
     """Train from where ``run`` stands to its last epoch, and return its results.
 
     Raises:
+        ConfigError: there is no room for a checkpoint.
         StopRequested: a rank was sent a stop signal; a checkpoint is written.
         DivergedError, CheckpointError, DataError: the training cannot go on.
     """
     replica = distributed.replicate(run.model)
     run_state.resume(run)
+    if run.epoch < run.num_epochs:
+        run.saver.check_room(run)
     run.fire("on_train_start")
     with StopSignals() as stop:
         while run.epoch < run.num_epochs:

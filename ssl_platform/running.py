@@ -10,14 +10,19 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from ssl_platform.build import options_of, resolve_device
+from ssl_platform.config import with_defaults
 from ssl_platform.errors import ConfigError
 from ssl_platform.launch import Submitted, joined_world, launch, submit
 from ssl_platform.registry import TASKS, load_components
 from ssl_platform.run_lock import locked
 from ssl_platform.run_state import is_below
 from ssl_platform.schema import flat
+
+logger = logging.getLogger(__name__)
 
 # what may differ when a run is started again in its directory
 FREE_TO_CHANGE = (
@@ -147,7 +152,7 @@ def _reasons_not_to_go_on(cfg: DictConfig, output_dir: Path) -> list[str]:
                 f"output_dir={output_dir}: holds a run, and resume.mode=never leaves it alone; "
                 "give this one its own name=..., or go on with resume=auto"
             ]
-        changes = _differences(OmegaConf.load(path), cfg, allowed)
+        changes = _differences(path, cfg, allowed)
         where = f"output_dir={output_dir}: holds a run with other settings; give this one its own "
         where += "name=..., remove the directory"
     elif mode in ("auto", "never"):
@@ -157,7 +162,7 @@ def _reasons_not_to_go_on(cfg: DictConfig, output_dir: Path) -> list[str]:
         saved = (source.parents[1] if source.parent.name == "checkpoints" else source) / path.name
         if not saved.is_file():
             return [f"resume.mode={mode}: auto, never, or the directory of a run; no {saved}"]
-        changes = _differences(OmegaConf.load(saved), cfg, [*allowed, *OF_THE_DIRECTORY])
+        changes = _differences(saved, cfg, [*allowed, *OF_THE_DIRECTORY])
         where = f"resume.mode={mode}: that run has other settings"
     if not changes:
         return []
@@ -173,13 +178,31 @@ def _is_started_again() -> bool:
     )
 
 
-def _differences(saved: Any, new: DictConfig, allowed: Sequence[str]) -> list[str]:
-    before, after = _flat(saved), _flat(without_secrets(new))
+def _differences(saved: Path, new: DictConfig, allowed: Sequence[str]) -> list[str]:
+    before, after = _saved_values(saved), _flat(without_secrets(new))
     return [
         f"{key}: {before.get(key, 'not set')} there, {after.get(key, 'not set')} here"
         for key in sorted(before.keys() | after.keys())
         if before.get(key) != after.get(key) and not is_below(key, [*FREE_TO_CHANGE, *allowed])
     ]
+
+
+def _saved_values(path: Path) -> dict[str, Any]:
+    """The config of a run by dotted path, a key that is younger than it at its default.
+
+    Raises:
+        ConfigError: it cannot be read.
+    """
+    try:
+        filled, keys = with_defaults(OmegaConf.to_container(OmegaConf.load(path)))
+        values = _flat(OmegaConf.create(filled))
+    except (OSError, ValueError, OmegaConfBaseException, YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError([f"{path}: the config of a run, cannot be read ({reason})"]) from error
+    if keys:
+        told = ", ".join(keys)
+        logger.warning("%s is older than some keys, taken at their defaults: %s", path, told)
+    return values
 
 
 def _flat(cfg: Any) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ssl_platform import checkpoint, distributed
-from ssl_platform.errors import CheckpointError, DivergedError
+from ssl_platform.errors import CheckpointError, ConfigError, DivergedError
 from ssl_platform.ops.finite import all_finite
 from ssl_platform.run_state import rank_state, shared_state
 
@@ -25,6 +25,7 @@ logger = logging.getLogger(__name__)
 
 DIGEST_BYTES = 32  # of SHA-256
 WRITE_ERRORS = (OSError, RuntimeError)  # torch raises the latter where its own writer fails
+SPARE_ROOM = 1.5  # times a checkpoint, for what else a run writes
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,25 @@ class Saver:
     @property
     def num_written(self) -> int:
         return self.num_begun - (self._writing is not None and self._writing.is_alive())
+
+    def check_room(self, run: "Run") -> None:
+        """Refuse to train towards a checkpoint that the disk cannot take; collective.
+
+        Raises:
+            ConfigError: the disk of the run's directory has too little room.
+        """
+        size, problem = _checkpoint_bytes(run), ""
+        if distributed.rank() == 0:
+            disk = shutil.disk_usage(self.output_dir)
+            if disk.total > 0 and disk.free < SPARE_ROOM * size:  # 0: it does not tell
+                problem = (
+                    f"output_dir={self.output_dir}: {_in_words(disk.free)} are free there, a "
+                    f"checkpoint needs {_in_words(size)}; have {_in_words(SPARE_ROOM * size)} free "
+                    "before the start, or choose a directory on another disk"
+                )
+        problem = distributed.broadcast_text(problem)
+        if problem:
+            raise ConfigError([problem])
 
     def periods(self) -> int:
         """How often ``every_minutes`` have passed; the first rank's clock is the ranks' clock."""
@@ -235,6 +255,20 @@ class _Writing(threading.Thread):
         )
 
 
+def _checkpoint_bytes(run: "Run") -> int:
+    """What all ranks will write, with the moments that the optimizer has yet to gather."""
+    own = torch.tensor(_num_bytes(rank_state(run)), device=run.device)
+    moments = 2 if "betas" in run.optimizer.defaults else 1  # of Adam and its kin; of SGD
+    to_come = (
+        moments * param.nbytes
+        for group in run.optimizer.param_groups
+        for param in group["params"]
+        if param.requires_grad and not run.optimizer.state.get(param)
+    )
+    shared = _num_bytes(shared_state(run))
+    return shared + sum(to_come) + int(distributed.all_reduce_sum(own))
+
+
 def _refuse_what_is_not_finite(run: "Run") -> None:
     values = [*run.model.parameters(), *run.model.buffers(), *run.loss.buffers()]
     is_finite = all_finite(values).to(run.device)
@@ -286,5 +320,5 @@ def _num_bytes(state: Any) -> int:
     return sum(map(_num_bytes, state)) if isinstance(state, list | tuple) else 0
 
 
-def _in_words(num_bytes: int) -> str:
+def _in_words(num_bytes: float) -> str:
     return f"{num_bytes / 2**20:,.1f} MiB"

@@ -1,5 +1,6 @@
 """A run that was trained before: its options, its model, and what its loss had come to."""
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,14 @@ from torch import Tensor
 from yaml import YAMLError
 
 from ssl_platform import checkpoint
-from ssl_platform.build import TrainOptions, build_model, options_of
+from ssl_platform.build import JobOptions, TrainOptions, build_model, options_of
+from ssl_platform.config import with_defaults
 from ssl_platform.models.ssl_model import SSLModel
 from ssl_platform.registry import TRANSFORMS, load_components
+
+logger = logging.getLogger(__name__)
+
+READ_ERRORS = (OSError, ValueError, KeyError, ImportError, OmegaConfBaseException, YAMLError)
 
 
 @dataclass(frozen=True)
@@ -47,14 +53,14 @@ class TrainedRun:
             chosen = _whole(folder) if run != folder else checkpoint.latest(run)
             if chosen is None:
                 raise ValueError(f"checkpoint={path}: this run has saved no checkpoint yet")
-            cfg = OmegaConf.load(config)
-            load_components(cfg.plugins)
-            options = options_of(cfg)
             state = checkpoint.read_shared(chosen)
-        except (OmegaConfBaseException, YAMLError, ImportError, KeyError, TypeError) as error:
-            raise ValueError(f"checkpoint={path}: {config} cannot be read ({error})") from error
         except checkpoint.CheckpointError as error:
             raise ValueError(f"checkpoint={path}: {error}") from error
+        try:
+            options = _saved_options(config)
+        except READ_ERRORS as error:
+            reason = " ".join(str(error).split())
+            raise ValueError(f"checkpoint={path}: {config} cannot be read ({reason})") from error
         if not isinstance(options, TrainOptions):
             raise ValueError(f"checkpoint={path}: not a training, but {options.task['name']}")
         return cls(options, chosen, state)
@@ -70,6 +76,16 @@ class TrainedRun:
     def assignments(self) -> Tensor | None:
         """(sets of prototypes, num_samples) labels of the latest epoch, see `Loss.assignments`."""
         return self.state["loss"].get("assignments")
+
+
+def _saved_options(config: Path) -> JobOptions:
+    """The options of a run, a key that is younger than it at its default."""
+    filled, keys = with_defaults(OmegaConf.to_container(OmegaConf.load(config)))
+    load_components(filled["plugins"])
+    if keys:
+        told = ", ".join(keys)
+        logger.info("%s is older than some keys, taken at their defaults: %s", config, told)
+    return options_of(OmegaConf.create(filled))
 
 
 def _whole(folder: Path) -> Path:

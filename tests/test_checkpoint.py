@@ -140,3 +140,24 @@ def test_nothing_in_a_checkpoint_is_executed(tmp_path):
     with pytest.raises(CheckpointError, match=r"shared\.pt cannot be read \("):
         checkpoint.read_shared(tmp_path)
     assert not (tmp_path / "executed").exists()
+
+
+def test_what_is_no_checkpoint_of_ours_is_named(tmp_path, caplog):
+    folder = tmp_path / "checkpoints"
+    for name in ("epoch_3", ".hidden", "broken_step_00000004"):
+        (folder / name).mkdir(parents=True)
+    renamed = write(tmp_path, 2).rename(folder / "best")
+    (folder / "model.pth").write_bytes(b"")
+    assert checkpoint.latest(tmp_path) is None and not checkpoint.any_in(tmp_path)
+    unused = "is not used as a checkpoint: it is not named step_<number>"
+    assert caplog.messages == [
+        f"{renamed} {unused}",
+        f"{folder / 'epoch_3'} {unused} and has no manifest.json",
+        f"{folder / 'model.pth'} {unused} and has no manifest.json",
+    ]
+    caplog.clear()
+    (folder / "step_00000009").mkdir()  # as another version may have left it
+    write(tmp_path, 8)
+    latest = checkpoint.latest(tmp_path)
+    assert latest is not None and latest.name == "step_00000008" and checkpoint.any_in(tmp_path)
+    assert "step_00000009/manifest.json cannot be read ([Errno 2] No such file" in caplog.text

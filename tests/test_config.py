@@ -1,5 +1,7 @@
 """Composing: which values win, what is kept, what a saved config is good for."""
 
+import copy
+
 from omegaconf import OmegaConf
 
 from ssl_platform import config
@@ -69,3 +71,37 @@ def test_a_reference_to_the_environment_is_kept_as_a_reference(tmp_path, monkeyp
         pass
     assert cfg.name == "do-not-write-me"
     assert "do-not-write-me" not in (tmp_path / "config.yaml").read_text()
+
+
+def test_keys_younger_than_a_saved_config_are_at_their_defaults(tmp_path):
+    cfg = config.compose([QUICKSTART, "launch=one_node_8gpu", "~metrics.top1", f"name={tmp_path}"])
+    saved = OmegaConf.to_container(cfg)
+    old = copy.deepcopy(saved)
+    del old["precision"], old["metrics"], old["launch"]["threads"], old["save"], old["output_dir"]
+    filled, keys = config.with_defaults(old)
+    assert sorted(keys) == [
+        "launch.threads=None",
+        "metrics={'top1': {'name': 'TopKAccuracy', 'k': 1}}",
+        "output_dir=runs/${name}",
+        "precision=auto",
+        f"save={saved['save']}",
+    ]
+    assert filled.pop("metrics") and filled.pop("output_dir") == "runs/${name}"
+    assert filled == {k: v for k, v in saved.items() if k not in ("metrics", "output_dir")}
+    assert config.with_defaults(saved) == (saved, [])
+
+
+def test_parts_and_what_has_no_default_are_never_filled_in():
+    saved = OmegaConf.to_container(config.compose([QUICKSTART]))
+    for key in ("trunk", "data", "optimizer", "num_epochs"):
+        del saved[key]
+    del saved["loss"]["epsilon"]
+    assert config.with_defaults(saved) == (saved, [])
+
+
+def test_the_defaults_are_those_of_the_task():
+    filled, _ = config.with_defaults({"task": {"name": "KNN"}, "cache": {"folder": "x"}})
+    assert filled["cache"] == {"folder": "x", "dtype": "float16"}
+    assert "pca_components" in filled and "save" not in filled
+    filled, _ = config.with_defaults({"task": {"name": "OfAPlugin"}})
+    assert "seed" in filled and not {"save", "cache"} & filled.keys()

@@ -46,7 +46,7 @@ MAY_IMPORT = {
     },
     "results": set(),
     "results_table": {"config", "errors", "results", "schema", "zoo"},
-    "trained_run": {"build", "checkpoint", "models", "registry"},
+    "trained_run": {"build", "checkpoint", "config", "models", "registry"},
     "zoo": {
         "checkpoint", "config", "disk", "errors", "models", "output", "registry", "schema",
         "trained_run",
@@ -62,7 +62,9 @@ MAY_IMPORT = {
     },
     "check": {"registry", "schema", "build", "data", "launch", "models"},
     "config": {"errors", "schema", "check"},
-    "running": {"build", "errors", "launch", "registry", "run_lock", "run_state", "schema"},
+    "running": {
+        "build", "config", "errors", "launch", "registry", "run_lock", "run_state", "schema",
+    },
     "cli": {"errors", "config", "output", "running"},
 }  # fmt: skip
 ENTRY = {"__init__", "__main__"}

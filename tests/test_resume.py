@@ -3,6 +3,7 @@
 import json
 import re
 import resource
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -11,10 +12,12 @@ from typing import Any
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 from test_training import QUEUE, TOOL, assert_equal, run_tool, saved, train
 
 from ssl_platform import checkpoint
 from ssl_platform.errors import CheckpointError, ConfigError, DivergedError, StopRequested
+from ssl_platform.trained_run import TrainedRun
 
 HERE = Path(__file__).parent
 NUM_STEPS = 12
@@ -216,6 +219,56 @@ def test_another_trunk_is_refused_with_what_does_not_fit(small, tmp_path):
         train(small, tmp_path, stop_at(2))
     with pytest.raises(CheckpointError, match=r"step_00000002: its model is another: .*trunk\."):
         train(small, tmp_path, "trunk.width=16", "resume.allow_changes=[trunk]")
+
+
+def make_old(output_dir: Path) -> str:
+    """Leave out of a run's config what a later version could have added; returns its path."""
+    path = output_dir / "config.yaml"
+    saved: Any = OmegaConf.load(path)
+    del saved["precision"], saved["launch"]["max_restarts"], saved["sync_batch_norm"]["group_size"]
+    OmegaConf.save(saved, path)
+    return str(path)
+
+
+YOUNG_KEYS = "precision=auto, sync_batch_norm.group_size=0, launch.max_restarts=0"
+
+
+def test_a_run_goes_on_that_is_older_than_some_keys(small, tmp_path, caplog):
+    with pytest.raises(StopRequested):
+        train(small, tmp_path, stop_at(2))
+    path = make_old(tmp_path)
+    assert refused(small, tmp_path, "precision=bfloat16", "seed=1")[1:] == [
+        "precision: auto there, bfloat16 here",
+        "seed: 0 there, 1 here",
+    ]
+    caplog.clear()
+    train(small, tmp_path)
+    told = [m for m in caplog.messages if "older" in m]
+    assert told == [f"{path} is older than some keys, taken at their defaults: {YOUNG_KEYS}"]
+    assert checkpoints(tmp_path)[-1] == NUM_STEPS
+    assert "group_size" in Path(path).read_text()
+
+
+def test_a_run_is_evaluated_that_is_older_than_some_keys(pretrained, tmp_path, caplog):
+    shutil.copytree(pretrained, tmp_path / "run")
+    expected = TrainedRun.open(str(tmp_path / "run")).options
+    path = make_old(tmp_path / "run")
+    caplog.set_level("INFO")
+    assert TrainedRun.open(str(tmp_path / "run")).options == expected
+    assert caplog.messages == [
+        f"{path} is older than some keys, taken at their defaults: {YOUNG_KEYS}"
+    ]
+    Path(path).write_text("seed: [0")
+    with pytest.raises(ValueError, match=r"^checkpoint=.*config.yaml cannot be read \(.*\)$"):
+        TrainedRun.open(str(tmp_path / "run"))
+
+
+@pytest.mark.parametrize("content", ["seed: [0", "", "- 1", "task: 3", "seed: ${nowhere}"])
+def test_a_config_that_cannot_be_read_is_one_line(content, small, tmp_path):
+    (tmp_path / "config.yaml").write_text(content)
+    (problem,) = refused(small, tmp_path)
+    assert problem.startswith(f"{tmp_path / 'config.yaml'}: the config of a run, cannot be read (")
+    assert "\n" not in problem
 
 
 def test_a_new_run_leaves_a_used_directory_alone(small, tmp_path, monkeypatch):

@@ -35,7 +35,8 @@ class ReadingCost(NamedTuple):
     augment: float
 
     def __add__(self, other: "ReadingCost") -> "ReadingCost":  # type: ignore[override]
-        return ReadingCost(*map(sum, zip(self, other, strict=True)))
+        images, decode, augment = other
+        return ReadingCost(self.images + images, self.decode + decode, self.augment + augment)
 
 
 class Samples(NamedTuple):

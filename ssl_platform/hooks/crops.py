@@ -1,14 +1,15 @@
 """A picture of what the model is shown."""
 
 import logging
+from io import BytesIO
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from PIL import Image
 
 from ssl_platform import distributed
 from ssl_platform.events import Events
+from ssl_platform.hooks.files import EventFile, reason, write_or_warn
 from ssl_platform.registry import HOOKS
 
 if TYPE_CHECKING:
@@ -43,11 +44,13 @@ class CropPicture(Events):
             for row, crop in enumerate(crops):
                 top, left = row * (side + gap), column * (side + gap)
                 sheet[top : top + crop.shape[0], left : left + crop.shape[1]] = crop
+        png = BytesIO()
+        Image.fromarray(sheet).save(png, "PNG")
+        write_or_warn(run.output_dir / "crops.png", png.getvalue())
+        folder = run.output_dir / "tensorboard"
         try:
-            Image.fromarray(sheet).save(run.output_dir / "crops.png")
-            from torch.utils.tensorboard import SummaryWriter
-
-            with SummaryWriter(str(run.output_dir / "tensorboard")) as writer:
-                writer.add_image("Samples/crops", torch.from_numpy(sheet), 1, dataformats="HWC")
+            EventFile(folder).add_picture(
+                1, "Samples/crops", png.getvalue(), height=len(sheet), width=sheet.shape[1]
+            )
         except OSError as error:
-            logger.warning("the picture of the crops cannot be written: %s", error)
+            logger.warning("%s cannot be written (%s): no crops there", folder, reason(error))

@@ -12,6 +12,7 @@ from torch import Tensor
 from ssl_platform import distributed
 from ssl_platform.errors import DivergedError
 from ssl_platform.events import Events
+from ssl_platform.hooks.files import write_or_warn
 from ssl_platform.ops.finite import all_finite
 from ssl_platform.registry import HOOKS
 
@@ -102,7 +103,7 @@ class StopWhenNotFinite(Events):
                 "report": dict(run.report),
                 "images": {i: run.train_data.describe(i) for i in index},
             }
-            path.write_text(json.dumps(told, indent=2) + "\n")
+            write_or_warn(path, json.dumps(told, indent=2) + "\n")
         distributed.barrier()  # a rank that leaves ends the others
 
 

@@ -13,6 +13,7 @@ from ssl_platform.baselines import Embed, LabelledFeatures, measure_baselines
 from ssl_platform.data.dataset import ImageDataset
 from ssl_platform.events import Events
 from ssl_platform.features import extract
+from ssl_platform.hooks.files import write_or_warn
 from ssl_platform.ops.draws import draw_balanced
 from ssl_platform.ops.knn import knn_votes
 from ssl_platform.registry import HOOKS
@@ -82,8 +83,8 @@ class KNNMonitor(Events):
                 pca_components=None,
             )
             if distributed.rank() == 0:
-                path = run.output_dir / "baselines.json"
-                path.write_text(json.dumps(self.baselines, indent=2) + "\n")
+                told = json.dumps(self.baselines, indent=2) + "\n"
+                write_or_warn(run.output_dir / "baselines.json", told)
         elif self.baselines is None and distributed.rank() == 0:
             logger.warning("no kNN baselines: they are measured before the first step of a run")
         run.results["knn"] = {"labels": len(self.bank), "k": self.k, **(self.baselines or {})}

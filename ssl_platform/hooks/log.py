@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ssl_platform import distributed
+from ssl_platform.errors import ConfigError
 from ssl_platform.events import Events
+from ssl_platform.hooks.files import EventFile, reason
 from ssl_platform.registry import HOOKS
 
 if TYPE_CHECKING:
@@ -178,28 +180,42 @@ class _JsonLines:
 
     def __init__(self, path: Path, step: int):
         self.path, self.pending = path, b""
-        kept = _lines_up_to(path, step) if step > 0 and path.exists() else b""
         partial = path.with_suffix(".partial")
-        partial.write_bytes(kept)
-        partial.replace(path)
+        try:
+            kept = _lines_up_to(path, step) if step > 0 and path.exists() else b""
+            partial.write_bytes(kept)
+            partial.replace(path)
+        except OSError as error:
+            raise ConfigError([f"{path}: cannot be rewritten ({reason(error)})"]) from error
 
     def write(self, line: dict[str, Any]) -> None:
         was_pending = bool(self.pending)
         self.pending += json.dumps(line).encode() + b"\n"
+        error = self._write_pending()
+        if error is not None and not was_pending:
+            logger.warning("%s cannot be written for now (%s)", self.path, reason(error))
+
+    def sync(self) -> None:
+        self._write_pending()
+        with suppress(OSError), self.path.open("ab") as file:  # what is wrong has been told
+            os.fsync(file.fileno())
+
+    def close(self) -> None:
+        if self._write_pending() is not None:
+            count = self.pending.count(b"\n")
+            logger.warning(
+                "%s: its last %d lines could not be written and are lost", self.path, count
+            )
+
+    def _write_pending(self) -> OSError | None:
+        """Try to write what waits; what does not go in waits on, and the reason is returned."""
         try:
             with self.path.open("ab", buffering=0) as file:
                 while self.pending:
                     self.pending = self.pending[file.write(self.pending) :]
         except OSError as error:
-            if not was_pending:
-                logger.warning("%s cannot be written for now (%s)", self.path, error.strerror)
-
-    def sync(self) -> None:
-        with suppress(OSError), self.path.open("ab") as file:  # a full disk has been told of
-            os.fsync(file.fileno())
-
-    def close(self) -> None:
-        pass
+            return error
+        return None
 
 
 def _lines_up_to(path: Path, step: int) -> bytes:
@@ -216,25 +232,23 @@ def _lines_up_to(path: Path, step: int) -> bytes:
 
 
 class _TensorBoard:
-    """Scalars for people to look at: a run does not end for want of them."""
-
     def __init__(self, folder: Path, step: int):
-        self.folder, self.writer = folder, None
+        self.folder, self.file = folder, None
         try:
-            from torch.utils.tensorboard import SummaryWriter
-
-            self.writer = SummaryWriter(str(folder), purge_step=step + 1 if step else None)
+            self.file = EventFile(folder, first_step=step + 1 if step else None)
         except OSError as error:
             self._give_up(error)
 
     def write(self, line: dict[str, Any]) -> None:
-        if self.writer is None:
+        if self.file is None:
             return
+        scalars = {
+            TENSORBOARD_TAGS.get(key, key): value
+            for key, value in line.items()
+            if key not in ("step", "epoch", "seconds", "uniform_loss")
+        }
         try:
-            for key, value in line.items():
-                if key not in ("step", "epoch", "seconds", "uniform_loss"):
-                    self.writer.add_scalar(TENSORBOARD_TAGS.get(key, key), value, line["step"])
-            self.writer.flush()
+            self.file.add_scalars(line["step"], scalars)
         except OSError as error:
             self._give_up(error)
 
@@ -242,12 +256,13 @@ class _TensorBoard:
         pass
 
     def close(self) -> None:
-        if self.writer is not None:
-            self.writer.close()
+        pass
 
     def _give_up(self, error: OSError) -> None:
-        self.writer = None
-        logger.warning("%s cannot be written (%s): no more scalars there", self.folder, error)
+        self.file = None  # half an event may be at its end, behind which nobody reads
+        logger.warning(
+            "%s cannot be written (%s): no more scalars there", self.folder, reason(error)
+        )
 
 
 def _step_text(line: dict[str, Any]) -> str:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from ssl_platform import anatomy, distributed
 from ssl_platform.events import Events
+from ssl_platform.hooks.files import write_or_warn
 from ssl_platform.registry import HOOKS
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ class Summary(Events):
     def on_train_end(self, run: "Run") -> None:
         if distributed.rank() != 0:
             return
-        (run.output_dir / "summary.json").write_text(json.dumps(run.results, indent=2) + "\n")
+        write_or_warn(run.output_dir / "summary.json", json.dumps(run.results, indent=2) + "\n")
         print("\n".join(["", *self._lines(run)]), flush=True)
 
     def _lines(self, run: "Run") -> list[str]:

@@ -48,7 +48,7 @@ class Train(Task):
         run = Builder(options).run()
         if options.profile:  # the first, so that no other hook's time counts as backward
             run.hooks = {"profile": StepProfile(), **run.hooks}
-        if options.checkpoint is not None and checkpoint.latest(run.output_dir) is None:
+        if options.checkpoint is not None and not checkpoint.any_in(run.output_dir):
             weights = _start_from(run.model.trunk, options)
             if distributed.rank() == 0:
                 origin = {key: getattr(weights, key) for key in ("source", "format", "sha256")}

@@ -240,17 +240,16 @@ def test_a_pass_that_is_given_up_leaves_the_next_one_whole(num_workers):
 
 
 def test_a_worker_that_hangs_is_one_line_with_the_image_that_it_is_at():
-    data = loader(
-        Hanging(12), SequentialSampler(range(12), 0, 1), num_workers=1, timeout_seconds=0.06
-    )
+    data = loader(Hanging(12), SequentialSampler(range(12), 0, 1), num_workers=1)
     batches = iter(data)
     next(batches)
     (worker,) = multiprocessing.active_children()
+    while data._transport._read.whereabouts(worker=0) != "5.jpg":
+        pass
+    data._transport._timeout_seconds = 0.0
     with pytest.raises(DataWorkerError) as caught:
         list(batches)
-    assert str(caught.value) == (
-        "a data worker has brought nothing for 0.001 minutes, it hangs at 5.jpg"
-    )
+    assert str(caught.value) == "a data worker has brought nothing for 0 minutes, it hangs at 5.jpg"
     worker.join(timeout=10)
     assert worker.exitcode == -signal.SIGKILL
 

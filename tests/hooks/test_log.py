@@ -1,13 +1,19 @@
 """What is written when something is in the way."""
 
+import errno
 import json
-import logging
+import os
 import resource
+import shutil
 from pathlib import Path
 
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from test_training import train
 
-from ssl_platform.hooks.log import _JsonLines, _TensorBoard
+from ssl_platform.errors import ConfigError
+from ssl_platform.hooks.files import EventFile
+from ssl_platform.hooks.log import Log, _JsonLines, _TensorBoard
 
 
 def steps(path: Path) -> list[int]:
@@ -46,11 +52,114 @@ def test_lines_wait_for_room_on_the_disk(tmp_path, caplog):
     assert caplog.messages == [f"{path} cannot be written for now (File too large)"]
 
 
+def test_lines_that_never_found_room_are_counted(tmp_path, caplog):
+    path = tmp_path / "gone" / "metrics.jsonl"
+    path.parent.mkdir()
+    file = _JsonLines(path, step=0)
+    shutil.rmtree(path.parent)
+    file.write({"step": 1})
+    file.write({"step": 2})
+    file.sync()
+    file.close()
+    assert caplog.messages == [
+        f"{path} cannot be written for now (No such file or directory)",
+        f"{path}: its last 2 lines could not be written and are lost",
+    ]
+
+
+def test_lines_that_wait_are_written_before_a_checkpoint(tmp_path):
+    path = tmp_path / "gone" / "metrics.jsonl"
+    path.parent.mkdir()
+    file = _JsonLines(path, step=0)
+    shutil.rmtree(path.parent)
+    file.write({"step": 1})
+    path.parent.mkdir()
+    file.sync()
+    assert steps(path) == [1]
+
+
+def test_a_file_that_cannot_be_started_is_one_line(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.mkdir()
+    with pytest.raises(ConfigError) as error:
+        _JsonLines(path, step=0)
+    assert error.value.problems == [f"{path}: cannot be rewritten (Is a directory)"]
+
+
 def test_without_tensorboards_folder_the_run_goes_on(tmp_path, caplog):
     folder = tmp_path / "tensorboard"
     folder.write_text("a file is in the way")
     writer = _TensorBoard(folder, step=0)
     writer.write({"step": 1, "loss": 1.0})
     writer.close()
-    (record,) = caplog.records
-    assert record.levelno == logging.WARNING and record.getMessage().startswith(f"{folder} cannot")
+    assert caplog.messages == [f"{folder} cannot be written (File exists): no more scalars there"]
+
+
+def lose_folder(folder: Path, monkeypatch) -> str:
+    shutil.rmtree(folder)
+    return "No such file or directory"
+
+
+def fill_disk(folder: Path, monkeypatch) -> str:
+    def write(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("tensorboard.summary.writer.record_writer.RecordWriter.write", write)
+    return "No space left on device"
+
+
+@pytest.mark.parametrize("fault", [lose_folder, fill_disk])
+def test_tensorboard_failing_in_mid_run_is_told_once(
+    fault, tiny, tmp_path, monkeypatch, caplog, capfd
+):
+    """The hook fails after step 5 of 12."""
+    why = []
+
+    def on_step_end(self, run):
+        original(self, run)
+        if run.step == 5:
+            why.append(fault(tmp_path / "tensorboard", monkeypatch))
+
+    original = Log.on_step_end
+    monkeypatch.setattr(Log, "on_step_end", on_step_end)
+    train(tiny, tmp_path, "~hooks.knn", "hooks.log.tensorboard=true")
+    told = [m for m in caplog.messages if "cannot be written" in m]
+    assert told == [
+        f"{tmp_path / 'tensorboard'} cannot be written ({why[0]}): no more scalars there"
+    ]
+    assert steps(tmp_path / "metrics.jsonl")[-1] == 12
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_what_a_run_can_do_without_is_done_without(tiny, tmp_path, caplog):
+    for name in ("crops.png", "summary.json", "baselines.json"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "tensorboard").write_text("a file is in the way")
+    train(tiny, tmp_path, "num_epochs=2")
+    told = [m.partition(":")[0] for m in caplog.messages if "cannot be written" in m]
+    assert told == [
+        f"{tmp_path / 'baselines.json'} cannot be written (Is a directory)",
+        f"{tmp_path / 'crops.png'} cannot be written (Is a directory)",
+        f"{tmp_path / 'tensorboard'} cannot be written (File exists)",
+        f"{tmp_path / 'summary.json'} cannot be written (Is a directory)",
+    ]
+
+
+def test_tensorboard_reads_what_is_written_and_forgets_what_is_done_again(tmp_path):
+    for first_step, numbers in ((0, (1, 2, 3)), (2, (3, 4))):
+        writer = _TensorBoard(tmp_path, step=first_step)
+        for step in numbers:
+            writer.write(
+                {"step": step, "epoch": 0, "loss": 10.0 * first_step + step, "health/x": 0.5}
+            )
+    found = EventAccumulator(str(tmp_path)).Reload()
+    assert found.Tags()["scalars"] == ["Training/Loss", "health/x"]
+    losses = [(event.step, event.value) for event in found.Scalars("Training/Loss")]
+    assert losses == [(1, 1.0), (2, 2.0), (3, 23.0), (4, 24.0)]
+
+
+def test_tensorboard_shows_a_picture(tmp_path):
+    EventFile(tmp_path).add_picture(1, "Samples/crops", b"a PNG", height=2, width=3)
+    (event,) = EventAccumulator(str(tmp_path)).Reload().Images("Samples/crops")
+    assert (event.step, event.encoded_image_string) == (1, b"a PNG")
+    assert (event.height, event.width) == (2, 3)
