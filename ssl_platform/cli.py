@@ -125,7 +125,8 @@ def _sweep(overrides: list[str], config_dirs: list[str], flags: list[str]) -> in
     from ssl_platform.config import Source, check_sweep, swept_keys
 
     check_sweep(overrides, config_dirs)
-    keys = swept_keys(overrides)
+    source = Source.of(overrides, config_dirs)
+    keys = swept_keys(source.overrides)
     codes = [0]
     to_submit = []
     stops: list[StopRequested] = []
@@ -148,7 +149,7 @@ def _sweep(overrides: list[str], config_dirs: list[str], flags: list[str]) -> in
                 stops.append(error)
             codes.append(error.exit_code)
 
-    _hydra(Source.of(overrides, config_dirs), flags, task)
+    _hydra(source, flags, task)
     if to_submit:
         from ssl_platform.running import submit_all
 

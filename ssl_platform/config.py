@@ -78,7 +78,7 @@ class Source:
         Raises:
             ConfigError: no config is chosen, or it does not exist.
         """
-        overrides = list(overrides)
+        overrides = [_spelled_out(override) for override in overrides]
         dirs = tuple(Path(d).absolute() for d in config_dirs)
         for directory in dirs:
             if not directory.is_dir():
@@ -235,7 +235,7 @@ def _defaults_of(task: str) -> dict[str, Any]:
     file = next(files, None)
     overrides = ["~config", f"task={file}" if file else "~task"]
     composed: Any = OmegaConf.to_container(Source(CONFIG_DIR, PRIMARY, [], ())._compose(overrides))
-    parts = groups().keys() - {"launch", "resume"}  # those two hold no component
+    parts = groups().keys() - {"launch"}  # which holds no component
     return {key: value for key, value in composed.items() if key not in parts}
 
 
@@ -298,6 +298,13 @@ def groups() -> dict[str, list[str]]:
 def _files(directory: Path) -> list[str]:
     paths = directory.rglob("*.yaml")
     return sorted(path.relative_to(directory).with_suffix("").as_posix() for path in paths)
+
+
+def _spelled_out(override: str) -> str:
+    """``resume=X`` is ``resume.mode=X``."""
+    section, _, value = override.partition("=")
+    is_short = section == "resume" and not value.startswith("{")  # else a mapping of its options
+    return f"resume.mode={value}" if is_short and value else override
 
 
 def _unreadable(override: str) -> list[str]:

@@ -82,6 +82,28 @@ def test_a_used_directory_is_not_taken_over_by_other_settings(tmp_path, tiny):
     assert (tmp_path / "runs/pretrain/swav/quickstart/summary.json").read_text() == before
 
 
+def test_where_to_start_is_said_in_a_word(tmp_path, tiny):
+    command = [*tiny, "num_epochs=2", "~hooks.knn"]
+    assert run(*command, "name=first", "resume=never", cwd=tmp_path).returncode == 0
+    first = tmp_path / "runs/first/checkpoints/step_00000004"
+    again = run(*command, "name=first", "resume=never", cwd=tmp_path)
+    assert again.returncode == 2
+    assert again.stderr.startswith(
+        "error: output_dir=runs/first: holds a run, and resume.mode=never"
+    )
+    for name, source in (("first", "auto"), ("second", first), ("third", "runs/first")):
+        done = run(*command, f"name={name}", f"resume={source}", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert "going on from " in done.stderr
+    lines = (tmp_path / "runs/second/metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines if "loss" in line] == [5, 6, 7, 8]
+    wrong = run(*command, "name=fourth", "resume=nver", cwd=tmp_path)
+    assert (wrong.returncode, wrong.stderr) == (
+        2,
+        "error: resume.mode=nver: auto, never, or the directory of a run; no nver/config.yaml\n",
+    )
+
+
 def test_a_diverged_training_stops_with_the_step_and_keeps_the_checkpoint(tmp_path, tiny):
     done = run(*tiny, "optimizer.lr=1e30", cwd=tmp_path)
     assert done.returncode == 4

@@ -24,6 +24,16 @@ def test_a_run_is_named_after_its_config_unless_told_otherwise():
     assert config.compose([QUICKSTART, "output_dir=/x"]).output_dir == "/x"
 
 
+def test_resume_is_short_for_its_mode(tmp_path):
+    cfg = config.compose([QUICKSTART, "resume=/a/run", "resume.exact=true"])
+    assert cfg.resume == {"mode": "/a/run", "allow_changes": [], "exact": True}
+    assert config.compose([QUICKSTART, "resume={mode: never}"]).resume.mode == "never"
+    OmegaConf.save(cfg, tmp_path / "saved.yaml")
+    again = config.compose([f"config={tmp_path / 'saved.yaml'}", "resume=auto"])
+    assert again.resume == {"mode": "auto", "allow_changes": [], "exact": True}
+    assert config.compose([QUICKSTART, "resume=auto"]).resume.mode == "auto"
+
+
 def test_a_hook_can_be_removed_and_added():
     cfg = config.compose(
         [QUICKSTART, "~hooks.knn", "+hooks.more={name: CropPicture, num_images: 2}"]

@@ -121,11 +121,11 @@ class StepProfile(Events):
 
     def _start_trace(self, run: "Run") -> None:
         path = run.output_dir / TRACE
-        path.parent.mkdir(exist_ok=True)
         os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # it reports each start and stop
 
         def write(recorder: profile) -> None:
             try:
+                path.parent.mkdir(exist_ok=True)
                 recorder.export_chrome_trace(str(path))
                 self.trace = str(path)
             except OSError as error:
