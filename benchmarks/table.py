@@ -17,6 +17,7 @@ import larc
 import multicrop
 import sinkhorn
 import start
+import step
 import torch
 import transport
 
@@ -27,6 +28,7 @@ BENCHMARKS = {  # with the number of rounds that gives a steady median
     "sinkhorn": (sinkhorn.rows, 9),
     "kmeans": (kmeans.rows, 3),
     "larc": (larc.rows, 15),
+    "step": (step.rows, 5),
     "start": (start.rows, 5),
 }
 

@@ -117,6 +117,7 @@ class TrainOptions(ImageJobOptions):
     save: SaveOptions
     resume: ResumeOptions
     profile: bool = False  # it changes no number
+    compile: bool = False  # the trunk, by torch.compile
 
 
 def options_of(cfg: Any) -> JobOptions:
@@ -220,6 +221,8 @@ class Builder:
         if sync.enabled:
             model = synchronize_batch_norm(model, group_size=sync.group_size, device=self.device)
         assert isinstance(model, SSLModel)
+        if self.options.compile:
+            model.trunk.compile()  # in place: names and hooks stay
         return model
 
     def sampler(self, dataset: ImageDataset) -> ShuffledSampler:

@@ -6,6 +6,7 @@ component's own constructor is the one place that knows what it can work with.
 """
 
 import os
+import shutil
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -30,7 +31,7 @@ from ssl_platform.build import (
 )
 from ssl_platform.data.transport import num_slots
 from ssl_platform.launch import joined_world
-from ssl_platform.models.layers import layer_shapes
+from ssl_platform.models.layers import POOLED, layer_shapes
 from ssl_platform.models.ssl_model import SSLModel
 from ssl_platform.registry import Registry, load_components
 from ssl_platform.schema import MISSING, dataclass_schema, flat
@@ -178,6 +179,8 @@ class _Trial:
                 self.build("schedule", 1.0, options.num_epochs, max(1, info.steps_per_epoch))
                 if model is not None and transform is not None and info.steps_per_epoch:
                     self.build("loss", model, info)
+            if options.compile:
+                self.compiling(options)
             if model is not None and options.launch.slurm is None:
                 self.memory(options, model, self.built.get("loss"))
             if model is not None and not self.problems:
@@ -207,6 +210,20 @@ class _Trial:
                 f"launch.processes={options.launch.processes}: weights, gradients, optimizer, "
                 f"banks, {options.data.num_workers} data workers and batches of each process take "
                 f"{needed / 2**30:,.0f} GiB, this machine has {available / 2**30:,.0f}"
+            )
+
+    def compiling(self, options: TrainOptions) -> None:
+        """What ``compile`` cannot do."""
+        for name, layer in head_layers(options.heads).items():
+            if layer != POOLED:
+                self.problems.append(
+                    f"compile=true: heads.{name}.layer={layer} lies within the trunk that is "
+                    f"compiled as a whole; compile=false, or layer={POOLED}"
+                )
+        compilers = [os.environ.get("CXX", ""), "c++", "g++", "clang++"]
+        if resolve_device(options.device).type == "cpu" and not any(map(shutil.which, compilers)):
+            self.problems.append(
+                "compile=true: on a CPU torch needs a C++ compiler, and there is none: install g++"
             )
 
     def model(self, options: TrainOptions) -> SSLModel | None:

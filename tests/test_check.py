@@ -20,9 +20,9 @@ MISTAKES = {
     "+loss.epsilonn=1": ("loss.epsilonn=1: SwAVLoss has no such option; did you mean 'epsilon'?"),
     "++xyz=1": (
         "xyz=1: the config has no such option; choose from allow_partial, baselines, "
-        "checkpoint, data, device, drop_last, freeze_trunk, heads, hooks, launch, loss, metrics, "
-        "name, num_epochs, optimizer, output_dir, param_groups, plugins, precision, profile, "
-        "resume, save, schedule, seed, sync_batch_norm, task, train_fraction, trunk"
+        "checkpoint, compile, data, device, drop_last, freeze_trunk, heads, hooks, launch, loss, "
+        "metrics, name, num_epochs, optimizer, output_dir, param_groups, plugins, precision, "
+        "profile, resume, save, schedule, seed, sync_batch_norm, task, train_fraction, trunk"
     ),
     "~loss.epsilon": "loss.epsilon: SwAVLoss needs a value (float); set loss.epsilon=...",
     "loss.epsilon=???": "loss.epsilon: SwAVLoss needs a value (float); set loss.epsilon=...",
@@ -135,3 +135,20 @@ def test_a_data_folder_that_is_wrong_is_named(tmp_path):
     ):
         (line,) = problems("data=folder", f"data.train.path={folder}", *small)
         assert line.startswith(f"data.train.path={folder}: {reason}"), line
+
+
+def test_what_lies_within_a_compiled_trunk_cannot_be_read():
+    overrides = ["config=benchmark/linear/folder", "data=shapes", "trunk=resnet18", "compile=true"]
+    with pytest.raises(ConfigError) as caught:
+        compose([*overrides, "heads=linear", "heads.linear.layer=layer3"])
+    assert caught.value.problems == [
+        "compile=true: heads.linear.layer=layer3 lies within the trunk that is compiled as a "
+        "whole; compile=false, or layer=pooled"
+    ]
+
+
+def test_compiling_on_a_cpu_needs_a_compiler(monkeypatch):
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    assert problems("compile=true") == [
+        "compile=true: on a CPU torch needs a C++ compiler, and there is none: install g++"
+    ]

@@ -17,10 +17,12 @@ import ssl_platform
 from ssl_platform.anatomy import PARTS
 from ssl_platform.build import Builder, TrainOptions, options_of
 from ssl_platform.config import compose
+from ssl_platform.data.batch_reader import BatchReader
 from ssl_platform.data.center_crop import CenterCrop
-from ssl_platform.data.loader import BatchReader, Loader, Normalize, open_transport
+from ssl_platform.data.loader import Loader, Normalize
 from ssl_platform.data.sampler import SequentialSampler
 from ssl_platform.data.shapes import Shapes
+from ssl_platform.data.transport import Transport
 from ssl_platform.registry import OPTIMIZERS, load_components
 
 GPU = "cuda"
@@ -81,13 +83,17 @@ def test_batches_arrive_on_the_gpu_from_pinned_memory():
     images.prepare()
     transform, order = CenterCrop(resize=16, size=16), SequentialSampler(range(10), 0, 1)
     batches = [[(0, index) for index in range(10)]]
-    read = BatchReader(images, transform, seed=0)
-    (host,) = open_transport(read, batches, num_workers=0, pin_memory=True)
-    assert all(crop.is_pinned() for crop in host.crops)
+    transport = Transport(
+        BatchReader(images, transform, seed=0, num_workers=0), batches, batch_size=10,
+        num_workers=0, start_method=None, timeout_seconds=60, pin_memory=True,
+    )  # fmt: skip
+    (host,) = transport
+    assert all(torch.from_numpy(crop).is_pinned() for crop in host.crops)
 
     def first_on(device: str) -> Any:
         (batch,) = Loader(
             images, transform, order, batch_size=10, num_workers=0, seed=0,
+            start_method=None, timeout_seconds=60,
             normalize=Normalize(mean=[0.4, 0.5, 0.6], std=[0.2, 0.25, 0.3]),
             device=torch.device(device), max_bad_fraction=0, drop_last=False,
         )  # fmt: skip
