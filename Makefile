@@ -10,7 +10,7 @@ quickstart: $(VENV)/.installed ## install, train SwAV on the built-in images, pr
 test: $(VENV)/.installed-test ## install with the test extras, run the tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 $(TESTS)
 
-faults: $(VENV)/.installed-test ## kill runs at 54 random moments; each has to end as an unbroken one
+faults: $(VENV)/.installed-test ## kill runs at 63 random moments; each has to end as an unbroken one
 	OMP_NUM_THREADS=1 $(BIN)/python tests/faults.py
 
 data: $(VENV)/.installed ## fetch Fashion-MNIST into data/downloads

@@ -1,6 +1,8 @@
 """The few collective operations we use; each is a no-op in a single process."""
 
+import copy
 import os
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -115,8 +117,40 @@ def differentiable_sum(tensor: Tensor, group: Any) -> Tensor:
     return _SumOverRanks.apply(tensor, group) if is_distributed() else tensor
 
 
-def replicate(module: nn.Module) -> nn.Module:
-    """Average gradients over ranks; every forward starts from rank 0's buffers."""
+def replicate(module: nn.Module, example: Any) -> nn.Module:
+    """Average gradients over ranks; every forward starts from rank 0's buffers.
+
+    DDP lays its buckets out anew after the first backward pass of a process, by the order in which
+    gradients came, and where a gradient lies decides in which order those of three ranks or more
+    are added. So the first pass is one of its own, before the first step: a run that is resumed
+    adds in every step as one does that was never stopped. It leaves no trace in the module.
+
+    Args:
+        example: what the module's forward takes.
+    """
     if not is_distributed():
         return module
-    return nn.parallel.DistributedDataParallel(module)
+    replica = nn.parallel.DistributedDataParallel(module)
+    if world_size() > 2:  # two are added in one order only
+        _lay_out_buckets(replica, module, example)
+    return replica
+
+
+def _lay_out_buckets(replica: nn.Module, module: nn.Module, example: Any) -> None:
+    before, was_training = copy.deepcopy(module.state_dict()), module.training
+    replica.eval()  # draws no random numbers, and keeps batch norms out of it
+    outputs = [output for output in _tensors(replica(example)) if output.requires_grad]
+    weights = [weight for weight in module.parameters() if weight.requires_grad]
+    # all weights, as some may be used in train mode alone; each still comes with its last gradient
+    torch.stack([tensor.float().sum() for tensor in (*outputs, *weights)]).sum().backward()
+    module.zero_grad(set_to_none=True)
+    module.load_state_dict(before)  # heads may normalise their weights as they go
+    replica.train(was_training)
+
+
+def _tensors(outputs: Any) -> Iterator[Tensor]:
+    if isinstance(outputs, Tensor):
+        yield outputs
+    elif isinstance(outputs, Mapping | list | tuple):
+        for output in outputs.values() if isinstance(outputs, Mapping) else outputs:
+            yield from _tensors(output)

@@ -80,7 +80,8 @@ def train(run: Run) -> dict[str, Any]:
         StopRequested: a rank was sent a stop signal; a checkpoint is written.
         DivergedError, CheckpointError, DataError: the training cannot go on.
     """
-    replica = distributed.replicate(run.model)
+    size = run.train_loader.transform.crop_sizes[0]
+    replica = distributed.replicate(run.model, [torch.zeros(1, 3, size, size, device=run.device)])
     run_state.resume(run)
     if run.epoch < run.num_epochs:
         run.saver.check_room(run)

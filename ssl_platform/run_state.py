@@ -175,8 +175,6 @@ def _refuse_what_does_not_fit(run: "Run", folder: Path, shared: dict[str, Any]) 
             f"{before} processes before, {now} now (random states, batch-norm groups, figures of "
             "the epoch under way)"
         )
-    if now > 2:  # PyTorch lays its gradient buckets anew after the first step of a process
-        changes.append("sums over more than two processes are rounded in another order at first")
     if changes:
         told = f"{folder}: the result is no longer bit for bit an unbroken run's: "
         told += "; ".join(changes)

@@ -98,12 +98,16 @@ class ListFile(ImageFiles):
         allow_outside: whether they may lead out of ``root``, by ``..`` or from ``/`` on.
 
     Raises:
-        ValueError: no such file or folder, no image listed, or a line that fits neither form.
+        ValueError: no such file or folder, one that may not be read, no image listed, or a line
+            that fits neither form.
     """
 
     def __init__(self, *, path: str, root: str, allow_outside: bool = False):
         self.path = path
-        lines = Path(existing("path", path, directory=False)).read_bytes().splitlines()
+        try:
+            lines = Path(existing("path", path, directory=False)).read_bytes().splitlines()
+        except OSError as error:
+            raise ValueError(f"path={path}: cannot be read: {error.strerror}") from error
         numbered = [(i, line.strip()) for i, line in enumerate(lines, 1) if line.strip()]
         if not numbered:
             raise ValueError(f"path={path}: lists no image")
