@@ -39,12 +39,9 @@ class ReadingCost(NamedTuple):
         return ReadingCost(self.images + images, self.decode + decode, self.augment + augment)
 
 
-class Samples(NamedTuple):
-    """What is known of a batch besides its crops."""
+class Report(NamedTuple):
+    """How the reading of some images went."""
 
-    label: np.ndarray  # (B,) int64, -1 where the data set has none
-    # (B,) int64; nobody needs tuple.index
-    index: np.ndarray  # type: ignore[assignment]
     bad: list[tuple[int, UnreadableImage]]  # positions that could not be read, and why
     cost: ReadingCost
 
@@ -73,18 +70,20 @@ class BatchReader:
         """Side of each crop, in pixels."""
         return self._transform.crop_sizes
 
-    def __call__(self, samples: Sequence[tuple[int, int]], crops: list[np.ndarray]) -> Samples:
-        """The batch of these ``(epoch, index)`` pairs.
+    def __call__(
+        self, samples: Sequence[tuple[int, int]], crops: list[np.ndarray], indices: np.ndarray
+    ) -> Report:
+        """Read a batch into the first B rows of some arrays.
 
         Args:
-            samples: B of them.
-            crops: one (>= B, size, size, 3) uint8 array per crop; its first B rows are written.
+            samples: B ``(epoch, index)`` pairs.
+            crops: one (>= B, size, size, 3) uint8 array per crop.
+            indices: (>= B,) int64, of the images that were read.
 
         Raises:
             DataError: a image cannot be read, and none of its neighbours either.
         """
         bad: list[tuple[int, UnreadableImage]] = []
-        indices = np.empty(len(samples), dtype=np.int64)
         decode = augment = 0.0
         for row, (epoch, index) in enumerate(samples):
             start = thread_time()
@@ -97,7 +96,13 @@ class BatchReader:
             augment += thread_time() - decoded
         self._note(-1)
         cost = ReadingCost(len(samples), decode, augment)
-        return Samples(self._labels(indices), indices, bad, cost)
+        return Report(bad, cost)
+
+    def labels(self, indices: np.ndarray) -> np.ndarray:
+        """(B,) int64 class of each of some images, -1 where the data set has none."""
+        if self._dataset.labels is None:
+            return np.full_like(indices, -1)
+        return np.asarray(self._dataset.labels[indices], dtype=np.int64)
 
     def work_as(self, worker: int) -> None:
         """Become data worker ``worker``."""
@@ -136,11 +141,6 @@ class BatchReader:
         self._start["state"]["key"][:] = self._seed, epoch
         self._start["state"]["counter"][:] = 0, 0, 0, index
         self._philox.state = self._start
-
-    def _labels(self, indices: np.ndarray) -> np.ndarray:
-        if self._dataset.labels is None:
-            return np.full_like(indices, -1)
-        return np.asarray(self._dataset.labels[indices], dtype=np.int64)
 
 
 def name_some(errors: Iterable[UnreadableImage]) -> str:

@@ -125,8 +125,9 @@ class Loader:
     def __iter__(self) -> Iterator[Batch]:
         start = perf_counter()
         for host_batch in self._transport:
-            self._account(host_batch.samples.bad)
-            self.reading_cost += host_batch.samples.cost
+            for report in host_batch.reports:
+                self.reading_cost += report.cost
+                self._account(report.bad)
             batch = self._to_device(host_batch)
             self.wait_seconds += perf_counter() - start
             try:
@@ -154,8 +155,8 @@ class Loader:
     def _to_device(self, host_batch: HostBatch) -> Batch:
         crops, label, index = (
             [self._sent(crop) for crop in host_batch.crops],
-            self._sent(host_batch.samples.label),
-            self._sent(host_batch.samples.index),
+            self._sent(host_batch.label),
+            self._sent(host_batch.index),
         )
         if self._copied is not None:
             self._copied.record()

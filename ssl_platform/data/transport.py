@@ -1,9 +1,8 @@
 """Batches from data workers to the process that trains, through memory that they share.
 
 The crops of a batch are written into a slot of a ring that lives as long as the loader does: they
-are not allocated, not copied again, and not handed over through a file descriptor. What travels
-through pipes are the slot's number, labels and indices. All workers share in each batch, so that
-few batches have to be in memory however many workers there are.
+are not allocated, not copied again, and not handed over through a file descriptor. All workers
+share in each batch, so that few batches have to be in memory however many workers there are.
 """
 
 import ctypes
@@ -27,7 +26,7 @@ import cv2
 import numpy as np
 import torch
 
-from ssl_platform.data.batch_reader import BatchReader, ReadingCost, Samples
+from ssl_platform.data.batch_reader import BatchReader, Report
 from ssl_platform.errors import DataError, DataWorkerError
 
 StartMethod = Literal["fork", "spawn"]
@@ -42,7 +41,21 @@ class HostBatch(NamedTuple):
     """A batch in this process's memory."""
 
     crops: list[np.ndarray]  # one (B, H, W, 3) uint8 array per crop
-    samples: Samples
+    label: np.ndarray  # (B,) int64
+    # (B,) int64; nobody needs tuple.index
+    index: np.ndarray  # type: ignore[assignment]
+    reports: list[Report]
+
+
+class Slot(NamedTuple):
+    """Room for a batch."""
+
+    crops: list[np.ndarray]  # one (batch_size, size, size, 3) uint8 array per crop
+    indices: np.ndarray  # (batch_size,) int64
+
+    def below(self, row: int) -> "Slot":
+        """What is left from a row on."""
+        return Slot([crop[row:] for crop in self.crops], self.indices[row:])
 
 
 def num_slots(batch_size: int, num_workers: int) -> int:
@@ -53,7 +66,7 @@ def num_slots(batch_size: int, num_workers: int) -> int:
 
 
 class Ring:
-    """Slots of shared memory, each with room for the crops of one batch.
+    """Slots of shared memory.
 
     A forked worker inherits it; a spawned one is handed it as it starts. It lies in /dev/shm where
     that is large enough, else in the directory for temporary files.
@@ -65,18 +78,20 @@ class Ring:
     """
 
     def __init__(self, num_slots: int, batch_size: int, crop_sizes: list[int]):
+        self._batch_size = batch_size
         self._shapes = [(batch_size, size, size, 3) for size in crop_sizes]
         self._slot_bytes = sum(map(prod, self._shapes))
         self.memory: Any = RawArray(ctypes.c_uint8, num_slots * self._slot_bytes)
+        self._indices = RawArray(ctypes.c_int64, num_slots * batch_size)
 
-    def __getitem__(self, slot: int) -> list[np.ndarray]:
-        """One array per crop, (batch_size, size, size, 3) uint8."""
-        start, arrays = slot * self._slot_bytes, []
+    def __getitem__(self, number: int) -> Slot:
+        start, crops = number * self._slot_bytes, []
         for shape in self._shapes:
-            array = np.frombuffer(self.memory, np.uint8, prod(shape), start)
-            arrays.append(array.reshape(shape))
-            start += array.size
-        return arrays
+            crop = np.frombuffer(self.memory, np.uint8, prod(shape), start)
+            crops.append(crop.reshape(shape))
+            start += crop.size
+        indices = np.ctypeslib.as_array(self._indices).reshape(-1, self._batch_size)
+        return Slot(crops, indices[number])
 
 
 class Transport:
@@ -117,25 +132,28 @@ class Transport:
         if pin_memory:
             _pin(self._ring.memory, self)
         self._workers: list[_Worker] = []
-        self._under_way: deque[tuple[int, list[_Worker]]] = deque()  # slots, with who fills them
+        # slots, with how many rows they will have and who fills them
+        self._under_way: deque[tuple[int, int, list[_Worker]]] = deque()
 
     def __iter__(self) -> Iterator[HostBatch]:
         if self._num_workers == 0:
             for task in self._batches:
-                yield self._host_batch(0, self._read(task, self._ring[0]))
+                report = self._read(task, *self._ring[0])
+                yield self._host_batch(0, len(task), [report])
             return
         if not self._workers:
             self._start_workers()
         while self._under_way:  # of a pass that was given up
-            self._take()
+            with suppress(DataError):
+                self._take()
         tasks, free = enumerate(self._batches), deque(range(self._num_slots))
         while True:
             for number, task in islice(tasks, len(free)):
                 self._ask(number, task, free.popleft())
             if not self._under_way:
                 return
-            slot, samples = self._take()
-            yield self._host_batch(slot, samples)
+            batch, slot = self._take()
+            yield batch
             free.append(slot)
 
     def _ask(self, number: int, task: Task, slot: int) -> None:
@@ -148,33 +166,30 @@ class Transport:
                 worker = self._workers[(part + number) % count]
                 worker.ask(slot, start, task[start:end])
                 asked.append(worker)
-        self._under_way.append((slot, asked))
+        self._under_way.append((slot, len(task), asked))
 
-    def _take(self) -> tuple[int, Samples]:
-        """The oldest batch that is under way."""
-        slot, asked = self._under_way.popleft()
-        parts: list[Samples] = []
+    def _take(self) -> tuple[HostBatch, int]:
+        """The oldest batch that is under way, and its slot."""
+        slot, rows, asked = self._under_way.popleft()
+        reports: list[Report] = []
         error: Exception | None = None  # of the first row that there is one of
         for worker in asked:
             answer = worker.answer(self._timeout_seconds)
             if isinstance(answer, Exception):
                 error = error or answer
             else:
-                parts.append(answer)
+                reports.append(answer)
         if error is not None:
             try:
                 raise error
             finally:
                 del error, answer  # errors that their own frame refers to keep the workers alive
-        return slot, Samples(
-            np.concatenate([part.label for part in parts]),
-            np.concatenate([part.index for part in parts]),
-            [bad for part in parts for bad in part.bad],
-            sum((part.cost for part in parts), ReadingCost(0, 0.0, 0.0)),
-        )
+        return self._host_batch(slot, rows, reports), slot
 
-    def _host_batch(self, slot: int, samples: Samples) -> HostBatch:
-        return HostBatch([crops[: len(samples.index)] for crops in self._ring[slot]], samples)
+    def _host_batch(self, slot: int, rows: int, reports: list[Report]) -> HostBatch:
+        crops, indices = self._ring[slot]
+        index = indices[:rows].copy()  # the slot will be filled again
+        return HostBatch([crop[:rows] for crop in crops], self._read.labels(index), index, reports)
 
     def _start_workers(self) -> None:
         default = "fork" if sys.platform == "linux" else "spawn"
@@ -208,7 +223,7 @@ class _Worker:
         with suppress(OSError):  # it has died, which is told when its answer is wanted
             self._connection.send((slot, row, task))
 
-    def answer(self, timeout_seconds: float) -> Samples | Exception:
+    def answer(self, timeout_seconds: float) -> Report | Exception:
         """What it has to say to the oldest of its tasks."""
         if not wait([self._connection, self.process.sentinel], timeout_seconds):
             self.process.kill()
@@ -248,14 +263,14 @@ def _work(number: int, parent: int, connection: Connection, read: BatchReader, r
                 return
         try:
             slot, row, task = connection.recv()
-            connection.send(_answer(read, task, [crops[row:] for crops in ring[slot]]))
+            connection.send(_answer(read, task, ring[slot].below(row)))
         except (EOFError, OSError):
             return
 
 
-def _answer(read: BatchReader, task: Task, crops: list[np.ndarray]) -> Samples | Exception:
+def _answer(read: BatchReader, task: Task, slot: Slot) -> Report | Exception:
     try:
-        return read(task, crops)
+        return read(task, *slot)
     except DataError as error:
         return error
     except Exception:

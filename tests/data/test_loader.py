@@ -312,3 +312,15 @@ def test_what_reading_costs_is_counted_for_every_image(num_workers):
     for passes in (1, 2):
         assert len(list(read)) == 3
         assert read.reading_cost.images == 10 * passes
+
+
+def test_a_batch_larger_than_a_pipe_does_not_stop_it():
+    samples = [0] * 60_000  # some 240 kB of task
+    data = loader(
+        Numbered(1),
+        SequentialSampler(samples, 0, 1),
+        CenterCrop(resize=1, size=1),
+        batch_size=len(samples) // 4,
+        num_workers=1,
+    )
+    assert [len(batch.index) for batch in data] == [len(samples) // 4] * 4
