@@ -2,6 +2,7 @@
 
 from typing import Any
 
+_finished = -1  # none
 _last_step: Any = None  # a number in memory that the launcher shares; None when nobody watches
 
 
@@ -13,5 +14,12 @@ def watched_through(last_step: Any) -> None:
 
 def report_step(step: int) -> None:
     """Say that ``step`` is finished, so that a rank which dies or stalls can be told with it."""
+    global _finished
+    _finished = step
     if _last_step is not None:
         _last_step.value = step
+
+
+def finished_step() -> int:
+    """The latest step that this process has reported; -1 for none."""
+    return _finished

@@ -429,6 +429,20 @@ def test_torchrun_is_told_the_error(start) -> None:
     assert "ConfigError: loss.temperature=0: too cold" in errors
 
 
+def test_under_torchrun_the_stalled_rank_is_named(start) -> None:
+    job = start(
+        *("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"),
+        *(str(WORK), "hang", "2"),
+        env={"LAUNCH_OPTIONS": '{"timeout_minutes": 0.05}'},
+    )
+    output, _ = job.communicate(timeout=DEADLINE)
+    assert job.returncode == 1
+    assert [line for line in output.splitlines() if line.startswith("error: ")] == [
+        "error: RankFailedError: rank 1 stalled after step 3: rank 0 has waited for "
+        "launch.timeout_minutes=0.05"
+    ]
+
+
 def test_slurm(start, tmp_path: Path) -> None:
     scontrol = tmp_path / "scontrol"
     scontrol.write_text(

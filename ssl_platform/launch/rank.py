@@ -19,6 +19,7 @@ from ssl_platform.launch.world import (
     is_echo,
     is_timeout,
     number,
+    store_of,
     work_in_group,
 )
 from ssl_platform.progress import watched_through
@@ -62,7 +63,8 @@ def rank_main(job: Job, launcher: int, channels: Channels) -> None:
     reports = channels.reports[rank]
     try:
         reports.send(None)
-        result = work_in_group(job, (rank, world_size, local_rank))
+        store = store_of(rank, world_size, job.options)
+        result = work_in_group(job, (rank, world_size, local_rank), store)
         reports.send(Done(result if rank == 0 else None))
     except KeyboardInterrupt:
         raise SystemExit(128 + signal.SIGINT) from None

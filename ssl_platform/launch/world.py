@@ -10,6 +10,7 @@ from datetime import timedelta
 from typing import Any
 
 from ssl_platform.errors import ConfigError
+from ssl_platform.launch.awaited import stalled_error
 from ssl_platform.launch.job import Job, LaunchOptions, RankFailedError
 
 logger = logging.getLogger(__name__)
@@ -47,9 +48,13 @@ def work_as_joined(job: Job, world: tuple[int, int, int]) -> Any:
         die_with_parent(os.getppid())  # torchrun leaves its ranks running when it is killed
     if rank == 0:
         _warn_of_unused(job.options, world_size)
+    store = store_of(rank, world_size, job.options)
     try:
-        return work_in_group(job, world)
+        return work_in_group(job, world, store)
     except Exception as error:
+        stalled = is_timeout(error) and stalled_error(store, rank, world_size, job.options)
+        if stalled:
+            raise stalled from error
         if is_echo(error):
             message = f"rank {rank} cannot reach the other ranks: {error}"
             raise RankFailedError(message) from error
@@ -63,8 +68,8 @@ def _warn_of_unused(options: LaunchOptions, world_size: int) -> None:
             logger.warning("launch.%s=%d: not used in a world of %d", key, value, world_size)
 
 
-def work_in_group(job: Job, world: tuple[int, int, int]) -> Any:
-    """Do the work inside the process group of ``world``."""
+def work_in_group(job: Job, world: tuple[int, int, int], store: Any) -> Any:
+    """Do the work inside the process group of ``world``, whose ranks meet through ``store``."""
     import torch
     import torch.distributed as dist
 
@@ -89,7 +94,6 @@ def work_in_group(job: Job, world: tuple[int, int, int]) -> Any:
         torch.cuda.set_device(gpu)
         group = {"backend": "nccl", "device_id": torch.device("cuda", gpu)}
     timeout = timedelta(minutes=job.options.timeout_minutes)
-    store = _store(rank, world_size, timeout)
     dist.init_process_group(store=store, rank=rank, world_size=world_size, timeout=timeout, **group)
     result = job.work(*job.args)
     dist.destroy_process_group()  # not after an error: it would wait for ranks that are gone
@@ -100,10 +104,11 @@ def share_of_cores(local_world_size: int) -> int:
     return max(1, len(os.sched_getaffinity(0)) // local_world_size)
 
 
-def _store(rank: int, world_size: int, timeout: timedelta) -> Any:
+def store_of(rank: int, world_size: int, options: LaunchOptions) -> Any:
     """The store through which the ranks of this attempt meet."""
     from torch.distributed import PrefixStore, TCPStore
 
+    timeout = timedelta(minutes=options.timeout_minutes)
     host, port = _master(world_size)
     # torchrun, and our own launcher, keep the store themselves; else rank 0 does.
     is_master = rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
