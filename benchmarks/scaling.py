@@ -115,7 +115,8 @@ def count(overrides: list[str], output_dir: str) -> tuple[Moments, dict[str, Cou
     options = options_of(compose([*overrides, *own]))
     assert isinstance(options, TrainOptions)
     run = Builder(options).run()
-    replica = distributed.replicate(run.model)
+    size = run.train_loader.transform.crop_sizes[0]
+    replica = distributed.replicate(run.model, [torch.zeros(1, 3, size, size)])
     replica.train()
     counts = {}
     gradients = ready_gradients(run.model)

@@ -26,6 +26,7 @@ PACKAGE = Path(__file__).parent
 # in a checkout the configs lie beside the package, in a wheel inside it
 CONFIG_DIR = next(d for d in (PACKAGE / "configs", PACKAGE.parent / "configs") if d.is_dir())
 PRIMARY = "defaults"
+USERS_FILE = "a file of the user's"
 CALLS = (
     "_target_",
     "_partial_",
@@ -79,6 +80,7 @@ class Source:
             ConfigError: no config is chosen, or it does not exist.
         """
         overrides = [_spelled_out(override) for override in overrides]
+        _forget_files()
         dirs = tuple(Path(d).absolute() for d in config_dirs)
         for directory in dirs:
             if not directory.is_dir():
@@ -109,7 +111,9 @@ class Source:
             raise ConfigError([f"config={path}: hydra: belongs on the command line"])
         if not text.lstrip().startswith("# @package _global_"):
             return cls(path.parent.absolute(), path.stem, overrides, dirs)
-        ConfigStore.instance().store(path.stem, node, group="config", package="_global_")
+        ConfigStore.instance().store(
+            path.stem, node, group="config", package="_global_", provider=USERS_FILE
+        )
         return cls(CONFIG_DIR, PRIMARY, [f"config={path.stem}", *overrides], dirs)
 
     def read(self) -> tuple[DictConfig, list[str]]:
@@ -205,6 +209,14 @@ class Source:
         """Files of a config group."""
         dirs = (CONFIG_DIR, *self.config_dirs)
         return sorted({name for d in dirs for name in _files(d / group.partition("@")[0])})
+
+
+def _forget_files() -> None:
+    """Those of earlier configs: Hydra refuses a config of the same name that lies elsewhere."""
+    stored = ConfigStore.instance().repo.get("config", {})
+    for name, node in list(stored.items()):
+        if getattr(node, "provider", None) == USERS_FILE:
+            del stored[name]
 
 
 def with_defaults(saved: Any) -> tuple[dict[str, Any], list[str]]:

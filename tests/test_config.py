@@ -115,3 +115,14 @@ def test_the_defaults_are_those_of_the_task():
     assert "pca_components" in filled and "save" not in filled
     filled, _ = config.with_defaults({"task": {"name": "OfAPlugin"}})
     assert "seed" in filled and not {"save", "cache"} & filled.keys()
+
+
+def test_a_file_does_not_stand_in_the_way_of_another_of_its_name(tmp_path):
+    for folder, seed in (("config", 1), ("elsewhere", 2)):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "mine.yaml").write_text(
+            "# @package _global_\n"
+            f"defaults: [/config/pretrain/swav/quickstart, _self_]\nseed: {seed}\n"
+        )
+    assert config.compose([f"config={tmp_path / 'elsewhere' / 'mine.yaml'}"]).seed == 2
+    assert config.compose(["config=mine"], [tmp_path]).seed == 1
