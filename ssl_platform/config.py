@@ -16,11 +16,10 @@ import hydra
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import MISSING, DictConfig, OmegaConf
 from yaml import YAMLError
 
 from ssl_platform.errors import ConfigError, nearest
-from ssl_platform.schema import MISSING
 
 PACKAGE = Path(__file__).parent
 # in a checkout the configs lie beside the package, in a wheel inside it

@@ -8,11 +8,10 @@ from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import Any
 
+from omegaconf import MISSING
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 from ssl_platform.errors import nearest
-
-MISSING = "???"  # OmegaConf's mark of a value that the user has to give
 
 
 class Schema:

@@ -146,19 +146,20 @@ def _walk(root: bytes) -> Iterator[_Folder]:
         identity = (status.st_dev, status.st_ino)
         if identity in ancestors:
             continue
-        names = []
-        with os.scandir(folder) as entries:
+        with os.scandir(folder) as found:
+            entries = list(found)
+        names = [entry.name for entry in entries if entry.is_file()]
+        if len(names) < len(entries):
             for entry in entries:
-                name = entry.name
-                named_as_image = _ends_an_image(name[-LONGEST_EXTENSION:])
-                if named_as_image and entry.is_file():
-                    names.append(name)
-                elif entry.is_dir():
-                    if not name.startswith(b"."):
-                        pending.append(((*parts, name), ancestors | {identity}))
+                if entry.is_dir():
+                    if not entry.name.startswith(b"."):
+                        pending.append(((*parts, entry.name), ancestors | {identity}))
                 # A dangling link counts as a image, so that it is reported and not passed over.
-                elif named_as_image and entry.is_symlink():
-                    names.append(name)
+                elif entry.is_symlink() and not entry.is_file():
+                    names.append(entry.name)
+        # Names end in few ways. Where all are those of images, no name is looked at by itself.
+        if not all(map(_ends_an_image, {name[-LONGEST_EXTENSION:] for name in names})):
+            names = [name for name in names if _ends_an_image(name[-LONGEST_EXTENSION:])]
         names.sort()
         # hidden files; looking at each name would cost a twentieth of the whole scan
         del names[bisect_left(names, b".") : bisect_left(names, b"/")]

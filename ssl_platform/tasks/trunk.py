@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from omegaconf import MISSING
 from torch import nn
 
 from ssl_platform.build import ImageJobOptions, Node
 from ssl_platform.errors import CheckpointError
 from ssl_platform.registry import TRUNKS
-from ssl_platform.schema import MISSING
 from ssl_platform.tasks import Task
 from ssl_platform.zoo.weights import Weights, load_trunk, read_weights
 
