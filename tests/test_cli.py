@@ -27,7 +27,7 @@ def run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess:
         ([QUICKSTART, "trunk=resnt18", "--cfg", "job"], 2),
     ],
 )
-def test_help_and_misspelt_names_are_answered_without_what_takes_long_to_import(arguments, code, tmp_path):
+def test_help_and_misspelt_names_are_answered_at_once(arguments, code, tmp_path):
     script = (
         "import sys\n"
         f"sys.path.insert(0, {str(TOOL.parents[1])!r})\n"
