@@ -76,8 +76,8 @@ class LARC(QuickToStart, torch.optim.SGD):
         )
 
     def _scale(self, grads: list[Tensor], params: list[Tensor], group: dict[str, Any]) -> None:
-        param_norms = torch.stack(torch._foreach_norm(params))
-        grad_norms = torch.stack(torch._foreach_norm(grads))
+        norms = torch.stack(torch._foreach_norm([*params, *grads]))
+        param_norms, grad_norms = norms.chunk(2)
         decay = group["weight_decay"]
         ratios = self.trust_coefficient * param_norms
         ratios = ratios / (grad_norms + decay * param_norms + self.eps)
@@ -85,7 +85,7 @@ class LARC(QuickToStart, torch.optim.SGD):
             ratios = (ratios / group["lr"]).clamp_max(1)
         # a parameter of zeros takes its gradient as it is, to which decay adds nothing; a gradient
         # of zeros stays one, whatever decay has added
-        ratios = torch.where(param_norms == 0, 1.0, torch.where(grad_norms == 0, 0.0, ratios))
+        ratios.masked_fill_(grad_norms == 0, 0.0).masked_fill_(param_norms == 0, 1.0)
         if decay != 0:
             torch._foreach_add_(grads, params, alpha=decay)
         torch._foreach_mul_(grads, list(ratios.unbind()))
