@@ -17,9 +17,11 @@ import ssl_platform
 from ssl_platform.anatomy import PARTS
 from ssl_platform.build import Builder, TrainOptions, options_of
 from ssl_platform.config import compose
+from ssl_platform.data.augment import Blur, ColorJitter
 from ssl_platform.data.batch_reader import BatchReader
 from ssl_platform.data.center_crop import CenterCrop
 from ssl_platform.data.loader import Loader, Normalize
+from ssl_platform.data.multicrop import CropGroup, MultiCrop
 from ssl_platform.data.sampler import SequentialSampler
 from ssl_platform.data.shapes import Shapes
 from ssl_platform.data.transport import Transport
@@ -103,6 +105,26 @@ def test_batches_arrive_on_the_gpu_from_pinned_memory():
     assert {t.device.type for t in (*on_gpu.crops, on_gpu.label, on_gpu.index)} == {GPU}
     assert on_gpu.index.tolist() == on_cpu.index.tolist()
     assert torch.allclose(on_gpu.crops[0].cpu(), on_cpu.crops[0], atol=1e-6)
+
+
+def test_the_gpu_finishes_crops_as_a_cpu():
+    options = {
+        "crops": {"large": CropGroup(32, 2, (0.14, 1.0)), "small": CropGroup(20, 3, (0.05, 0.14))},
+        "ratio": (3 / 4, 4 / 3), "flip": 0.5, "grayscale": 0.2,
+        "jitter": ColorJitter(0.8, 0.8, 0.8, 0.8, 0.2), "blur": Blur(0.5, (0.1, 2.0), "gaussian23"),
+    }  # fmt: skip
+    multicrop = MultiCrop(**options, augment_on="device")
+    random = np.random.default_rng(0)
+    image = random.integers(0, 256, (64, 64, 3), np.uint8)
+    parameters = np.zeros((8, 5, multicrop.num_parameters), np.float32)
+    rows = [multicrop(image, random, row) for row in parameters]
+    crops = [torch.from_numpy(np.stack(crop)) for crop in zip(*rows, strict=True)]
+    for found, expected in zip(
+        multicrop.finish([crop.to(GPU) for crop in crops], parameters),
+        multicrop.finish(crops, parameters),
+        strict=True,
+    ):
+        assert (found.cpu() - expected).abs().mean() < 0.01  # of 255 levels
 
 
 @pytest.mark.parametrize("name", OPTIMIZER_OPTIONS)

@@ -7,6 +7,7 @@ from time import thread_time
 from typing import NamedTuple, Protocol
 
 import numpy as np
+from torch import Tensor
 
 from ssl_platform.data.dataset import ImageDataset, UnreadableImage
 from ssl_platform.errors import DataError
@@ -25,6 +26,21 @@ class Transform(Protocol):
     def crop_sizes(self) -> list[int]: ...
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator) -> list[np.ndarray]: ...
+
+
+class DeviceTransform(Transform, Protocol):
+    """A transform that leaves a part of its work to the device.
+
+    What is left to do for a crop is told by some numbers, which travel with it.
+    """
+
+    num_parameters: int  # of each crop; 0 leaves nothing to do
+
+    def __call__(
+        self, image: np.ndarray, rng: np.random.Generator, parameters: np.ndarray | None = None
+    ) -> list[np.ndarray]: ...
+
+    def finish(self, crops: list[Tensor], parameters: np.ndarray) -> list[Tensor]: ...
 
 
 class ReadingCost(NamedTuple):
@@ -70,8 +86,17 @@ class BatchReader:
         """Side of each crop, in pixels."""
         return self._transform.crop_sizes
 
+    @property
+    def num_parameters(self) -> int:
+        """Numbers that tell what is left to do for a crop."""
+        return getattr(self._transform, "num_parameters", 0)
+
     def __call__(
-        self, samples: Sequence[tuple[int, int]], crops: list[np.ndarray], indices: np.ndarray
+        self,
+        samples: Sequence[tuple[int, int]],
+        crops: list[np.ndarray],
+        indices: np.ndarray,
+        parameters: np.ndarray,
     ) -> Report:
         """Read a batch into the first B rows of some arrays.
 
@@ -79,6 +104,7 @@ class BatchReader:
             samples: B ``(epoch, index)`` pairs.
             crops: one (>= B, size, size, 3) uint8 array per crop.
             indices: (>= B,) int64, of the images that were read.
+            parameters: (>= B, crops, num_parameters) float32, see ``DeviceTransform``.
 
         Raises:
             DataError: a image cannot be read, and none of its neighbours either.
@@ -90,7 +116,8 @@ class BatchReader:
             image, indices[row] = self._read(index, bad)
             decoded = thread_time()
             self._seek(epoch, index)
-            for rows, crop in zip(crops, self._transform(image, self._rng), strict=True):
+            more = [parameters[row]] if self.num_parameters else []
+            for rows, crop in zip(crops, self._transform(image, self._rng, *more), strict=True):
                 rows[row] = crop
             decode += decoded - start
             augment += thread_time() - decoded

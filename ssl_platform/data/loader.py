@@ -13,7 +13,13 @@ from torch import Tensor
 from torch.utils.data import BatchSampler
 
 from ssl_platform.data.batch import Batch
-from ssl_platform.data.batch_reader import BatchReader, ReadingCost, Transform, name_some
+from ssl_platform.data.batch_reader import (
+    BatchReader,
+    DeviceTransform,
+    ReadingCost,
+    Transform,
+    name_some,
+)
 from ssl_platform.data.dataset import ImageDataset, UnreadableImage
 from ssl_platform.data.transport import HostBatch, StartMethod, Transport
 from ssl_platform.errors import DataError
@@ -96,8 +102,10 @@ class Loader:
         self.reading_cost = ReadingCost(0, 0.0, 0.0)  # of all batches so far
         # torch types the items of a sampler as int; it hands on whatever they are
         self._batches = cast(Any, BatchSampler(cast(Any, sampler), batch_size, drop_last))
+        read = BatchReader(dataset, transform, seed, num_workers)
+        self._num_parameters = read.num_parameters
         self._transport = Transport(
-            BatchReader(dataset, transform, seed, num_workers),
+            read,
             self._batches,
             batch_size=min(batch_size, len(sampler)),
             num_workers=num_workers,
@@ -160,6 +168,8 @@ class Loader:
         )
         if self._copied is not None:
             self._copied.record()
+        if self._num_parameters:
+            crops = cast(DeviceTransform, self.transform).finish(crops, host_batch.parameters)
         return Batch([self._normalized(crop) for crop in crops], label, index)
 
     def _sent(self, array: np.ndarray) -> Tensor:
@@ -171,7 +181,7 @@ class Loader:
         return pixels.round().clamp(0, 255).byte().cpu().numpy()
 
     def _normalized(self, crop: Tensor) -> Tensor:
-        """(B, H, W, 3) uint8 to (B, 3, H, W) float32 in channels_last order."""
+        """(B, H, W, 3) from 0 to 255 to (B, 3, H, W) float32 in channels_last order."""
         # A row of pixels at a time: an inner dimension of three channels would be slow on a CPU.
         width = crop.shape[2]
         rows = crop.flatten(2).float()  # (B, H, W * 3)

@@ -27,12 +27,13 @@ def apply_crop(image: np.ndarray, draw: CropDraw, blur_kind: str) -> np.ndarray:
         crop,
         (draw.top, draw.left, draw.height, draw.width),
         draw.flip,
-        [(OPERATIONS[name], _as_pillow(name, factor)) for name, factor in draw.jitter],
+        [(OPERATIONS[name], as_pillow(name, factor)) for name, factor in draw.jitter],
         draw.grayscale,
         kernel,
     )
     return blur_pil(crop, draw.sigma) if draw.sigma is not None and kernel is None else crop
 
 
-def _as_pillow(operation: str, factor: float) -> float:
-    return int(factor * 255) / 255 if operation == "hue" else factor  # Pillow's hue is one byte
+def as_pillow(operation: str, factor: float) -> float:
+    """The factor that Pillow would compute with: its hue is one byte."""
+    return int(factor * 255) / 255 if operation == "hue" else factor

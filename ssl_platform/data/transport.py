@@ -44,6 +44,7 @@ class HostBatch(NamedTuple):
     label: np.ndarray  # (B,) int64
     # (B,) int64; nobody needs tuple.index
     index: np.ndarray  # type: ignore[assignment]
+    parameters: np.ndarray  # (B, crops, num_parameters) float32, see DeviceTransform
     reports: list[Report]
 
 
@@ -52,10 +53,12 @@ class Slot(NamedTuple):
 
     crops: list[np.ndarray]  # one (batch_size, size, size, 3) uint8 array per crop
     indices: np.ndarray  # (batch_size,) int64
+    parameters: np.ndarray  # (batch_size, crops, num_parameters) float32
 
     def below(self, row: int) -> "Slot":
         """What is left from a row on."""
-        return Slot([crop[row:] for crop in self.crops], self.indices[row:])
+        crops = [crop[row:] for crop in self.crops]
+        return Slot(crops, self.indices[row:], self.parameters[row:])
 
 
 def num_slots(batch_size: int, num_workers: int) -> int:
@@ -75,14 +78,17 @@ class Ring:
         num_slots: how many batches there may be at a time.
         batch_size: the most rows of one.
         crop_sizes: sides in pixels.
+        num_parameters: that travel with each crop.
     """
 
-    def __init__(self, num_slots: int, batch_size: int, crop_sizes: list[int]):
+    def __init__(self, num_slots: int, batch_size: int, crop_sizes: list[int], num_parameters: int):
         self._batch_size = batch_size
         self._shapes = [(batch_size, size, size, 3) for size in crop_sizes]
         self._slot_bytes = sum(map(prod, self._shapes))
         self.memory: Any = RawArray(ctypes.c_uint8, num_slots * self._slot_bytes)
         self._indices = RawArray(ctypes.c_int64, num_slots * batch_size)
+        self._parameters_shape = (num_slots, batch_size, len(crop_sizes), num_parameters)
+        self._parameters = RawArray(ctypes.c_float, prod(self._parameters_shape))
 
     def __getitem__(self, number: int) -> Slot:
         start, crops = number * self._slot_bytes, []
@@ -91,7 +97,8 @@ class Ring:
             crops.append(crop.reshape(shape))
             start += crop.size
         indices = np.ctypeslib.as_array(self._indices).reshape(-1, self._batch_size)
-        return Slot(crops, indices[number])
+        parameters = np.ctypeslib.as_array(self._parameters).reshape(self._parameters_shape)
+        return Slot(crops, indices[number], parameters[number])
 
 
 class Transport:
@@ -128,7 +135,7 @@ class Transport:
         self._read, self._batches, self._num_workers = read, batches, num_workers
         self._start_method, self._timeout_seconds = start_method, timeout_seconds
         self._num_slots = num_slots(batch_size, num_workers)
-        self._ring = Ring(self._num_slots, batch_size, read.crop_sizes)
+        self._ring = Ring(self._num_slots, batch_size, read.crop_sizes, read.num_parameters)
         if pin_memory:
             _pin(self._ring.memory, self)
         self._workers: list[_Worker] = []
@@ -187,9 +194,15 @@ class Transport:
         return self._host_batch(slot, rows, reports), slot
 
     def _host_batch(self, slot: int, rows: int, reports: list[Report]) -> HostBatch:
-        crops, indices = self._ring[slot]
+        crops, indices, parameters = self._ring[slot]
         index = indices[:rows].copy()  # the slot will be filled again
-        return HostBatch([crop[:rows] for crop in crops], self._read.labels(index), index, reports)
+        return HostBatch(
+            [crop[:rows] for crop in crops],
+            self._read.labels(index),
+            index,
+            parameters[:rows],
+            reports,
+        )
 
     def _start_workers(self) -> None:
         default = "fork" if sys.platform == "linux" else "spawn"
