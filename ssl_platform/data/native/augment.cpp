@@ -18,8 +18,13 @@
 #include <vector>
 
 // One build serves every x86-64 processor: the loader picks the version that it can run.
+// x86-64-v4 is AVX-512, a name that GCC 12 was the first to know here.
 #if defined(__x86_64__) && defined(__linux__) && defined(__GLIBC__)
+#if defined(__GNUC__) && __GNUC__ >= 12
+#define FOR_EACH_PROCESSOR __attribute__((target_clones("arch=x86-64-v4", "avx2", "default")))
+#else
 #define FOR_EACH_PROCESSOR __attribute__((target_clones("avx2", "default")))
+#endif
 #else
 #define FOR_EACH_PROCESSOR
 #endif
