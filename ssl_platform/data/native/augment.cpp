@@ -18,8 +18,13 @@
 #include <vector>
 
 // One build serves every x86-64 processor: the loader picks the version that it can run.
+// x86-64-v4 is AVX-512, a name that GCC 12 was the first to know here.
 #if defined(__x86_64__) && defined(__linux__) && defined(__GLIBC__)
+#if defined(__GNUC__) && __GNUC__ >= 12
+#define FOR_EACH_PROCESSOR __attribute__((target_clones("arch=x86-64-v4", "avx2", "default")))
+#else
 #define FOR_EACH_PROCESSOR __attribute__((target_clones("avx2", "default")))
+#endif
 #else
 #define FOR_EACH_PROCESSOR
 #endif
@@ -46,21 +51,22 @@ struct Taps {
         const double scale = static_cast<double>(in) / out, support = std::max(1.0, scale);
         count = std::min(in, static_cast<int>(std::ceil(2 * support)));
         weights.assign(static_cast<size_t>(out) * count, 0.0f);
+        std::vector<double> triangle(count);
         for (int i = 0; i < out; i++) {
             const double center = (i + 0.5) * scale;
             const int start = std::max(0, static_cast<int>(center - support + 0.5));
             const int last = std::min(in, static_cast<int>(center + support + 0.5));
             const int end = std::min(last, start + count);
-            const auto triangle = [=](int k) {
-                return std::max(0.0, 1 - std::fabs((k - center + 0.5) / support));
-            };
             double sum = 0;
-            for (int k = start; k < end; k++) sum += triangle(k);
+            for (int k = start; k < end; k++) {
+                triangle[k - start] = std::max(0.0, 1 - std::fabs((k - center + 0.5) / support));
+                sum += triangle[k - start];
+            }
             const int at = flip ? out - 1 - i : i;
             starts[at] = std::min(start, in - count);  // the same count everywhere: no branches
-            float *const row = &weights[static_cast<size_t>(at) * count];
-            for (int k = start; k < end; k++)
-                row[k - starts[at]] = static_cast<float>(std::round(triangle(k) / sum * ONE) / ONE);
+            float *const row = &weights[static_cast<size_t>(at) * count] + start - starts[at];
+            for (int k = 0; k < end - start; k++)
+                row[k] = static_cast<float>(static_cast<int>(triangle[k] / sum * ONE + 0.5) / ONE);
         }
     }
 };
@@ -130,32 +136,44 @@ void to_bytes(const float *in, size_t length, uint8_t *out) {
 
 // --- resize ------------------------------------------------------------------------------------
 
-// COUNT is `taps.count` where the compiler knows it and unrolls, else 0.
+constexpr int ROWS = 4;  // that are narrowed together, for they share starts and weights
+
+// ROWS rows, `in_stride` and `out_stride` apart, with one value beyond the last. COUNT is
+// `taps.count` where the compiler knows it and unrolls, else 0.
 template <int COUNT>
-inline __attribute__((always_inline)) void resize_row_by(const float *row, const Taps &taps,
-                                                         int size, float *out) {
+inline __attribute__((always_inline)) void narrow_by(const float *in, size_t in_stride,
+                                                     const Taps &taps, int size, float *out,
+                                                     size_t out_stride) {
     typedef float Quad __attribute__((vector_size(16)));  // a pixel and one value beyond it
     const int count = COUNT ? COUNT : taps.count;
     const float *weights = taps.weights.data();
-    for (int x = 0; x < size; x++, weights += count, out += CHANNELS) {
-        const float *const pixels = row + static_cast<size_t>(taps.starts[x]) * CHANNELS;
-        Quad sum = {};
-        for (int k = 0; k < count; k++) {
-            Quad pixel;
-            std::memcpy(&pixel, pixels + k * CHANNELS, sizeof pixel);
-            sum += weights[k] * pixel;
-        }
-        std::memcpy(out, &sum, sizeof sum);
+    const float *rows[ROWS];  // the addresses that stay in registers
+    float *to[ROWS];
+    for (int r = 0; r < ROWS; r++) {
+        rows[r] = in + r * in_stride;
+        to[r] = out + r * out_stride;
+    }
+    for (int x = 0; x < size; x++, weights += count) {
+        const size_t first = static_cast<size_t>(taps.starts[x]) * CHANNELS;
+        Quad sums[ROWS] = {};
+        for (int k = 0; k < count; k++)
+            for (int r = 0; r < ROWS; r++) {
+                Quad pixel;
+                std::memcpy(&pixel, rows[r] + first + k * CHANNELS, sizeof pixel);
+                sums[r] += weights[k] * pixel;
+            }
+        for (int r = 0; r < ROWS; r++) std::memcpy(to[r] + x * CHANNELS, &sums[r], sizeof sums[r]);
     }
 }
 
 FOR_EACH_PROCESSOR
-void resize_row(const float *row, const Taps &taps, int size, float *out) {
+void narrow(const float *in, size_t in_stride, const Taps &taps, int size, float *out,
+            size_t out_stride) {
     switch (taps.count) {
-        case 2: return resize_row_by<2>(row, taps, size, out);
-        case 3: return resize_row_by<3>(row, taps, size, out);
-        case 4: return resize_row_by<4>(row, taps, size, out);
-        default: return resize_row_by<0>(row, taps, size, out);
+        case 2: return narrow_by<2>(in, in_stride, taps, size, out, out_stride);
+        case 3: return narrow_by<3>(in, in_stride, taps, size, out, out_stride);
+        case 4: return narrow_by<4>(in, in_stride, taps, size, out, out_stride);
+        default: return narrow_by<0>(in, in_stride, taps, size, out, out_stride);
     }
 }
 
@@ -182,16 +200,20 @@ void resize(const uint8_t *image, int image_width, const Box &box, bool flip, in
     thread_local Scratch<uint8_t> bytes;
     const Taps horizontal(box.width, size, flip), vertical(box.height, size, false);
     const size_t box_length = static_cast<size_t>(box.width) * CHANNELS;
-    const size_t length = static_cast<size_t>(size) * CHANNELS, stride = whole_blocks(length);
-    float *const row = floats.get(box_length + 1 + length + 1), *const sums = row + box_length + 1;
-    uint8_t *const narrowed = bytes.get((box.height + 1) * stride);
-    uint8_t *const out = narrowed + box.height * stride;
-    row[box_length] = 0;
-    for (int y = 0; y < box.height; y++) {
-        const size_t line = static_cast<size_t>(box.top) + y;
-        to_floats(image + (line * image_width + box.left) * CHANNELS, box_length, row);
-        resize_row(row, horizontal, size, sums);
-        to_bytes(sums, length, narrowed + y * stride);
+    const size_t length = static_cast<size_t>(size) * CHANNELS, stride = whole_blocks(length + 1);
+    float *const rows = floats.get(ROWS * (box_length + 1 + stride));
+    float *const sums = rows + ROWS * (box_length + 1);
+    uint8_t *const narrowed = bytes.get((box.height + ROWS) * stride);
+    uint8_t *const out = narrowed + (box.height + ROWS - 1) * stride;
+    for (int y = 0; y < box.height; y += ROWS) {
+        for (int r = 0; r < ROWS; r++) {  // the last row again where the box ends
+            const size_t line = static_cast<size_t>(box.top) + std::min(y + r, box.height - 1);
+            float *const row = rows + r * (box_length + 1);
+            to_floats(image + (line * image_width + box.left) * CHANNELS, box_length, row);
+            row[box_length] = 0;
+        }
+        narrow(rows, box_length + 1, horizontal, size, sums, stride);
+        to_bytes(sums, ROWS * stride, narrowed + y * stride);
     }
     for (int y = 0; y < size; y++) {
         add_rows(narrowed + vertical.starts[y] * stride, stride,
@@ -322,21 +344,25 @@ void blur(uint8_t *plane, int size, const float *half, int radius) {
     const size_t stride = whole_blocks(size), padded_size = stride + 2 * radius;
     float *const rows = floats.get(stride * size + stride + padded_size);
     float *const sums = rows + stride * size, *const row = sums + stride + radius;
+    std::vector<int> mirror(size + 2 * radius);  // of -radius and after
+    for (int i = 0; i < size + 2 * radius; i++) mirror[i] = mirrored(i - radius, size);
     std::vector<const float *> before(radius + 1), after(radius + 1);
+    for (int k = 1; k <= radius; k++) {
+        before[k] = row - k;
+        after[k] = row + k;
+    }
     for (int y = 0; y < size; y++) {
         to_floats(plane + static_cast<size_t>(y) * size, size, row);
         for (int k = 1; k <= radius; k++) {
-            row[-k] = row[mirrored(-k, size)];
-            row[size - 1 + k] = row[mirrored(size - 1 + k, size)];
-            before[k] = row - k;
-            after[k] = row + k;
+            row[-k] = row[mirror[radius - k]];
+            row[size - 1 + k] = row[mirror[radius + size - 1 + k]];
         }
         add_pairs(row, before.data(), after.data(), half, radius, size, rows + y * stride);
     }
     for (int y = 0; y < size; y++) {
         for (int k = 1; k <= radius; k++) {
-            before[k] = rows + mirrored(y - k, size) * stride;
-            after[k] = rows + mirrored(y + k, size) * stride;
+            before[k] = rows + mirror[radius + y - k] * stride;
+            after[k] = rows + mirror[radius + y + k] * stride;
         }
         add_pairs(rows + y * stride, before.data(), after.data(), half, radius, size, sums);
         to_bytes(sums, size, plane + static_cast<size_t>(y) * size);
