@@ -77,14 +77,16 @@ struct Planes {
 };
 
 // Memory that a thread keeps from crop to crop: the pages of fresh memory take longer than the
-// arithmetic.
+// arithmetic. It begins at a cache line: a vector that lies across two is loaded twice.
 template <typename T>
 struct Scratch {
+    static constexpr size_t LINE = 64;
     std::vector<T> memory;
 
     T *get(size_t size) {
-        if (memory.size() < size) memory.resize(size);
-        return memory.data();
+        if (memory.size() < size + LINE / sizeof(T)) memory.resize(size + LINE / sizeof(T));
+        const size_t beyond = reinterpret_cast<uintptr_t>(memory.data()) % LINE;
+        return memory.data() + (LINE - beyond) / sizeof(T);
     }
 };
 
@@ -100,10 +102,13 @@ inline int luma(int red, int green, int blue) {
     return (19595 * red + 38470 * green + 7471 * blue + 0x8000) >> 16;
 }
 
-// Sums of this many values stay in registers; memory is padded to whole blocks.
-constexpr int BLOCK = 32;
+// Sums of this many values stay in registers; memory is padded to whole blocks. The rows of a blur
+// are shorter, and more of a large block would be padding.
+constexpr int RESIZE_BLOCK = 64, BLUR_BLOCK = 32;
 
-inline size_t whole_blocks(size_t length) { return (length + BLOCK - 1) / BLOCK * BLOCK; }
+inline size_t whole_blocks(size_t length, size_t block) {
+    return (length + block - 1) / block * block;
+}
 
 FOR_EACH_PROCESSOR
 void interleave(const uint8_t *red, const uint8_t *green, const uint8_t *blue, size_t size,
@@ -181,14 +186,14 @@ void narrow(const float *in, size_t in_stride, const Taps &taps, int size, float
 FOR_EACH_PROCESSOR
 void add_rows(const uint8_t *rows, size_t stride, const float *weights, int count, size_t length,
               uint8_t *out) {
-    for (size_t start = 0; start < length; start += BLOCK) {
-        float sums[BLOCK];
-        for (int i = 0; i < BLOCK; i++) sums[i] = 0;
+    for (size_t start = 0; start < length; start += RESIZE_BLOCK) {
+        float sums[RESIZE_BLOCK];
+        for (int i = 0; i < RESIZE_BLOCK; i++) sums[i] = 0;
         for (int k = 0; k < count; k++) {
             const uint8_t *const row = rows + k * stride + start;
-            for (int i = 0; i < BLOCK; i++) sums[i] += weights[k] * row[i];
+            for (int i = 0; i < RESIZE_BLOCK; i++) sums[i] += weights[k] * row[i];
         }
-        for (int i = 0; i < BLOCK; i++) out[start + i] = rounded(sums[i]);
+        for (int i = 0; i < RESIZE_BLOCK; i++) out[start + i] = rounded(sums[i]);
     }
 }
 
@@ -200,7 +205,8 @@ void resize(const uint8_t *image, int image_width, const Box &box, bool flip, in
     thread_local Scratch<uint8_t> bytes;
     const Taps horizontal(box.width, size, flip), vertical(box.height, size, false);
     const size_t box_length = static_cast<size_t>(box.width) * CHANNELS;
-    const size_t length = static_cast<size_t>(size) * CHANNELS, stride = whole_blocks(length + 1);
+    const size_t length = static_cast<size_t>(size) * CHANNELS;
+    const size_t stride = whole_blocks(length + 1, RESIZE_BLOCK);
     float *const rows = floats.get(ROWS * (box_length + 1 + stride));
     float *const sums = rows + ROWS * (box_length + 1);
     uint8_t *const narrowed = bytes.get((box.height + ROWS) * stride);
@@ -327,21 +333,22 @@ inline int mirrored(int index, int size) {
 FOR_EACH_PROCESSOR
 void add_pairs(const float *middle, const float *const *before, const float *const *after,
                const float *half, int radius, size_t length, float *out) {
-    for (size_t start = 0; start < length; start += BLOCK) {
-        float sums[BLOCK];
-        for (int i = 0; i < BLOCK; i++) sums[i] = half[0] * middle[start + i];
+    for (size_t start = 0; start < length; start += BLUR_BLOCK) {
+        float sums[BLUR_BLOCK];
+        for (int i = 0; i < BLUR_BLOCK; i++) sums[i] = half[0] * middle[start + i];
         for (int k = 1; k <= radius; k++) {
             const float *const a = before[k] + start, *const b = after[k] + start;
-            for (int i = 0; i < BLOCK; i++) sums[i] += half[k] * (a[i] + b[i]);
+            for (int i = 0; i < BLUR_BLOCK; i++) sums[i] += half[k] * (a[i] + b[i]);
         }
-        for (int i = 0; i < BLOCK; i++) out[start + i] = sums[i];
+        for (int i = 0; i < BLUR_BLOCK; i++) out[start + i] = sums[i];
     }
 }
 
 // `half` is the middle of a symmetric kernel and the `radius` weights on one side of it.
 void blur(uint8_t *plane, int size, const float *half, int radius) {
     thread_local Scratch<float> floats;
-    const size_t stride = whole_blocks(size), padded_size = stride + 2 * radius;
+    const size_t stride = whole_blocks(size, BLUR_BLOCK);
+    const size_t padded_size = stride + 2 * radius;
     float *const rows = floats.get(stride * size + stride + padded_size);
     float *const sums = rows + stride * size, *const row = sums + stride + radius;
     std::vector<int> mirror(size + 2 * radius);  // of -radius and after
