@@ -14,7 +14,8 @@ from torch import nn
 from ssl_platform import distributed
 from ssl_platform.data.batch import DataInfo
 from ssl_platform.data.dataset import ImageDataset
-from ssl_platform.data.loader import Loader, Normalize, Sampler
+from ssl_platform.data.loader import Loader, Sampler
+from ssl_platform.data.normalize import Normalize
 from ssl_platform.data.sampler import SequentialSampler, ShuffledSampler
 from ssl_platform.data.subset import StratifiedSubset
 from ssl_platform.engine import Run
@@ -61,6 +62,7 @@ class DataOptions:
     batch_size: int  # over all processes
     num_workers: int
     max_bad_fraction: float
+    normalize_on: Literal["device", "workers"] = "device"
     path: str | None = None  # for other keys to refer to: ${data.path}/train
 
 
@@ -296,6 +298,7 @@ def _loader(
         timeout_seconds=WORKER_SHARE_OF_TIMEOUT * 60 * launch.timeout_minutes,
         seed=options.seed,
         normalize=data.normalize,
+        normalize_on=data.normalize_on,
         device=device,
         max_bad_fraction=data.max_bad_fraction,
         drop_last=drop_last,

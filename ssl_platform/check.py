@@ -155,6 +155,12 @@ class _Trial:
             self.problems.append(
                 f"data.max_bad_fraction={data.max_bad_fraction}: from 0 to 1, e.g. 0.001"
             )
+        unfinished = getattr(self.built.get("data.transform"), "num_parameters", 0) > 0
+        if unfinished and data.normalize_on == "workers":
+            self.problems.append(
+                "data.normalize_on=workers: data.transform.augment_on=device changes colours after "
+                "that; use data.normalize_on=device"
+            )
 
     def training(self, options: TrainOptions) -> None:
         for where in self.nodes:

@@ -10,7 +10,8 @@ from ranks import run_on_ranks
 
 from ssl_platform.data.center_crop import CenterCrop
 from ssl_platform.data.image_folder import ImageFolder
-from ssl_platform.data.loader import Loader, Normalize
+from ssl_platform.data.loader import Loader
+from ssl_platform.data.normalize import Normalize
 from ssl_platform.data.sampler import SequentialSampler
 from ssl_platform.errors import ConfigError, DataError
 from ssl_platform.feature_files import FeatureFiles, write_features

@@ -20,8 +20,9 @@ from ssl_platform.config import compose
 from ssl_platform.data.augment import Blur, ColorJitter
 from ssl_platform.data.batch_reader import BatchReader
 from ssl_platform.data.center_crop import CenterCrop
-from ssl_platform.data.loader import Loader, Normalize
+from ssl_platform.data.loader import Loader
 from ssl_platform.data.multicrop import CropGroup, MultiCrop
+from ssl_platform.data.normalize import Normalize
 from ssl_platform.data.sampler import SequentialSampler
 from ssl_platform.data.shapes import Shapes
 from ssl_platform.data.transport import Transport

@@ -14,3 +14,6 @@ def crop(
     kernel: np.ndarray | None,
     /,
 ) -> None: ...
+def normalize(
+    image: np.ndarray, out: np.ndarray, scale: np.ndarray, shift: np.ndarray, /
+) -> None: ...

@@ -1,4 +1,4 @@
-"""Images in, uint8 crops out: the part of the loader that runs in data workers."""
+"""Images in, crops out: the part of the loader that runs in data workers."""
 
 import ctypes
 from collections.abc import Iterable, Sequence
@@ -10,6 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from ssl_platform.data.dataset import ImageDataset, UnreadableImage
+from ssl_platform.data.normalize import Normalize
 from ssl_platform.errors import DataError
 
 MAX_NEIGHBOURS = 16  # tried in place of one unreadable image
@@ -70,9 +71,18 @@ class BatchReader:
         transform: gives a image's crops.
         seed: of the augmentation.
         num_workers: processes that share the reading.
+        normalize: of the crops; None leaves them uint8.
     """
 
-    def __init__(self, dataset: ImageDataset, transform: Transform, seed: int, num_workers: int):
+    def __init__(
+        self,
+        dataset: ImageDataset,
+        transform: Transform,
+        seed: int,
+        num_workers: int,
+        normalize: Normalize | None = None,
+    ):
+        self._normalize = normalize
         self._dataset, self._transform, self._seed = dataset, transform, seed
         # shared by the data workers: the image that each is at
         self._positions = RawArray(ctypes.c_int64, [-1] * num_workers)
@@ -85,6 +95,11 @@ class BatchReader:
     def crop_sizes(self) -> list[int]:
         """Side of each crop, in pixels."""
         return self._transform.crop_sizes
+
+    @property
+    def crop_dtype(self) -> np.dtype:
+        """uint8, or float32 where crops are normalised here."""
+        return np.dtype(np.uint8 if self._normalize is None else np.float32)
 
     @property
     def num_parameters(self) -> int:
@@ -102,7 +117,7 @@ class BatchReader:
 
         Args:
             samples: B ``(epoch, index)`` pairs.
-            crops: one (>= B, size, size, 3) uint8 array per crop.
+            crops: one (>= B, size, size, 3) array of ``crop_dtype`` per crop.
             indices: (>= B,) int64, of the images that were read.
             parameters: (>= B, crops, num_parameters) float32, see ``DeviceTransform``.
 
@@ -118,7 +133,10 @@ class BatchReader:
             self._seek(epoch, index)
             more = [parameters[row]] if self.num_parameters else []
             for rows, crop in zip(crops, self._transform(image, self._rng, *more), strict=True):
-                rows[row] = crop
+                if self._normalize is None:
+                    rows[row] = crop
+                else:
+                    self._normalize(crop, rows[row])
             decode += decoded - start
             augment += thread_time() - decoded
         self._note(-1)

@@ -1,10 +1,9 @@
-"""Batches of crops on the device: read and augmented by data workers, normalised here."""
+"""Batches of crops on the device: read and augmented by data workers, finished here."""
 
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass
 from time import perf_counter
-from typing import Any, Protocol, cast
+from typing import Any, Literal, Protocol, cast
 
 import cv2
 import numpy as np
@@ -21,6 +20,7 @@ from ssl_platform.data.batch_reader import (
     name_some,
 )
 from ssl_platform.data.dataset import ImageDataset, UnreadableImage
+from ssl_platform.data.normalize import Normalize
 from ssl_platform.data.transport import HostBatch, StartMethod, Transport
 from ssl_platform.errors import DataError
 
@@ -33,21 +33,6 @@ class Sampler(Protocol):
     def __len__(self) -> int: ...
 
     def __iter__(self) -> Iterator[tuple[int, int]]: ...
-
-
-@dataclass(frozen=True)
-class Normalize:
-    """Mean and standard deviation of each channel, for values in [0, 1]."""
-
-    mean: list[float]
-    std: list[float]
-
-    def __post_init__(self) -> None:
-        for name, values in (("mean", self.mean), ("std", self.std)):
-            if len(values) != 3:
-                raise ValueError(f"{name}={values}: must be three numbers, for R, G and B")
-        if not all(value > 0 for value in self.std):
-            raise ValueError(f"std={self.std}: must be above 0")
 
 
 class Loader:
@@ -67,7 +52,9 @@ class Loader:
             loader does.
         start_method, timeout_seconds: of the data workers, see ``Transport``.
         seed: of the augmentation.
-        normalize: applied on the device.
+        normalize: applied to all crops.
+        normalize_on: where: on the ``device``, or by the ``workers``, whose crops then take four
+            times the memory.
         device: where batches are.
         max_bad_fraction: part of the set's images that may be unreadable.
         drop_last: leave out the last batch if it is not full.
@@ -89,6 +76,7 @@ class Loader:
         timeout_seconds: float,
         seed: int,
         normalize: Normalize,
+        normalize_on: Literal["device", "workers"] = "device",
         device: torch.device,
         max_bad_fraction: float,
         drop_last: bool,
@@ -102,7 +90,8 @@ class Loader:
         self.reading_cost = ReadingCost(0, 0.0, 0.0)  # of all batches so far
         # torch types the items of a sampler as int; it hands on whatever they are
         self._batches = cast(Any, BatchSampler(cast(Any, sampler), batch_size, drop_last))
-        read = BatchReader(dataset, transform, seed, num_workers)
+        by_workers = normalize if normalize_on == "workers" else None
+        read = BatchReader(dataset, transform, seed, num_workers, by_workers)
         self._num_parameters = read.num_parameters
         self._transport = Transport(
             read,
@@ -114,10 +103,8 @@ class Loader:
             pin_memory=device.type == "cuda",
         )
         self._copied = torch.cuda.Event() if device.type == "cuda" else None
-        scale = 1 / (255 * torch.tensor(normalize.std, dtype=torch.float64))
-        shift = -torch.tensor(normalize.mean, dtype=torch.float64) * 255 * scale
-        self._scale = scale.float().to(device)  # (3,)
-        self._shift = shift.float().to(device)
+        self._scale, self._shift = map(self._sent, normalize.scale_and_shift)  # (3,)
+        self._is_normalized = by_workers is not None
         self._max_bad_fraction = max_bad_fraction
         self._bad: dict[int, UnreadableImage] = {}  # by position in the data set
 
@@ -181,7 +168,9 @@ class Loader:
         return pixels.round().clamp(0, 255).byte().cpu().numpy()
 
     def _normalized(self, crop: Tensor) -> Tensor:
-        """(B, H, W, 3) from 0 to 255 to (B, 3, H, W) float32 in channels_last order."""
+        """(B, H, W, 3) to (B, 3, H, W) float32 in channels_last order."""
+        if self._is_normalized:
+            return crop.clone().permute(0, 3, 1, 2)  # the ring's memory will be filled again
         # A row of pixels at a time: an inner dimension of three channels would be slow on a CPU.
         width = crop.shape[2]
         rows = crop.flatten(2).float()  # (B, H, W * 3)

@@ -12,6 +12,7 @@ except ImportError:
     AVAILABLE = False
 else:
     AVAILABLE = True
+    normalize = _augment.normalize
 
 OPERATIONS = {"brightness": 0, "contrast": 1, "saturation": 2, "hue": 3}  # as the kernel counts
 

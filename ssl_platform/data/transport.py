@@ -40,7 +40,7 @@ JOB_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
 class HostBatch(NamedTuple):
     """A batch in this process's memory."""
 
-    crops: list[np.ndarray]  # one (B, H, W, 3) uint8 array per crop
+    crops: list[np.ndarray]  # one (B, H, W, 3) array per crop, uint8 or normalised float32
     label: np.ndarray  # (B,) int64
     # (B,) int64; nobody needs tuple.index
     index: np.ndarray  # type: ignore[assignment]
@@ -51,7 +51,7 @@ class HostBatch(NamedTuple):
 class Slot(NamedTuple):
     """Room for a batch."""
 
-    crops: list[np.ndarray]  # one (batch_size, size, size, 3) uint8 array per crop
+    crops: list[np.ndarray]  # one (batch_size, size, size, 3) array per crop
     indices: np.ndarray  # (batch_size,) int64
     parameters: np.ndarray  # (batch_size, crops, num_parameters) float32
 
@@ -77,25 +77,24 @@ class Ring:
     Args:
         num_slots: how many batches there may be at a time.
         batch_size: the most rows of one.
-        crop_sizes: sides in pixels.
-        num_parameters: that travel with each crop.
+        read: reads a batch.
     """
 
-    def __init__(self, num_slots: int, batch_size: int, crop_sizes: list[int], num_parameters: int):
-        self._batch_size = batch_size
-        self._shapes = [(batch_size, size, size, 3) for size in crop_sizes]
-        self._slot_bytes = sum(map(prod, self._shapes))
+    def __init__(self, num_slots: int, batch_size: int, read: BatchReader):
+        self._batch_size, self._dtype = batch_size, read.crop_dtype
+        self._shapes = [(batch_size, size, size, 3) for size in read.crop_sizes]
+        self._slot_bytes = sum(map(prod, self._shapes)) * self._dtype.itemsize
         self.memory: Any = RawArray(ctypes.c_uint8, num_slots * self._slot_bytes)
         self._indices = RawArray(ctypes.c_int64, num_slots * batch_size)
-        self._parameters_shape = (num_slots, batch_size, len(crop_sizes), num_parameters)
+        self._parameters_shape = (num_slots, batch_size, len(self._shapes), read.num_parameters)
         self._parameters = RawArray(ctypes.c_float, prod(self._parameters_shape))
 
     def __getitem__(self, number: int) -> Slot:
         start, crops = number * self._slot_bytes, []
         for shape in self._shapes:
-            crop = np.frombuffer(self.memory, np.uint8, prod(shape), start)
+            crop = np.frombuffer(self.memory, self._dtype, prod(shape), start)
             crops.append(crop.reshape(shape))
-            start += crop.size
+            start += crop.nbytes
         indices = np.ctypeslib.as_array(self._indices).reshape(-1, self._batch_size)
         parameters = np.ctypeslib.as_array(self._parameters).reshape(self._parameters_shape)
         return Slot(crops, indices[number], parameters[number])
@@ -135,7 +134,7 @@ class Transport:
         self._read, self._batches, self._num_workers = read, batches, num_workers
         self._start_method, self._timeout_seconds = start_method, timeout_seconds
         self._num_slots = num_slots(batch_size, num_workers)
-        self._ring = Ring(self._num_slots, batch_size, read.crop_sizes, read.num_parameters)
+        self._ring = Ring(self._num_slots, batch_size, read)
         if pin_memory:
             _pin(self._ring.memory, self)
         self._workers: list[_Worker] = []

@@ -16,7 +16,8 @@ import ssl_platform
 from ssl_platform.config import compose
 from ssl_platform.data.center_crop import CenterCrop
 from ssl_platform.data.image_folder import ImageFolder
-from ssl_platform.data.loader import Loader, Normalize
+from ssl_platform.data.loader import Loader
+from ssl_platform.data.normalize import Normalize
 from ssl_platform.data.sampler import SequentialSampler
 
 

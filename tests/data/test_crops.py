@@ -1,5 +1,5 @@
-"""Crops of both implementations, the compiled kernel and OpenCV, and those that the device finishes,
-against Pillow and torchvision with the same parameters on real photographs."""
+"""Crops by the compiled kernel, by OpenCV, and as the device finishes them, against Pillow and
+torchvision with the same parameters on real photographs."""
 
 import dataclasses
 import json
@@ -28,6 +28,7 @@ from ssl_platform.data.augment import (
     draw_crop,
 )
 from ssl_platform.data.multicrop import CropGroup, MultiCrop
+from ssl_platform.data.normalize import Normalize
 
 VECTORS = Path(__file__).parent.parent / "vectors"
 PHOTOGRAPHS = [np.ascontiguousarray(image) for image in load_sample_images().images]
@@ -305,3 +306,22 @@ def test_the_log_says_once_what_makes_the_crops(crops: ModuleType, caplog, monke
     expected = [crops.apply_crop(square, draw, "gaussian23") for draw in draws]
     ours = multicrop(square, np.random.default_rng(3))
     assert all(np.array_equal(a, b) for a, b in zip(ours, expected, strict=True))
+
+
+@pytest.mark.parametrize("width", [1, 15, 16, 17, 96])
+@pytest.mark.parametrize("compiled", [pytest.param(True, marks=compiled_only), False])
+def test_normalised_crops_have_the_values_of_the_formula(width, compiled, monkeypatch):
+    monkeypatch.setattr(native_crop, "AVAILABLE", compiled)
+    crop = np.ascontiguousarray(square[:5, :width])
+    out = np.empty(crop.shape, np.float32)
+    mean, std = [0.485, 0.456, 0.406], [0.228, 0.224, 0.225]
+    Normalize(mean, std)(crop, out)
+    np.testing.assert_allclose(out, (crop / 255 - mean) / std, atol=1e-6)
+
+
+@compiled_only
+def test_the_kernel_refuses_arrays_that_do_not_belong_together():
+    crop, three = np.zeros((4, 4, 3), np.uint8), np.ones(3, np.float32)
+    for out in (np.zeros((4, 5, 3), np.float32), np.zeros((4, 4, 3), np.uint8)):
+        with pytest.raises(ValueError, match="belong together|not a"):
+            native_crop.normalize(crop, out, three, three)

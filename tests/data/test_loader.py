@@ -16,8 +16,9 @@ from ssl_platform.data.augment import Blur, ColorJitter
 from ssl_platform.data.batch import Batch, DataInfo
 from ssl_platform.data.center_crop import CenterCrop
 from ssl_platform.data.dataset import ImageDataset, UnreadableImage
-from ssl_platform.data.loader import Loader, Normalize
+from ssl_platform.data.loader import Loader
 from ssl_platform.data.multicrop import CropGroup, MultiCrop
+from ssl_platform.data.normalize import Normalize
 from ssl_platform.data.sampler import SequentialSampler, ShuffledSampler
 from ssl_platform.errors import DataError, DataWorkerError
 
@@ -176,6 +177,23 @@ def test_the_device_finishes_crops_as_workers_do():
         for batch in on_device
         for crop in batch.crops
     )
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_workers_normalise_as_the_device_does(num_workers):
+    on_device, by_workers = (
+        list(
+            loader(
+                Numbered(22), shuffled(22), multicrop(), num_workers=num_workers, normalize_on=place
+            )
+        )
+        for place in ("device", "workers")
+    )
+    for batch, expected in zip(by_workers, on_device, strict=True):
+        assert torch.equal(batch.index, expected.index)
+        for crop, theirs in zip(batch.crops, expected.crops, strict=True):
+            assert torch.allclose(crop, theirs, rtol=0, atol=1e-6)
+            assert crop.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_two_ranks_see_what_one_does():

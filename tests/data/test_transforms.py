@@ -48,7 +48,10 @@ def test_the_device_finishes_crops_of_any_sizes_as_one_by_one():
     whole, cut = MultiCrop(**OPTIONS), MultiCrop(**OPTIONS, augment_on="device")
     images = [noise(64, 64), noise(40, 90)]
     parameters = np.zeros((2, 5, cut.num_parameters), np.float32)
-    rows = [cut(image, np.random.default_rng(1), p) for image, p in zip(images, parameters)]
+    rows = [
+        cut(image, np.random.default_rng(1), row)
+        for image, row in zip(images, parameters, strict=True)
+    ]
     crops = [torch.from_numpy(np.stack(crop)) for crop in zip(*rows, strict=True)]
     together = cut.finish(crops, parameters)
     for row in range(2):
@@ -70,9 +73,8 @@ def test_crops_to_be_left_alone_are():
     crops = multicrop(noise(64, 64), np.random.default_rng(0), parameters[0])
     finished = multicrop.finish([torch.from_numpy(crop)[None] for crop in crops], parameters)
     is_same = [np.array_equal(f[0].numpy(), crop) for f, crop in zip(finished, crops, strict=True)]
-    is_blurred = [
-        draw.sigma is not None for draw in multicrop.draw(64, 64, np.random.default_rng(0))
-    ]
+    draws = multicrop.draw(64, 64, np.random.default_rng(0))
+    is_blurred = [draw.sigma is not None for draw in draws]
     assert set(is_blurred) == {True, False}
     assert is_same == [not blurred for blurred in is_blurred]
 
