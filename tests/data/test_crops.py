@@ -323,5 +323,5 @@ def test_normalised_crops_have_the_values_of_the_formula(width, compiled, monkey
 def test_the_kernel_refuses_arrays_that_do_not_belong_together():
     crop, three = np.zeros((4, 4, 3), np.uint8), np.ones(3, np.float32)
     for out in (np.zeros((4, 5, 3), np.float32), np.zeros((4, 4, 3), np.uint8)):
-        with pytest.raises(ValueError, match="belong together|not a"):
+        with pytest.raises(ValueError, match=r"belong together|not a"):
             native_crop.normalize(crop, out, three, three)
