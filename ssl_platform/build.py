@@ -62,7 +62,7 @@ class DataOptions:
     batch_size: int  # over all processes
     num_workers: int
     max_bad_fraction: float
-    normalize_on: Literal["device", "workers"] = "device"
+    normalize_on: Literal["device", "workers"] = "device"  # crops of training
     path: str | None = None  # for other keys to refer to: ${data.path}/train
 
 
@@ -247,6 +247,7 @@ class Builder:
             sampler,
             self.options,
             device=self.device,
+            normalize_on=data.normalize_on,
             batch_size=data.batch_size // distributed.world_size(),
             drop_last=self.options.drop_last,
         )
@@ -270,6 +271,7 @@ def eval_loader(
         sampler,
         options,
         device=device,
+        normalize_on="device",
         batch_size=EVAL_BATCH_SIZE,
         drop_last=False,
     )
@@ -282,6 +284,7 @@ def _loader(
     options: ImageJobOptions,
     *,
     device: torch.device,
+    normalize_on: Literal["device", "workers"],
     batch_size: int,
     drop_last: bool,
 ) -> Loader:
@@ -298,7 +301,7 @@ def _loader(
         timeout_seconds=WORKER_SHARE_OF_TIMEOUT * 60 * launch.timeout_minutes,
         seed=options.seed,
         normalize=data.normalize,
-        normalize_on=data.normalize_on,
+        normalize_on=normalize_on,
         device=device,
         max_bad_fraction=data.max_bad_fraction,
         drop_last=drop_last,

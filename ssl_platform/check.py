@@ -208,7 +208,8 @@ class _Trial:
         batch_size = options.data.batch_size // max(1, world_size(options))
         images = num_slots(batch_size, workers) * batch_size
         sizes = self.built["data.transform"].crop_sizes
-        per_process += workers * WORKER_BYTES + images * sum(3 * size**2 for size in sizes)
+        pixel = 3 * (1 if options.data.normalize_on == "device" else 4)
+        per_process += workers * WORKER_BYTES + images * sum(pixel * size**2 for size in sizes)
         needed = options.launch.processes * per_process
         available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
         if needed > MEMORY_SHARE * available:

@@ -222,7 +222,7 @@ def with_defaults(saved: Any) -> tuple[dict[str, Any], list[str]]:
     """Fill in what a saved config lacks because the key is younger than it: today's default.
 
     That is for the keys of every job and of its task. The parts with their components are as they
-    were saved: no default could say what a component has done then.
+    were saved, for no default could say what a component has done then; of ``data`` it is known.
 
     Args:
         saved: plain values, references as written.
@@ -236,7 +236,12 @@ def with_defaults(saved: Any) -> tuple[dict[str, Any], list[str]]:
     task = saved.get("task") if isinstance(saved, Mapping) else None
     if not isinstance(task, Mapping) or not isinstance(task.get("name"), str):
         raise ValueError("it names no task")
-    return _filled(saved, _defaults_of(task["name"]))
+    filled, told = _filled(saved, _defaults_of(task["name"]))
+    data = filled.get("data")
+    if isinstance(data, Mapping) and "normalize" in data:
+        filled["data"], inner = _filled(data, {"normalize_on": "device"}, "data.")
+        told += inner
+    return filled, told
 
 
 @cache

@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from ssl_platform.build import options_of, resolve_device
+from ssl_platform.build import components, options_of, resolve_device
 from ssl_platform.config import with_defaults
 from ssl_platform.errors import ConfigError
 from ssl_platform.launch import Submitted, joined_world, launch, submit
@@ -179,12 +179,25 @@ def _is_started_again() -> bool:
 
 
 def _differences(saved: Path, new: DictConfig, allowed: Sequence[str]) -> list[str]:
-    before, after = _saved_values(saved), _flat(without_secrets(new))
+    after = _flat(without_secrets(new))
+    before = _defaults(new) | _saved_values(saved)
     return [
         f"{key}: {before.get(key, 'not set')} there, {after.get(key, 'not set')} here"
         for key in sorted(before.keys() | after.keys())
         if before.get(key) != after.get(key) and not is_below(key, [*FREE_TO_CHANGE, *allowed])
     ]
+
+
+def _defaults(cfg: DictConfig) -> dict[str, Any]:
+    """By dotted path, what components do without an option that is given here: what they did before
+    they had it."""
+    plain: Any = OmegaConf.to_container(cfg, resolve=True)
+    return {
+        f"{where}.{option}": default
+        for where, registry, node in components(plain)
+        for option, default in registry.schema(node["name"]).defaults.items()
+        if option in node
+    }
 
 
 def _saved_values(path: Path) -> dict[str, Any]:

@@ -4,7 +4,7 @@ The types are those of the Python annotations; pydantic compares and converts.
 """
 
 import inspect
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from functools import cache
 from typing import Any
 
@@ -17,9 +17,10 @@ from ssl_platform.errors import nearest
 class Schema:
     """The options of ``owner``, a name for messages: each parameter's annotation and default."""
 
-    def __init__(self, owner: str, parameters: Iterable[inspect.Parameter]):
+    def __init__(self, owner: str, parameters: Collection[inspect.Parameter]):
         self.owner = owner
         self.annotations = {p.name: p.annotation for p in parameters}
+        self.defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
         fields: dict[str, Any] = {
             p.name: (p.annotation, ... if p.default is p.empty else p.default) for p in parameters
         }

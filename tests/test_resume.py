@@ -226,11 +226,14 @@ def make_old(output_dir: Path) -> str:
     path = output_dir / "config.yaml"
     saved: Any = OmegaConf.load(path)
     del saved["precision"], saved["launch"]["max_restarts"], saved["sync_batch_norm"]["group_size"]
+    del saved["data"]["normalize_on"], saved["data"]["transform"]["augment_on"]
     OmegaConf.save(saved, path)
     return str(path)
 
 
-YOUNG_KEYS = "precision=auto, sync_batch_norm.group_size=0, launch.max_restarts=0"
+YOUNG_KEYS = (
+    "precision=auto, sync_batch_norm.group_size=0, launch.max_restarts=0, data.normalize_on=device"
+)
 
 
 def test_a_run_goes_on_that_is_older_than_some_keys(small, tmp_path, caplog):
