@@ -226,7 +226,7 @@ def make_old(output_dir: Path) -> str:
     path = output_dir / "config.yaml"
     saved: Any = OmegaConf.load(path)
     del saved["precision"], saved["launch"]["max_restarts"], saved["sync_batch_norm"]["group_size"]
-    del saved["data"]["normalize_on"], saved["data"]["transform"]["augment_on"]
+    del saved["data"]["normalize_on"]
     OmegaConf.save(saved, path)
     return str(path)
 
@@ -240,6 +240,13 @@ def test_a_run_goes_on_that_is_older_than_some_keys(small, tmp_path, caplog):
     with pytest.raises(StopRequested):
         train(small, tmp_path, stop_at(2))
     path = make_old(tmp_path)
+    saved: Any = OmegaConf.load(path)
+    del saved["data"]["transform"]["augment_on"]  # an option of a component, with a default
+    OmegaConf.save(saved, path)
+    assert refused(small, tmp_path, "data.transform.augment_on=device")[1:] == [
+        "data.transform.augment_on: workers there, device here"
+    ]
+    caplog.clear()
     assert refused(small, tmp_path, "precision=bfloat16", "seed=1")[1:] == [
         "precision: auto there, bfloat16 here",
         "seed: 0 there, 1 here",
