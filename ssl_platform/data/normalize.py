@@ -1,6 +1,7 @@
 """Grey levels to what a network sees: by the device, or by data workers before they send crops."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -21,7 +22,7 @@ class Normalize:
         if not all(value > 0 for value in self.std):
             raise ValueError(f"std={self.std}: must be above 0")
 
-    @property
+    @cached_property
     def scale_and_shift(self) -> tuple[np.ndarray, np.ndarray]:
         """Two (3,) float32: a level of 0 to 255 times the first, plus the second."""
         scale = 1 / (255 * np.array(self.std, np.float64))
