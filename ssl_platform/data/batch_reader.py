@@ -32,7 +32,10 @@ class Transform(Protocol):
 class DeviceTransform(Transform, Protocol):
     """A transform that leaves a part of its work to the device.
 
-    What is left to do for a crop is told by some numbers, which travel with it.
+    What is left to do for a crop is told by some numbers, which travel with it: ``parameters``,
+    float32, (num_crops, num_parameters) of one image where they are written, (B, num_crops,
+    num_parameters) of a batch where crops are finished. ``finish`` takes one (B, size, size, 3)
+    uint8 tensor per crop and gives float32 ones, from 0 to 255, on the same device.
     """
 
     num_parameters: int  # of each crop; 0 leaves nothing to do

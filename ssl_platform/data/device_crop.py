@@ -4,8 +4,6 @@
 What is to be done to which crop is known to the host, so it never waits for the device.
 """
 
-from collections.abc import Sequence
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -122,7 +120,7 @@ _APPLY = {
 }
 
 
-def _blur(pixels: Tensor, sigmas: Sequence[float] | np.ndarray) -> Tensor:
+def _blur(pixels: Tensor, sigmas: np.ndarray) -> Tensor:
     """The 23 taps of the published models, each crop with its own sigma.
 
     Sums of shifted images, as a convolution would be computed with TF32 on many GPUs.
