@@ -1,6 +1,6 @@
 """LARC around SGD: layer-wise learning rates (You et al., arXiv:1708.03888)."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -10,8 +10,6 @@ from torch.optim.sgd import sgd
 from ssl_platform.optim.torch_optimizers import QuickToStart, start_momentum
 from ssl_platform.registry import OPTIMIZERS
 
-PORTION_BYTES = 2**21
-
 
 @OPTIMIZERS.register()
 class LARC(QuickToStart, torch.optim.SGD):
@@ -20,7 +18,8 @@ class LARC(QuickToStart, torch.optim.SGD):
     For a parameter p with gradient g, both of non-zero norm, the gradient becomes
     ``(g + weight_decay * p) * trust_coefficient * |p| / (|g| + weight_decay * |p| + eps)``;
     otherwise it is used as it is, without decay. It applies to every parameter, biases and batch
-    norm included, as the SwAV recipes do. The state is plain SGD's.
+    norm included, as the SwAV recipes do. The state is plain SGD's. A GradScaler has to have
+    unscaled the gradients before.
 
     Args:
         params: parameters or parameter groups.
@@ -53,56 +52,66 @@ class LARC(QuickToStart, torch.optim.SGD):
                 loss = closure()
         start_momentum(self)
         for group in self.param_groups:
-            for params in portions([p for p in group["params"] if p.grad is not None]):
-                self._update(params, group)
+            params = [param for param in group["params"] if param.grad is not None]
+            if params:
+                ratios = self._ratios(params, group)
+                update = self._one_by_one if params[0].device.type == "cpu" else self._at_once
+                update(params, ratios, group)
         return loss
 
-    def _update(self, params: list[Tensor], group: dict[str, Any]) -> None:
-        grads: list[Tensor] = [p.grad for p in params if p.grad is not None]
-        self._scale(grads, params, group)
+    def _ratios(self, params: list[Tensor], group: dict[str, Any]) -> Tensor:
+        """What each parameter's gradient and decay are multiplied by, ``(len(params),)``."""
+        norms = torch.stack(torch._foreach_norm([*params, *gradients(params)]))
+        param_norms, grad_norms = norms.chunk(2)
+        ratios = self.trust_coefficient * param_norms
+        ratios = ratios / (grad_norms + group["weight_decay"] * param_norms + self.eps)
+        if self.clip:
+            ratios = (ratios / group["lr"]).clamp_max(1)
+        # a parameter of zeros takes its gradient as it is, to which decay adds nothing; a gradient
+        # of zeros stays one, whatever decay adds
+        return ratios.masked_fill_(grad_norms == 0, 0.0).masked_fill_(param_norms == 0, 1.0)
+
+    def _one_by_one(self, params: list[Tensor], ratios: Tensor, group: dict[str, Any]) -> None:
+        """The way of a CPU: each value is read and written once, whatever the number of calls."""
+        lr, momentum, decay = group["lr"], group["momentum"], group["weight_decay"]
+        for param, ratio in zip(params, ratios.tolist(), strict=True):
+            if momentum == 0:  # SGD then has no dampening
+                self._sgd([param], lr=lr * ratio, momentum=0.0, weight_decay=decay)
+            else:  # 1 - dampening is SGD's factor of a gradient with its decay
+                self._sgd(
+                    [param], lr=lr, momentum=momentum, weight_decay=decay, dampening=1 - ratio
+                )
+
+    def _at_once(self, params: list[Tensor], ratios: Tensor, group: dict[str, Any]) -> None:
+        """The way of a GPU: few launches, and no ratio that the host would have to wait for."""
+        grads = gradients(params)
+        if group["weight_decay"] != 0:
+            torch._foreach_add_(grads, params, alpha=group["weight_decay"])
+        torch._foreach_mul_(grads, list(ratios.unbind()))
+        self._sgd(params, lr=group["lr"], momentum=group["momentum"], weight_decay=0.0)
+
+    def _sgd(
+        self,
+        params: list[Tensor],
+        lr: float,
+        momentum: float,
+        weight_decay: float,
+        dampening: float = 0.0,
+    ) -> None:
         sgd(
             params,
-            grads,
+            gradients(params),
             [self.state[param].get("momentum_buffer") for param in params],
             fused=True,
-            grad_scale=getattr(self, "grad_scale", None),  # these two are set by a GradScaler
-            found_inf=getattr(self, "found_inf", None),
-            lr=group["lr"],
-            momentum=group["momentum"],
-            weight_decay=0.0,  # it is in the gradients
-            dampening=0.0,
+            found_inf=getattr(self, "found_inf", None),  # set by a GradScaler
+            lr=lr,
+            momentum=momentum,
+            weight_decay=weight_decay,
+            dampening=dampening,
             nesterov=False,
             maximize=False,
         )
 
-    def _scale(self, grads: list[Tensor], params: list[Tensor], group: dict[str, Any]) -> None:
-        norms = torch.stack(torch._foreach_norm([*params, *grads]))
-        param_norms, grad_norms = norms.chunk(2)
-        decay = group["weight_decay"]
-        ratios = self.trust_coefficient * param_norms
-        ratios = ratios / (grad_norms + decay * param_norms + self.eps)
-        if self.clip:
-            ratios = (ratios / group["lr"]).clamp_max(1)
-        # a parameter of zeros takes its gradient as it is, to which decay adds nothing; a gradient
-        # of zeros stays one, whatever decay has added
-        ratios.masked_fill_(grad_norms == 0, 0.0).masked_fill_(param_norms == 0, 1.0)
-        if decay != 0:
-            torch._foreach_add_(grads, params, alpha=decay)
-        torch._foreach_mul_(grads, list(ratios.unbind()))
 
-
-def portions(params: list[Tensor]) -> Iterator[list[Tensor]]:
-    """Runs of parameters that stay in a CPU's cache from one operation to the next.
-
-    A GPU gets all at once: there it is launches that count.
-    """
-    portion: list[Tensor] = []
-    num_bytes = 0
-    for param in params:
-        portion.append(param)
-        num_bytes += param.nbytes
-        if num_bytes >= PORTION_BYTES and param.device.type == "cpu":
-            yield portion
-            portion, num_bytes = [], 0
-    if portion:
-        yield portion
+def gradients(params: list[Tensor]) -> list[Tensor]:
+    return [param.grad for param in params if param.grad is not None]

@@ -20,6 +20,15 @@ SWAV = {
 }
 
 
+class AtOnce(LARC):
+    """Steps on a CPU as it would on a GPU."""
+
+    _one_by_one = LARC._at_once
+
+
+both_ways = pytest.mark.parametrize("larc", [LARC, AtOnce])
+
+
 def set_gradients(params: list[nn.Parameter], grads: list[Tensor | None]) -> None:
     for param, grad in zip(params, grads, strict=True):
         param.grad = None if grad is None else grad.clone()
@@ -53,10 +62,11 @@ def textbook_step(
     return param - lr * velocity, velocity
 
 
+@both_ways
 @pytest.mark.parametrize("case", VECTORS["cases"], ids=lambda case: case["name"])
-def test_three_steps_equal_those_of_the_reference(case):
+def test_three_steps_equal_those_of_the_reference(case, larc):
     params = [nn.Parameter(torch.tensor(p, dtype=torch.float64)) for p in case["params0"]]
-    optimizer = LARC(
+    optimizer = larc(
         params,
         lr=0.0,
         **{name: case[name] for name in SWAV},
@@ -82,6 +92,7 @@ def test_three_steps_equal_those_of_the_reference(case):
         assert optimizer.param_groups[0]["weight_decay"] == expected["group_weight_decay_after"]
 
 
+@both_ways
 @settings(max_examples=40, deadline=None)
 @given(
     sizes=st.lists(st.integers(1, 5), min_size=1, max_size=4),
@@ -93,7 +104,7 @@ def test_three_steps_equal_those_of_the_reference(case):
     clip=st.booleans(),
 )
 def test_every_parameter_moves_as_in_the_textbook(
-    sizes, frozen, zero, momentum, weight_decay, trust_coefficient, clip
+    larc, sizes, frozen, zero, momentum, weight_decay, trust_coefficient, clip
 ):
     options = {
         "momentum": momentum,
@@ -105,7 +116,7 @@ def test_every_parameter_moves_as_in_the_textbook(
     values = [p * (i != zero) for i, p in enumerate(random_tensors(0, sizes))]
     velocities: list[Tensor | None] = [None] * len(sizes)
     params = [nn.Parameter(value.clone()) for value in values]
-    optimizer = LARC(params, lr=0.3, **options)
+    optimizer = larc(params, lr=0.3, **options)
     for step in range(3):
         grads = [
             None if (step, i) in frozen else grad
@@ -187,11 +198,12 @@ def test_a_parameter_of_norm_zero_moves_by_its_raw_gradient():
     torch.testing.assert_close(param.detach(), -0.3 * grad)
 
 
-def test_a_gradient_of_zeros_moves_nothing_in_spite_of_decay():
+@both_ways
+def test_a_gradient_of_zeros_moves_nothing_in_spite_of_decay(larc):
     (value,) = random_tensors(0, [3])
     param = nn.Parameter(value.clone())
     set_gradients([param], [torch.zeros_like(value)])
-    LARC([param], lr=0.3, **(SWAV | {"weight_decay": 0.1})).step()
+    larc([param], lr=0.3, **(SWAV | {"weight_decay": 0.1})).step()
     assert param.detach().equal(value)
 
 
@@ -206,9 +218,10 @@ def test_a_step_is_a_fixed_fraction_of_the_norm_whatever_the_gradient():
     assert fractions == pytest.approx([0.5 * 0.001] * 3)
 
 
-def test_a_step_with_gradients_that_overflowed_is_left_out():
+@both_ways
+def test_a_step_with_gradients_that_overflowed_is_left_out(larc):
     param = nn.Parameter(torch.ones(3))
-    optimizer = LARC([param], lr=0.3, **SWAV)
+    optimizer = larc([param], lr=0.3, **SWAV)
     scaler = torch.amp.GradScaler("cpu")
     losses = [param.sum() * torch.inf, param.sum()]
     seen = []
