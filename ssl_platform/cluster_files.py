@@ -47,7 +47,7 @@ UNREADABLE_GROUND, UNREADABLE_CROSS = (113, 113, 122), (161, 161, 170)
 class Clusters:
     """The clusters of N images by each of H sets of prototypes."""
 
-    ids: np.ndarray  # (N, H) int32, the nearest prototype; -1 for a image that cannot be read
+    ids: np.ndarray  # (N, H) int32, the nearest prototype; -1 for an image that cannot be read
     scores: np.ndarray  # (N, H) float32, cosine of the embedding and that prototype; NaN for -1
     margins: np.ndarray  # (N, H) float32, score less that of the second nearest; NaN if none
     num_clusters: list[int]  # of each set
@@ -96,7 +96,7 @@ def write_tables(folder: Path, dataset: ImageDataset, clusters: Clusters) -> Non
     One row per image, in the order of the data set. Columns: ``image`` (its path, or what else
     says where it is from; what cannot be printed is escaped), ``cluster_<set>``, ``score_<set>``
     and ``margin_<set>``, then, if known, ``seen``, ``training_cluster_<set>`` and ``label``. What
-    a image does not have is null, in CSV empty.
+    an image does not have is null, in CSV empty.
     """
     import pyarrow as pa
     from pyarrow import csv, parquet
@@ -170,13 +170,13 @@ def write_sheets(
     """Draw ``sheets/<set>/<cluster>.jpg``: the images nearest to the prototype, nearest first.
 
     Row by row from the top left; ties in the order of the data set. Each image is shown whole, in a
-    square; a image that cannot be read is a crossed grey square. Empty clusters have no sheet.
+    square; an image that cannot be read is a crossed grey square. Empty clusters have no sheet.
     Each of ``world_size`` ranks draws its part of the clusters; only the images of one sheet are in
     memory.
 
     Args:
         images_per_sheet: at most.
-        thumbnail_side: of a image's square, in pixels.
+        thumbnail_side: of an image's square, in pixels.
 
     Raises:
         ValueError: an argument below 1, or a sheet that is too large for JPEG.

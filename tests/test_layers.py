@@ -23,7 +23,7 @@ MAY_IMPORT = {
     "optim": {"registry"},
     "metrics": {"registry"},
     "models": {"registry", "distributed"},
-    "data": {"registry", "distributed", "errors"},
+    "data": {"registry", "distributed", "errors", "ops"},
     "features": {"data", "distributed"},
     "feature_files": {"data", "distributed", "errors"},
     "feature_cache": {"baselines", "build", "data", "distributed", "feature_files"},

@@ -73,7 +73,7 @@ class CropDraw:
 
 
 def draw_crop(height: int, width: int, rule: CropRule, uniforms: list[float]) -> CropDraw:
-    """Draw the parameters of one crop of a image of ``height`` x ``width`` pixels.
+    """Draw the parameters of one crop of an image of ``height`` x ``width`` pixels.
 
     Args:
         uniforms: ``NUM_UNIFORMS`` independent draws from [0, 1).

@@ -18,7 +18,7 @@ MAX_NAMED = 5  # files in an error message
 
 
 class Transform(Protocol):
-    """A image in, its crops out; crops of equal size are adjacent."""
+    """An image in, its crops out; crops of equal size are adjacent."""
 
     @property
     def num_crops(self) -> int: ...
@@ -71,7 +71,7 @@ class BatchReader:
 
     Args:
         dataset: images; ``prepare`` has been called.
-        transform: gives a image's crops.
+        transform: gives an image's crops.
         seed: of the augmentation.
         num_workers: processes that share the reading.
         normalize: of the crops; None leaves them uint8.
@@ -90,9 +90,8 @@ class BatchReader:
         # shared by the data workers: the image that each is at
         self._positions = RawArray(ctypes.c_int64, [-1] * num_workers)
         self._worker: int | None = None
-        self._philox = np.random.Philox(key=0)
-        self._start = self._philox.state  # with nothing drawn yet
-        self._rng = np.random.Generator(self._philox)
+        self._rng = np.random.Generator(np.random.Philox(key=0))
+        self._start = self._rng.bit_generator.state  # with nothing drawn yet
 
     @property
     def crop_sizes(self) -> list[int]:
@@ -125,7 +124,7 @@ class BatchReader:
             parameters: (>= B, crops, num_parameters) float32, see ``DeviceTransform``.
 
         Raises:
-            DataError: a image cannot be read, and none of its neighbours either.
+            DataError: an image cannot be read, and none of its neighbours either.
         """
         bad: list[tuple[int, UnreadableImage]] = []
         decode = augment = 0.0
@@ -188,7 +187,7 @@ class BatchReader:
         # Moving one generator is ten times as fast as making one.
         self._start["state"]["key"][:] = self._seed, epoch
         self._start["state"]["counter"][:] = 0, 0, 0, index
-        self._philox.state = self._start
+        self._rng.bit_generator.state = self._start
 
 
 def name_some(errors: Iterable[UnreadableImage]) -> str:

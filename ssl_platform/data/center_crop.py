@@ -5,10 +5,12 @@ from PIL import Image
 
 from ssl_platform.registry import TRANSFORMS
 
+MAX_ELONGATION = 100
+
 
 @TRANSFORMS.register()
 class CenterCrop:
-    """The centre of a image whose short side is scaled to ``resize``: torchvision's Resize and
+    """The centre of an image whose short side is scaled to ``resize``: torchvision's Resize and
     CenterCrop, to the pixel.
 
     Args:
@@ -32,6 +34,7 @@ class CenterCrop:
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator) -> list[np.ndarray]:
         """One crop of ``image`` ((H, W, 3) uint8 RGB): (size, size, 3); nothing is random."""
+        image = _middle(image)
         height, width, _ = image.shape
         short, long = sorted((height, width))
         if short != self.resize:
@@ -42,3 +45,12 @@ class CenterCrop:
             height, width, _ = image.shape
         top, left = round((height - self.size) / 2), round((width - self.size) / 2)
         return [image[top : top + self.size, left : left + self.size]]
+
+
+def _middle(image: np.ndarray) -> np.ndarray:
+    """The middle of a strip, which is all that a crop shows of it: whole, it is scaled to
+    gigabytes."""
+    height, width, _ = image.shape
+    longest = MAX_ELONGATION * min(height, width)
+    top, left = max(0, (height - longest) // 2), max(0, (width - longest) // 2)
+    return image[top : top + longest, left : left + longest]

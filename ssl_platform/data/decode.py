@@ -18,7 +18,7 @@ _JPEG_MAGIC = b"\xff\xd8\xff"
 
 
 def decode(data: bytes) -> np.ndarray:
-    """Decode a image in one of ``FORMATS``; (H, W, 3) uint8 RGB.
+    """Decode an image in one of ``FORMATS``; (H, W, 3) uint8 RGB.
 
     Grey is replicated, a palette looked up, alpha dropped, 16 bits cut to the upper 8, and the
     first frame of an animation taken. EXIF orientation is ignored, as torchvision does.

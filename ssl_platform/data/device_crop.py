@@ -44,7 +44,7 @@ def finish(crops: Tensor, parameters: np.ndarray) -> Tensor:
     Returns:
         (N, H, W, 3) float32, whole numbers from 0 to 255.
     """
-    planes = crops.permute(0, 3, 1, 2).float().contiguous()
+    planes = crops.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
     for order, factors in zip(parameters[:, _ORDER].T, parameters[:, _FACTORS].T, strict=True):
         for operation, number in OPERATIONS.items():
             rows = np.flatnonzero(order == number)

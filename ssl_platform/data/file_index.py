@@ -154,7 +154,7 @@ def _walk(root: bytes) -> Iterator[_Folder]:
                 if entry.is_dir():
                     if not entry.name.startswith(b"."):
                         pending.append(((*parts, entry.name), ancestors | {identity}))
-                # A dangling link counts as a image, so that it is reported and not passed over.
+                # A dangling link counts as an image, so that it is reported and not passed over.
                 elif entry.is_symlink() and not entry.is_file():
                     names.append(entry.name)
         # Names end in few ways. Where all are those of images, no name is looked at by itself.
@@ -239,8 +239,10 @@ def _keep(index: FolderIndex, path: Path) -> None:
     """Write it whole or not at all, also when several ranks do so at once."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-            _write(index, file)
-        os.replace(file.name, path)
+        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+            written = Path(folder) / path.name
+            with written.open("wb") as file:
+                _write(index, file)
+            os.replace(written, path)
     except OSError as error:
         logger.info("the index of the images is not kept: %s", error)

@@ -10,6 +10,9 @@ from ssl_platform.data.decode import printable, read_image
 from ssl_platform.data.file_index import EXTENSIONS, FileTable, Names, folder_index
 from ssl_platform.registry import DATASETS
 
+MAX_PATH_BYTES = 4096  # Linux
+MAX_LABEL = 2**31 - 1
+
 NUM_PROBES = 8
 
 
@@ -51,8 +54,8 @@ class ImageFiles(ImageDataset):
 class ImageFolder(ImageFiles):
     """All images under a folder, at any depth; symbolic links to folders are followed.
 
-    The class of a image is its first-level folder, numbered by sorted name as in torchvision.
-    When a image lies directly in ``path``, the set is unlabelled. Hidden files and folders are
+    The class of an image is its first-level folder, numbered by sorted name as in torchvision.
+    When an image lies directly in ``path``, the set is unlabelled. Hidden files and folders are
     skipped.
 
     Raises:
@@ -114,12 +117,14 @@ class ListFile(ImageFiles):
         parsed = [_split_label(line) for _, line in numbered]
         labelled = parsed[0][1] is not None
         for (line_number, line), (name, label) in zip(numbered, parsed, strict=True):
-            where = f"path={path}: line {line_number}: {printable(line)!r}"
+            where = f"path={path}: line {line_number}: {printable(line[:MAX_PATH_BYTES])!r}"
+            if len(name) > MAX_PATH_BYTES:
+                raise ValueError(f"{where[:100]}... is longer than a path may be")
             if (label is not None) != labelled:
                 has, first = ("no", "one") if labelled else ("a", "none")
                 raise ValueError(f"{where} has {has} label, but line {numbered[0][0]} has {first}")
-            if label is not None and label < 0:
-                raise ValueError(f"{where} has a negative label; labels count from 0")
+            if label is not None and not 0 <= label <= MAX_LABEL:
+                raise ValueError(f"{where} has label {label}; labels count the classes from 0")
             if not allow_outside and _leads_out(name):
                 raise ValueError(f"{where} leads out of root; to permit it set allow_outside")
         root_path = os.fsencode(existing("root", root, directory=True))

@@ -40,12 +40,12 @@ class Loader:
 
     Crops are float32, (B, 3, H, W) in channels_last order, normalised. Each image is decoded
     once. The random numbers of a sample depend on ``(seed, epoch, index)`` alone: batches are the
-    same for any number of workers. A image that cannot be read is replaced by one nearby (whose
+    same for any number of workers. An image that cannot be read is replaced by one nearby (whose
     label and index the batch then holds) and logged once.
 
     Args:
         dataset: images; ``prepare`` has been called.
-        transform: gives a image's crops.
+        transform: gives an image's crops.
         sampler: which images, in which order.
         batch_size: of this rank.
         num_workers: data processes of this rank; 0 reads in this process. They live as long as the
@@ -128,9 +128,9 @@ class Loader:
             try:
                 yield batch
             finally:
-                start = perf_counter()
                 if self._copied is not None:  # the next batch overwrites what was copied from
                     self._copied.synchronize()
+                start = perf_counter()  # that is no waiting for data: the device is at work
 
     def _account(self, bad: list[tuple[int, UnreadableImage]]) -> None:
         """Log what is newly unreadable and stop when it is too much."""
@@ -149,7 +149,8 @@ class Loader:
 
     def _to_device(self, host_batch: HostBatch) -> Batch:
         crops, label, index = (
-            [self._sent(crop) for crop in host_batch.crops],
+            # normalising copies them out of the ring, where it is not already done
+            [self._sent(crop, copy=self._is_normalized) for crop in host_batch.crops],
             self._sent(host_batch.label),
             self._sent(host_batch.index),
         )
@@ -159,8 +160,8 @@ class Loader:
             crops = cast(DeviceTransform, self.transform).finish(crops, host_batch.parameters)
         return Batch([self._normalized(crop) for crop in crops], label, index)
 
-    def _sent(self, array: np.ndarray) -> Tensor:
-        return torch.from_numpy(array).to(self.device, non_blocking=True)
+    def _sent(self, array: np.ndarray, copy: bool = False) -> Tensor:
+        return torch.from_numpy(array).to(self.device, non_blocking=True, copy=copy)
 
     def to_pixels(self, crops: Tensor) -> np.ndarray:
         """Undo the normalisation: (B, 3, H, W) float32 to (B, H, W, 3) uint8, to be looked at."""
@@ -170,7 +171,7 @@ class Loader:
     def _normalized(self, crop: Tensor) -> Tensor:
         """(B, H, W, 3) to (B, 3, H, W) float32 in channels_last order."""
         if self._is_normalized:
-            return crop.clone().permute(0, 3, 1, 2)  # the ring's memory will be filled again
+            return crop.permute(0, 3, 1, 2)
         # A row of pixels at a time: an inner dimension of three channels would be slow on a CPU.
         width = crop.shape[2]
         rows = crop.flatten(2).float()  # (B, H, W * 3)

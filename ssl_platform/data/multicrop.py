@@ -36,7 +36,7 @@ class CropGroup:
 
 @TRANSFORMS.register()
 class MultiCrop:
-    """Random crops of a image, independent of each other, each augmented by itself.
+    """Random crops of an image, independent of each other, each augmented by itself.
 
     Args:
         crops: groups by name. Crops come in the order of the groups, except that groups of equal
@@ -134,7 +134,7 @@ class MultiCrop:
         return done
 
     def draw(self, height: int, width: int, rng: np.random.Generator) -> list[CropDraw]:
-        """The random parameters of every crop of a image of ``height`` x ``width`` pixels."""
+        """The random parameters of every crop of an image of ``height`` x ``width`` pixels."""
         uniforms = rng.random((self.num_crops, NUM_UNIFORMS)).tolist()
         return [
             draw_crop(height, width, rule, row)

@@ -28,7 +28,7 @@ class Shapes(ImageDataset):
     """Generated images of ten balanced classes: image i is of class ``i % 10``.
 
     Disc, square, triangle, star, plus, ring, crescent, two discs, T, two bars. Image i depends on
-    ``seed`` and i alone, not on ``num_samples``. About 0.1 ms a image of 32 x 32 to make.
+    ``seed`` and i alone, not on ``num_samples``. About 0.1 ms an image of 32 x 32 to make.
 
     Args:
         num_samples: number of images.
@@ -77,7 +77,7 @@ class Shapes(ImageDataset):
 
 def _render(start: int, count: int, size: int, rng: np.random.Generator) -> np.ndarray:
     """The first ``count`` images of the block from ``start`` on; (count, size, size, 3) uint8."""
-    # Drawn for the whole block even if it is cut short: a image must not depend on the set's end.
+    # Drawn for the whole block even if it is cut short: an image must not depend on the set's end.
     scale = rng.uniform(*SCALES, BLOCK).astype(np.float32)[:count, None, None]
     angle = rng.uniform(-MAX_ROTATION, MAX_ROTATION, BLOCK).astype(np.float32)[:count, None, None]
     centre = rng.uniform(-0.9, 0.9, (2, BLOCK)).astype(np.float32)[:, :count, None, None]

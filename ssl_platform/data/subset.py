@@ -11,6 +11,7 @@ from ssl_platform.data.dataset import ImageDataset
 from ssl_platform.data.decode import printable
 from ssl_platform.data.file_index import FileTable, Names
 from ssl_platform.data.image_folder import ImageFiles, existing
+from ssl_platform.ops.draws import shuffled_by_class
 from ssl_platform.registry import DATASETS
 
 MAX_NAMED = 3  # files in an error message
@@ -37,12 +38,9 @@ class StratifiedSubset(ImageDataset):
                 "have no labels"
             )
         self.whole = whole
-        counts = np.bincount(whole.labels[whole.labels >= 0])
-        wanted = np.maximum(1, np.rint(fraction * counts)).astype(np.int64)
-        shuffled = np.random.default_rng(seed).permutation(np.flatnonzero(whole.labels >= 0))
-        by_class = shuffled[np.argsort(whole.labels[shuffled], kind="stable")]
-        place = np.arange(len(by_class)) - np.repeat(np.cumsum(counts) - counts, counts)
-        self.positions = np.sort(by_class[place < wanted[whole.labels[by_class]]])
+        labelled = np.flatnonzero(whole.labels >= 0)
+        order, turn, counts = shuffled_by_class(whole.labels, labelled, np.random.default_rng(seed))
+        self.positions = np.sort(order[turn < np.maximum(1, np.rint(fraction * counts))])
         self.labels, self.classes = whole.labels[self.positions], whole.classes
 
     def __len__(self) -> int:

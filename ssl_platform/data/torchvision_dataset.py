@@ -20,7 +20,7 @@ LABEL_ATTRIBUTES = ("targets", "labels", "_labels")  # torchvision has no one na
 
 @DATASETS.register()
 class TorchvisionDataset(ImageDataset):
-    """Any set of ``torchvision.datasets`` that gives a image and one class.
+    """Any set of ``torchvision.datasets`` that gives an image and one class.
 
     Args:
         dataset: class in torchvision, such as CIFAR10, STL10, Food101.

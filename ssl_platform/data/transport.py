@@ -8,7 +8,6 @@ share in each batch, so that few batches have to be in memory however many worke
 import ctypes
 import os
 import signal
-import sys
 import traceback
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -110,8 +109,7 @@ class Transport:
         batches: what to read.
         batch_size: the most samples that one of them has.
         num_workers: data processes; 0 reads in this one. They live as long as this object does.
-        start_method: of the data workers; null is fork on Linux, where their memory is shared, and
-            spawn elsewhere.
+        start_method: of the data workers; null is fork, which shares the data set's memory.
         timeout_seconds: that a worker may take over its part of a batch.
         pin_memory: make the crops' memory one that a GPU copies from by itself.
 
@@ -149,18 +147,24 @@ class Transport:
             return
         if not self._workers:
             self._start_workers()
-        while self._under_way:  # of a pass that was given up
-            with suppress(DataError):
-                self._take()
-        tasks, free = enumerate(self._batches), deque(range(self._num_slots))
-        while True:
-            for number, task in islice(tasks, len(free)):
-                self._ask(number, task, free.popleft())
-            if not self._under_way:
-                return
-            batch, slot = self._take()
-            yield batch
-            free.append(slot)
+        try:
+            while self._under_way:  # of a pass that was given up
+                with suppress(DataError):
+                    self._take()
+            tasks, free = enumerate(self._batches), deque(range(self._num_slots))
+            while True:
+                for number, task in islice(tasks, len(free)):
+                    self._ask(number, task, free.popleft())
+                if not self._under_way:
+                    return
+                batch, slot = self._take()
+                yield batch
+                free.append(slot)
+        except GeneratorExit:
+            raise
+        except BaseException:  # the next pass may not take answers for its own that are left over
+            self._end_workers()
+            raise
 
     def _ask(self, number: int, task: Task, slot: int) -> None:
         """Share out a batch; who has a row more or less than others, changes with its number."""
@@ -204,8 +208,7 @@ class Transport:
         )
 
     def _start_workers(self) -> None:
-        default = "fork" if sys.platform == "linux" else "spawn"
-        context = get_context(self._start_method or default)
+        context = get_context(self._start_method or "fork")
         resource_tracker.ensure_running()  # who starts it lets signals in, see below
         # A new worker inherits the mask, and keeps it until it ignores what is not meant for it.
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, JOB_SIGNALS)
@@ -215,7 +218,12 @@ class Transport:
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         processes = [worker.process for worker in self._workers]
-        Finalize(self, _kill, (processes,), exitpriority=0)
+        self._end = Finalize(self, _kill, (processes,), exitpriority=0)
+
+    def _end_workers(self) -> None:
+        self._end()
+        self._workers.clear()
+        self._under_way.clear()
 
 
 class _Worker:

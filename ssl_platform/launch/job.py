@@ -74,7 +74,7 @@ class LaunchOptions:
     max_restarts: int  # of all ranks, when one has died or stalled
     slurm: SlurmOptions | None  # submit a job instead of starting ranks here
     threads: int | None  # torch CPU threads of each rank; null = usable cores // ranks here
-    worker_start: Literal["fork", "spawn"] | None  # of data workers; null = fork on Linux
+    worker_start: Literal["fork", "spawn"] | None  # of data workers; null = fork
 
     @property
     def world_size(self) -> int:

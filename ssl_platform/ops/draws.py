@@ -13,7 +13,7 @@ def draw_balanced(labels: np.ndarray, num: int | None, rng: np.random.Generator)
     labelled = np.flatnonzero(labels >= 0)
     if num is None or num >= len(labelled):
         return labelled
-    order, turn, _ = _shuffled_by_class(labels, labelled, rng)
+    order, turn, _ = shuffled_by_class(labels, labelled, rng)
     return np.sort(order[np.argsort(turn, kind="stable")[:num]])
 
 
@@ -29,12 +29,12 @@ def stratified_split(
         Positions of those that stay and of those that are held out, each in ascending order.
     """
     labelled = np.flatnonzero(labels >= 0)
-    order, turn, counts = _shuffled_by_class(labels, labelled, rng)
+    order, turn, counts = shuffled_by_class(labels, labelled, rng)
     held_out = turn < np.clip(np.rint(fraction * counts), 1, counts - 1)
     return np.sort(order[~held_out]), np.sort(order[held_out])
 
 
-def _shuffled_by_class(
+def shuffled_by_class(
     labels: np.ndarray, positions: np.ndarray, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Positions in random order within each class, class after class.

@@ -83,7 +83,7 @@ class LARC(QuickToStart, torch.optim.SGD):
                 )
 
     def _at_once(self, params: list[Tensor], ratios: Tensor, group: dict[str, Any]) -> None:
-        """The way of a GPU: few launches, and no ratio that the host would have to wait for."""
+        """The way of a GPU: no ratio that the host would have to wait for."""
         grads = gradients(params)
         if group["weight_decay"] != 0:
             torch._foreach_add_(grads, params, alpha=group["weight_decay"])

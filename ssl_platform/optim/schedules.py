@@ -11,7 +11,8 @@ class WarmupCosine:
 
     With w warm-up steps and T steps after them, step t has
     ``start_lr + (base_lr - start_lr) * t / (w - 1)`` for t < w, so the last warm-up step is at
-    ``base_lr``; then ``final_lr + (base_lr - final_lr) * (1 + cos(pi * (t - w) / T)) / 2``.
+    ``base_lr`` (a single one at ``start_lr``); then
+    ``final_lr + (base_lr - final_lr) * (1 + cos(pi * (t - w) / T)) / 2``.
 
     Args:
         base_lr: the optimizer's ``lr``.

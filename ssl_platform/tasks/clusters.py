@@ -58,7 +58,7 @@ class ClustersOptions(JobOptions):
 class FindClusters(Task):
     """The nearest prototype of each image by the trained model in eval mode, on its centre crop.
 
-    The id of a image does not depend on what else is asked for.
+    The id of an image does not depend on what else is asked for.
 
     Args:
         head: name of the `PrototypeHead`; null for the only one.
@@ -108,7 +108,7 @@ class FindClusters(Task):
         model = run.model().to(resolve_device(options.device))
         head = prototype_head(model, self._head_of(model))
         head.normalize_prototypes()
-        # a image that cannot be read has no cluster; here that is no reason to stop
+        # an image that cannot be read has no cluster; here that is no reason to stop
         data = replace(run.options.data, num_workers=options.data.num_workers, max_bad_fraction=1.0)
         builder = Builder(
             replace(run.options, data=data, device=options.device, launch=options.launch)
@@ -212,7 +212,7 @@ def find_nearest(
 def nearest_prototypes(trunk: nn.Module, head: PrototypeHead, images: Tensor) -> Tensor:
     """Nearest prototype of each image in every set, its cosine, and how far the next one is behind.
 
-    A image whose decision is close is looked at again alone: the order of the sums in a batch
+    An image whose decision is close is looked at again alone: the order of the sums in a batch
     depends on its size, and the same image must always get the same answer.
 
     Args:

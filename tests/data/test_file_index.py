@@ -1,5 +1,6 @@
 """The index of a folder: kept between runs, and only as long as it holds."""
 
+import errno
 import logging
 import os
 import shutil
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ssl_platform.data import file_index
 from ssl_platform.data.file_index import WORTH_KEEPING, FolderIndex, folder_index, scan
 from ssl_platform.data.image_folder import ImageFolder
 
@@ -153,6 +155,16 @@ def test_a_place_that_cannot_be_written_to_does_no_harm(root, tmp_path, monkeypa
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     (tmp_path / "file").touch()
     assert_equal(index_of(root), scan(os.fsencode(root)))
+
+
+def test_a_full_disk_keeps_nothing(root, tmp_path, monkeypatch):
+    def write(index, file):
+        file.write(b"the first bytes")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(file_index, "_write", write)
+    assert_equal(index_of(root), scan(os.fsencode(root)))
+    assert not kept(tmp_path)
 
 
 def test_several_at_once_leave_one_whole_index(root, tmp_path):

@@ -118,7 +118,9 @@ def test_list_file(tmp_path):
         ("", ": lists no image"),
         ("a.png 1\n\nb.png", ": line 3: 'b.png' has no label, but line 1 has one"),
         ("a.png\nb.png 1", ": line 2: 'b.png 1' has a label, but line 1 has none"),
-        ("a.png -1", ": line 1: 'a.png -1' has a negative label; labels count from 0"),
+        ("a.png -1", ": line 1: 'a.png -1' has label -1; labels count the classes from 0"),
+        (f"a.png {10**20}", f": line 1: 'a.png {10**20}' has label {10**20}; labels count the"),
+        ("a.png\n" + "b" * 70_000, ": line 2: 'bbb"),
         (
             "a.png\nb/../../c.png",
             ": line 2: 'b/../../c.png' leads out of root; to permit",

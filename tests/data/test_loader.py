@@ -1,4 +1,4 @@
-"""Batches: the same whatever reads them, and what happens when a image cannot be read."""
+"""Batches: the same whatever reads them, and what happens when an image cannot be read."""
 
 import logging
 import multiprocessing
@@ -6,12 +6,13 @@ import os
 import signal
 import subprocess
 import sys
+from multiprocessing import connection
 
 import numpy as np
 import pytest
 import torch
 
-from ssl_platform.data import native_crop
+from ssl_platform.data import native_crop, transport
 from ssl_platform.data.augment import Blur, ColorJitter
 from ssl_platform.data.batch import Batch, DataInfo
 from ssl_platform.data.center_crop import CenterCrop
@@ -281,6 +282,39 @@ def test_a_pass_that_is_given_up_leaves_the_next_one_whole(num_workers):
     assert [batch.index[0].item() for batch in kept] == [0, *range(0, 40, 4)]
     first_pixels = [data.to_pixels(batch.crops[0])[:, 0, 0, 0].tolist() for batch in kept]
     assert first_pixels == [batch.index.tolist() for batch in kept]
+
+
+@pytest.mark.parametrize("call", range(1, 6))  # the answers of two workers to three batches
+def test_a_pass_that_is_interrupted_leaves_the_next_one_whole(call, monkeypatch):
+    data = loader(Numbered(40), SequentialSampler(range(40), 0, 1), num_workers=2)
+    calls = iter(range(call))
+
+    def wait(*args):
+        if next(calls, None) is None:
+            raise KeyboardInterrupt
+        return connection.wait(*args)
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(transport, "wait", wait)
+        list(data)
+    assert [batch.index.tolist() for batch in data] == np.arange(40).reshape(-1, 4).tolist()
+
+
+def test_the_device_at_work_is_no_waiting_for_data(monkeypatch):
+    now = 0.0
+
+    class Copied:
+        def record(self) -> None: ...
+
+        def synchronize(self) -> None:
+            nonlocal now
+            now += 1.0
+
+    data = loader(Numbered(8), SequentialSampler(range(8), 0, 1))
+    monkeypatch.setattr("ssl_platform.data.loader.perf_counter", lambda: now)
+    data._copied = Copied()
+    assert len(list(data)) == now == 2
+    assert data.wait_seconds == 0
 
 
 def test_a_worker_that_hangs_is_one_line_with_the_image_that_it_is_at():

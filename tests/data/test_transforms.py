@@ -136,6 +136,18 @@ def test_center_crop_is_torchvision_s(shape):
     assert np.array_equal(ours, np.asarray(theirs(Image.fromarray(image))))
 
 
+@pytest.mark.parametrize("turned", [False, True])
+def test_center_crop_of_a_long_strip_is_that_of_its_middle(turned):
+    """Scaled as a whole this one would take 100 GB."""
+    strip = noise(2, 1_000_000)
+    strips = [strip, strip[:, 499_900:500_100]]
+    crops = [
+        CenterCrop(resize=256, size=224)(image.transpose(1, 0, 2) if turned else image, None)[0]
+        for image in strips
+    ]
+    assert np.array_equal(*crops)
+
+
 def test_center_crop_larger_than_the_image_is_refused():
     with pytest.raises(ValueError, match=r"^size=224: must lie in 1\.\.200, the value of resize$"):
         CenterCrop(resize=200, size=224)
