@@ -7,7 +7,10 @@ component's own constructor is the one place that knows what it can work with.
 
 import os
 import shutil
+import subprocess
 from collections.abc import Callable, Mapping
+from math import inf, isfinite
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -38,6 +41,7 @@ from ssl_platform.schema import dataclass_schema, flat
 
 COPIES_OF_WEIGHTS = 3  # with gradients and the momentum of the optimizer
 WORKER_BYTES = 32 * 2**20  # of a data worker, beside what it shares with its process
+MAX_SEED = 2**63 - 1  # all that draw random numbers take it
 MEMORY_SHARE = 0.8  # of the machine, that a run may need
 UNKNOWN_SIZE = 10**12  # an unreadable data set must not hide what else is wrong
 
@@ -57,10 +61,20 @@ def check(cfg: DictConfig) -> list[str]:
         return [f"{key}: needs a value; set {key}=..." for key in missing]
     except OmegaConfBaseException as error:
         return [str(error).splitlines()[0]]
+    plugins = plain.get("plugins") or []
+    if not isinstance(plugins, list):
+        return [f"plugins={plugins}: a list of modules; write plugins=[{plugins}]"]
     try:
-        load_components(plain.get("plugins") or [])
+        load_components(plugins)
     except (ImportError, ValueError) as error:
-        return [f"plugins={plain.get('plugins')}: {error}"]
+        return [f"plugins={plugins}: {error}"]
+    infinite = [
+        f"{key}={value}: should be a finite number"
+        for key, value in flat(plain).items()
+        if isinstance(value, float) and not isfinite(value)
+    ]
+    if infinite:
+        return infinite
     trial = _Trial(plain)
     task = trial.build("task")
     if task is None:  # what the other keys ought to be depends on it
@@ -138,6 +152,16 @@ class _Trial:
     def job(self, options: JobOptions) -> None:
         """Rules of the keys that every config has."""
         self.problems += [f"launch.{line}" for line in options.launch.problems()]
+        if not 0 <= options.seed <= MAX_SEED:
+            self.problems.append(f"seed={options.seed}: from 0 to {MAX_SEED}")
+        if not options.name or ".." in Path(options.name).parts:
+            self.problems.append(f"name={options.name}: a name of its own, without '..'")
+        output_dir = Path(options.output_dir).absolute()
+        if Path.cwd().is_relative_to(os.path.normpath(output_dir)):
+            self.problems.append(
+                f"output_dir={options.output_dir}: the working directory lies in it; give the run "
+                "a directory of its own"
+            )
         if options.launch.slurm is not None:
             if joined_world():
                 self.problems.append("launch=slurm: this is a job already; use launch=one_process")
@@ -189,13 +213,12 @@ class _Trial:
                 self.compiling(options)
             if model is not None and options.launch.slurm is None:
                 self.memory(options, model, self.built.get("loss"))
-            if model is not None and not self.problems:
-                # last, and only when all else is right: torch loads its compiler for it, 2 s
+            groups = None
+            if model is not None:
                 groups = self.attempt(
                     "param_groups", lambda: parameter_groups(model, options.param_groups)
                 )
-                if groups is not None:
-                    self.build("optimizer", groups)
+            self.build("optimizer", groups or [nn.Parameter(torch.empty(1))])
 
     def memory(self, options: TrainOptions, model: nn.Module, loss: nn.Module | None) -> None:
         """Refuse what this machine can only fail at: the least that a training holds."""
@@ -227,10 +250,14 @@ class _Trial:
                     f"compile=true: heads.{name}.layer={layer} lies within the trunk that is "
                     f"compiled as a whole; compile=false, or layer={POOLED}"
                 )
-        compilers = [os.environ.get("CXX", ""), "c++", "g++", "clang++"]
-        if resolve_device(options.device).type == "cpu" and not any(map(shutil.which, compilers)):
+        if resolve_device(options.device).type != "cpu":
+            return
+        chosen = os.environ.get("CXX")
+        compilers = [chosen] if chosen else ["c++", "g++", "clang++"]
+        if not any(map(_answers, compilers)):
             self.problems.append(
-                "compile=true: on a CPU torch needs a C++ compiler, and there is none: install g++"
+                "compile=true: on a CPU torch needs a C++ compiler, and there is none "
+                f"({' or '.join(compilers)}): install g++"
             )
 
     def model(self, options: TrainOptions) -> SSLModel | None:
@@ -284,9 +311,16 @@ class _Trial:
                 f"data.batch_size={batch_size}: the training set has only {num_samples} images, "
                 "so an epoch has no full batch"
             )
-        group = options.sync_batch_norm.group_size
-        if options.sync_batch_norm.enabled and group and world > group and world % group:
-            say(f"sync_batch_norm.group_size={group}: {world} processes are not a multiple of it")
+        size = options.sync_batch_norm.group_size
+        if options.sync_batch_norm.enabled and size and world > size and world % size:
+            say(f"sync_batch_norm.group_size={size}: {world} processes are not a multiple of it")
+        for number, group in enumerate(options.param_groups):
+            for name, value in {
+                "lr_scale": group.lr_scale,
+                "weight_decay": group.weight_decay,
+            }.items():
+                if value is not None and not 0 <= value < inf:
+                    say(f"param_groups.{number}.{name}={value}: from 0 on")
         for name, value in vars(options.save).items():
             if name != "asynchronous" and value is not None and value <= 0:
                 say(f"save.{name}={value}: above 0, or null for never where that is allowed")
@@ -321,13 +355,22 @@ class _Trial:
     def attempt(self, where: str, action: Any) -> Any:
         try:
             return action()
-        except ValueError as error:
+        except (ValueError, RuntimeError, OverflowError) as error:
             options = self.nodes[where][1] if where in self.nodes else {}
-            for line in str(error).splitlines():
+            lines = str(error).splitlines()
+            # torch, about a size that is impossible: what follows its first line is for developers
+            for line in lines if isinstance(error, ValueError) else lines[:1]:
                 names_an_option = line.partition("=")[0].partition(".")[0] in options
                 prefix = f"{where}{'.' if names_an_option else ': '}" if where else ""
                 self.problems.append(f"{prefix}{line}")
             return None
+
+
+def _answers(compiler: str) -> bool:
+    command = shutil.which(compiler)
+    if command is None:
+        return False
+    return subprocess.run([command, "--version"], capture_output=True).returncode == 0
 
 
 def _by(shape: Any) -> str:

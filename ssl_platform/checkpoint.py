@@ -61,6 +61,12 @@ def latest(output_dir: Path) -> Path | None:
     return None
 
 
+def what_is_saved(output_dir: Path) -> str:
+    """For those whose run has failed."""
+    saved = latest(output_dir)
+    return "no checkpoint was saved before" if saved is None else f"{saved} is from before"
+
+
 def any_in(output_dir: Path) -> bool:
     """Whether a run has saved a checkpoint, be it whole or not."""
     return bool(_all(output_dir / "checkpoints"))

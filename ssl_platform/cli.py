@@ -3,6 +3,7 @@
 import os
 import sys
 import warnings
+from itertools import pairwise
 from typing import Any
 
 from ssl_platform.errors import ConfigError, PlatformError, StopRequested
@@ -72,6 +73,9 @@ def _main(arguments: list[str]) -> int:
         show(_help())
         return 0
     overrides, config_dirs, flags = _split(arguments)
+    for flag, value in pairwise([*flags, ""]):
+        if flag in ("--cfg", "-c") and value not in ("job", "hydra", "all"):
+            raise ConfigError([f"{flag} {value}: job, hydra or all"])
     if any(flag.split("=")[0] in HYDRA_FLAGS for flag in flags):
         if overrides:
             cfg, problems = Source.of(overrides, config_dirs).read()

@@ -84,9 +84,12 @@ class Source:
         for directory in dirs:
             if not directory.is_dir():
                 raise ConfigError([f"--config-dir {directory}: no such directory"])
-        chosen = next((o for o in overrides if o.startswith("config=")), None)
-        if chosen is None:
+        configs = [o for o in overrides if o.startswith("config=")]
+        if not configs:
             raise ConfigError([f"config=: which one? {nearest('', runnable(dirs))}"])
+        if len(configs) > 1:
+            raise ConfigError([f"{' '.join(configs)}: a run has one config"])
+        (chosen,) = configs
         value = chosen.removeprefix("config=")
         others = [o for o in overrides if o != chosen]
         if value.endswith((".yaml", ".yml")):
@@ -127,6 +130,10 @@ class Source:
         try:
             return self._finish(self._compose(self.overrides)), []
         except Exception as error:  # Hydra and OmegaConf raise whatever they stumble on
+            try:
+                self._compose([self._chosen] if self.primary == PRIMARY else [])
+            except Exception as fault:
+                raise ConfigError([f"{self._chosen}: {_first_line(fault)}"]) from None
             good, problems = self._sort_out()
             if not problems:
                 raise ConfigError([_first_line(error)]) from None
@@ -169,7 +176,14 @@ class Source:
         if problems:
             raise ConfigError(problems)
 
+    @property
+    def _chosen(self) -> str:
+        chosen = (o for o in self.overrides if o.startswith("config="))
+        return next(chosen, f"config={self.directory / self.primary}.yaml")
+
     def _finish(self, cfg: DictConfig) -> DictConfig:
+        if "config" in cfg:  # as a key, where the file's own keys should be at the top
+            raise ConfigError([f"{self._chosen}: its first line has to be '# @package _global_'"])
         if cfg.get("name", "") is None:
             cfg.name = self.name()
         return cfg
@@ -328,7 +342,11 @@ def _unreadable(override: str) -> list[str]:
         if not _key(override):
             return [f"{override}: not an override; write key=value"]
     except Exception as error:
-        hint = "write key=value" if "=" not in override else _first_line(error)
+        key, is_assigned, value = override.partition("=")
+        if is_assigned and not {"'", '"'} & set(value):
+            hint = f"""quote its value, and all of it for the shell: "{key}='{value}'\""""
+        else:
+            hint = _first_line(error) if is_assigned else "write key=value"
         return [f"{override}: not an override; {hint}"]
     return []
 

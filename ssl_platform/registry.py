@@ -13,6 +13,7 @@ import importlib
 import inspect
 import pkgutil
 import sys
+import traceback
 from collections.abc import Iterable, Mapping
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -108,10 +109,21 @@ def load_components(plugins: Iterable[str] = ()) -> None:
     if str(Path.cwd()) not in sys.path:
         sys.path.append(str(Path.cwd()))
     for plugin in (*(entry.value for entry in entry_points(group=PLUGIN_ENTRY_POINTS)), *plugins):
-        _import_package(plugin)
+        try:
+            _import_package(plugin)
+        except (ImportError, ValueError):
+            raise
+        except Exception as error:  # whatever the code of others does when it is imported
+            place = traceback.extract_tb(error.__traceback__)[-1]
+            file, line = place.filename, place.lineno
+            if isinstance(error, SyntaxError):
+                file, line = error.filename or file, error.lineno
+            reason = f"{type(error).__name__}: {error}"
+            raise ImportError(f"{file}, line {line}: {reason}") from error
 
 
 def _import_package(name: str) -> None:
     package = importlib.import_module(name)
     for module in pkgutil.walk_packages(getattr(package, "__path__", []), f"{name}."):
-        importlib.import_module(module.name)
+        if not module.name.rpartition(".")[2].startswith("_"):
+            importlib.import_module(module.name)

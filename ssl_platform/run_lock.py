@@ -16,7 +16,7 @@ from pathlib import Path
 
 from ssl_platform.errors import ConfigError
 
-FILE = ".lock"
+LOCK_FILE = ".lock"
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -30,7 +30,7 @@ def locked(directory: Path) -> Iterator[None]:
     try:
         directory.mkdir(parents=True, exist_ok=True)
         # without O_TRUNC: whoever fails to get the lock must leave the owner's name
-        descriptor = os.open(directory / FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        descriptor = os.open(directory / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     except OSError as error:
         problem = f"output_dir={directory}: cannot be written ({error.strerror})"
         raise ConfigError([problem]) from error
@@ -59,7 +59,7 @@ def _take(descriptor: int, directory: Path) -> None:
     owner = _owner(descriptor)
     if owner and not _is_stale(owner):
         raise ConfigError(
-            [f"{_in_use(directory, owner)}; if it no longer runs, remove {directory / FILE}"]
+            [f"{_in_use(directory, owner)}; if it no longer runs, remove {directory / LOCK_FILE}"]
         )
     os.ftruncate(descriptor, 0)
     os.pwrite(descriptor, json.dumps(_me()).encode(), 0)

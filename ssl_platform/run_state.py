@@ -95,6 +95,7 @@ def environment(run: "Run") -> dict[str, str | int]:
         "torch": str(torch.__version__),
         "threads": torch.get_num_threads(),
         "device": torch.cuda.get_device_name() if run.device.type == "cuda" else "cpu",
+        "crops": getattr(run.train_loader.transform, "implementation", "of one kind"),
     }
 
 
@@ -168,7 +169,7 @@ def _refuse_what_does_not_fit(run: "Run", folder: Path, shared: dict[str, Any]) 
     changes = [
         f"{key} {shared['environment'].get(key)} before, {value} now"
         for key, value in environment(run).items()
-        if shared["environment"].get(key) != value
+        if shared["environment"].get(key, value) != value  # else it is older than the key
     ]
     if before != now:
         changes.append(

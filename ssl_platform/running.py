@@ -18,7 +18,7 @@ from ssl_platform.config import with_defaults
 from ssl_platform.errors import ConfigError
 from ssl_platform.launch import Submitted, joined_world, launch, submit
 from ssl_platform.registry import TASKS, load_components
-from ssl_platform.run_lock import locked
+from ssl_platform.run_lock import LOCK_FILE, locked
 from ssl_platform.run_state import is_below
 from ssl_platform.schema import flat
 
@@ -146,7 +146,7 @@ def _reasons_not_to_go_on(cfg: DictConfig, output_dir: Path) -> list[str]:
     resume = cfg.get("resume") or {}
     allowed, mode = resume.get("allow_changes", []), resume.get("mode", "auto")
     path = output_dir / "config.yaml"
-    if path.exists():
+    if path.exists() and _has_begun(output_dir):
         if mode == "never" and not _is_started_again():
             return [
                 f"output_dir={output_dir}: holds a run, and resume.mode=never leaves it alone; "
@@ -168,6 +168,11 @@ def _reasons_not_to_go_on(cfg: DictConfig, output_dir: Path) -> list[str]:
         return []
     keys = ", ".join(change.partition(":")[0] for change in changes)
     return [f"{where}, or allow it with resume.allow_changes=[{keys}]", *changes]
+
+
+def _has_begun(output_dir: Path) -> bool:
+    """Whether a run has left more than its config, which a corrected one may replace."""
+    return {path.name for path in output_dir.iterdir()} != {LOCK_FILE, "config.yaml"}
 
 
 def _is_started_again() -> bool:

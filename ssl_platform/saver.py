@@ -275,8 +275,8 @@ def _refuse_what_is_not_finite(run: "Run") -> None:
     if distributed.all_reduce_max((~is_finite).long()):
         raise DivergedError(
             f"the weights or the state of the loss are no longer finite at step {run.step} (epoch "
-            f"{run.epoch + (run.epoch_step > 0)}): no checkpoint of them is written; those in "
-            f"{run.output_dir / 'checkpoints'} are from before"
+            f"{run.epoch + (run.epoch_step > 0)}): no checkpoint of them is written; "
+            f"{checkpoint.what_is_saved(run.output_dir)}"
         )
 
 

@@ -19,10 +19,13 @@ class Schema:
 
     def __init__(self, owner: str, parameters: Collection[inspect.Parameter]):
         self.owner = owner
-        self.annotations = {p.name: p.annotation for p in parameters}
+        self.annotations = {
+            p.name: Any if p.annotation is p.empty else p.annotation for p in parameters
+        }
         self.defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
         fields: dict[str, Any] = {
-            p.name: (p.annotation, ... if p.default is p.empty else p.default) for p in parameters
+            name: (annotation, self.defaults.get(name, ...))
+            for name, annotation in self.annotations.items()
         }
         # aliases, so that an option may have any name, also one that pydantic uses itself
         self._names = {name: f"option_{number}" for number, name in enumerate(fields)}
@@ -71,7 +74,8 @@ class Schema:
         if error["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
             known = list(self.annotations) if len(path) == 1 else absent.get(tuple(path[:-1]), [])
             hint = nearest(path[-1], known)
-            return f"{place}={error['input']}: {self.owner} has no such option; {hint}"
+            known_by = f"{place}={error['input']}: {self.owner} has no such option; {hint}"
+            return f"{known_by} (~{place} leaves it out)" if where else known_by
         if error["input"] is None:
             return self._needs(place, path[0] if len(path) == 1 else None)
         message = error["msg"].removeprefix("Input ")

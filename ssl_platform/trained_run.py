@@ -19,7 +19,7 @@ from ssl_platform.registry import TRANSFORMS, load_components
 
 logger = logging.getLogger(__name__)
 
-READ_ERRORS = (OSError, ValueError, KeyError, ImportError, OmegaConfBaseException, YAMLError)
+READ_ERRORS = (OSError, ValueError, KeyError, OmegaConfBaseException, YAMLError)
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,11 @@ class TrainedRun:
             raise ValueError(f"checkpoint={path}: {error}") from error
         try:
             options = _saved_options(config)
+        except ImportError as error:
+            raise ValueError(
+                f"checkpoint={path}: a plug-in of {config} cannot be imported ({error}); start in "
+                "its directory, or set PYTHONPATH"
+            ) from error
         except READ_ERRORS as error:
             reason = " ".join(str(error).split())
             raise ValueError(f"checkpoint={path}: {config} cannot be read ({reason})") from error

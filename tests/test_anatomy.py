@@ -6,7 +6,14 @@ import pytest
 
 from ssl_platform.anatomy import PARTS, Anatomy, Reading, advice, lines, parts_of
 
-READING = Reading(decode=0.001, augment=0.003, num_workers=4, spare_cores=7, is_compiled=True)
+READING = Reading(
+    decode=0.001,
+    augment=0.003,
+    num_workers=4,
+    spare_cores=7,
+    is_compiled=True,
+    is_finished_here=False,
+)
 # 64 images in 100 ms of computing: 640 images/s, of 4 ms each: 2.56 data workers
 BALANCED = Anatomy(
     num_steps=30,

@@ -17,7 +17,10 @@ def problems(*overrides: str) -> list[str]:
 MISTAKES = {
     "loss.epsilonn=1": "loss.epsilonn=1: there is no loss.epsilonn; did you mean 'epsilon'?",
     "lss.epsilon=1": "lss.epsilon=1: there is no lss; did you mean 'loss'?",
-    "+loss.epsilonn=1": ("loss.epsilonn=1: SwAVLoss has no such option; did you mean 'epsilon'?"),
+    "+loss.epsilonn=1": (
+        "loss.epsilonn=1: SwAVLoss has no such option; did you mean 'epsilon'? "
+        "(~loss.epsilonn leaves it out)"
+    ),
     "++xyz=1": (
         "xyz=1: the config has no such option; choose from allow_partial, baselines, "
         "checkpoint, compile, data, device, drop_last, freeze_trunk, heads, hooks, launch, loss, "
@@ -149,6 +152,8 @@ def test_what_lies_within_a_compiled_trunk_cannot_be_read():
 
 def test_compiling_on_a_cpu_needs_a_compiler(monkeypatch):
     monkeypatch.setattr("shutil.which", lambda name: None)
+    monkeypatch.delenv("CXX", raising=False)
     assert problems("compile=true") == [
-        "compile=true: on a CPU torch needs a C++ compiler, and there is none: install g++"
+        "compile=true: on a CPU torch needs a C++ compiler, and there is none (c++ or g++ or "
+        "clang++): install g++"
     ]

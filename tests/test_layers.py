@@ -34,7 +34,7 @@ MAY_IMPORT = {
     "losses": {"registry", "distributed", "events", "ops", "models", "data"},
     "hooks": {
         "registry", "distributed", "events", "ops", "models", "data", "errors", "features",
-        "metrics", "baselines", "anatomy",
+        "metrics", "baselines", "anatomy", "checkpoint",
     },
     "checkpoint": {"disk", "errors"},
     "run_state": {"checkpoint", "distributed", "errors"},

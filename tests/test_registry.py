@@ -27,7 +27,10 @@ def test_options_are_the_constructor_parameters_after_what_the_program_hands_in(
     assert registry.build({"name": "Head", "width": 3, "scale": 1}, 7).values == (7, 3, 1.0)
     problems = registry.problems({"name": "Head", "wdth": 3, "scale": "x"}, where="heads.a")
     assert len(problems) == 3
-    assert "heads.a.wdth=3: Head has no such option; did you mean 'width'?" in problems
+    assert (
+        "heads.a.wdth=3: Head has no such option; did you mean 'width'? "
+        "(~heads.a.wdth leaves it out)"
+    ) in problems
 
 
 def test_every_shipped_component_registers_itself():

@@ -11,7 +11,7 @@ import pytest
 
 from ssl_platform import run_lock
 from ssl_platform.errors import ConfigError
-from ssl_platform.run_lock import FILE, locked
+from ssl_platform.run_lock import LOCK_FILE, locked
 
 HOLD = """
 import os, sys, time
@@ -54,13 +54,13 @@ def test_the_second_is_refused_until_the_first_is_gone(tmp_path, holder):
     holder.kill()  # its child, as a data worker may, lives on
     holder.wait()
     with locked(tmp_path):
-        assert json.loads((tmp_path / FILE).read_text())["pid"] == str(os.getpid())
-    assert (tmp_path / FILE).read_text() == ""
+        assert json.loads((tmp_path / LOCK_FILE).read_text())["pid"] == str(os.getpid())
+    assert (tmp_path / LOCK_FILE).read_text() == ""
 
 
 @pytest.mark.parametrize("text", ["", "{", '{"pid": "1", "host": "HERE", "boot": "before"}'])
 def test_what_a_dead_process_left_is_taken_over(tmp_path, text):
-    (tmp_path / FILE).write_text(text.replace("HERE", os.uname().nodename))
+    (tmp_path / LOCK_FILE).write_text(text.replace("HERE", os.uname().nodename))
     with locked(tmp_path):
         pass
 
@@ -68,12 +68,12 @@ def test_what_a_dead_process_left_is_taken_over(tmp_path, text):
 def test_another_machine_is_believed_unless_it_was_this_job(tmp_path, monkeypatch):
     """On a file system whose locks do not reach other machines."""
     owner = {"pid": "12", "host": "node7", "boot": "x", "job": "55"}
-    (tmp_path / FILE).write_text(json.dumps(owner))
+    (tmp_path / LOCK_FILE).write_text(json.dumps(owner))
     assert refusal(tmp_path) == (
         f"output_dir={tmp_path}: process 12 on node7 works in it; if it no longer runs, "
-        f"remove {tmp_path / FILE}"
+        f"remove {tmp_path / LOCK_FILE}"
     )
-    assert json.loads((tmp_path / FILE).read_text()) == owner
+    assert json.loads((tmp_path / LOCK_FILE).read_text()) == owner
     monkeypatch.setenv("SLURM_JOB_ID", "55")
     with locked(tmp_path):
         pass

@@ -113,6 +113,11 @@ class Loader:
         return len(self._batches)
 
     @property
+    def finishes_crops(self) -> bool:
+        """Whether colours and blur are left to the device."""
+        return self._num_parameters > 0
+
+    @property
     def unreadable(self) -> list[int]:
         """Positions in the data set that this rank has found unreadable so far."""
         return list(self._bad)
@@ -156,7 +161,7 @@ class Loader:
         )
         if self._copied is not None:
             self._copied.record()
-        if self._num_parameters:
+        if self.finishes_crops:
             crops = cast(DeviceTransform, self.transform).finish(crops, host_batch.parameters)
         return Batch([self._normalized(crop) for crop in crops], label, index)
 

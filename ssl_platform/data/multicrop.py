@@ -77,7 +77,7 @@ class MultiCrop:
         if problems:
             raise ValueError("\n".join(problems))
         sizes = list(dict.fromkeys(group.size for group in crops.values()))
-        self._apply, description = _implementation()
+        self._apply, self.implementation, description = _implementation()
         if distributed.rank() == 0:
             rest = "; colours and blur on the device" if augment_on == "device" else ""
             logger.info("crops: %s%s", description, rest)
@@ -142,14 +142,16 @@ class MultiCrop:
         ]
 
 
-def _implementation() -> tuple[Callable[[np.ndarray, CropDraw, str], np.ndarray], str]:
-    """What cuts and augments a crop here, and its name for the log."""
+def _implementation() -> tuple[Callable[[np.ndarray, CropDraw, str], np.ndarray], str, str]:
+    """What cuts and augments a crop here, its name, and what the log says of it."""
     if native_crop.AVAILABLE:
-        return native_crop.apply_crop, "compiled kernel"
-    return opencv_crop.apply_crop, (
-        "OpenCV, slower than the compiled kernel, which an installation builds where it finds a "
-        "C++ compiler"
+        return native_crop.apply_crop, "compiled kernel", "compiled kernel"
+    why = (
+        f"which cannot be loaded ({native_crop.DAMAGE}); build it anew"
+        if native_crop.DAMAGE
+        else "which an installation builds where it finds a C++ compiler"
     )
+    return opencv_crop.apply_crop, "OpenCV", f"OpenCV, slower than the compiled kernel, {why}"
 
 
 def _problems_of_crops(crops: dict[str, CropGroup]) -> list[str]:

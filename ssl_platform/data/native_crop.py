@@ -1,15 +1,20 @@
 """Crops by the compiled kernel (native/augment.cpp), which an installation builds when it finds a
 C++ compiler. It follows Pillow's arithmetic more closely than OpenCV and takes half the time."""
 
+from importlib.util import find_spec
+
 import numpy as np
 
 from ssl_platform.data.augment import CropDraw
 from ssl_platform.data.blur import blur_pil, gaussian23_kernel
 
+DAMAGE = ""  # why a kernel that is there cannot be loaded: of another machine, or cut off
 try:
     from ssl_platform.data import _augment
-except ImportError:
+except ImportError as error:
     AVAILABLE = False
+    if find_spec("ssl_platform.data._augment"):
+        DAMAGE = str(error)
 else:
     AVAILABLE = True
     normalize = _augment.normalize

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
-from ssl_platform import distributed
+from ssl_platform import checkpoint, distributed
 from ssl_platform.errors import DivergedError
 from ssl_platform.events import Events
 from ssl_platform.hooks.files import write_or_warn
@@ -82,8 +82,8 @@ class StopWhenNotFinite(Events):
         raise DivergedError(
             f"a loss or a gradient became NaN or infinite at step {number} (epoch {epoch}, "
             f"learning rate {run.schedule(number - 1):.3g}): lower optimizer.lr, lengthen "
-            f"schedule.warmup_epochs or raise loss.epsilon; {path} has the images of that step, "
-            f"the checkpoints in {run.output_dir / 'checkpoints'} are from before"
+            f"schedule.warmup_epochs or raise loss.epsilon if there is one; {path} has the "
+            f"images of that step; {checkpoint.what_is_saved(run.output_dir)}"
         )
 
     def _dump(self, run: "Run", step: Step, epoch: int, path: Path) -> None:

@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 REMEDIES = (
-    "try, one at a time: a smaller loss.epsilon (0.03), fewer prototypes (a few times the number "
-    "of classes you expect), a lower optimizer.lr or a longer schedule.warmup_epochs, "
+    "try, one at a time, what is not set so yet: a smaller loss.epsilon (0.03), fewer prototypes "
+    "(a few times the number of classes you expect), a lower optimizer.lr or a longer "
+    "schedule.warmup_epochs, "
     "loss.freeze_prototypes_epochs=1, a larger data.batch_size, weaker crops "
     "(data.transform.crops.*.scale) or jitter; docs/monitoring.md tells the signs apart"
 )
@@ -120,7 +121,8 @@ class ClusteringHealth(Events):
         signs = []
         if uniform_loss is not None and mean_loss > uniform_loss * (1 - self.uniform_margin):
             signs.append(
-                f"the loss {mean_loss:.3f} is not below ln K = {uniform_loss:.3f}, its value when "
+                f"the loss {mean_loss:.3f} is not {self.uniform_margin:.0%} below ln K = "
+                f"{uniform_loss:.3f}, its value when "
                 "every image gets the same uniform prediction: nothing is being learned"
             )
         if report["health/prototypes_used"] < self.min_used:

@@ -56,6 +56,11 @@ class KNNMonitor(Events):
             problems.append(f"every_epochs={every_epochs}: at least 1")
         if k < 1:
             problems.append(f"k={k}: at least 1")
+        for name, number in {"num_labels": num_labels, "num_queries": num_queries}.items():
+            if number is not None and number < 1:
+                problems.append(f"{name}={number}: at least 1, or null for all")
+        if seed < 0:
+            problems.append(f"seed={seed}: 0 or more")
         if temperature <= 0:
             problems.append(f"temperature={temperature}: must be positive, e.g. 0.07")
         if problems:

@@ -94,10 +94,11 @@ class Log(Events):
             writer.sync()
 
     def on_train_end(self, run: "Run") -> None:
-        seconds = time.monotonic() - self.start
-        images = (run.step - self.start_step) * self._images_per_step(run)
-        run.results["seconds"] = seconds
-        run.results["images_per_second"] = images / seconds
+        if run.step > self.start_step:
+            seconds = time.monotonic() - self.start
+            images = (run.step - self.start_step) * self._images_per_step(run)
+            run.results["seconds"] = seconds
+            run.results["images_per_second"] = images / seconds
         for writer in self.writers:
             writer.close()
 

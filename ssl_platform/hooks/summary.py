@@ -18,10 +18,16 @@ class Summary(Events):
 
     comes_last = True
 
+    def on_train_start(self, run: "Run") -> None:
+        self.start_step = run.step
+
     def on_train_end(self, run: "Run") -> None:
         if distributed.rank() != 0:
             return
-        write_or_warn(run.output_dir / "summary.json", json.dumps(run.results, indent=2) + "\n")
+        path = run.output_dir / "summary.json"
+        # that of a run which was over before knows more
+        if run.step > self.start_step or not path.exists():
+            write_or_warn(path, json.dumps(run.results, indent=2) + "\n")
         print("\n".join(["", *self._lines(run)]), flush=True)
 
     def _lines(self, run: "Run") -> list[str]:

@@ -10,6 +10,7 @@ from ssl_platform.errors import PlatformError
 
 EX_TEMPFAIL = 75  # of <sysexits.h>: start it again
 MIN_TIMEOUT_MINUTES = 0.01
+MAX_THREADS = 4096  # far more end in a segmentation fault
 NAME = re.compile(r"[A-Za-z0-9._-]+")  # nothing that a shell or sbatch could read as more
 
 
@@ -89,6 +90,8 @@ class LaunchOptions:
             "max_restarts": (self.max_restarts, 0),
         }
         problems = _below(bounds)
+        if self.threads is not None and not 1 <= self.threads <= MAX_THREADS:
+            problems.append(f"threads={self.threads}: from 1 to {MAX_THREADS}, or null")
         if self.slurm is not None:
             problems += [f"slurm.{line}" for line in self.slurm.problems()]
             if self.max_restarts and self.world_size > 1:

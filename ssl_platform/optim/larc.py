@@ -7,7 +7,11 @@ import torch
 from torch import Tensor
 from torch.optim.sgd import sgd
 
-from ssl_platform.optim.torch_optimizers import QuickToStart, start_momentum
+from ssl_platform.optim.torch_optimizers import (
+    QuickToStart,
+    refuse_impossible,
+    start_momentum,
+)
 from ssl_platform.registry import OPTIMIZERS
 
 
@@ -41,6 +45,9 @@ class LARC(QuickToStart, torch.optim.SGD):
         eps: float,
         clip: bool,
     ):
+        refuse_impossible(lr=lr, momentum=momentum, weight_decay=weight_decay, eps=eps)
+        if trust_coefficient <= 0:
+            raise ValueError(f"trust_coefficient={trust_coefficient}: above 0, e.g. 0.001")
         super().__init__(params, lr=lr, momentum=momentum, weight_decay=weight_decay, fused=True)
         self.trust_coefficient, self.eps, self.clip = trust_coefficient, eps, clip
 

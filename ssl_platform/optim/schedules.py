@@ -37,6 +37,9 @@ class WarmupCosine:
                 f"warmup_epochs={warmup_epochs}: the training has num_epochs={num_epochs}; "
                 "the warm-up must be shorter"
             )
+        for name, rate in {"start_lr": start_lr, "final_lr": final_lr}.items():
+            if rate < 0:
+                raise ValueError(f"{name}={rate}: 0 or more")
         self.base_lr, self.start_lr, self.final_lr = base_lr, start_lr, final_lr
         self.warmup_steps = round(warmup_epochs * steps_per_epoch)
         self.cosine_steps = num_epochs * steps_per_epoch - self.warmup_steps

@@ -10,6 +10,28 @@ from torch.optim import Optimizer
 from ssl_platform.registry import OPTIMIZERS
 
 
+def refuse_impossible(
+    *,
+    lr: float,
+    weight_decay: float,
+    momentum: float = 0.0,
+    betas: tuple[float, ...] = (),
+    eps: float = 0.0,
+) -> None:
+    """Raise ``ValueError`` for options that an optimizer cannot work with, one line each."""
+    problems = [
+        f"{name}={value}: 0 or more"
+        for name, value in {"lr": lr, "weight_decay": weight_decay, "eps": eps}.items()
+        if value < 0
+    ]
+    if not 0 <= momentum < 1:
+        problems.append(f"momentum={momentum}: from 0 to below 1, e.g. 0.9")
+    if not all(0 <= beta < 1 for beta in betas):
+        problems.append(f"betas={list(betas)}: each from 0 to below 1, e.g. [0.9,0.999]")
+    if problems:
+        raise ValueError("\n".join(problems))
+
+
 def undecorated(step: Callable[..., Any]) -> Callable[..., Any]:
     """A step of torch's that does not load torch's compiler."""
     return torch.no_grad()(inspect.unwrap(step))
@@ -39,6 +61,9 @@ class SGD(QuickToStart, torch.optim.SGD):
         weight_decay: float,
         nesterov: bool,
     ):
+        refuse_impossible(lr=lr, momentum=momentum, weight_decay=weight_decay)
+        if nesterov and momentum == 0:
+            raise ValueError("nesterov=true: needs momentum above 0, e.g. 0.9")
         super().__init__(
             params,
             lr=lr,
@@ -82,6 +107,7 @@ class Adam(QuickToStart, torch.optim.Adam):
         eps: float,
         weight_decay: float,
     ):
+        refuse_impossible(lr=lr, betas=betas, eps=eps, weight_decay=weight_decay)
         super().__init__(params, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, fused=True)
 
 
@@ -98,4 +124,5 @@ class AdamW(QuickToStart, torch.optim.AdamW):
         eps: float,
         weight_decay: float,
     ):
+        refuse_impossible(lr=lr, betas=betas, eps=eps, weight_decay=weight_decay)
         super().__init__(params, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, fused=True)

@@ -97,10 +97,11 @@ class FindClusters(Task):
                 raise ValueError(f"task.{error}") from error
             return self.head
         names = [name for name, head in model.heads.items() if isinstance(head, PrototypeHead)]
-        if len(names) != 1:
+        if not names:
+            raise ValueError("checkpoint: none of its heads has prototypes, so it has no clusters")
+        if len(names) > 1:
             raise ValueError(
-                f"task.head=null: the model has {len(names)} heads with prototypes ({names}), "
-                "name one"
+                f"task.head=null: several heads have prototypes, name one of {', '.join(names)}"
             )
         return names[0]
 

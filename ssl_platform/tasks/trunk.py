@@ -30,16 +30,16 @@ class TrunkTask(Task):
     """A job that looks at images through a trained trunk."""
 
     def complete(self, cfg: dict[str, Any]) -> dict[str, Any]:
-        """``trunk: null`` is the trunk of the checkpoint."""
+        """``trunk: null`` is that of the checkpoint, whose plug-ins join those of the config."""
         if cfg.get("checkpoint") in (None, MISSING):
             raise ValueError(
                 "checkpoint: whose weights? checkpoint=<a run, a file, a URL or zoo:NAME>"
             )
-        return {} if cfg.get("trunk") else {"trunk": trunk_of(cfg["checkpoint"])}
+        return {} if cfg.get("trunk") else trunk_of(cfg["checkpoint"], cfg.get("plugins") or [])
 
 
-def trunk_of(checkpoint: str) -> Node:
-    """The config of the trunk that some weights are of.
+def trunk_of(checkpoint: str, plugins: list[str]) -> dict[str, Any]:
+    """The keys that tell the trunk of some weights: its config, and the plug-ins with its own.
 
     Raises:
         ValueError: there are no such weights, or they do not tell.
@@ -51,7 +51,8 @@ def trunk_of(checkpoint: str) -> Node:
             f"trunk=null: {weights.source} does not tell its whole architecture; name it, e.g. "
             "trunk=resnet18_small"
         )
-    return weights.trunk_node
+    joined = list(dict.fromkeys([*plugins, *weights.plugins]))
+    return {"trunk": weights.trunk_node, "plugins": joined}
 
 
 @contextmanager

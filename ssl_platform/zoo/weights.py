@@ -3,7 +3,7 @@
 import hashlib
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,7 @@ class Weights:
         classifier: ``weight`` (classes, D) and ``bias`` (classes,) of a linear layer, if any.
         unused: keys of the source that are known and not needed, and what each is.
         trunk_node: config of the trunk as far as the source tells it, ``{name: ResNet, ...}``.
+        plugins: modules from outside that the trunk may be of.
         origin: key in the source by part and name here: ``trunk.conv1.weight``.
     """
 
@@ -51,6 +52,7 @@ class Weights:
     classifier: dict[str, Tensor] = field(default_factory=dict)
     unused: dict[str, str] = field(default_factory=dict)
     trunk_node: dict[str, Any] | None = None
+    plugins: tuple[str, ...] = ()
     origin: dict[str, str] = field(default_factory=dict)
 
     def prototype_head(self) -> PrototypeHead:
@@ -108,7 +110,8 @@ def _of_run(source: str) -> Weights:
         raise CheckpointError(str(error).removeprefix("checkpoint=")) from error
     state = run.state["model"]
     parts = sort_keys(state)
-    return _weights(source, run.checkpoint, parts, _fingerprint(state), run.options.trunk)
+    weights = _weights(source, run.checkpoint, parts, _fingerprint(state), run.options.trunk)
+    return replace(weights, plugins=tuple(run.options.plugins))
 
 
 def _of_file(source: str, path: Path) -> Weights:

@@ -193,7 +193,7 @@ def test_a_loss_at_ln_k_is_warned_of(loss, is_warned_of, caplog):
         assert warnings_of(caplog) == []
         return
     (message,) = warnings_of(caplog)
-    assert message.startswith(f"epoch 1: the loss {loss:.3f} is not below ln K = {LN_K:.3f}")
+    assert message.startswith(f"epoch 1: the loss {loss:.3f} is not 1% below ln K = {LN_K:.3f}")
     assert "nothing is being learned" in message
     assert "loss.epsilon" in message
 
