@@ -4,6 +4,7 @@ import pytest
 
 from ssl_platform.config import compose
 from ssl_platform.errors import ConfigError
+from ssl_platform.registry import Registry
 
 QUICKSTART = "config=pretrain/swav/quickstart"
 
@@ -65,6 +66,36 @@ MISTAKES = {
         "loss.head=linear: has to be a PrototypeHead; the model's heads are ['prototypes']"
     ),
     "plugins=[no_such_module]": "plugins=['no_such_module']: No module named 'no_such_module'",
+    "plugins=mine": "plugins=mine: a list of modules; write plugins=[mine]",
+    "seed=-1": "seed=-1: from 0 to 9223372036854775807",
+    "name=": "name=: a name of its own, without '..'",
+    "name=../escape": "name=../escape: a name of its own, without '..'",
+    "output_dir=/": (
+        "output_dir=/: the working directory lies in it; give the run a directory of its own"
+    ),
+    "launch.threads=100000000": "launch.threads=100000000: from 1 to 4096, or null",
+    "hooks.knn.num_labels=0": "hooks.knn.num_labels=0: at least 1, or null for all",
+    "hooks.knn.seed=-1": "hooks.knn.seed=-1: 0 or more",
+    "save.every_minutes=nan": "save.every_minutes=nan: should be a finite number",
+    "optimizer.lr=inf": "optimizer.lr=inf: should be a finite number",
+    "optimizer.momentum=1": "optimizer.momentum=1.0: from 0 to below 1, e.g. 0.9",
+    "optimizer.trust_coefficient=0": "optimizer.trust_coefficient=0.0: above 0, e.g. 0.001",
+    "optimizer=sgd": (
+        "optimizer.trust_coefficient=0.02: SGD has no such option; choose from lr, momentum, "
+        "nesterov, weight_decay (~optimizer.trust_coefficient leaves it out)"
+    ),
+    "schedule.final_lr=-1": "schedule.final_lr=-1.0: 0 or more",
+    "trunk.width=100000000000": (
+        "trunk: Storage size calculation overflowed with sizes=[100000000000, 100000000000, 3, 3]"
+    ),
+    "param_groups=[{match: trunk.*, lr_scale: -1, weight_decay: null}]": (
+        "param_groups.0.lr_scale=-1.0: from 0 on"
+    ),
+    "data.path=ü": (
+        "data.path=ü: not an override; quote its value, and all of it for the shell: "
+        "\"data.path='ü'\""
+    ),
+    QUICKSTART: f"{QUICKSTART} {QUICKSTART}: a run has one config",
 }
 
 
@@ -157,3 +188,57 @@ def test_compiling_on_a_cpu_needs_a_compiler(monkeypatch):
         "compile=true: on a CPU torch needs a C++ compiler, and there is none (c++ or g++ or "
         "clang++): install g++"
     ]
+
+
+@pytest.mark.parametrize("compiler", ["/bin/false", "/no/such/compiler"])
+def test_a_compiler_that_does_not_work_is_none(compiler, monkeypatch):
+    monkeypatch.setenv("CXX", compiler)
+    assert problems("compile=true") == [
+        f"compile=true: on a CPU torch needs a C++ compiler, and there is none ({compiler}): "
+        "install g++"
+    ]
+
+
+BROKEN_FILES = {
+    "# @package _global_\nnum_epochs: [2\n": "while parsing a flow sequence in ",
+    "# @package _global_\nseed: 2\nseed: 3\n": "found duplicate key seed in ",
+    "# @package _global_\ndefaults: [override /trunk: convz, _self_]\n": (
+        "Could not find 'trunk/convz'"
+    ),
+    "num_epochs: 2\n": "its first line has to be '# @package _global_'",
+}
+
+
+@pytest.mark.parametrize("others", [[], ["seed=1", "num_epochs=3"]])
+@pytest.mark.parametrize("text", BROKEN_FILES)
+def test_a_broken_file_is_named(text, others, tmp_path):
+    (tmp_path / "config").mkdir()
+    (tmp_path / "config" / "broken.yaml").write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        compose(["config=broken", *others], [tmp_path])
+    (line,) = caught.value.problems
+    assert line.startswith("config=broken: ")
+    assert BROKEN_FILES[text] in line
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [("def f(:", "line 1: SyntaxError: "), ("\nx = 1 / 0", "line 2: ZeroDivisionError: ")],
+)
+def test_a_plugin_that_fails_is_named_with_the_line(code, reason, tmp_path, monkeypatch):
+    (tmp_path / "failing_plugin.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    (line,) = problems("plugins=[failing_plugin]")
+    where = f"plugins=['failing_plugin']: {tmp_path / 'failing_plugin.py'}, {reason}"
+    assert line.startswith(where)
+
+
+def test_an_option_without_an_annotation_takes_any_value():
+    class Free:
+        def __init__(self, *, value):
+            self.value = value
+
+    registry = Registry("thing")
+    registry.register(Free)
+    assert registry.problems({"name": "Free", "value": [1]}, where="thing") == []
+    assert registry.build({"name": "Free", "value": [1]}).value == [1]

@@ -77,3 +77,52 @@ def test_a_new_method_is_one_python_file_and_one_yaml_file(tmp_path):
     losses = [json.loads(line)["loss"] for line in lines if "loss" in json.loads(line)]
     assert len(losses) == 16
     assert sum(losses[-4:]) < sum(losses[:4])
+
+
+TRUNK_PY = """
+from torch import nn
+
+from ssl_platform.registry import TRUNKS
+
+
+@TRUNKS.register()
+class Convs(nn.Sequential):
+    def __init__(self, *, out_dim: int):
+        pooled = nn.AdaptiveAvgPool2d(1), nn.Flatten()
+        super().__init__(nn.Conv2d(3, out_dim, 3, stride=2), nn.BatchNorm2d(out_dim), *pooled)
+        self.out_dim = out_dim
+"""
+
+
+def test_a_trunk_from_outside_is_evaluated_without_being_named_again(tmp_path):
+    (tmp_path / "my_trunk.py").write_text(TRUNK_PY)
+    (tmp_path / "configs" / "trunk").mkdir(parents=True)
+    (tmp_path / "configs" / "trunk" / "convs.yaml").write_text("name: Convs\nout_dim: 8\n")
+
+    def run(*arguments: str) -> None:
+        small = ["data.num_workers=0", "launch.threads=1"]
+        done = subprocess.run(
+            [sys.executable, str(TOOL), *arguments, *small],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+
+    run(
+        "config=pretrain/swav/quickstart",
+        "name=mine",
+        "plugins=[my_trunk]",
+        "--config-dir=configs",
+        "trunk=convs",
+        "data.train.num_samples=64",
+        "data.val.num_samples=32",
+        "num_epochs=1",
+        "loss.queue_length=0",
+        "~hooks.knn",
+    )
+    evaluation = ["config=benchmark/linear/folder", "checkpoint=runs/mine", "data=shapes"]
+    images = ["data.train.num_samples=64", "data.val.num_samples=32", "data.batch_size=32"]
+    once = ["num_epochs=1", "baselines=false", "launch.processes=2", "name=linear"]
+    run(*evaluation, *images, *once)
+    run("config=runs/linear/config.yaml", "name=again")

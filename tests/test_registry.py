@@ -33,6 +33,17 @@ def test_options_are_the_constructor_parameters_after_what_the_program_hands_in(
     ) in problems
 
 
+def test_modules_of_a_package_register_themselves_but_private_ones(tmp_path, monkeypatch):
+    """Those may be compiled, and not for this machine."""
+    (tmp_path / "some_plugins").mkdir()
+    for name in ("__init__", "mine"):
+        (tmp_path / "some_plugins" / f"{name}.py").touch()
+    (tmp_path / "some_plugins" / "_kernel.py").write_text("raise ImportError('file too short')")
+    monkeypatch.syspath_prepend(tmp_path)
+    load_components(["some_plugins"])
+    assert "some_plugins.mine" in sys.modules
+
+
 def test_every_shipped_component_registers_itself():
     load_components()
     assert {"ResNet", "TimmTrunk"} <= set(TRUNKS.names())

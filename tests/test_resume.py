@@ -15,8 +15,15 @@ import torch
 from omegaconf import OmegaConf
 from test_training import QUEUE, TOOL, assert_equal, run_tool, saved, train
 
-from ssl_platform import checkpoint
-from ssl_platform.errors import CheckpointError, ConfigError, DivergedError, StopRequested
+from ssl_platform import checkpoint, running
+from ssl_platform.data import multicrop, native_crop, opencv_crop
+from ssl_platform.errors import (
+    CheckpointError,
+    ConfigError,
+    DataError,
+    DivergedError,
+    StopRequested,
+)
 from ssl_platform.trained_run import TrainedRun
 
 HERE = Path(__file__).parent
@@ -271,6 +278,29 @@ def test_a_run_is_evaluated_that_is_older_than_some_keys(pretrained, tmp_path, c
     Path(path).write_text("seed: [0")
     with pytest.raises(ValueError, match=r"^checkpoint=.*config.yaml cannot be read \(.*\)$"):
         TrainedRun.open(str(tmp_path / "run"))
+
+
+def test_a_corrected_command_takes_the_place_of_one_that_never_began(small, tmp_path, monkeypatch):
+    def work(*args, **kwargs):
+        raise DataError("nothing can be read")
+
+    with monkeypatch.context() as patched, pytest.raises(DataError):
+        patched.setattr(running, "launch", work)
+        train(small, tmp_path, "seed=1")
+    assert {path.name for path in tmp_path.iterdir()} == {".lock", "config.yaml"}
+    train(small, tmp_path, "seed=2")
+    assert refused(small, tmp_path, "seed=1")[1:] == ["seed: 2 there, 1 here"]
+
+
+def test_other_crops_are_told_of_or_refused(small, tmp_path, caplog, monkeypatch):
+    with pytest.raises(StopRequested):
+        train(small, tmp_path, stop_at(2))
+    before = "compiled kernel" if native_crop.AVAILABLE else "OpenCV"
+    monkeypatch.setattr(multicrop, "_implementation", lambda: (opencv_crop.apply_crop, "X", "X"))
+    with pytest.raises(CheckpointError, match=f"crops {before} before, X now"):
+        train(small, tmp_path, "resume.exact=true")
+    train(small, tmp_path)
+    assert f"crops {before} before, X now" in caplog.text
 
 
 @pytest.mark.parametrize("content", ["seed: [0", "", "- 1", "task: 3", "seed: ${nowhere}"])

@@ -132,8 +132,9 @@ def test_one_process_and_two_train_alike(tiny, tmp_path):
 
 def test_a_finished_run_started_again_only_reports(tiny, tmp_path):
     train(tiny, tmp_path)
-    before = saved(tmp_path, 3)
+    before, summary = saved(tmp_path, 3), (tmp_path / "summary.json").read_text()
     results = train(tiny, tmp_path)
+    assert (tmp_path / "summary.json").read_text() == summary
     assert_equal(saved(tmp_path, 3), before)
     assert "trained" in results["knn"]
 
