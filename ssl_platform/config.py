@@ -124,7 +124,7 @@ class Source:
         Raises:
             ConfigError: nothing can be composed.
         """
-        problems = [problem for o in self.overrides for problem in _unreadable(o)]
+        problems = [problem for o in self.overrides for problem in _unreadable(o) or _swept(o)]
         if problems:
             raise ConfigError(problems)
         try:
@@ -349,6 +349,16 @@ def _unreadable(override: str) -> list[str]:
             hint = _first_line(error) if is_assigned else "write key=value"
         return [f"{override}: not an override; {hint}"]
     return []
+
+
+def _swept(override: str) -> list[str]:
+    if not swept_keys([override]):
+        return []
+    key, _, value = override.partition("=")
+    return [
+        f"{override}: several values; -m runs each of them, and quotes make one of them: "
+        f"\"{key}='{value}'\""
+    ]
 
 
 def swept_keys(overrides: Iterable[str]) -> list[str]:

@@ -95,6 +95,10 @@ MISTAKES = {
         "data.path=ü: not an override; quote its value, and all of it for the shell: "
         "\"data.path='ü'\""
     ),
+    "optimizer.lr=0.1,0.3": (
+        "optimizer.lr=0.1,0.3: several values; -m runs each of them, and quotes make one of them: "
+        "\"optimizer.lr='0.1,0.3'\""
+    ),
     QUICKSTART: f"{QUICKSTART} {QUICKSTART}: a run has one config",
 }
 

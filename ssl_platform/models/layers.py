@@ -58,10 +58,15 @@ def layer_shapes(
         trunk: any trunk with ``out_dim``.
         layers: as in `layer_outputs`.
         image_size: side of the images, pixels.
+
+    Raises:
+        ValueError: the trunk has no ``out_dim``.
     """
     inner = set(layers) - {POOLED}
-    assert isinstance(trunk.out_dim, int)
-    shapes: dict[str, int | tuple[int, ...]] = {POOLED: trunk.out_dim}
+    out_dim = getattr(trunk, "out_dim", None)
+    if not isinstance(out_dim, int):
+        raise ValueError(f"{type(trunk).__name__} has no out_dim, the number of its features")
+    shapes: dict[str, int | tuple[int, ...]] = {POOLED: out_dim}
     if not inner:
         return shapes
     device = next(trunk.parameters()).device

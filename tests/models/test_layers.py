@@ -13,6 +13,11 @@ def a_trunk() -> ResNet:
     ).eval()
 
 
+def test_a_trunk_without_out_dim_is_named():
+    with pytest.raises(ValueError, match=r"^Identity has no out_dim, the number of its features$"):
+        layer_shapes(nn.Identity(), ["pooled"], 32)
+
+
 def test_outputs_are_those_of_the_layers_one_after_another():
     trunk, images = a_trunk(), torch.randn(2, 3, 16, 16)
     stem = trunk.relu(trunk.bn1(trunk.conv1(images)))
