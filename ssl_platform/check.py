@@ -156,8 +156,7 @@ class _Trial:
             self.problems.append(f"seed={options.seed}: from 0 to {MAX_SEED}")
         if not options.name or ".." in Path(options.name).parts:
             self.problems.append(f"name={options.name}: a name of its own, without '..'")
-        output_dir = Path(options.output_dir).absolute()
-        if Path.cwd().is_relative_to(os.path.normpath(output_dir)):
+        if Path(os.path.abspath(options.output_dir)) in Path.cwd().parents:
             self.problems.append(
                 f"output_dir={options.output_dir}: the working directory lies in it; give the run "
                 "a directory of its own"
