@@ -231,10 +231,9 @@ def test_any_box_of_any_image_is_cut_as_pillow_does(shape, size, box, flip, seed
     pillow = F.resized_crop(Image.fromarray(image), top, left, box_height, box_width, [size, size])
     theirs = F.hflip(pillow) if flip else pillow
     ours = native_crop.apply_crop(image, draw, "gaussian23")
-    # Of small numbers many means end in .5, which Pillow's integer weights round either way: once
-    # along the rows and once along the columns.
-    assert difference(ours, theirs).max() <= 2
-    assert (difference(ours, theirs) > 1).mean() < 0.01
+    # Means of small boxes often end in .5, which Pillow's integer weights round either way: a level
+    # for each direction in which something is resized.
+    assert difference(ours, theirs).max() <= (box_height != size) + (box_width != size)
     blurred = dataclasses.replace(draw, sigma=2.0, jitter=(("hue", 0.5), ("contrast", 1.8)))
     assert native_crop.apply_crop(image, blurred, "gaussian23").shape == (size, size, 3)
 
