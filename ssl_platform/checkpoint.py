@@ -62,8 +62,11 @@ def latest(output_dir: Path) -> Path | None:
 
 
 def what_is_saved(output_dir: Path) -> str:
-    """For those whose run has failed."""
-    saved = latest(output_dir)
+    """What a run that has failed can go on from, in words; it never raises."""
+    try:
+        saved = latest(output_dir)
+    except CheckpointError as error:
+        return str(error)
     return "no checkpoint was saved before" if saved is None else f"{saved} is from before"
 
 

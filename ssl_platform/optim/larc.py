@@ -79,7 +79,7 @@ class LARC(QuickToStart, torch.optim.SGD):
         return ratios.masked_fill_(grad_norms == 0, 0.0).masked_fill_(param_norms == 0, 1.0)
 
     def _one_by_one(self, params: list[Tensor], ratios: Tensor, group: dict[str, Any]) -> None:
-        """The way of a CPU: each value is read and written once, whatever the number of calls."""
+        """The way of a CPU: one pass over memory, whatever the number of calls."""
         lr, momentum, decay = group["lr"], group["momentum"], group["weight_decay"]
         for param, ratio in zip(params, ratios.tolist(), strict=True):
             if momentum == 0:  # SGD then has no dampening
