@@ -91,6 +91,14 @@ def test_when_all_are_broken_nothing_starts_anew(tmp_path):
     assert error.value.exit_code == 3
 
 
+def test_what_is_saved_is_told_in_words_whatever_it_is(tmp_path):
+    assert checkpoint.what_is_saved(tmp_path) == "no checkpoint was saved before"
+    folder = write(tmp_path, 4)
+    assert checkpoint.what_is_saved(tmp_path) == f"{folder} is from before"
+    flip_a_bit(folder / "shared.pt")
+    assert "no checkpoint before is whole" in checkpoint.what_is_saved(tmp_path)
+
+
 def test_what_is_half_written_or_half_removed_is_no_checkpoint(tmp_path):
     whole = write(tmp_path, 1)
     half = checkpoint.partial_folder(tmp_path, 2)
