@@ -1,6 +1,6 @@
 """What differs on a GPU: the same training as on a CPU, 16 bits, transfers, NCCL.
 
-Skipped where there is no GPU, which is everywhere so far: nobody has seen these tests pass.
+Skipped where there is no GPU. Those for one passed on an H200; nobody has run those for two.
 """
 
 import shutil
