@@ -10,6 +10,8 @@ from torch import Tensor
 
 from ssl_platform.distributed import all_reduce_max, all_reduce_sum, world_size
 
+FAR = 100  # times epsilon; cosines at an epsilon that is used differ by less
+
 
 @torch.no_grad()
 def sinkhorn(scores: Tensor, *, epsilon: float, num_iters: int) -> Tensor:
@@ -18,11 +20,12 @@ def sinkhorn(scores: Tensor, *, epsilon: float, num_iters: int) -> Tensor:
     The samples are the union of the rows of every rank; each rank gets its own rows back, equal to
     those of one process that holds them all. Half-precision scores are computed in float32.
 
-    The result is finite for any finite scores. On a CPU, exp(scores / epsilon) is computed once and
-    only two vectors of factors are iterated, as long as its range fits the number type: differences
-    of scores up to 2.9 at epsilon 0.05 in float32. Beyond, logarithms are iterated: as exact and
-    five times slower. On any other device they always are, because to look at the range would make
-    the host wait for the device in every step.
+    The result is finite for any finite scores, any ``epsilon`` and any number of iterations, with
+    which the sum of each prototype's codes goes to the mean over prototypes. On a CPU,
+    exp(scores / epsilon) is computed once and only two vectors of factors are iterated, as long as
+    its range fits the number type: differences of scores up to 2.9 at epsilon 0.05 in float32.
+    Beyond, logarithms are iterated: as exact and five times slower. On any other device they always
+    are, because to look at the range would make the host wait for the device in every step.
 
     Args:
         scores: (N, K), similarity of this rank's samples to the prototypes. All ranks have equal N.
@@ -32,37 +35,60 @@ def sinkhorn(scores: Tensor, *, epsilon: float, num_iters: int) -> Tensor:
 
     Returns:
         (N, K) codes, float32 or, for float64 scores, float64.
+
+    Raises:
+        ValueError: ``epsilon`` or ``num_iters`` is out of range.
     """
+    if not epsilon > 0:
+        raise ValueError(f"epsilon={epsilon}: must be positive, e.g. 0.05")
+    if num_iters < 0:
+        raise ValueError(f"num_iters={num_iters}: 0 or more, e.g. 3")
     scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
+    if not len(scores):
+        return scores.clone()
     if scores.device.type != "cpu":
-        return _by_logarithms(scores, all_reduce_max(scores.amax()), epsilon, num_iters)
+        return _by_logarithms(scores, epsilon, num_iters)
     lowest, highest = scores.aminmax()
     highest, minus_lowest = all_reduce_max(torch.stack([highest, -lowest]))
-    # Factors and sums lie within exp(+-range) times a power of N and K, for which the rest is left.
+    # Factors and sums lie within exp(+-range) times N and K, for which the rest is left.
     largest_range = 2 / 3 * math.log(torch.finfo(scores.dtype).max)
     if (highest + minus_lowest) / epsilon <= largest_range:
         return _by_factors(scores, highest, epsilon, num_iters)
-    return _by_logarithms(scores, highest, epsilon, num_iters)
+    return _by_logarithms(scores, epsilon, num_iters)
 
 
 def _by_factors(scores: Tensor, highest: Tensor, epsilon: float, num_iters: int) -> Tensor:
     """Codes as diag(row_factors) kernel diag(column_factors)."""
     # exp2 takes half the time of exp
-    kernel = (scores - highest).mul_(math.log2(math.e) / epsilon).exp2_()
+    rate = min(math.log2(math.e) / epsilon, torch.finfo(scores.dtype).max)
+    kernel = (scores - highest).mul_(rate).exp2_()
     if num_iters == 0:
         num_samples = len(scores) * world_size()
         return kernel.mul_(num_samples / all_reduce_sum(kernel.sum()))
     row_factors = kernel.new_ones(len(kernel))
     for _ in range(num_iters):
         column_factors = all_reduce_sum(row_factors @ kernel).reciprocal_()
+        # N / K times as large with every iteration, they would overflow
+        column_factors *= _power_of_two_over(column_factors.amax())
         row_factors = (kernel @ column_factors).reciprocal_()
-    return kernel.mul_(column_factors).mul_(row_factors[:, None])
+    lift = _power_of_two_over(column_factors.amin())  # else small entries underflow half way
+    return kernel.mul_(column_factors * lift).mul_((row_factors / lift)[:, None])
 
 
-def _by_logarithms(scores: Tensor, highest: Tensor, epsilon: float, num_iters: int) -> Tensor:
-    # a constant does not change the codes, and without the largest one nothing overflows upwards
-    lowest = torch.finfo(scores.dtype).min / 8
-    log_codes = ((scores - highest) / epsilon).clamp_min_(lowest)
+def _power_of_two_over(value: Tensor) -> float:
+    """What brings a positive scalar into [1/2, 1), and loses no bit of what it is multiplied by."""
+    return 2.0 ** -math.frexp(value.item())[1]
+
+
+def _by_logarithms(scores: Tensor, epsilon: float, num_iters: int) -> Tensor:
+    highest = all_reduce_max(scores.amax(dim=0))  # (K,)
+    top = highest.amax()
+    if num_iters > 0:
+        # A constant per prototype does not change the codes. Far below the top, its own highest
+        # score keeps the digits that the distance would take.
+        is_far = top - highest > FAR * epsilon
+        top = torch.where(is_far, highest, top)
+    log_codes = _over_epsilon(scores, top, epsilon)
     if num_iters == 0:
         num_samples = len(scores) * world_size()
         log_total = _log_sum_over_samples(log_codes.logsumexp(dim=1, keepdim=True))
@@ -72,6 +98,16 @@ def _by_logarithms(scores: Tensor, highest: Tensor, epsilon: float, num_iters: i
             log_codes -= log_codes.logsumexp(dim=1, keepdim=True)
         log_codes -= _log_sum_over_samples(log_codes)
     return log_codes.softmax(dim=1)
+
+
+def _over_epsilon(scores: Tensor, highest: Tensor, epsilon: float) -> Tensor:
+    """(scores - highest) / epsilon, at least an eighth of the lowest number there is."""
+    limits = torch.finfo(scores.dtype)
+    # dividing both by a power of two loses nothing, and no difference of scores overflows that
+    # epsilon would have brought back
+    scale = 2.0 ** -max(0, math.frexp(epsilon)[1])
+    differences = torch.add(highest * -scale, scores, alpha=scale)
+    return differences.div_(max(epsilon * scale, limits.tiny)).clamp_min_(limits.min / 8)
 
 
 class BalancedLabels(NamedTuple):
@@ -102,7 +138,7 @@ def balanced_labels(
     label is the largest entry of a row of the plan, the first of equal ones.
 
     The samples are the union of the rows of every rank, N of them in all. Works on logarithms, so
-    it is finite wherever scores / epsilon are, and on blocks of rows whose scores are computed anew
+    it is finite for any positive epsilon, and on blocks of rows whose scores are computed anew
     in every iteration: beside its arguments a rank holds about 20 bytes per entry of a block and 16
     per sample. Scores have the dtype of the embeddings, at least float32. What follows is float64:
     the rounding of float32 alone keeps the stopping sum above 1.7e-7 N, 0.2 for ImageNet.
@@ -127,7 +163,9 @@ def balanced_labels(
         raise ValueError("\n".join(problems))
 
     num_prototypes = len(prototypes)
-    prototypes = prototypes.to(torch.promote_types(embeddings.dtype, torch.float32)) / epsilon
+    prototypes = prototypes.to(torch.promote_types(embeddings.dtype, torch.float32))
+    # below it, scores of different rows and prototypes are as good as infinitely far apart
+    prototypes = prototypes / max(epsilon, torch.finfo(prototypes.dtype).tiny ** 0.5)
     log_r = torch.zeros(num_prototypes, dtype=torch.float64, device=embeddings.device)
     log_c = log_r.new_full((len(embeddings),), -math.log(num_samples))
     labels = torch.empty_like(log_c, dtype=torch.int64)
@@ -148,8 +186,10 @@ def balanced_labels(
         all_reduce_sum(error)
         if num_iters % check_every == 0 and error <= tolerance:
             break
-        # sums of at least 1/K: r made the columns 1/K, and c divides rows by their sums, at most 1
-        log_r -= (all_reduce_sum(column_sums) * (num_prototypes / num_samples)).log()
+        # Sums of at least 1/K: r made the columns 1/K, and c divides rows by their sums, at most 1;
+        # but for rounding, which can leave nothing of them where scores / epsilon are huge.
+        column_sums = all_reduce_sum(column_sums).clamp_min_(torch.finfo(log_r.dtype).tiny)
+        log_r -= (column_sums * (num_prototypes / num_samples)).log()
     return BalancedLabels(labels, num_iters, error.item())
 
 
@@ -163,7 +203,7 @@ def _problems(
     max_iters: int,
 ) -> list[str]:
     problems = []
-    if epsilon <= 0:
+    if not epsilon > 0:
         problems.append(f"epsilon={epsilon}: must be positive, e.g. 0.05")
     if tolerance < 0:
         problems.append(f"tolerance={tolerance}: must not be negative, e.g. 0.1")

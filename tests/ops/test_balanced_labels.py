@@ -165,6 +165,17 @@ def test_prototypes_opposite_to_all_data_get_their_share(epsilon, dtype):
         assert found.labels.equal(codes.argmax(dim=1))
 
 
+@pytest.mark.parametrize("epsilon", [1e-320, 1e-46, 1e-30, 1e-6, 1e30, 1e300])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_any_epsilon_gives_every_sample_a_label(epsilon, dtype):
+    embeddings, prototypes = unit_rows(0, 30, 8).to(dtype), unit_rows(1, 5, 8).to(dtype)
+    found = balanced_labels(embeddings, prototypes, **(SELA | {"epsilon": epsilon}))
+    assert 0 <= found.labels.min() <= found.labels.max() < 5
+    assert found.error >= 0  # which NaN is not
+    if epsilon < 1:  # with a large one the prototypes are equally good
+        assert counts(found.labels, 5).min() > 0
+
+
 def test_data_crowded_at_one_prototype_use_all_of_them_equally():
     prototypes = unit_rows(0, 20, 16)
     crowd = F.normalize(prototypes[:1] + 0.5 * unit_rows(1, 1800, 16), dim=1)
