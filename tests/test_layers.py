@@ -20,7 +20,7 @@ MAY_IMPORT = {
     "run_lock": {"errors"},
     "launch": {"errors", "progress"},
     "ops": {"distributed"},
-    "optim": {"registry"},
+    "optim": {"errors", "registry"},
     "metrics": {"registry"},
     "models": {"registry", "distributed"},
     "data": {"registry", "distributed", "errors", "ops"},
