@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ssl_platform import distributed
 from ssl_platform.data.batch import Batch, DataInfo
+from ssl_platform.data.sampler import BEFORE_TRAINING
 from ssl_platform.losses.base import UNASSIGNED, Loss, partial_batches, unusable_crops
 from ssl_platform.losses.memory_bank import MemoryBank
 from ssl_platform.models.heads import prototype_head
@@ -90,10 +91,7 @@ class OfflineClusteringLoss(Loss):
     def on_epoch_start(self, run: "Run") -> None:
         head = prototype_head(run.model, self.head)
         if run.step == 0:
-            if distributed.rank() == 0:
-                logger.info("filling the memory bank: one pass over the images without training")
-            # In train mode and crop by crop, as the official script does.
-            self.bank.fill(lambda crop: run.model([crop])[self.head].embeddings, run.train_loader)
+            self._fill_bank(run)
         head.normalize_prototypes()
         for number, (prototypes, table) in enumerate(
             zip(head.prototypes, self.assignments, strict=True)
@@ -104,6 +102,15 @@ class OfflineClusteringLoss(Loss):
             table.fill_(UNASSIGNED)
             self.bank.spread(labels, table)
         self.bank.rewind()
+
+    def _fill_bank(self, run: "Run") -> None:
+        """One pass in the order of the first epoch, over crops that no epoch draws again."""
+        if distributed.rank() == 0:
+            logger.info("filling the memory bank: one pass over the images without training")
+        run.train_sampler.set_epoch(run.epoch, crops_of=BEFORE_TRAINING)
+        # In train mode and crop by crop, as the official script does.
+        self.bank.fill(lambda crop: run.model([crop])[self.head].embeddings, run.train_loader)
+        run.train_sampler.set_epoch(run.epoch)
 
     def forward(self, model: SSLModel, outputs: dict[str, Any], batch: Batch) -> dict[str, Tensor]:
         num_crops = len(batch.crops)

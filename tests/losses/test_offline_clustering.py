@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ssl_platform import distributed
 from ssl_platform.data.batch import Batch, DataInfo
+from ssl_platform.data.sampler import ShuffledSampler
 from ssl_platform.losses.base import UNASSIGNED
 from ssl_platform.losses.deepcluster_v2 import DeepClusterV2Loss
 from ssl_platform.losses.memory_bank import MemoryBank
@@ -90,7 +91,10 @@ def batches(order: list[int], batch_size: int, rank: int = 0, ranks: int = 1) ->
 
 
 def a_run(model: SSLModel, loader: list[Batch], *, step: int = 0, epoch: int = 0):
-    return SimpleNamespace(model=model, train_loader=loader, step=step, epoch=epoch)
+    sampler = ShuffledSampler(20, batch_size=4, rank=0, world_size=1, seed=0)
+    return SimpleNamespace(
+        model=model, train_loader=loader, train_sampler=sampler, step=step, epoch=epoch
+    )
 
 
 def unit(raw: Tensor) -> Tensor:
