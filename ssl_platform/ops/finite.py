@@ -19,6 +19,13 @@ def all_finite(tensors: Iterable[Tensor]) -> Tensor:
     return torch.nn.utils.get_total_norm(floats).isfinite()
 
 
+def num_bad_rows(rows: Tensor) -> int:
+    """How many rows of (N, ...) have an entry that is NaN or infinite."""
+    if all_finite([rows]):
+        return 0
+    return int((~rows.isfinite()).flatten(1).any(dim=1).sum())
+
+
 def not_finite(state: Any, name: str) -> list[str]:
     """Names of the tensors with entries that are not finite, and of the numbers that are NaN.
 

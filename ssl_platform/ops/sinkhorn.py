@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ssl_platform.distributed import all_reduce_max, all_reduce_sum, world_size
+from ssl_platform.ops.finite import num_bad_rows
 
 FAR = 100  # times epsilon; cosines at an epsilon that is used differ by less
 
@@ -153,7 +154,8 @@ def balanced_labels(
         block_size: rows of a block; it bounds the memory and changes nothing else.
 
     Raises:
-        ValueError: an argument is out of range, the widths differ, or no rank has a sample.
+        ValueError: an argument is out of range, the widths differ, no rank has a sample, or some
+            are not finite (on the rank that has them).
     """
     num_samples = int(all_reduce_sum(torch.tensor(len(embeddings), device=embeddings.device)))
     problems = _problems(
@@ -216,6 +218,9 @@ def _problems(
         problems.append(f"prototypes: {width} wide, must be {embedding_width} as the embeddings")
     if num_samples == 0:
         problems.append("embeddings: 0 samples over all ranks, at least 1")
+    for name, rows in {"embeddings": embeddings, "prototypes": prototypes}.items():
+        if bad := num_bad_rows(rows):
+            problems.append(f"{name}: {bad} of {len(rows)} rows are NaN or infinite")
     return problems
 
 

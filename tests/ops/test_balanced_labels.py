@@ -377,6 +377,14 @@ def test_several_ranks_find_the_labels_of_one_process_with_all_samples(shares):
         ({"max_iters": 0}, "max_iters=0: at least 1, e.g. 200"),
         ({"prototypes": unit_rows(1, 6, 7)}, "prototypes: 7 wide, must be 8 as the embeddings"),
         ({"embeddings": torch.zeros(0, 8)}, "embeddings: 0 samples over all ranks, at least 1"),
+        (
+            {"embeddings": torch.tensor([[torch.nan] + [0.0] * 7] * 2 + [[0.0] * 8])},
+            "embeddings: 2 of 3 rows are NaN or infinite",
+        ),
+        (
+            {"prototypes": torch.full((6, 8), torch.inf)},
+            "prototypes: 6 of 6 rows are NaN or infinite",
+        ),
     ],
 )
 def test_an_argument_out_of_range_is_named(wrong, message):
