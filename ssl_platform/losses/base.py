@@ -12,7 +12,6 @@ from ssl_platform.events import Events
 from ssl_platform.models.ssl_model import SSLModel
 from ssl_platform.ops.rows import deal_out
 
-MIN_TEMPERATURE: Final = 1e-6  # cosines of float32 are rounded at 6e-8
 UNASSIGNED: Final = -100  # label of a sample that has none; cross entropy leaves it out
 
 
@@ -66,18 +65,6 @@ class Loss(nn.Module, Events):
         return deal_out(parts, dim=self.row_dims[name], num_rows=batch_size, world_size=world_size)[
             distributed.rank()
         ]
-
-
-def unusable_temperature(temperature: float) -> list[str]:
-    """What is wrong with what scores are divided by."""
-    if temperature >= MIN_TEMPERATURE:
-        return []
-    if temperature > 0:
-        return [
-            f"temperature={temperature}: at least {MIN_TEMPERATURE}, e.g. 0.1; below, the rounding "
-            "of scores would decide"
-        ]
-    return [f"temperature={temperature}: must be positive, e.g. 0.1"]
 
 
 def partial_batches(data: DataInfo) -> list[str]:

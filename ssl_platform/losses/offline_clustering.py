@@ -15,17 +15,12 @@ from ssl_platform import distributed
 from ssl_platform.data.batch import Batch, DataInfo
 from ssl_platform.data.sampler import BEFORE_TRAINING
 from ssl_platform.errors import DivergedError
-from ssl_platform.losses.base import (
-    UNASSIGNED,
-    Loss,
-    partial_batches,
-    unusable_crops,
-    unusable_temperature,
-)
+from ssl_platform.losses.base import UNASSIGNED, Loss, partial_batches, unusable_crops
 from ssl_platform.losses.memory_bank import MemoryBank
 from ssl_platform.models.heads import prototype_head
 from ssl_platform.models.ssl_model import SSLModel
 from ssl_platform.ops.finite import num_bad_rows
+from ssl_platform.ops.temperature import unusable_temperature
 
 if TYPE_CHECKING:
     from ssl_platform.engine import Run

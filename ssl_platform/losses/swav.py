@@ -9,15 +9,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ssl_platform.data.batch import Batch, DataInfo
-from ssl_platform.losses.base import (
-    Loss,
-    partial_batches,
-    unusable_crops,
-    unusable_temperature,
-)
+from ssl_platform.losses.base import Loss, partial_batches, unusable_crops
 from ssl_platform.models.heads import prototype_head
 from ssl_platform.models.ssl_model import SSLModel
 from ssl_platform.ops.sinkhorn import sinkhorn
+from ssl_platform.ops.temperature import unusable_temperature
 from ssl_platform.registry import LOSSES
 
 if TYPE_CHECKING:

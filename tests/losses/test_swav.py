@@ -17,10 +17,10 @@ from ssl_platform import distributed
 from ssl_platform.data.batch import Batch, DataInfo
 from ssl_platform.engine import train_step
 from ssl_platform.losses import swav
-from ssl_platform.losses.base import MIN_TEMPERATURE
 from ssl_platform.losses.swav import SwAVLoss
 from ssl_platform.models import SSLModel
 from ssl_platform.models.heads import PrototypeHead
+from ssl_platform.ops.temperature import MIN_TEMPERATURE
 from ssl_platform.optim.larc import LARC
 from ssl_platform.optim.torch_optimizers import SGD
 
