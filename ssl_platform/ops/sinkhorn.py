@@ -82,21 +82,20 @@ def _power_of_two_over(value: Tensor) -> float:
 
 
 def _by_logarithms(scores: Tensor, epsilon: float, num_iters: int) -> Tensor:
-    highest = all_reduce_max(scores.amax(dim=0))  # (K,)
+    highest = all_reduce_max(scores.amax(dim=0, keepdim=True))  # (1, K)
     top = highest.amax()
     if num_iters > 0:
         # A constant per prototype does not change the codes. Far below the top, its own highest
         # score keeps the digits that the distance would take.
-        is_far = top - highest > FAR * epsilon
-        top = torch.where(is_far, highest, top)
+        top = torch.where(top - highest > FAR * epsilon, highest, top)
     log_codes = _over_epsilon(scores, top, epsilon)
     if num_iters == 0:
         num_samples = len(scores) * world_size()
         log_total = _log_sum_over_samples(log_codes.logsumexp(dim=1, keepdim=True))
         return torch.exp(log_codes - log_total) * num_samples
-    for iteration in range(num_iters):
-        if iteration > 0:
-            log_codes -= log_codes.logsumexp(dim=1, keepdim=True)
+    log_codes -= _log_sum_over_samples(log_codes, _over_epsilon(highest, top, epsilon))
+    for _ in range(num_iters - 1):
+        log_codes -= log_codes.logsumexp(dim=1, keepdim=True)
         log_codes -= _log_sum_over_samples(log_codes)
     return log_codes.softmax(dim=1)
 
@@ -247,8 +246,9 @@ def _softmax_sums(log_values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return indices, highest + sums.log(), sums.reciprocal() @ values
 
 
-def _log_sum_over_samples(log_values: Tensor) -> Tensor:
-    """logsumexp over the rows of all ranks: (N, K) -> (1, K)."""
-    highest = all_reduce_max(log_values.amax(dim=0, keepdim=True))
+def _log_sum_over_samples(log_values: Tensor, highest: Tensor | None = None) -> Tensor:
+    """logsumexp over the rows of all ranks: (N, K) -> (1, K); their maxima may be known."""
+    if highest is None:
+        highest = all_reduce_max(log_values.amax(dim=0, keepdim=True))
     total = all_reduce_sum((log_values - highest).exp_().sum(dim=0, keepdim=True))
     return highest + total.log()
