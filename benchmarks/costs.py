@@ -120,13 +120,11 @@ def sinkhorn(num_prototypes: int, *, num_iters: int, num_crops: int, gpu: bool) 
     The queue adds nothing: that of a rank stays there.
     """
     sums = Call("Sinkhorn", "allreduce", num_prototypes * FLOAT32)
-    if gpu:  # by logarithms: the largest score, and a maximum and a sum in each iteration
-        start, per_iteration = FLOAT32, 2
-    else:  # by factors: the range of the scores, and a sum in each iteration
-        start, per_iteration = 2 * FLOAT32, 1
-    return [
-        Call("Sinkhorn", "allreduce", start, num_crops),
-        sums._replace(times=num_crops * num_iters * per_iteration),
+    if gpu:  # by logarithms: a maximum and a sum in each iteration
+        return [sums._replace(times=num_crops * num_iters * 2)]
+    return [  # by factors: the range of the scores, and a sum in each iteration
+        Call("Sinkhorn", "allreduce", 2 * FLOAT32, num_crops),
+        sums._replace(times=num_crops * num_iters),
     ]
 
 

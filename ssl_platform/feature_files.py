@@ -9,7 +9,7 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -117,7 +117,8 @@ def write_features(
             for batch in loader:
                 rows = slice(row, row + world_size * len(batch.index), world_size)
                 for layer, values in embed(batch.crops[0]).items():
-                    arrays[layer][rows] = _finite(values, dtype, layer)
+                    names = map(loader.dataset.describe, batch.index.tolist())
+                    arrays[layer][rows] = _finite(values, dtype, layer, names)
                 row = rows.stop
         unreadable = _unreadable_rows(loader, positions)
         distributed.barrier()
@@ -183,9 +184,12 @@ def _said_as_config_error(folder: Path) -> Iterator[None]:
         raise ConfigError([f"{folder}: cannot be written ({error.strerror})"]) from error
 
 
-def _finite(values: Tensor, dtype: str, layer: str) -> np.ndarray:
-    if not values.isfinite().all():
-        raise DataError(f"features of layer {layer} are not finite")
+def _finite(values: Tensor, dtype: str, layer: str, names: Iterable[str]) -> np.ndarray:
+    """The rows as they are written, of images of those names."""
+    is_bad = ~values.flatten(1).isfinite().all(dim=1)
+    if is_bad.any():
+        first = next(name for name, bad in zip(names, is_bad.tolist(), strict=True) if bad)
+        raise DataError(f"features of layer {layer} are not finite, first of image {first}")
     rows = values.to(getattr(torch, dtype)).cpu().numpy()
     if not np.isfinite(rows).all():
         raise DataError(f"features of layer {layer} are too large for float16: use float32")

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from ssl_platform import distributed
 from ssl_platform.data.loader import Loader
+from ssl_platform.errors import DivergedError
 
 
 @torch.no_grad()
@@ -20,6 +21,9 @@ def extract(embed: Callable[[Tensor], Tensor], loader: Loader, num_samples: int)
 
     Returns:
         (num_samples, D) float32 on every rank, on the CPU.
+
+    Raises:
+        DivergedError: not one of the images has finite features.
     """
     was_training = isinstance(embed, nn.Module) and embed.training
     if isinstance(embed, nn.Module):
@@ -37,7 +41,14 @@ def extract(embed: Callable[[Tensor], Tensor], loader: Loader, num_samples: int)
     share = -(-num_samples // ranks)
     padded = torch.nn.functional.pad(local, (0, 0, 0, share - len(local)))
     gathered = _gather(padded, loader.device).unflatten(0, (ranks, share))
-    return gathered.transpose(0, 1).flatten(0, 1)[:num_samples]
+    features = gathered.transpose(0, 1).flatten(0, 1)[:num_samples]
+    if num_samples and not features.isfinite().all(dim=1).any():
+        raise DivergedError(
+            f"the features of all {num_samples} images are NaN or infinite: so are the weights, or "
+            "the running statistics of batch norms; take an earlier checkpoint, or train with a "
+            "lower optimizer.lr"
+        )
+    return features
 
 
 def _gather(rows: Tensor, device: torch.device) -> Tensor:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ssl_platform import checkpoint, distributed
 from ssl_platform.errors import CheckpointError, ConfigError, DivergedError
-from ssl_platform.ops.finite import all_finite
+from ssl_platform.ops.finite import not_finite, with_nan
 from ssl_platform.run_state import rank_state, shared_state
 
 if TYPE_CHECKING:
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 DIGEST_BYTES = 32  # of SHA-256
+TRAINED = ("model", "loss", "optimizer", "scaler")  # of what is shared
+MAX_NAME = 200  # bytes of a name in an error that another rank tells
 WRITE_ERRORS = (OSError, RuntimeError)  # torch raises the latter where its own writer fails
 SPARE_ROOM = 1.5  # times a checkpoint, for what else a run writes
 
@@ -106,14 +108,15 @@ class Saver:
         """
         self.finish()
         run.fire("on_save_start")
+        own, shared = rank_state(run), shared_state(run) if distributed.rank() == 0 else {}
         with _one_thread():
-            _refuse_what_is_not_finite(run)
+            _refuse_what_is_not_finite(run, own, shared)
         self.periods_saved = max(periods, self.periods_saved)
         self.num_begun += 1
-        states = {f"rank_{distributed.rank()}.pt": rank_state(run)}
+        states = {f"rank_{distributed.rank()}.pt": own}
         about: dict[str, Any] = {}
         if distributed.rank() == 0:
-            states[checkpoint.SHARED] = shared = shared_state(run)
+            states[checkpoint.SHARED] = shared
             about = {
                 key: shared[key] for key in ("step", "epoch", "epoch_step", "world_size")
             } | shared["environment"]
@@ -269,15 +272,31 @@ def _checkpoint_bytes(run: "Run") -> int:
     return shared + sum(to_come) + int(distributed.all_reduce_sum(own))
 
 
-def _refuse_what_is_not_finite(run: "Run") -> None:
-    values = [*run.model.parameters(), *run.model.buffers(), *run.loss.buffers()]
-    is_finite = all_finite(values).to(run.device)
-    if distributed.all_reduce_max((~is_finite).long()):
+def _refuse_what_is_not_finite(run: "Run", own: dict[str, Any], shared: dict[str, Any]) -> None:
+    """Look at all that is to be saved but for figures: a metric may be NaN."""
+    bad = [
+        *(name for part in TRAINED for name in not_finite(shared.get(part), part)),
+        *not_finite(own["buffers"], "loss"),
+    ]
+    if not run.scaler.is_enabled():  # hooks have seen the steps that it left out
+        bad += with_nan(own["hooks"], "hooks")
+    if distributed.all_reduce_max(torch.tensor(len(bad), device=run.device)):
         raise DivergedError(
-            f"the weights or the state of the loss are no longer finite at step {run.step} (epoch "
-            f"{run.epoch + (run.epoch_step > 0)}): no checkpoint of them is written; "
+            f"{_named_on_any_rank(bad, run.device)}: no longer finite at step {run.step} (epoch "
+            f"{run.epoch + (run.epoch_step > 0)}): no checkpoint of it is written; "
             f"{checkpoint.what_is_saved(run.output_dir)}"
         )
+
+
+def _named_on_any_rank(names: list[str], device: torch.device) -> str:
+    """The first name of the first rank that has one, and how many more that rank has."""
+    told = names[0] if names else ""
+    told += f" and {len(names) - 1} more" if len(names) > 1 else ""
+    row = torch.zeros(MAX_NAME, dtype=torch.uint8, device=device)
+    encoded = torch.tensor(list(told.encode()[:MAX_NAME]), dtype=torch.uint8)
+    row[: len(encoded)] = encoded
+    rows = distributed.all_gather(row).view(-1, MAX_NAME).tolist()
+    return next(bytes(row).rstrip(b"\0").decode(errors="ignore") for row in rows if any(row))
 
 
 @contextmanager

@@ -124,12 +124,19 @@ def test_features_that_16_bits_do_not_hold_are_refused(tmp_path, photographs):
     assert not (tmp_path / "features").exists()
 
 
-def test_features_that_are_no_numbers_are_refused(tmp_path, photographs):
-    with pytest.raises(DataError, match=r"^features of layer nan are not finite$"):
-        write(
-            tmp_path / "features", photographs,
-            embed=lambda images: {"nan": torch.nan * images.mean(dim=(2, 3))},
-        )  # fmt: skip
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_features_that_are_no_numbers_are_refused_with_the_image(tmp_path, photographs, bad):
+    def embed(images: torch.Tensor) -> dict[str, torch.Tensor]:
+        values = images.mean(dim=(2, 3))
+        if len(values) > 1:
+            values[1, 0] = bad
+        return {"odd": values}
+
+    with pytest.raises(DataError) as error:
+        write(tmp_path / "features", photographs, embed=embed)
+    image = ImageFolder(path=str(photographs)).describe(int(POSITIONS[1]))
+    assert str(error.value) == f"features of layer odd are not finite, first of image {image}"
+    assert not (tmp_path / "features").exists()
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path, photographs):

@@ -1,15 +1,25 @@
 """Whole runs of DeepCluster-v2 and SeLa-v2: labels that hold for an epoch, kept and resumed."""
 
 import json
-import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from test_training import assert_equal, folder_of, losses, run_tool, saved, train
+from torch import Tensor
 
+from ssl_platform.build import Builder, options_of
+from ssl_platform.config import compose
+from ssl_platform.data.batch import Batch
+from ssl_platform.data.loader import Loader
+from ssl_platform.engine import train_epoch
 from ssl_platform.errors import CheckpointError
+from ssl_platform.stopping import StopSignals
 
 METHODS = ["deepcluster_v2", "sela_v2"]
+EVERY_STEP = ["save.every_steps=1", "save.keep=99"]
 OWN = {"sela_v2": ["loss.freeze_prototypes_steps=2"], "deepcluster_v2": []}
 
 
@@ -26,12 +36,6 @@ def tiny_of(method: str, tiny: list[str]) -> list[str]:
     ]
 
 
-def cut_after(epoch: int, output_dir: Path) -> None:
-    """Leave what a run had on disk that was killed in the epoch after."""
-    for later in range(epoch + 1, 4):
-        shutil.rmtree(folder_of(later, output_dir))
-
-
 def figures(output_dir: Path) -> list[dict[str, float]]:
     """What the log says of the labels, epoch by epoch."""
     lines = map(json.loads, (output_dir / "metrics.jsonl").read_text().splitlines())
@@ -43,35 +47,66 @@ def figures(output_dir: Path) -> list[dict[str, float]]:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_run_killed_after_any_epoch_resumes_as_if_it_had_not_been(method, tiny, tmp_path):
-    overrides = tiny_of(method, tiny)
-    train(overrides, tmp_path / "unbroken")
-    for epoch in (1, 2):
-        cut = tmp_path / f"cut_{epoch}"
-        train(overrides, cut)
-        cut_after(epoch, cut)
-        train(overrides, cut)
-        assert losses(cut) == losses(tmp_path / "unbroken")
-        assert figures(cut) == figures(tmp_path / "unbroken")
+def test_a_run_killed_after_any_step_resumes_as_if_it_had_not_been(method, tiny, tmp_path):
+    overrides, unbroken = tiny_of(method, tiny), tmp_path / "unbroken"
+    train(overrides, unbroken, *EVERY_STEP)
+    # within the first epoch, whose labels are those of the pass before; at an epoch's end; within
+    for step in (1, 4, 7):
+        cut, checkpoint = tmp_path / f"cut_{step}", unbroken / "checkpoints" / f"step_{step:08d}"
+        train(overrides, cut, f"resume.mode={checkpoint}")
+        assert losses(cut) == losses(unbroken)[step:]
+        later = figures(cut)
+        assert later == figures(unbroken)[-len(later) :]
         for part in ("shared.pt", "rank_0.pt"):
-            assert_equal(saved(tmp_path / "unbroken", 3, part), saved(cut, 3, part))
+            assert_equal(saved(unbroken, 3, part), saved(cut, 3, part))
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_the_same_on_two_processes(method, tiny, tmp_path):
     overrides = [*tiny_of(method, tiny), "launch.processes=2", "~hooks.knn"]
-    run_tool([*overrides, f"output_dir={tmp_path / 'unbroken'}"])
-    run_tool([*overrides, f"output_dir={tmp_path / 'cut'}"])
-    cut_after(2, tmp_path / "cut")
-    run_tool([*overrides, f"output_dir={tmp_path / 'cut'}"])
-    assert losses(tmp_path / "cut") == losses(tmp_path / "unbroken")
+    unbroken, cut = tmp_path / "unbroken", tmp_path / "cut"
+    run_tool([*overrides, *EVERY_STEP, f"output_dir={unbroken}"])
+    first = unbroken / "checkpoints" / "step_00000002"
+    run_tool([*overrides, f"resume.mode={first}", f"output_dir={cut}"])
+    assert losses(cut) == losses(unbroken)[2:]
     for part in ("shared.pt", "rank_0.pt", "rank_1.pt"):
-        assert_equal(saved(tmp_path / "unbroken", 3, part), saved(tmp_path / "cut", 3, part))
-    banks = [
-        saved(tmp_path / "cut", 3, f"rank_{rank}.pt")["buffers"]["bank.index"].tolist()
-        for rank in (0, 1)
-    ]
+        assert_equal(saved(unbroken, 3, part), saved(cut, 3, part))
+    banks = [saved(cut, 3, f"rank_{rank}.pt")["buffers"]["bank.index"].tolist() for rank in (0, 1)]
     assert len({*banks[0], *banks[1]}) == 128  # each rank has its own images
+
+
+class Recorded:
+    """A loader that keeps what it gives."""
+
+    def __init__(self, loader: Loader):
+        self.loader = loader
+        self.passes: list[dict[int, list[Tensor]]] = []  # crops by position in the data set
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.loader, name)
+
+    def __iter__(self) -> Iterator[Batch]:
+        self.passes.append({})
+        for batch in self.loader:
+            for row, index in enumerate(batch.index.tolist()):
+                self.passes[-1][index] = [crop[row].clone() for crop in batch.crops]
+            yield batch
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_pass_that_fills_the_bank_has_crops_of_its_own(method, tiny, tmp_path):
+    overrides = [*tiny_of(method, tiny), "~hooks.knn", f"output_dir={tmp_path}"]
+    run = Builder(options_of(compose(overrides))).run()
+    run.train_loader = recorded = Recorded(run.train_loader)
+    run.hooks = {}
+    with StopSignals() as stop:
+        train_epoch(run.model, run, stop)
+        train_epoch(run.model, run, stop)
+    before, *epochs = recorded.passes
+    assert len(epochs) == 2 and before.keys() == epochs[0].keys()  # so that all have a label
+    for epoch in epochs:
+        for index in before.keys() & epoch.keys():
+            assert not any(map(torch.equal, before[index], epoch[index]))
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -1,8 +1,23 @@
 """Saves in a thread. That resumed runs equal unbroken ones is shown in test_resume.py."""
 
+import math
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from ranks import run_on_ranks
+from torch import Tensor, nn
+
+from ssl_platform import distributed
+from ssl_platform.errors import DivergedError
+from ssl_platform.events import Events
+from ssl_platform.losses.base import Loss
+from ssl_platform.saver import SaveOptions, Saver
 
 PROGRAM = """
 import sys, threading
@@ -29,3 +44,134 @@ def test_an_error_elsewhere_does_not_cut_off_a_write(tmp_path):
     )
     assert (done.returncode, done.stderr) == (3, "")
     assert (folder / "rank_0.pt").is_file()
+
+
+class Owner(Loss):
+    """A loss that owns some of everything."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(2))
+        self.register_buffer("table", torch.ones(2))
+        self.register_buffer("queue", torch.ones(2), persistent=False)
+        self.temperature = 1.0
+
+    def get_extra_state(self) -> dict[str, float]:
+        return {"temperature": self.temperature}
+
+    def forward(self, *arguments: object) -> dict[str, Tensor]:
+        raise NotImplementedError
+
+
+class Watcher(Events):
+    def __init__(self) -> None:
+        self.total, self.best, self.figure = torch.zeros(2), torch.tensor(math.inf), math.nan
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"total": self.total, "best": self.best, "figure": self.figure}
+
+
+def a_run(folder: Path) -> SimpleNamespace:
+    model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
+    model(torch.randn(4, 2)).square().sum().backward()
+    optimizer.step()
+    saver = Saver(folder, SaveOptions(None, 1, None, 1, None, asynchronous=False, max_failures=1))
+    return SimpleNamespace(
+        model=model,
+        loss=Owner(),
+        optimizer=optimizer,
+        scaler=torch.amp.GradScaler("cpu", enabled=False),
+        hooks={"watch": Watcher()},
+        report={"metric": math.nan},
+        train_loader=SimpleNamespace(transform=None),
+        data_fingerprint="",
+        device=torch.device("cpu"),
+        output_dir=folder,
+        saver=saver,
+        epoch=1,
+        epoch_step=1,
+        step=7,
+        fire=lambda event: None,
+    )
+
+
+SPOILT: dict[str, Callable[[Any], Tensor]] = {
+    "model.0.weight": lambda run: run.model[0].weight,
+    "model.1.running_var": lambda run: run.model[1].running_var,
+    "loss.scale": lambda run: run.loss.scale,
+    "loss.table": lambda run: run.loss.table,
+    "loss.queue": lambda run: run.loss.queue,
+    "optimizer.state.1.exp_avg_sq": lambda run: run.optimizer.state[run.model[0].bias][
+        "exp_avg_sq"
+    ],
+    "hooks.watch.total": lambda run: run.hooks["watch"].total,
+}
+
+
+@pytest.mark.parametrize("where", SPOILT)
+def test_a_nan_in_anything_that_is_saved_is_named_and_not_saved(where, tmp_path):
+    run = a_run(tmp_path)
+    run.saver.save(run)
+    before = sorted((tmp_path / "checkpoints").rglob("*"))
+    SPOILT[where](run).data.view(-1)[-1] = math.nan
+    run.step = 8
+    with pytest.raises(DivergedError) as error:
+        run.saver.save(run)
+    folder = tmp_path / "checkpoints" / "step_00000007"
+    assert str(error.value) == (
+        f"{where}: no longer finite at step 8 (epoch 2): no checkpoint of it is written; "
+        f"{folder} is from before"
+    )
+    assert sorted((tmp_path / "checkpoints").rglob("*")) == before
+
+
+def test_a_nan_in_a_number_of_the_loss_is_not_saved(tmp_path):
+    run = a_run(tmp_path)
+    run.loss.temperature = math.nan
+    with pytest.raises(DivergedError, match=r"^loss\._extra_state\.temperature: no longer finite"):
+        run.saver.save(run)
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def test_infinite_is_a_fault_of_the_training_and_not_of_what_watches_it(tmp_path):
+    run = a_run(tmp_path)
+    run.hooks["watch"].total.fill_(math.inf)
+    run.optimizer.state[run.model[0].bias]["exp_avg_sq"].fill_(3e38)  # large is finite
+    run.saver.save(run)
+    run.step = 8
+    run.model[0].bias.data.fill_(math.inf)
+    run.loss.table.fill_(-math.inf)
+    with pytest.raises(DivergedError, match=r"^model\.0\.bias and 1 more: no longer finite"):
+        run.saver.save(run)
+
+
+def test_hooks_may_have_seen_steps_that_the_scaler_left_out(tmp_path):
+    run = a_run(tmp_path)
+    run.scaler = torch.amp.GradScaler("cpu")
+    run.hooks["watch"].total.fill_(math.nan)
+    run.saver.save(run)
+    run.loss.queue.fill_(math.nan)
+    with pytest.raises(DivergedError, match=r"^loss\.queue: no longer finite"):
+        run.saver.save(run)
+
+
+def save_with_nan_on_the_last_rank(folder: str) -> str:
+    run = a_run(Path(folder))
+    if distributed.rank() == distributed.world_size() - 1:
+        run.loss.queue.fill_(math.nan)
+    with pytest.raises(DivergedError) as error:
+        run.saver.save(run)
+    return str(error.value)
+
+
+def test_every_rank_names_what_is_not_finite_on_any(tmp_path):
+    told = run_on_ranks(save_with_nan_on_the_last_rank, 2, str(tmp_path))
+    assert (
+        told
+        == [
+            "loss.queue: no longer finite at step 7 (epoch 2): no checkpoint of it is written; no "
+            "checkpoint was saved before"
+        ]
+        * 2
+    )

@@ -4,8 +4,13 @@ Samplers give ``(epoch, index)`` pairs: all that a data worker has to know about
 """
 
 from collections.abc import Iterator, Sequence
+from typing import Final
 
 import numpy as np
+
+BEFORE_TRAINING: Final = (
+    2**32 - 1
+)  # epoch of the crops of a pass without training; no run gets there
 
 
 class ShuffledSampler:
@@ -46,7 +51,7 @@ class ShuffledSampler:
             raise ValueError(f"batch_size={batch_size}: the data set has only {num_samples} images")
         self.num_samples, self.batch_size = num_samples, batch_size
         self.rank, self.world_size = rank, world_size
-        self.seed, self.epoch, self.start_step = seed, 0, 0
+        self.seed, self.epoch, self.start_step, self.crops_of = seed, 0, 0, 0
         rest = 0 if drop_last else num_samples % batch_size
         self.num_last = -(-rest // world_size)  # samples of this rank in a smaller last batch
 
@@ -54,9 +59,14 @@ class ShuffledSampler:
     def steps_per_epoch(self) -> int:
         return self.num_samples // self.batch_size + (self.num_last > 0)
 
-    def set_epoch(self, epoch: int, start_step: int = 0) -> None:
-        """The next iteration gives the order of ``epoch``, from its step ``start_step`` on."""
+    def set_epoch(self, epoch: int, start_step: int = 0, *, crops_of: int | None = None) -> None:
+        """The next iteration gives the order of ``epoch``, from its step ``start_step`` on.
+
+        Args:
+            crops_of: the epoch that the images' crops are drawn for, if it is another.
+        """
         self.epoch, self.start_step = epoch, start_step
+        self.crops_of = epoch if crops_of is None else crops_of
 
     def __len__(self) -> int:
         """Samples of this rank in a whole epoch."""
@@ -64,14 +74,14 @@ class ShuffledSampler:
         return full * (self.batch_size // self.world_size) + self.num_last
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        epoch = self.epoch
-        order = np.random.default_rng((self.seed, epoch)).permutation(self.num_samples)
+        crops_of = self.crops_of
+        order = np.random.default_rng((self.seed, self.epoch)).permutation(self.num_samples)
         num_full = self.num_samples // self.batch_size * self.batch_size
         share = self.batch_size // self.world_size
         full = order[:num_full].reshape(-1, self.world_size, share)[:, self.rank].ravel()
         last = np.resize(np.roll(order, -num_full), (self.world_size, self.num_last))[self.rank]
         mine = np.concatenate([full, last])[self.start_step * share :]
-        return ((epoch, index) for index in mine.tolist())
+        return ((crops_of, index) for index in mine.tolist())
 
 
 class SequentialSampler:

@@ -12,6 +12,7 @@ from ssl_platform import distributed
 from ssl_platform.events import Events
 from ssl_platform.models.heads import Prototyped, prototype_head
 from ssl_platform.ops.entropy import effective_rank, entropy
+from ssl_platform.ops.temperature import unusable_temperature
 from ssl_platform.registry import HOOKS
 
 if TYPE_CHECKING:
@@ -62,8 +63,9 @@ class ClusteringHealth(Events):
         min_used: float,
         from_epoch: int,
     ):
-        if temperature <= 0:
-            raise ValueError(f"temperature={temperature}: must be positive, e.g. 0.1")
+        problems = unusable_temperature(temperature)
+        if problems:
+            raise ValueError("\n".join(problems))
         self.head, self.temperature = head, temperature
         self.uniform_margin, self.min_used, self.from_epoch = uniform_margin, min_used, from_epoch
         self.totals: dict[str, Tensor] = {}  # of this rank, over the epoch so far

@@ -13,10 +13,14 @@ from torch import Tensor
 
 from ssl_platform import distributed
 from ssl_platform.data.batch import Batch, DataInfo
+from ssl_platform.data.sampler import BEFORE_TRAINING
+from ssl_platform.errors import DivergedError
 from ssl_platform.losses.base import UNASSIGNED, Loss, partial_batches, unusable_crops
 from ssl_platform.losses.memory_bank import MemoryBank
 from ssl_platform.models.heads import prototype_head
 from ssl_platform.models.ssl_model import SSLModel
+from ssl_platform.ops.finite import num_bad_rows
+from ssl_platform.ops.temperature import unusable_temperature
 
 if TYPE_CHECKING:
     from ssl_platform.engine import Run
@@ -59,9 +63,8 @@ class OfflineClusteringLoss(Loss):
             *unusable_crops(assign_crops, data.num_crops),
             *partial_batches(data),
             *problems,
+            *unusable_temperature(temperature),
         ]
-        if temperature <= 0:
-            problems.append(f"temperature={temperature}: must be positive, e.g. 0.1")
         if problems:
             raise ValueError("\n".join(problems))
         self.head, self.temperature, self.seed = head, temperature, data.seed
@@ -90,10 +93,8 @@ class OfflineClusteringLoss(Loss):
     def on_epoch_start(self, run: "Run") -> None:
         head = prototype_head(run.model, self.head)
         if run.step == 0:
-            if distributed.rank() == 0:
-                logger.info("filling the memory bank: one pass over the images without training")
-            # In train mode and crop by crop, as the official script does.
-            self.bank.fill(lambda crop: run.model([crop])[self.head].embeddings, run.train_loader)
+            self._fill_bank(run)
+        self._refuse_bad_rows(run)
         head.normalize_prototypes()
         for number, (prototypes, table) in enumerate(
             zip(head.prototypes, self.assignments, strict=True)
@@ -104,6 +105,24 @@ class OfflineClusteringLoss(Loss):
             table.fill_(UNASSIGNED)
             self.bank.spread(labels, table)
         self.bank.rewind()
+
+    def _fill_bank(self, run: "Run") -> None:
+        """One pass in the order of the first epoch, over crops that no epoch draws again."""
+        if distributed.rank() == 0:
+            logger.info("filling the memory bank: one pass over the images without training")
+        run.train_sampler.set_epoch(run.epoch, crops_of=BEFORE_TRAINING)
+        # In train mode and crop by crop, as the official script does.
+        self.bank.fill(lambda crop: run.model([crop])[self.head].embeddings, run.train_loader)
+        run.train_sampler.set_epoch(run.epoch)
+
+    def _refuse_bad_rows(self, run: "Run") -> None:
+        bad = sum(map(num_bad_rows, self.bank.embeddings))
+        if bad:
+            raise DivergedError(
+                f"{bad} of the {self.bank.embeddings.shape[:2].numel()} embeddings to cluster at "
+                f"step {run.step} (epoch {run.epoch + 1}) are NaN or infinite: lower optimizer.lr, "
+                "lengthen schedule.warmup_epochs, and leave hooks.finite in, which names the step"
+            )
 
     def forward(self, model: SSLModel, outputs: dict[str, Any], batch: Batch) -> dict[str, Tensor]:
         num_crops = len(batch.crops)

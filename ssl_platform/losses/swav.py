@@ -13,6 +13,7 @@ from ssl_platform.losses.base import Loss, partial_batches, unusable_crops
 from ssl_platform.models.heads import prototype_head
 from ssl_platform.models.ssl_model import SSLModel
 from ssl_platform.ops.sinkhorn import sinkhorn
+from ssl_platform.ops.temperature import unusable_temperature
 from ssl_platform.registry import LOSSES
 
 if TYPE_CHECKING:
@@ -57,7 +58,8 @@ class SwAVLoss(Loss):
         super().__init__()
         prototypes = self.prototypes_of(model, head)
         problems = [
-            *_out_of_range(temperature=temperature, epsilon=epsilon, sinkhorn_iters=sinkhorn_iters),
+            *unusable_temperature(temperature),
+            *_out_of_range(epsilon=epsilon, sinkhorn_iters=sinkhorn_iters),
             *unusable_crops(assign_crops, data.num_crops),
             *partial_batches(data),
         ]
@@ -156,10 +158,8 @@ class SwAVLoss(Loss):
         return codes[len(queue_scores) :]
 
 
-def _out_of_range(*, temperature: float, epsilon: float, sinkhorn_iters: int) -> list[str]:
+def _out_of_range(*, epsilon: float, sinkhorn_iters: int) -> list[str]:
     problems = []
-    if temperature <= 0:
-        problems.append(f"temperature={temperature}: must be positive, e.g. 0.1")
     if epsilon <= 0:
         problems.append(f"epsilon={epsilon}: must be positive, e.g. 0.05")
     if sinkhorn_iters < 1:

@@ -7,7 +7,10 @@ from ssl_platform.registry import METRICS
 
 @METRICS.register()
 class TopKAccuracy:
-    """Percent of samples whose label is among the ``k`` highest-scored classes."""
+    """Percent of samples whose label is among the ``k`` highest-scored classes.
+
+    A sample whose scores are not finite counts as wrong.
+    """
 
     def __init__(self, *, k: int):
         if k < 1:
@@ -17,7 +20,8 @@ class TopKAccuracy:
     def __call__(self, scores: Tensor, labels: Tensor) -> float:
         """(N, C) scores and (N,) labels to a percentage; with fewer than k classes, all count."""
         highest = scores.topk(min(self.k, scores.shape[1]), dim=1).indices
-        return 100 * (highest == labels[:, None]).any(dim=1).double().mean().item()
+        is_right = (highest == labels[:, None]).any(dim=1) & scores.isfinite().all(dim=1)
+        return 100 * is_right.double().mean().item()
 
 
 def top_accuracies(scores: Tensor, labels: Tensor) -> dict[str, float]:

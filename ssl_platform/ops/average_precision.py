@@ -14,8 +14,10 @@ def precision_recall(targets: np.ndarray, scores: np.ndarray) -> tuple[np.ndarra
         (N,) precisions and (N,) recalls, float64.
 
     Raises:
-        ValueError: no image is of the class.
+        ValueError: no image is of the class, or a score is NaN.
     """
+    if np.isnan(scores).any():
+        raise ValueError("average precision of scores of which some are NaN")
     is_positive = targets[np.argsort(-scores, kind="stable")] > 0
     num_positives = is_positive.sum()
     if num_positives == 0:

@@ -1,5 +1,7 @@
 """Measures of how evenly a distribution or a spectrum is spread."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -24,6 +26,8 @@ def effective_rank(covariance: Tensor, *, noise: float = 0.0) -> Tensor:
         return covariance.new_tensor(float("nan"))
     eigenvalues = torch.linalg.eigvalsh(covariance)
     eigenvalues = eigenvalues.where(eigenvalues > noise, 0)
+    # by a power of two, which loses nothing: their sum might overflow
+    eigenvalues = eigenvalues / 2.0 ** (math.frexp(eigenvalues.amax().item())[1] - 1)
     return entropy(
         eigenvalues / eigenvalues.sum().clamp_min(torch.finfo(covariance.dtype).tiny)
     ).exp()

@@ -1,6 +1,8 @@
 """Whether numbers are finite."""
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,5 +15,58 @@ def all_finite(tensors: Iterable[Tensor]) -> Tensor:
     finite, count as infinite. Only tensors of floating point are looked at, and the host does not
     wait for the device.
     """
-    floats = [t.detach() for t in tensors if t.is_floating_point() and t.numel()]
+    floats = [_values(t) for t in tensors if _has_fractions(t) and t.numel()]
     return torch.nn.utils.get_total_norm(floats).isfinite()
+
+
+def num_bad_rows(rows: Tensor) -> int:
+    """How many rows of (N, ...) have an entry that is NaN or infinite."""
+    if all_finite([rows]):
+        return 0
+    return int((~rows.isfinite()).flatten(1).any(dim=1).sum())
+
+
+def not_finite(state: Any, name: str) -> list[str]:
+    """Names of the tensors with entries that are not finite, and of the numbers that are NaN.
+
+    The names are those of the mappings and the places in the sequences that ``state`` is made of,
+    with dots between. A plain number may be infinite, as the best of none is.
+    """
+    found = dict(_leaves(state, name))
+    tensors = {name: leaf for name, leaf in found.items() if isinstance(leaf, Tensor)}
+    bad = [name for name, leaf in found.items() if name not in tensors and math.isnan(leaf)]
+    if not all_finite(tensors.values()):  # or large
+        bad += [name for name, tensor in tensors.items() if not _values(tensor).isfinite().all()]
+    return bad
+
+
+def with_nan(state: Any, name: str) -> list[str]:
+    """Names, as of `not_finite`, of the tensors with an entry that is NaN."""
+    tensors = {name: leaf for name, leaf in _leaves(state, name) if isinstance(leaf, Tensor)}
+    suspects = [] if all_finite(tensors.values()) else tensors
+    return [name for name in suspects if _values(tensors[name]).isnan().any()]
+
+
+def _leaves(state: Any, name: str) -> Iterator[tuple[str, Tensor | float]]:
+    if isinstance(state, Tensor):
+        if _has_fractions(state) and state.numel():
+            yield name, state
+    elif isinstance(state, float):
+        yield name, state
+    elif isinstance(state, Mapping):
+        for key, value in state.items():
+            yield from _leaves(value, f"{name}.{key}")
+    elif isinstance(state, list | tuple):
+        for number, value in enumerate(state):
+            yield from _leaves(value, f"{name}.{number}")
+
+
+def _has_fractions(tensor: Tensor) -> bool:
+    return tensor.is_floating_point() or tensor.is_complex()
+
+
+def _values(tensor: Tensor) -> Tensor:
+    tensor = tensor.detach()
+    if tensor.layout == torch.sparse_coo:
+        tensor = tensor._values()
+    return torch.view_as_real(tensor) if tensor.is_complex() else tensor

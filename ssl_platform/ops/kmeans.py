@@ -7,8 +7,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ssl_platform.distributed import all_reduce_sum, broadcast, rank
+from ssl_platform.ops.finite import num_bad_rows
 
 BLOCK_ENTRIES = 2**20  # dot products held at once: 4 MiB in float32
+SHORT = 1e-12  # a sum of unit rows that is no longer has no direction but rounding's
 GROUP = 64  # centroids whose largest dot product is taken first
 
 
@@ -30,9 +32,9 @@ def spherical_kmeans(
 
     The samples are the union of the rows of every rank. An iteration assigns each row to the
     centroid with the largest dot product, the lowest of equal ones, and makes each centroid the
-    mean of its rows, of unit length. A centroid without rows stays where it is. The assignments are
-    those to the final centroids. Beyond its arguments a rank holds 16 bytes for each row and, for
-    any K, some 10 MiB (float32) and a few times the centroids.
+    mean of its rows, of unit length. A centroid without rows, or whose rows cancel, stays where it
+    is. The assignments are those to the final centroids. Beyond its arguments a rank holds 16 bytes
+    for each row and, for any K, some 10 MiB (float32) and a few times the centroids.
 
     Args:
         embeddings: (N, D) unit rows of this rank, computed in their dtype, half precision in
@@ -46,7 +48,7 @@ def spherical_kmeans(
 
     Raises:
         ValueError: the first rank has fewer than K rows to draw from (on all ranks), a number is
-            out of range, or a shape is wrong.
+            out of range, a shape is wrong, or rows are not finite (on the rank that has them).
     """
     if num_clusters < 1:
         raise ValueError(f"num_clusters={num_clusters}: at least 1")
@@ -54,6 +56,8 @@ def spherical_kmeans(
         raise ValueError(f"num_iters={num_iters}: 0 or more")
     if embeddings.ndim != 2:
         raise ValueError(f"embeddings: shape {tuple(embeddings.shape)}, must be (N, D)")
+    if bad := num_bad_rows(embeddings):
+        raise ValueError(f"embeddings: {bad} of {len(embeddings)} rows are NaN or infinite")
     embeddings = embeddings.to(torch.promote_types(embeddings.dtype, torch.float32))
     if initial_centroids is None:
         centroids = _random_rows(embeddings, num_clusters, generator)
@@ -63,6 +67,8 @@ def spherical_kmeans(
             raise ValueError(
                 f"initial_centroids: shape {tuple(initial_centroids.shape)}, must be {shape}"
             )
+        if bad := num_bad_rows(initial_centroids):
+            raise ValueError(f"initial_centroids: {bad} of {num_clusters} are NaN or infinite")
         centroids = broadcast(embeddings.new_empty(shape).copy_(initial_centroids))
     for _ in range(num_iters):
         assignments = _nearest(embeddings, centroids)
@@ -70,6 +76,7 @@ def spherical_kmeans(
         counts = torch.bincount(assignments, minlength=num_clusters)
         all_reduce_sum(sums)
         is_used = all_reduce_sum(counts)[:, None] > 0
+        is_used &= sums.norm(dim=1, keepdim=True) > SHORT
         # the length of a mean is lost again, so that dividing by the count would change nothing
         centroids = F.normalize(torch.where(is_used, sums, centroids), dim=1)
     return Clustering(centroids, _nearest(embeddings, centroids))

@@ -1,10 +1,15 @@
 """Weighted k-nearest-neighbour classification by cosine (Wu et al., arXiv:1805.01978, 3.4)."""
 
+import logging
+
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ssl_platform.ops.table import Table
+
+logger = logging.getLogger(__name__)
+
+SHORT = 1e-12  # what a length is divided by at least; shorter rows are stretched first
 
 
 @torch.no_grad()
@@ -12,6 +17,9 @@ def nearest_neighbours(
     queries: Tensor, bank: Table, *, k: int, query_block: int = 1024, bank_block: int = 65536
 ) -> tuple[Tensor, Tensor]:
     """The rows of a bank that are nearest to each query by cosine, nearest first.
+
+    A row of the bank with an entry that is NaN or infinite is left out, which a warning tells: its
+    cosine is -inf. Such a query has cosines of NaN. The cosine of a row of zeros is 0.
 
     Args:
         queries: (N, D) features; normalised here.
@@ -22,21 +30,68 @@ def nearest_neighbours(
 
     Returns:
         (N, k) cosines and (N, k) int64 positions in the bank; computed in float32 at least.
+
+    Raises:
+        ValueError: no row of the bank is finite.
     """
-    queries = F.normalize(queries.to(torch.promote_types(queries.dtype, torch.float32)), dim=1)
+    queries, is_bad = _unit(queries.to(torch.promote_types(queries.dtype, torch.float32)))
+    num_bad_queries, num_bad = int(is_bad.sum()), 0
     k = min(k, len(bank))
     best = queries.new_full((len(queries), k), -torch.inf)
     positions = torch.zeros(best.shape, dtype=torch.int64, device=queries.device)
     for first in range(0, len(bank), bank_block):
-        rows = F.normalize(bank[first : first + bank_block].to(queries), dim=1)
+        rows, is_bad = _unit(bank[first : first + bank_block].to(queries))
+        bad = is_bad.nonzero().flatten()
+        rows[bad] = 0
+        num_bad += len(bad)
         for start in range(0, len(queries), query_block):
             part = slice(start, start + query_block)
-            cosines, found = (queries[part] @ rows.T).topk(min(k, len(rows)), dim=1)
+            cosines, found = (
+                (queries[part] @ rows.T)
+                .index_fill_(1, bad, -torch.inf)
+                .topk(min(k, len(rows)), dim=1)
+            )
             cosines = torch.cat([best[part], cosines], dim=1)
             found = torch.cat([positions[part], found + first], dim=1)
             best[part], order = cosines.topk(k, dim=1)
             positions[part] = found.gather(1, order)
+    _tell_of_bad_rows(num_bad, len(bank), num_bad_queries, len(queries))
     return best, positions
+
+
+def _unit(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows of unit length, zeros as they are, and (N,) which of them are not finite: those are NaN.
+
+    Like ``normalize`` of torch, but also for rows whose squares overflow or vanish.
+    """
+    lengths = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
+    unit = rows / lengths.clamp_min(SHORT)
+    is_extreme = ~(lengths[:, 0].isfinite() & (lengths[:, 0] >= SHORT))
+    extreme = rows[is_extreme]
+    extreme = extreme / extreme.abs().amax(1, keepdim=True).clamp_min(torch.finfo(rows.dtype).tiny)
+    extreme /= torch.linalg.vector_norm(extreme, dim=1, keepdim=True).clamp_min(SHORT)
+    is_nan = extreme.isnan().any(dim=1)
+    unit[is_extreme] = extreme.masked_fill_(is_nan[:, None], torch.nan)
+    is_bad = is_extreme.clone()
+    is_bad[is_extreme] = is_nan
+    return unit, is_bad
+
+
+def _tell_of_bad_rows(num_bad: int, num_rows: int, num_bad_queries: int, num_queries: int) -> None:
+    if num_bad and num_bad == num_rows:
+        raise ValueError(f"kNN: none of the {num_rows} rows of the bank is finite")
+    if num_bad:
+        logger.warning(
+            "kNN: %d of the %d rows of the bank are NaN or infinite and have no vote",
+            num_bad,
+            num_rows,
+        )
+    if num_bad_queries:
+        logger.warning(
+            "kNN: %d of the %d queries are NaN or infinite and count as wrong",
+            num_bad_queries,
+            num_queries,
+        )
 
 
 def weighted_votes(
@@ -45,16 +100,18 @@ def weighted_votes(
     """Votes of neighbours for their classes, each of weight exp(cosine / temperature).
 
     Args:
-        cosines: (N, k) of the neighbours, nearest first.
+        cosines: (N, k) of the neighbours, nearest first; -inf for one that has no vote.
         labels: (N, k) int64 in [0, num_classes).
 
     Returns:
         (N, num_classes), relative to the weight of the nearest neighbour: it votes with 1 at any
-        temperature.
+        temperature. NaN where the query has no cosines.
     """
+    # below it 0 / temperature would be NaN
+    temperature = max(temperature, torch.finfo(cosines.dtype).tiny)
     weights = ((cosines - cosines[:, :1]) / temperature).exp()
     votes = cosines.new_zeros(len(cosines), num_classes)
-    return votes.scatter_add_(1, labels, weights)
+    return votes.scatter_add_(1, labels, weights).masked_fill_(cosines[:, :1].isnan(), torch.nan)
 
 
 def knn_votes(

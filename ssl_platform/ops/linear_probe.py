@@ -39,11 +39,17 @@ class Standard:
 
     @classmethod
     def of(cls, features: Table, positions: Tensor) -> "Standard":
-        """Of some rows of (N, D) features. A dimension that does not vary becomes zero."""
+        """Of some rows of (N, D) features. A dimension that does not vary becomes zero.
+
+        Raises:
+            ValueError: a row is not finite.
+        """
         total = torch.zeros(2, features.shape[1], dtype=torch.float64)
         for part in positions.split(BLOCK):
             rows = features[part].double()
             total += torch.stack([rows.sum(0), rows.square().sum(0)])
+        if not total.isfinite().all():
+            raise ValueError("features: some of the rows are NaN or infinite")
         mean, square = total / len(positions)
         variance = (square - mean.square()).clamp(min=0)
         varies = variance > 1e-12 * square

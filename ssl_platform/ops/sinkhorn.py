@@ -9,6 +9,9 @@ import torch
 from torch import Tensor
 
 from ssl_platform.distributed import all_reduce_max, all_reduce_sum, world_size
+from ssl_platform.ops.finite import num_bad_rows
+
+FAR = 100  # times epsilon; cosines at an epsilon that is used differ by less
 
 
 @torch.no_grad()
@@ -18,11 +21,12 @@ def sinkhorn(scores: Tensor, *, epsilon: float, num_iters: int) -> Tensor:
     The samples are the union of the rows of every rank; each rank gets its own rows back, equal to
     those of one process that holds them all. Half-precision scores are computed in float32.
 
-    The result is finite for any finite scores. On a CPU, exp(scores / epsilon) is computed once and
-    only two vectors of factors are iterated, as long as its range fits the number type: differences
-    of scores up to 2.9 at epsilon 0.05 in float32. Beyond, logarithms are iterated: as exact and
-    five times slower. On any other device they always are, because to look at the range would make
-    the host wait for the device in every step.
+    The result is finite for any finite scores, any ``epsilon`` and any number of iterations, with
+    which the sum of each prototype's codes goes to the mean over prototypes. On a CPU,
+    exp(scores / epsilon) is computed once and only two vectors of factors are iterated, as long as
+    its range fits the number type: differences of scores up to 2.9 at epsilon 0.05 in float32.
+    Beyond, logarithms are iterated: as exact and five times slower. On any other device they always
+    are, because to look at the range would make the host wait for the device in every step.
 
     Args:
         scores: (N, K), similarity of this rank's samples to the prototypes. All ranks have equal N.
@@ -32,46 +36,78 @@ def sinkhorn(scores: Tensor, *, epsilon: float, num_iters: int) -> Tensor:
 
     Returns:
         (N, K) codes, float32 or, for float64 scores, float64.
+
+    Raises:
+        ValueError: ``epsilon`` or ``num_iters`` is out of range.
     """
+    if not epsilon > 0:
+        raise ValueError(f"epsilon={epsilon}: must be positive, e.g. 0.05")
+    if num_iters < 0:
+        raise ValueError(f"num_iters={num_iters}: 0 or more, e.g. 3")
     scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
+    if not len(scores):
+        return scores.clone()
     if scores.device.type != "cpu":
-        return _by_logarithms(scores, all_reduce_max(scores.amax()), epsilon, num_iters)
+        return _by_logarithms(scores, epsilon, num_iters)
     lowest, highest = scores.aminmax()
     highest, minus_lowest = all_reduce_max(torch.stack([highest, -lowest]))
-    # Factors and sums lie within exp(+-range) times a power of N and K, for which the rest is left.
+    # Factors and sums lie within exp(+-range) times N and K, for which the rest is left.
     largest_range = 2 / 3 * math.log(torch.finfo(scores.dtype).max)
     if (highest + minus_lowest) / epsilon <= largest_range:
         return _by_factors(scores, highest, epsilon, num_iters)
-    return _by_logarithms(scores, highest, epsilon, num_iters)
+    return _by_logarithms(scores, epsilon, num_iters)
 
 
 def _by_factors(scores: Tensor, highest: Tensor, epsilon: float, num_iters: int) -> Tensor:
     """Codes as diag(row_factors) kernel diag(column_factors)."""
     # exp2 takes half the time of exp
-    kernel = (scores - highest).mul_(math.log2(math.e) / epsilon).exp2_()
+    rate = min(math.log2(math.e) / epsilon, torch.finfo(scores.dtype).max)
+    kernel = (scores - highest).mul_(rate).exp2_()
     if num_iters == 0:
         num_samples = len(scores) * world_size()
         return kernel.mul_(num_samples / all_reduce_sum(kernel.sum()))
     row_factors = kernel.new_ones(len(kernel))
     for _ in range(num_iters):
         column_factors = all_reduce_sum(row_factors @ kernel).reciprocal_()
+        # N / K times as large with every iteration, they would overflow
+        column_factors *= _power_of_two_over(column_factors.amax())
         row_factors = (kernel @ column_factors).reciprocal_()
-    return kernel.mul_(column_factors).mul_(row_factors[:, None])
+    lift = _power_of_two_over(column_factors.amin())  # else small entries underflow half way
+    return kernel.mul_(column_factors * lift).mul_((row_factors / lift)[:, None])
 
 
-def _by_logarithms(scores: Tensor, highest: Tensor, epsilon: float, num_iters: int) -> Tensor:
-    # a constant does not change the codes, and without the largest one nothing overflows upwards
-    lowest = torch.finfo(scores.dtype).min / 8
-    log_codes = ((scores - highest) / epsilon).clamp_min_(lowest)
+def _power_of_two_over(value: Tensor) -> float:
+    """What brings a positive scalar into [1/2, 1), and loses no bit of what it is multiplied by."""
+    return 2.0 ** -math.frexp(value.item())[1]
+
+
+def _by_logarithms(scores: Tensor, epsilon: float, num_iters: int) -> Tensor:
+    highest = all_reduce_max(scores.amax(dim=0, keepdim=True))  # (1, K)
+    top = highest.amax()
+    if num_iters > 0:
+        # A constant per prototype does not change the codes. Far below the top, its own highest
+        # score keeps the digits that the distance would take.
+        top = torch.where(top - highest > FAR * epsilon, highest, top)
+    log_codes = _over_epsilon(scores, top, epsilon)
     if num_iters == 0:
         num_samples = len(scores) * world_size()
         log_total = _log_sum_over_samples(log_codes.logsumexp(dim=1, keepdim=True))
         return torch.exp(log_codes - log_total) * num_samples
-    for iteration in range(num_iters):
-        if iteration > 0:
-            log_codes -= log_codes.logsumexp(dim=1, keepdim=True)
+    log_codes -= _log_sum_over_samples(log_codes, _over_epsilon(highest, top, epsilon))
+    for _ in range(num_iters - 1):
+        log_codes -= log_codes.logsumexp(dim=1, keepdim=True)
         log_codes -= _log_sum_over_samples(log_codes)
     return log_codes.softmax(dim=1)
+
+
+def _over_epsilon(scores: Tensor, highest: Tensor, epsilon: float) -> Tensor:
+    """(scores - highest) / epsilon, at least an eighth of the lowest number there is."""
+    limits = torch.finfo(scores.dtype)
+    # dividing both by a power of two loses nothing, and no difference of scores overflows that
+    # epsilon would have brought back
+    scale = 2.0 ** -max(0, math.frexp(epsilon)[1])
+    differences = torch.add(highest * -scale, scores, alpha=scale)
+    return differences.div_(max(epsilon * scale, limits.tiny)).clamp_min_(limits.min / 8)
 
 
 class BalancedLabels(NamedTuple):
@@ -102,7 +138,7 @@ def balanced_labels(
     label is the largest entry of a row of the plan, the first of equal ones.
 
     The samples are the union of the rows of every rank, N of them in all. Works on logarithms, so
-    it is finite wherever scores / epsilon are, and on blocks of rows whose scores are computed anew
+    it is finite for any positive epsilon, and on blocks of rows whose scores are computed anew
     in every iteration: beside its arguments a rank holds about 20 bytes per entry of a block and 16
     per sample. Scores have the dtype of the embeddings, at least float32. What follows is float64:
     the rounding of float32 alone keeps the stopping sum above 1.7e-7 N, 0.2 for ImageNet.
@@ -117,7 +153,8 @@ def balanced_labels(
         block_size: rows of a block; it bounds the memory and changes nothing else.
 
     Raises:
-        ValueError: an argument is out of range, the widths differ, or no rank has a sample.
+        ValueError: an argument is out of range, the widths differ, no rank has a sample, or some
+            are not finite (on the rank that has them).
     """
     num_samples = int(all_reduce_sum(torch.tensor(len(embeddings), device=embeddings.device)))
     problems = _problems(
@@ -127,7 +164,9 @@ def balanced_labels(
         raise ValueError("\n".join(problems))
 
     num_prototypes = len(prototypes)
-    prototypes = prototypes.to(torch.promote_types(embeddings.dtype, torch.float32)) / epsilon
+    prototypes = prototypes.to(torch.promote_types(embeddings.dtype, torch.float32))
+    # below it, scores of different rows and prototypes are as good as infinitely far apart
+    prototypes = prototypes / max(epsilon, torch.finfo(prototypes.dtype).tiny ** 0.5)
     log_r = torch.zeros(num_prototypes, dtype=torch.float64, device=embeddings.device)
     log_c = log_r.new_full((len(embeddings),), -math.log(num_samples))
     labels = torch.empty_like(log_c, dtype=torch.int64)
@@ -148,8 +187,10 @@ def balanced_labels(
         all_reduce_sum(error)
         if num_iters % check_every == 0 and error <= tolerance:
             break
-        # sums of at least 1/K: r made the columns 1/K, and c divides rows by their sums, at most 1
-        log_r -= (all_reduce_sum(column_sums) * (num_prototypes / num_samples)).log()
+        # Sums of at least 1/K: r made the columns 1/K, and c divides rows by their sums, at most 1;
+        # but for rounding, which can leave nothing of them where scores / epsilon are huge.
+        column_sums = all_reduce_sum(column_sums).clamp_min_(torch.finfo(log_r.dtype).tiny)
+        log_r -= (column_sums * (num_prototypes / num_samples)).log()
     return BalancedLabels(labels, num_iters, error.item())
 
 
@@ -163,7 +204,7 @@ def _problems(
     max_iters: int,
 ) -> list[str]:
     problems = []
-    if epsilon <= 0:
+    if not epsilon > 0:
         problems.append(f"epsilon={epsilon}: must be positive, e.g. 0.05")
     if tolerance < 0:
         problems.append(f"tolerance={tolerance}: must not be negative, e.g. 0.1")
@@ -176,6 +217,9 @@ def _problems(
         problems.append(f"prototypes: {width} wide, must be {embedding_width} as the embeddings")
     if num_samples == 0:
         problems.append("embeddings: 0 samples over all ranks, at least 1")
+    for name, rows in {"embeddings": embeddings, "prototypes": prototypes}.items():
+        if bad := num_bad_rows(rows):
+            problems.append(f"{name}: {bad} of {len(rows)} rows are NaN or infinite")
     return problems
 
 
@@ -202,8 +246,9 @@ def _softmax_sums(log_values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return indices, highest + sums.log(), sums.reciprocal() @ values
 
 
-def _log_sum_over_samples(log_values: Tensor) -> Tensor:
-    """logsumexp over the rows of all ranks: (N, K) -> (1, K)."""
-    highest = all_reduce_max(log_values.amax(dim=0, keepdim=True))
+def _log_sum_over_samples(log_values: Tensor, highest: Tensor | None = None) -> Tensor:
+    """logsumexp over the rows of all ranks: (N, K) -> (1, K); their maxima may be known."""
+    if highest is None:
+        highest = all_reduce_max(log_values.amax(dim=0, keepdim=True))
     total = all_reduce_sum((log_values - highest).exp_().sum(dim=0, keepdim=True))
     return highest + total.log()

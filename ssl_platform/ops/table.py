@@ -49,10 +49,16 @@ def blocks(table: Table) -> Iterator[Tensor]:
 
 
 def mean_of(table: Table) -> Tensor:
-    """(D,) float32."""
+    """(D,) float32.
+
+    Raises:
+        ValueError: a row is not finite.
+    """
     total = torch.zeros(table.shape[1], dtype=torch.float64)
     for part in blocks(table):
         total += part.double().sum(dim=0)
+    if not total.isfinite().all():
+        raise ValueError("features: some of the rows are NaN or infinite")
     return (total / len(table)).float()
 
 
@@ -66,6 +72,9 @@ def principal_components(table: Table, num_components: int) -> tuple[Tensor, Ten
     Returns:
         (D,) mean and (D, components) directions of unit length, of the largest variance first;
         both float32.
+
+    Raises:
+        ValueError: a row is not finite.
     """
     from scipy import linalg  # a tenth of a second, which no training needs
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.optim.sgd import sgd
 
 from ssl_platform.optim.torch_optimizers import (
-    QuickToStart,
+    FusedOptimizer,
     refuse_impossible,
     start_momentum,
 )
@@ -16,7 +16,7 @@ from ssl_platform.registry import OPTIMIZERS
 
 
 @OPTIMIZERS.register()
-class LARC(QuickToStart, torch.optim.SGD):
+class LARC(FusedOptimizer, torch.optim.SGD):
     """SGD whose gradients are first scaled to a fixed fraction of each parameter's norm.
 
     For a parameter p with gradient g, both of non-zero norm, the gradient becomes
@@ -51,12 +51,7 @@ class LARC(QuickToStart, torch.optim.SGD):
         super().__init__(params, lr=lr, momentum=momentum, weight_decay=weight_decay, fused=True)
         self.trust_coefficient, self.eps, self.clip = trust_coefficient, eps, clip
 
-    @torch.no_grad()
-    def step(self, closure: Any = None) -> Any:
-        loss = None
-        if closure is not None:  # the gradients to be scaled are those that it computes
-            with torch.enable_grad():
-                loss = closure()
+    def update(self) -> None:
         start_momentum(self)
         for group in self.param_groups:
             params = [param for param in group["params"] if param.grad is not None]
@@ -64,7 +59,6 @@ class LARC(QuickToStart, torch.optim.SGD):
                 ratios = self._ratios(params, group)
                 update = self._one_by_one if params[0].device.type == "cpu" else self._at_once
                 update(params, ratios, group)
-        return loss
 
     def _ratios(self, params: list[Tensor], group: dict[str, Any]) -> Tensor:
         """What each parameter's gradient and decay are multiplied by, ``(len(params),)``."""

@@ -1,12 +1,14 @@
 """torch's own optimizers, with every option that changes a result spelled out."""
 
 import inspect
+from abc import abstractmethod
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from torch.optim import Optimizer
 
+from ssl_platform.optim.strides import aligned, overlaps
 from ssl_platform.registry import OPTIMIZERS
 
 
@@ -37,21 +39,42 @@ def undecorated(step: Callable[..., Any]) -> Callable[..., Any]:
     return torch.no_grad()(inspect.unwrap(step))
 
 
-class QuickToStart(Optimizer):
-    """Keeps torch's compiler from being loaded, which takes as long as torch itself.
+class FusedOptimizer(Optimizer):
+    """A step of torch's fused kernels, which ignore strides and are quick to start.
 
-    Decorators of ``Optimizer`` load it to tell it what not to compile; nothing here compiles an
-    optimizer.
+    Decorators of ``Optimizer`` load torch's compiler, which takes as long as torch itself, to tell
+    it what not to compile; nothing here compiles an optimizer.
     """
 
-    add_param_group = inspect.unwrap(Optimizer.add_param_group)
     zero_grad = inspect.unwrap(Optimizer.zero_grad)
     state_dict = inspect.unwrap(Optimizer.state_dict)
     load_state_dict = inspect.unwrap(Optimizer.load_state_dict)
 
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        inspect.unwrap(Optimizer.add_param_group)(self, param_group)
+        for param in self.param_groups[-1]["params"]:
+            if overlaps(param):
+                raise ValueError(
+                    f"a parameter of shape {tuple(param.shape)} has strides {param.stride()}: "
+                    "several of its elements are one place in memory; make it of a .clone()"
+                )
+
+    def step(self, closure: Any = None) -> Any:
+        loss = None
+        if closure is not None:  # the gradients are those that it computes
+            with torch.enable_grad():
+                loss = closure()
+        with torch.no_grad(), aligned(self):
+            self.update()
+        return loss
+
+    @abstractmethod
+    def update(self) -> None:
+        """Step by the gradients that are there."""
+
 
 @OPTIMIZERS.register()
-class SGD(QuickToStart, torch.optim.SGD):
+class SGD(FusedOptimizer, torch.optim.SGD):
     def __init__(
         self,
         params: Iterable[Any],
@@ -73,9 +96,9 @@ class SGD(QuickToStart, torch.optim.SGD):
             fused=True,
         )
 
-    def step(self, closure: Any = None) -> Any:
+    def update(self) -> None:
         start_momentum(self)
-        return self._step(closure)
+        self._step()
 
     _step = undecorated(torch.optim.SGD.step)
 
@@ -95,8 +118,8 @@ def start_momentum(optimizer: torch.optim.SGD) -> None:
 
 
 @OPTIMIZERS.register()
-class Adam(QuickToStart, torch.optim.Adam):
-    step = undecorated(torch.optim.Adam.step)
+class Adam(FusedOptimizer, torch.optim.Adam):
+    update = undecorated(torch.optim.Adam.step)
 
     def __init__(
         self,
@@ -112,8 +135,8 @@ class Adam(QuickToStart, torch.optim.Adam):
 
 
 @OPTIMIZERS.register()
-class AdamW(QuickToStart, torch.optim.AdamW):
-    step = undecorated(torch.optim.AdamW.step)
+class AdamW(FusedOptimizer, torch.optim.AdamW):
+    update = undecorated(torch.optim.AdamW.step)
 
     def __init__(
         self,

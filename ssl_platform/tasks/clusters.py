@@ -184,7 +184,8 @@ class ClusterOutput:
 def find_nearest(
     trunk: nn.Module, head: PrototypeHead, loader: Loader, num_images: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Nearest prototype of every image; -1 and NaN for one that cannot be read. Collective.
+    """Nearest prototype of every image; -1 and NaN for one that cannot be read, or whose embedding
+    is not finite, which a warning tells. Collective.
 
     Args:
         trunk, head: on the loader's device, in eval mode, the prototypes of unit length.
@@ -202,6 +203,14 @@ def find_nearest(
     unreadable = torch.zeros(num_images, dtype=torch.bool, device=loader.device)
     unreadable[loader.unreadable] = True
     bad = distributed.all_reduce_max(unreadable.to(torch.uint8)).bool().cpu()
+    not_finite = ~found.isfinite().all(dim=1) & ~bad
+    if not_finite.any() and distributed.rank() == 0:
+        logger.warning(
+            "%d of %d images have no cluster: their embeddings are NaN or infinite",
+            int(not_finite.sum()),
+            num_images,
+        )
+    bad |= not_finite
     ids, scores, margins = (
         values.masked_fill(bad[:, None], missing).numpy()
         for values, missing in ((ids, -1), (scores, math.nan), (margins, math.nan))

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ssl_platform.data.sampler import SequentialSampler, ShuffledSampler
+from ssl_platform.data.sampler import BEFORE_TRAINING, SequentialSampler, ShuffledSampler
 
 VECTORS = Path(__file__).parent.parent / "vectors"
 
@@ -48,6 +48,16 @@ def test_global_batches_do_not_depend_on_the_number_of_ranks(num_samples, steps_
     seen = [index for batch in one for index in batch]
     assert len(set(seen)) == len(seen) == num_samples // steps_of * steps_of
     assert set(seen) <= set(range(num_samples))
+
+
+def test_crops_may_be_those_of_another_epoch_than_the_order():
+    sampler = ShuffledSampler(10, batch_size=4, rank=0, world_size=2, seed=0)
+    sampler.set_epoch(3)
+    plain = list(sampler)
+    sampler.set_epoch(3, 1, crops_of=BEFORE_TRAINING)
+    assert list(sampler) == [(BEFORE_TRAINING, index) for _, index in plain[2:]]
+    sampler.set_epoch(3)
+    assert list(sampler) == plain
 
 
 def test_epochs_and_seeds_give_other_orders():

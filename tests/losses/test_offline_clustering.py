@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 from ssl_platform import distributed
 from ssl_platform.data.batch import Batch, DataInfo
+from ssl_platform.data.sampler import ShuffledSampler
+from ssl_platform.errors import DivergedError
 from ssl_platform.losses.base import UNASSIGNED
 from ssl_platform.losses.deepcluster_v2 import DeepClusterV2Loss
 from ssl_platform.losses.memory_bank import MemoryBank
@@ -90,7 +92,10 @@ def batches(order: list[int], batch_size: int, rank: int = 0, ranks: int = 1) ->
 
 
 def a_run(model: SSLModel, loader: list[Batch], *, step: int = 0, epoch: int = 0):
-    return SimpleNamespace(model=model, train_loader=loader, step=step, epoch=epoch)
+    sampler = ShuffledSampler(20, batch_size=4, rank=0, world_size=1, seed=0)
+    return SimpleNamespace(
+        model=model, train_loader=loader, train_sampler=sampler, step=step, epoch=epoch
+    )
 
 
 def unit(raw: Tensor) -> Tensor:
@@ -309,6 +314,23 @@ def test_labels_depend_on_the_seed_and_the_epoch_and_not_on_other_draws(method):
         assert labels(0, 1, stir=False) != labels(0, 0, stir=False)
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_embeddings_that_are_not_finite_are_not_clustered(method):
+    model = a_model([4, 4])
+    loss = METHODS[method](model)
+    loss.on_epoch_start(a_run(model, batches(list(range(16)), 4)))
+    before = loss.assignments.clone()
+    loss.bank.embeddings[0, 3, 1] = loss.bank.embeddings[1, 5] = math.nan
+    with pytest.raises(DivergedError) as error:
+        loss.on_epoch_start(a_run(model, [], step=4, epoch=1))
+    assert str(error.value) == (
+        "2 of the 32 embeddings to cluster at step 4 (epoch 2) are NaN or infinite: lower "
+        "optimizer.lr, lengthen schedule.warmup_epochs, and leave hooks.finite in, which names the "
+        "step"
+    )
+    assert loss.assignments.equal(before)
+
+
 # ---- DeepCluster-v2
 
 
@@ -390,6 +412,11 @@ def test_prototypes_are_frozen_at_first_and_learned_then():
         (
             "deepcluster", [4], {}, {"temperature": 0.0},
             "temperature=0.0: must be positive, e.g. 0.1",
+        ),
+        (
+            "sela", [4], {}, {"temperature": 1e-40},
+            "temperature=1e-40: at least 1e-06, e.g. 0.1; below, the rounding of scores would "
+            "decide",
         ),
         (
             "deepcluster", [4], {}, {"assign_crops": [0, 2]},

@@ -20,6 +20,7 @@ from ssl_platform.losses import swav
 from ssl_platform.losses.swav import SwAVLoss
 from ssl_platform.models import SSLModel
 from ssl_platform.models.heads import PrototypeHead
+from ssl_platform.ops.temperature import MIN_TEMPERATURE
 from ssl_platform.optim.larc import LARC
 from ssl_platform.optim.torch_optimizers import SGD
 
@@ -446,6 +447,12 @@ def test_frozen_prototypes_do_not_move_and_then_they_do(steps, epochs, num_froze
     [
         ({"temperature": 0}, {}, "temperature=0: must be positive, e.g. 0.1"),
         ({"temperature": -0.1}, {}, "temperature=-0.1: must be positive, e.g. 0.1"),
+        (
+            {"temperature": 1e-40},
+            {},
+            "temperature=1e-40: at least 1e-06, e.g. 0.1; below, the rounding of scores would "
+            "decide",
+        ),
         ({"epsilon": 0}, {}, "epsilon=0: must be positive, e.g. 0.05"),
         ({"sinkhorn_iters": 0}, {}, "sinkhorn_iters=0: at least 1, e.g. 3"),
         (
@@ -583,3 +590,14 @@ def test_two_ranks_train_as_one_process_with_the_whole_batch(queue_length):
         torch.testing.assert_close(
             torch.cat([first["codes"], second["codes"]], dim=1), expected["codes"], **close
         )
+
+
+@pytest.mark.parametrize("temperature", [MIN_TEMPERATURE, 1e300])
+@pytest.mark.parametrize("epsilon", [1e-320, 1e300])
+def test_the_loss_and_its_gradient_are_finite_at_any_temperature_and_epsilon(temperature, epsilon):
+    model = a_model()
+    loss = a_loss(model, temperature=temperature, epsilon=epsilon)
+    value = loss_of(loss, model, random_crops(0))
+    value.backward()
+    assert value.isfinite()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())

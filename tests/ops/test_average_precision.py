@@ -37,3 +37,8 @@ def test_a_perfect_ranking_scores_one_whatever_the_scale_of_its_scores():
 def test_a_class_without_an_image_has_no_average_precision():
     with pytest.raises(ValueError, match="a class without a single image"):
         average_precision(np.array([-1, -1]), np.array([0.0, 1.0]))
+
+
+def test_scores_that_are_no_numbers_have_no_average_precision():
+    with pytest.raises(ValueError, match=r"^average precision of scores of which some are NaN$"):
+        average_precision(np.array([1, -1]), np.array([0.0, np.nan]))

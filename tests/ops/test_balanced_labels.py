@@ -165,6 +165,17 @@ def test_prototypes_opposite_to_all_data_get_their_share(epsilon, dtype):
         assert found.labels.equal(codes.argmax(dim=1))
 
 
+@pytest.mark.parametrize("epsilon", [1e-320, 1e-46, 1e-30, 1e-6, 1e30, 1e300])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_any_epsilon_gives_every_sample_a_label(epsilon, dtype):
+    embeddings, prototypes = unit_rows(0, 30, 8).to(dtype), unit_rows(1, 5, 8).to(dtype)
+    found = balanced_labels(embeddings, prototypes, **(SELA | {"epsilon": epsilon}))
+    assert 0 <= found.labels.min() <= found.labels.max() < 5
+    assert found.error >= 0  # which NaN is not
+    if epsilon < 1:  # with a large one the prototypes are equally good
+        assert counts(found.labels, 5).min() > 0
+
+
 def test_data_crowded_at_one_prototype_use_all_of_them_equally():
     prototypes = unit_rows(0, 20, 16)
     crowd = F.normalize(prototypes[:1] + 0.5 * unit_rows(1, 1800, 16), dim=1)
@@ -366,6 +377,14 @@ def test_several_ranks_find_the_labels_of_one_process_with_all_samples(shares):
         ({"max_iters": 0}, "max_iters=0: at least 1, e.g. 200"),
         ({"prototypes": unit_rows(1, 6, 7)}, "prototypes: 7 wide, must be 8 as the embeddings"),
         ({"embeddings": torch.zeros(0, 8)}, "embeddings: 0 samples over all ranks, at least 1"),
+        (
+            {"embeddings": torch.tensor([[torch.nan] + [0.0] * 7] * 2 + [[0.0] * 8])},
+            "embeddings: 2 of 3 rows are NaN or infinite",
+        ),
+        (
+            {"prototypes": torch.full((6, 8), torch.inf)},
+            "prototypes: 6 of 6 rows are NaN or infinite",
+        ),
     ],
 )
 def test_an_argument_out_of_range_is_named(wrong, message):

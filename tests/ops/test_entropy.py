@@ -53,3 +53,8 @@ def test_effective_rank_does_not_depend_on_the_axes():
 
 def test_a_covariance_of_zero_has_effective_rank_one():
     assert effective_rank(torch.zeros(4, 4)).item() == 1
+
+
+@pytest.mark.parametrize("variance", [3e38, 1e-30, 1e-37])
+def test_effective_rank_does_not_depend_on_the_size_of_the_numbers(variance):
+    assert effective_rank(variance * torch.eye(4)).item() == pytest.approx(4)

@@ -256,6 +256,22 @@ def test_too_few_rows_on_the_first_rank_are_refused_by_all():
     assert found == ["num_clusters=4: the first process has 3 embeddings to draw them from"] * 2
 
 
+def with_bad_rows(num: int) -> Tensor:
+    values = rows(num)
+    values[1, 2], values[3, 0] = torch.nan, torch.inf
+    return values
+
+
+def test_a_centroid_whose_rows_cancel_or_are_zeros_stays_where_it_is():
+    first, second, third = torch.eye(3, dtype=torch.float64)
+    embeddings = torch.stack([first + second, first - second, second - first, -first - second])
+    embeddings = torch.cat([F.normalize(embeddings, dim=1), torch.zeros(3, 3).double()])
+    start = torch.stack([third, -third])  # at right angles to all: rows go to the first
+    found = spherical_kmeans(embeddings, num_clusters=2, num_iters=3, initial_centroids=start)
+    assert found.centroids.equal(start)
+    assert found.assignments.tolist() == [0] * 7
+
+
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
@@ -270,6 +286,11 @@ def test_too_few_rows_on_the_first_rank_are_refused_by_all():
         (
             {"initial_centroids": rows(4, 6)},
             r"^initial_centroids: shape \(4, 6\), must be \(4, 5\)$",
+        ),
+        ({"embeddings": with_bad_rows(10)}, "^embeddings: 2 of 10 rows are NaN or infinite$"),
+        (
+            {"initial_centroids": with_bad_rows(4)},
+            "^initial_centroids: 2 of 4 are NaN or infinite$",
         ),
     ],
 )

@@ -100,7 +100,73 @@ def test_an_image_of_the_bank_is_its_own_nearest_neighbour():
     torch.testing.assert_close(votes, torch.eye(4, dtype=torch.float64)[labels])
 
 
-@pytest.mark.parametrize("temperature", [1e-6, 1e6])
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("bank_block", [4, 65536])
+def test_rows_of_the_bank_that_are_not_finite_have_no_vote_and_are_counted(bad, bank_block, caplog):
+    queries, bank = random_features(0, 7), random_features(1, 30)
+    good = torch.tensor([i for i in range(30) if i not in (3, 17)])
+    expected, neighbours = nearest_neighbours(queries, bank[good], k=28)
+    bank[3, 2], bank[17] = bad, bad
+    cosines, found = nearest_neighbours(queries, bank, k=30, bank_block=bank_block)
+    torch.testing.assert_close(cosines[:, :28], expected)
+    assert found[:, :28].equal(good[neighbours])
+    assert cosines[:, 28:].eq(-math.inf).all()
+    assert [record.getMessage() for record in caplog.records] == [
+        "kNN: 2 of the 30 rows of the bank are NaN or infinite and have no vote"
+    ]
+    labels, options = torch.arange(30) % 4, {"temperature": 0.07, "num_classes": 4}
+    torch.testing.assert_close(
+        knn_votes(queries, bank, labels, k=30, **options),
+        knn_votes(queries, bank[good], labels[good], k=28, **options),
+    )
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_queries_that_are_not_finite_are_counted_as_wrong(bad, caplog):
+    bank, labels = random_features(1, 30), torch.arange(30) % 4
+    queries = bank[:8].clone()
+    queries[2, 1], queries[5] = bad, bad
+    votes = knn_votes(queries, bank, labels, k=1, temperature=0.07, num_classes=4)
+    expected = torch.eye(4, dtype=torch.float64)[labels[:8]]
+    expected[[2, 5]] = math.nan
+    torch.testing.assert_close(votes, expected, equal_nan=True)
+    for k in (1, 4):
+        assert TopKAccuracy(k=k)(votes, labels[:8]) == 75
+    assert [record.getMessage() for record in caplog.records] == [
+        "kNN: 2 of the 8 queries are NaN or infinite and count as wrong"
+    ]
+
+
+def test_a_bank_without_a_finite_row_is_refused():
+    with pytest.raises(ValueError) as error:
+        nearest_neighbours(random_features(0, 7), torch.full((30, 8), math.nan), k=5)
+    assert str(error.value) == "kNN: none of the 30 rows of the bank is finite"
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("scale", ["largest", "smallest", "denormal"])
+def test_rows_whose_squares_overflow_or_vanish_have_the_same_neighbours(dtype, scale):
+    limits = torch.finfo(dtype)
+    factor = {
+        "largest": limits.max / 4,
+        "smallest": limits.tiny,
+        "denormal": limits.tiny * limits.eps * 1e4,
+    }[scale]
+    queries, bank = random_features(0, 7).clamp(-3, 3), random_features(1, 30).clamp(-3, 3)
+    expected = nearest_neighbours(queries, bank, k=5)
+    found = nearest_neighbours((queries * factor).to(dtype), (bank * factor).to(dtype), k=5)
+    torch.testing.assert_close(found[0].double(), expected[0], rtol=0, atol=2e-3)
+    assert found[1][:, 0].equal(expected[1][:, 0])
+
+
+def test_a_row_of_zeros_has_the_cosine_zero():
+    bank = torch.tensor([[1.0, 0.0], [0.0, 0.0], [-1.0, 0.0]])
+    cosines, neighbours = nearest_neighbours(torch.tensor([[2.0, 0.0], [0.0, 0.0]]), bank, k=3)
+    assert cosines.tolist() == [[1, 0, -1], [0, 0, 0]]
+    assert neighbours[0].tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("temperature", [5e-324, 1e-46, 1e-6, 1e6, 1e300])
 def test_extreme_temperatures_give_finite_votes(temperature):
     queries, bank, labels = random_features(0, 7), random_features(1, 30), torch.arange(30) % 4
     votes = knn_votes(

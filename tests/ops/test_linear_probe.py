@@ -129,3 +129,12 @@ def test_accuracies_count_the_class_among_the_k_highest_scores():
         expected = [100 * (rank < k).double().mean().item() for k in (1, 2, 5)]
         assert found[:, number].tolist() == pytest.approx(expected)
     assert found[2].tolist() == [100] * 4
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_rows_that_are_not_finite_cannot_be_standardised(bad):
+    features = torch.ones(20, 3)
+    features[7, 1] = bad
+    with pytest.raises(ValueError, match=r"^features: some of the rows are NaN or infinite$"):
+        Standard.of(features, torch.arange(20))
+    Standard.of(features, torch.arange(7))

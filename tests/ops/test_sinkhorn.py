@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ssl_platform import distributed
-from ssl_platform.ops.sinkhorn import sinkhorn
+from ssl_platform.ops.sinkhorn import _by_logarithms, sinkhorn
 
 VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "sinkhorn.json").read_text())
 HAND_SCORES = [[0.9, 0.1, -0.2], [0.8, 0.3, 0.0], [-0.5, 0.7, 0.2], [0.1, 0.2, 0.6]]
@@ -24,11 +24,7 @@ HAND_CODES = [
 ]
 FLOAT32_MAX = torch.finfo(torch.float32).max
 
-any_scores = arrays(
-    np.float32,
-    array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=6),
-    elements=st.floats(width=32, allow_nan=False, allow_infinity=False),
-)
+any_epsilon = st.floats(5e-324, 1.7e308) | st.sampled_from([1e-320, 1e-46, 1e-30, 0.05, 1e30, 1e39])
 cosines = arrays(
     np.float64,
     array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=6),
@@ -105,19 +101,124 @@ def test_nothing_changes_where_factors_give_way_to_logarithms(extremes, num_iter
     torch.testing.assert_close(codes.double(), expected, rtol=1e-4, atol=1e-6)
 
 
-@seldom
-@given(any_scores, st.floats(1e-3, 10), st.integers(1, 5))
-def test_rows_of_any_finite_scores_sum_to_one(scores, epsilon, num_iters):
-    codes = sinkhorn(torch.from_numpy(scores), epsilon=epsilon, num_iters=num_iters)
-    assert (codes >= 0).all()
-    torch.testing.assert_close(codes.sum(dim=1), torch.ones(len(scores)))
+def any_finite(dtype: torch.dtype) -> st.SearchStrategy[Tensor]:
+    width = torch.finfo(dtype).bits
+    return arrays(
+        np.dtype(f"float{width}"),
+        array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=6),
+        elements=st.floats(width=width, allow_nan=False, allow_infinity=False)
+        | st.floats(-1, 1, width=width),
+    ).map(torch.from_numpy)
+
+
+both_ways = pytest.mark.parametrize("codes_of", [sinkhorn, _by_logarithms])
+
+
+@both_ways
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+@settings(max_examples=100, deadline=None)
+@given(st.data(), any_epsilon, st.integers(0, 5) | st.sampled_from([40, 300]))
+def test_codes_are_finite_for_any_scores_epsilon_and_iterations(
+    codes_of, dtype, data, epsilon, num_iters
+):
+    scores = data.draw(any_finite(dtype))
+    if codes_of is _by_logarithms:
+        scores = scores.to(torch.promote_types(dtype, torch.float32))
+    codes = codes_of(scores, epsilon=epsilon, num_iters=num_iters)
+    assert (codes >= 0).all()  # which NaN is not
+    total = torch.tensor(float(len(scores)), dtype=codes.dtype)
+    torch.testing.assert_close(codes.sum(), total, rtol=1e-5, atol=0)
+    if num_iters > 0:
+        ones = torch.ones(len(scores), dtype=codes.dtype)
+        torch.testing.assert_close(codes.sum(dim=1), ones, rtol=1e-5, atol=0)
+
+
+# as many as make factors that are never scaled overflow
+SHAPES = [(1, 3000, 40), (2048, 2, 40), (8, 3000, 60), (4096, 10, 60), (256, 10, 100), (1, 1, 9)]
+
+
+@both_ways
+@pytest.mark.parametrize(
+    ("num_samples", "num_prototypes", "num_iters", "dtype"),
+    [(*case, torch.float32) for case in SHAPES]
+    + [(40, 6, 1000, torch.float64), (6, 40, 1000, torch.float64), (300, 7, 10**4, torch.float32)],
+)
+def test_prototypes_are_used_equally_after_any_number_of_iterations(
+    codes_of, num_samples, num_prototypes, num_iters, dtype
+):
+    generator = torch.Generator().manual_seed(0)
+    samples, prototypes = (
+        F.normalize(torch.randn(n, 16, dtype=dtype, generator=generator), dim=1)
+        for n in (num_samples, num_prototypes)
+    )
+    codes = codes_of(samples @ prototypes.T, epsilon=0.05, num_iters=num_iters)
+    share = torch.full((num_prototypes,), num_samples / num_prototypes, dtype=dtype)
+    torch.testing.assert_close(codes.sum(dim=0), share, rtol=1e-4, atol=0)
 
 
 @seldom
-@given(any_scores, st.floats(1e-3, 10))
-def test_without_iterations_any_finite_scores_sum_to_the_number_of_samples(scores, epsilon):
-    codes = sinkhorn(torch.from_numpy(scores), epsilon=epsilon, num_iters=0)
-    torch.testing.assert_close(codes.sum(), torch.tensor(float(len(scores))))
+@given(
+    cosines.filter(lambda scores: scores.shape[0] != scores.shape[1]),
+    st.floats(0.5, 1e30),
+    st.sampled_from([torch.float32, torch.float64]),
+)
+def test_prototypes_are_used_equally_in_the_end_whatever_the_scores(scores, epsilon, dtype):
+    # at a range of 4 an iteration leaves at most tanh(2)^2 = 0.93 of what is unequal
+    scores = torch.from_numpy(scores).to(dtype)
+    share = torch.full((scores.shape[1],), scores.shape[0] / scores.shape[1], dtype=dtype)
+    for codes_of in (sinkhorn, _by_logarithms):
+        codes = codes_of(scores, epsilon=epsilon, num_iters=300)
+        torch.testing.assert_close(codes.sum(dim=0), share, rtol=1e-5, atol=0)
+
+
+@seldom
+@given(cosines, st.floats(0.01, 1), st.integers(1, 50))
+def test_factors_and_logarithms_give_the_same_codes(scores, epsilon, num_iters):
+    scores = torch.from_numpy(scores)
+    torch.testing.assert_close(
+        sinkhorn(scores, epsilon=epsilon, num_iters=num_iters),
+        _by_logarithms(scores, epsilon, num_iters),
+        rtol=1e-9,
+        atol=1e-300,
+    )
+
+
+@pytest.mark.parametrize("epsilon", [1e-320, 1e-46, 1e39, 1e300])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("num_iters", [0, 1, 3])
+def test_equal_scores_have_equal_codes_at_any_epsilon(epsilon, dtype, num_iters):
+    codes = sinkhorn(torch.full((4, 5), 0.3, dtype=dtype), epsilon=epsilon, num_iters=num_iters)
+    torch.testing.assert_close(codes, torch.full_like(codes, 1 / 5))
+
+
+def test_scores_that_differ_by_more_than_the_number_type_holds_count_where_epsilon_is_large():
+    scores = torch.tensor([[FLOAT32_MAX, -FLOAT32_MAX], [0.0, 0.0]])
+    codes = sinkhorn(scores, epsilon=3.5e38, num_iters=2)
+    expected = sinkhorn(scores.double(), epsilon=3.5e38, num_iters=2)
+    torch.testing.assert_close(codes.double(), expected, rtol=1e-5, atol=0)
+
+
+def test_identical_samples_share_prototypes_whose_scores_are_far_apart():
+    codes = sinkhorn(torch.tensor([[1e30, 0.0, -1e30]] * 2), epsilon=0.05, num_iters=1)
+    torch.testing.assert_close(codes, torch.full_like(codes, 1 / 3))
+
+
+def test_no_samples_have_no_codes():
+    assert sinkhorn(torch.zeros(0, 3), epsilon=0.05, num_iters=3).shape == (0, 3)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"epsilon": 0.0}, "epsilon=0.0: must be positive, e.g. 0.05"),
+        ({"epsilon": float("nan")}, "epsilon=nan: must be positive, e.g. 0.05"),
+        ({"num_iters": -1}, "num_iters=-1: 0 or more, e.g. 3"),
+    ],
+)
+def test_numbers_that_cannot_be_are_refused(changed, message):
+    with pytest.raises(ValueError) as error:
+        sinkhorn(torch.zeros(2, 3), **({"epsilon": 0.05, "num_iters": 3} | changed))
+    assert str(error.value) == message
 
 
 @pytest.mark.parametrize("num_iters", [0, 1, 3])
@@ -209,6 +310,7 @@ def test_the_scores_are_left_alone_and_the_codes_carry_no_gradient():
 
 RANK_CASES = [
     *[(seed, scale, n) for seed in (0, 1) for scale in (1.0, 1e4) for n in (0, 1, 3, 10)],
+    (3, 1.0, 1000),
     (2, 1e300, 3),
 ]
 

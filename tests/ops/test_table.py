@@ -31,3 +31,12 @@ def test_a_centred_table_is_the_table_less_its_mean_however_it_is_read(monkeypat
     assert torch.cat(list(blocks(centred))).equal(expected)
     assert centred[torch.tensor([4, 2])].equal(expected[[4, 2]])
     assert (len(centred), centred.shape) == (20, (20, 3))
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_rows_that_are_not_finite_have_no_mean_and_no_components(bad):
+    rows = torch.ones(20, 3)
+    rows[7, 1] = bad
+    for measure in (mean_of, lambda rows: principal_components(rows, 2)):
+        with pytest.raises(ValueError, match=r"^features: some of the rows are NaN or infinite$"):
+            measure(rows)
