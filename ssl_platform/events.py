@@ -1,7 +1,8 @@
 """The seven moments of a run. A loss or a hook may act at any of them; by default it does not.
 
 ``run.epoch`` and ``run.step`` count what is finished: both are 0 when training starts, and
-``on_step_end`` of the first step sees ``run.step == 1``.
+``on_step_end`` of the first step sees ``run.step == 1``. What depends on how far the training is goes
+by ``run.position``, which also a run with another batch than before continues where it was.
 """
 
 from collections.abc import Mapping
@@ -31,7 +32,7 @@ class Events:
         """Before the first batch of an epoch, the model in train mode.
 
         When a run is resumed in the middle of an epoch, a listener that has a state does not hear
-        it again; one that has none does, with ``run.epoch_step > 0``.
+        it again; one that has none does, with ``run.epoch_images > 0``.
         """
 
     def on_backward_end(self, run: "Run") -> None:

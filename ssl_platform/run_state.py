@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ssl_platform import checkpoint, distributed
 from ssl_platform.errors import CheckpointError
+from ssl_platform.position import position_state, take_position, tell_of_another_schedule
 
 if TYPE_CHECKING:
     from ssl_platform.engine import Run
@@ -52,9 +53,7 @@ def shared_state(run: "Run") -> dict[str, Any]:
         "loss": dict(run.loss.state_dict()),
         "optimizer": run.optimizer.state_dict(),
         "scaler": run.scaler.state_dict(),
-        "epoch": run.epoch,
-        "epoch_step": run.epoch_step,
-        "step": run.step,
+        **position_state(run),
         "report": {name: float(value) for name, value in run.report.items()},
         "data": run.data_fingerprint,
         "world_size": distributed.world_size(),
@@ -117,14 +116,17 @@ def resume(run: "Run") -> None:
     shared = checkpoint.read_shared(folder)
     _refuse_what_does_not_fit(run, folder, shared)
     _load(folder, "model", run.model.load_state_dict, shared["model"])
+    _refuse_other_sizes(folder, shared["loss"], run.loss.state_dict())
     _load(folder, "loss", run.loss.load_state_dict, shared["loss"])
     _load_optimizer(run, folder, shared["optimizer"])
     _load(folder, "scaler", run.scaler.load_state_dict, shared["scaler"])
-    run.epoch, run.epoch_step, run.step = shared["epoch"], shared["epoch_step"], shared["step"]
+    take_position(run, shared)
     run.report = dict(shared["report"])
     _restore_rank(run, folder, shared["world_size"])
     if distributed.rank() == 0:
         logger.info("going on from %s", folder)
+        if run.epoch < run.num_epochs:
+            tell_of_another_schedule(run, shared)
 
 
 def _agree_on_checkpoint(run: "Run") -> Path | None:
@@ -160,7 +162,8 @@ def _refuse_what_does_not_fit(run: "Run", folder: Path, shared: dict[str, Any]) 
             f"{folder} was written by {before} processes, this run has {now}: start it with "
             f"launch.processes={before}, or allow it with resume.allow_changes=[launch.processes]"
         )
-    if shared["data"] != run.data_fingerprint and not run.resume.allows("data.train"):
+    may_differ = any(map(run.resume.allows, ("data.train", "train_fraction")))
+    if shared["data"] != run.data_fingerprint and not may_differ:
         raise CheckpointError(
             f"{folder} was written with other training images (some were added, removed or renamed "
             "since): bring those back, start a new run with name=..., or allow it with "
@@ -192,6 +195,25 @@ def _load(folder: Path, part: str, load: Callable[[Any], Any], state: Any) -> No
         raise CheckpointError(f"{folder}: its {part} is another: {' '.join(lines)}") from error
 
 
+def _refuse_other_sizes(folder: Path, saved: Mapping[str, Any], own: Mapping[str, Any]) -> None:
+    """What a loss keeps of images or batches fits as many of them alone."""
+    others = [
+        f"{name} {_by(value)} before, {_by(own[name])} now"
+        for name, value in saved.items()
+        if isinstance(value, Tensor) and name in own and value.shape != own[name].shape
+    ]
+    if others:
+        raise CheckpointError(
+            f"{folder}: what its loss has kept does not fit: {'; '.join(others)}; bring back the "
+            "number of images, data.batch_size and the loss's options of before, or start a new "
+            "run from its weights with checkpoint=..."
+        )
+
+
+def _by(tensor: Tensor) -> str:
+    return " x ".join(map(str, tensor.shape))
+
+
 def _load_optimizer(run: "Run", folder: Path, state: dict[str, Any]) -> None:
     """Load what the optimizer has gathered; its options stay those of the config."""
     options = [
@@ -216,8 +238,9 @@ def _restore_rank(run: "Run", folder: Path, world_size: int) -> None:
         mine = parts[0] | {"rng": parts[rank % world_size]["rng"]}  # a new rank needs some
         buffers = _dealt_out(run, folder, [part["buffers"] for part in parts])
     own = rank_buffers(run.loss)
-    if {n: b.shape for n, b in own.items()} != {n: b.shape for n, b in buffers.items()}:
+    if own.keys() != buffers.keys():
         raise CheckpointError(f"{folder}: its loss has other buffers: {', '.join(buffers)}")
+    _refuse_other_sizes(folder, buffers, own)
     for name, value in buffers.items():
         own[name].copy_(value)
     for name, hook in run.hooks.items():

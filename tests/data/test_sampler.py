@@ -50,6 +50,64 @@ def test_global_batches_do_not_depend_on_the_number_of_ranks(num_samples, steps_
     assert set(seen) <= set(range(num_samples))
 
 
+SIZES = {
+    "num_samples": st.integers(8, 100),
+    "per_rank": st.integers(1, 4),
+    "world_size": st.integers(1, 2),
+    "drop_last": st.booleans(),
+    "part": st.floats(0, 1),
+}
+
+
+def orders_of_ranks(
+    num_samples: int, per_rank: int, world_size: int, drop_last: bool, num_done: int
+) -> list[list[int]]:
+    orders = []
+    for rank in range(world_size):
+        sampler = ShuffledSampler(
+            num_samples,
+            batch_size=per_rank * world_size,
+            rank=rank,
+            world_size=world_size,
+            seed=3,
+            drop_last=drop_last,
+        )
+        sampler.set_epoch(1, num_done)
+        mine = [index for _, index in sampler]
+        assert -(-len(mine) // per_rank) == sampler.steps_after(num_done)
+        orders.append(mine)
+    return orders
+
+
+@settings(max_examples=50, deadline=None)
+@given(**SIZES)
+def test_an_epoch_goes_on_after_its_finished_steps_as_if_it_had_not_stopped(
+    num_samples, per_rank, world_size, drop_last, part
+):
+    sizes = num_samples, per_rank, world_size, drop_last
+    step = int(part * (num_samples // (per_rank * world_size)))
+    whole = orders_of_ranks(*sizes, 0)
+    rest = orders_of_ranks(*sizes, step * per_rank * world_size)
+    assert rest == [order[step * per_rank :] for order in whole]
+
+
+@settings(max_examples=50, deadline=None)
+@given(**SIZES)
+def test_an_epoch_that_goes_on_with_another_batch_has_no_image_twice(
+    num_samples, per_rank, world_size, drop_last, part
+):
+    num_done = int(part * num_samples)
+    (order,) = orders_of_ranks(num_samples, 1, 1, True, 0)
+    ranks = orders_of_ranks(num_samples, per_rank, world_size, drop_last, num_done)
+    rest, total = sum(ranks, []), per_rank * world_size
+    unseen = set(order[num_done:])
+    if drop_last:
+        assert len(rest) == len(set(rest)) == len(unseen) // total * total
+        assert set(rest) <= unseen
+    else:
+        assert set(rest) >= unseen and len(rest) < len(unseen) + world_size  # padding only
+
+
 def test_epochs_and_seeds_give_other_orders():
     def order(seed: int, epoch: int) -> list[int]:
         sampler = ShuffledSampler(100, batch_size=10, rank=0, world_size=1, seed=seed)
