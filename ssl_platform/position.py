@@ -51,7 +51,7 @@ def tell_of_another_schedule(run: "Run", state: Mapping[str, Any]) -> None:
     """Say in a line what becomes of the learning rate where it goes on otherwise than before.
 
     Args:
-        run: at its position.
+        run: at its position, with steps to come.
         state: of the checkpoint, with that of its ``optimizer``.
     """
     now, before = _length_of(run), state.get("length")

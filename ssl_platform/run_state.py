@@ -125,7 +125,7 @@ def resume(run: "Run") -> None:
     _restore_rank(run, folder, shared["world_size"])
     if distributed.rank() == 0:
         logger.info("going on from %s", folder)
-        if run.epoch < run.num_epochs:
+        if run.position < run.num_epochs * run.train_sampler.steps_per_epoch:
             tell_of_another_schedule(run, shared)
 
 
