@@ -1,14 +1,15 @@
 """The seven moments of a run. A loss or a hook may act at any of them; by default it does not.
 
 ``run.epoch`` and ``run.step`` count what is finished: both are 0 when training starts, and
-``on_step_end`` of the first step sees ``run.step == 1``. What depends on how far the training is goes
-by ``run.position``, which also a run with another batch than before continues where it was.
+``on_step_end`` of the first step sees ``run.step == 1``. What depends on how far the training is
+goes by ``run.position``: a run that goes on with another batch continues there where it was.
 """
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ssl_platform.data.dataset import ImageDataset
     from ssl_platform.engine import Run
 
 
@@ -24,6 +25,13 @@ class Events:
     """
 
     comes_last = False
+
+    def probe(self, train: "ImageDataset", val: "ImageDataset | None") -> None:
+        """Find out before a run that these images are of no use to it.
+
+        Raises:
+            ValueError: why; the message begins with the key.
+        """
 
     def on_train_start(self, run: "Run") -> None:
         """After resuming, before the first epoch of this process."""

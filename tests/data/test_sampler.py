@@ -99,7 +99,7 @@ def test_an_epoch_that_goes_on_with_another_batch_has_no_image_twice(
     num_done = int(part * num_samples)
     (order,) = orders_of_ranks(num_samples, 1, 1, True, 0)
     ranks = orders_of_ranks(num_samples, per_rank, world_size, drop_last, num_done)
-    rest, total = sum(ranks, []), per_rank * world_size
+    rest, total = [index for mine in ranks for index in mine], per_rank * world_size
     unseen = set(order[num_done:])
     if drop_last:
         assert len(rest) == len(set(rest)) == len(unseen) // total * total

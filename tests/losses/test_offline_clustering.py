@@ -90,7 +90,7 @@ def batches(order: list[int], batch_size: int, rank: int = 0, ranks: int = 1) ->
 
 
 def a_run(model: SSLModel, loader: list[Batch], *, step: int = 0, epoch: int = 0):
-    return SimpleNamespace(model=model, train_loader=loader, step=step, epoch=epoch)
+    return SimpleNamespace(model=model, train_loader=loader, step=step, position=step, epoch=epoch)
 
 
 def unit(raw: Tensor) -> Tensor:
