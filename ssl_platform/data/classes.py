@@ -20,6 +20,22 @@ class Match(NamedTuple):
     notes: list[str]  # what is to be known beside the figures, a line each
 
 
+def check_labelled(key: str, images: ImageDataset) -> None:
+    """Refuse images without labels.
+
+    Args:
+        key: train or val.
+
+    Raises:
+        ValueError: not one of them has a class.
+    """
+    if images.labels is None or not (images.labels >= 0).any():
+        raise ValueError(
+            f"data.{key}: these images have no classes; in a folder, each class has its own "
+            "folder; of torchvision's sets, choose a split with labels"
+        )
+
+
 def labels_to_test(train: ImageDataset, val: ImageDataset) -> np.ndarray:
     """(N,) int64 labels of ``val``, numbered as in ``train``; -1 for an unlabelled image.
 
@@ -42,7 +58,7 @@ def labels_to_test(train: ImageDataset, val: ImageDataset) -> np.ndarray:
             f"only in data.val {named(found.unknown)}"
         )
     for note in found.notes:
-        warnings.warn(note, stacklevel=2)
+        warnings.warn(note, stacklevel=1)  # one place: told once, whoever asks
     return found.labels
 
 

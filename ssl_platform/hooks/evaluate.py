@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ssl_platform import distributed
-from ssl_platform.data.classes import labels_to_test
+from ssl_platform.data.classes import check_labelled, labels_to_test
 from ssl_platform.data.dataset import ImageDataset
 from ssl_platform.errors import ConfigError
 from ssl_platform.events import Events
@@ -46,10 +46,11 @@ class Evaluate(Events):
         self.last, self.best = state["last"], state["best"]
 
     def probe(self, train: ImageDataset, val: ImageDataset | None) -> None:
-        if val is None or val.labels is None:
+        if val is None:
             raise ValueError(
                 "data.val: hooks.evaluate needs labelled validation images; set data.val.path=..."
             )
+        check_labelled("val", val)
         if train.labels is not None:  # else the loss refuses
             labels_to_test(train, val)
 

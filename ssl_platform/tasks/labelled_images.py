@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ssl_platform.build import DataOptions, Node
-from ssl_platform.data.classes import labels_to_test
+from ssl_platform.data.classes import check_labelled, labels_to_test
 from ssl_platform.data.dataset import ImageDataset
 from ssl_platform.ops.draws import stratified_split
 from ssl_platform.registry import DATASETS
@@ -67,10 +67,7 @@ def open_labelled_images(
 
 def _labelled(key: str, node: Node, role: str) -> LabelledImages:
     dataset: ImageDataset = DATASETS.build(node)
-    if dataset.labels is None or not (dataset.labels >= 0).any():
-        raise ValueError(
-            f"data.{key}: these images have no classes; in a folder, each class has its own "
-            "folder; of torchvision's sets, choose a split with labels"
-        )
+    check_labelled(key, dataset)
+    assert dataset.labels is not None
     positions = np.flatnonzero(dataset.labels >= 0)
     return LabelledImages(role, node, dataset, positions, dataset.labels[positions])
