@@ -56,6 +56,7 @@ def shared_state(run: "Run") -> dict[str, Any]:
         **position_state(run),
         "report": {name: float(value) for name, value in run.report.items()},
         "data": run.data_fingerprint,
+        "classes": _class_names(run),
         "world_size": distributed.world_size(),
         "environment": environment(run),
     }
@@ -179,12 +180,32 @@ def _refuse_what_does_not_fit(run: "Run", folder: Path, shared: dict[str, Any]) 
             f"{before} processes before, {now} now (random states, batch-norm groups, figures of "
             "the epoch under way)"
         )
+    if distributed.rank() == 0:
+        _tell_of_other_classes(run, shared.get("classes"))
     if changes:
         told = f"{folder}: the result is no longer bit for bit an unbroken run's: "
         told += "; ".join(changes)
         if run.resume.exact:
             raise CheckpointError(f"{told} (resume.exact=false goes on)")
         logger.warning(told)
+
+
+def _class_names(run: "Run") -> list[str] | None:
+    classes = run.train_data.classes
+    return None if classes is None else list(map(str, classes))
+
+
+def _tell_of_other_classes(run: "Run", before: list[str] | None) -> None:
+    """Say where a number means another class now: a head that learned labels goes by the number."""
+    pairs = enumerate(zip(before or (), _class_names(run) or (), strict=False))
+    others = [(number, was, now) for number, (was, now) in pairs if was != now]
+    if others:
+        logger.warning(
+            "data.train: %d classes have another number now, e.g. %d was %s and is %s: a head that "
+            "was trained on labels takes the one for the other",
+            len(others),
+            *others[0],
+        )
 
 
 def _load(folder: Path, part: str, load: Callable[[Any], Any], state: Any) -> None:

@@ -178,8 +178,8 @@ def _too_few_epochs(cfg: DictConfig, source: Path) -> list[str]:
     if wanted is None or wanted >= begun:
         return []
     return [
-        f"num_epochs={wanted}: {source} has {begun} epochs behind it or begun already; "
-        f"num_epochs={begun} or more goes on, a new run needs its own name=..."
+        f"num_epochs={wanted}: {source} has begun epoch {begun} already; num_epochs={begun} or "
+        "more goes on, a new run needs its own name=..."
     ]
 
 

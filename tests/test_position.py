@@ -120,8 +120,8 @@ def test_a_finished_run_goes_on_for_more_epochs_and_not_for_fewer(pretrained, tm
     for place in (pretrained, run_dir, pretrained / "checkpoints" / "step_00000008"):
         here = pretrained if place == pretrained else tmp_path / "another"
         assert refused(options, here, *fewer, f"resume.mode={place}") == [
-            f"num_epochs=1: {place} has 2 epochs behind it or begun already; num_epochs=2 or "
-            "more goes on, a new run needs its own name=..."
+            f"num_epochs=1: {place} has begun epoch 2 already; num_epochs=2 or more goes on, a new "
+            "run needs its own name=..."
         ]
     assert (pretrained / "config.yaml").read_text() == config
     assert not (tmp_path / "another").exists()
@@ -235,3 +235,28 @@ def test_the_time_left_is_that_of_the_steps_left(start, position, seconds, eta, 
     console.write({"step": 99, "epoch": 1, "seconds": seconds, **figures})
     (line,) = caplog.messages
     assert line.startswith(f"epoch 2/3 step {position}/24: ") and line.endswith(f", ETA {eta}")
+
+
+def test_classes_that_have_another_number_now_are_told_of(small, photographs, tmp_path, caplog):
+    own = ("config=", "data.train", "data.val", "data.batch", "loss.")
+    options = [
+        "config=pretrain/swav/folder",
+        *(o for o in small if not o.startswith(own)),
+        f"data.train.path={photographs}",
+        "data.transform.crops.large.size=32",
+        "data.transform.crops.small.size=20",
+        "data.batch_size=4",
+        "heads.prototypes.num_prototypes=[4]",
+        "loss.queue_length=0",
+        "trunk=resnet18_small",
+        "resume.allow_changes=[data.train]",
+    ]
+    with pytest.raises(StopRequested):
+        train(options, tmp_path / "run", stop_at(2))
+    (photographs / "class1").rename(photographs / "other")
+    train(options, tmp_path / "run", "num_epochs=2")
+    told = [m for m in caplog.messages if "another number" in m]
+    assert told == [
+        "data.train: 2 classes have another number now, e.g. 1 was class1 and is class2: a head "
+        "that was trained on labels takes the one for the other"
+    ]
