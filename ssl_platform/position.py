@@ -47,6 +47,15 @@ def _share_done(run: "Run", state: Mapping[str, Any]) -> Fraction:
     return Fraction(epoch_step, steps)
 
 
+def change_of_length(run: "Run", state: Mapping[str, Any]) -> str:
+    """What the training is made of before and now, in words; nothing where that is the same.
+
+    An old checkpoint does not tell, and counts as the same.
+    """
+    now, before = _length_of(run), state.get("length")
+    return "" if before in (None, now) else f"{_in_words(before)} before, {_in_words(now)} now"
+
+
 def tell_of_another_schedule(run: "Run", state: Mapping[str, Any]) -> None:
     """Say in a line what becomes of the learning rate where it goes on otherwise than before.
 
@@ -54,21 +63,19 @@ def tell_of_another_schedule(run: "Run", state: Mapping[str, Any]) -> None:
         run: at its position, with steps to come.
         state: of the checkpoint, with that of its ``optimizer``.
     """
-    now, before = _length_of(run), state.get("length")
+    change, length = change_of_length(run, state), _length_of(run)
     rate_before = state["optimizer"]["param_groups"][0]["lr"]
     scale = run.optimizer.param_groups[0].get("lr_scale", 1.0)
     last, here, end = (
         scale * run.schedule(position)
-        for position in (max(0, run.position - 1), run.position, _num_steps(now) - 1)
+        for position in (max(0, run.position - 1), run.position, _num_steps(length) - 1)
     )
-    if run.step == 0 or (before in (None, now) and rate_before == last):
+    if run.step == 0 or (not change and rate_before == last):
         return
-    of_before = f", {_in_words(before)} before" if before not in (None, now) else ""
     logger.info(
-        "the schedule now is one of %s%s: lr %.3g at the step before, %.3g at the next "
-        "(epoch %d), %.3g at the last",
-        _in_words(now),
-        of_before,
+        "the schedule is another (%s): lr %.3g at the step before, %.3g at the next (epoch %d), "
+        "%.3g at the last",
+        change or f"{_in_words(length)}, other rates",
         rate_before,
         here,
         run.epoch + 1,

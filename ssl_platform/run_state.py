@@ -16,7 +16,12 @@ from torch import Tensor, nn
 
 from ssl_platform import checkpoint, distributed
 from ssl_platform.errors import CheckpointError
-from ssl_platform.position import position_state, take_position, tell_of_another_schedule
+from ssl_platform.position import (
+    change_of_length,
+    position_state,
+    take_position,
+    tell_of_another_schedule,
+)
 
 if TYPE_CHECKING:
     from ssl_platform.engine import Run
@@ -180,6 +185,8 @@ def _refuse_what_does_not_fit(run: "Run", folder: Path, shared: dict[str, Any]) 
             f"{before} processes before, {now} now (random states, batch-norm groups, figures of "
             "the epoch under way)"
         )
+    if run.resume.exact and (change := change_of_length(run, shared)):  # else it is told later
+        changes.append(change)
     if distributed.rank() == 0:
         _tell_of_other_classes(run, shared.get("classes"))
     if changes:

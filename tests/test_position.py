@@ -92,11 +92,11 @@ def test_a_run_goes_on_where_it_was_with_other_epochs(
         for p in range(position, total)
     ]
     assert all(", ETA 0:0" in m for m in caplog.messages if m.startswith(tuple(heads)))
-    (told,) = [m for m in caplog.messages if m.startswith("the schedule now")]
+    (told,) = [m for m in caplog.messages if m.startswith("the schedule is another")]
     assert told == (
-        f"the schedule now is one of {num_epochs} epochs of {steps_per_epoch} steps, 3 epochs of 4 "
-        f"steps before: lr {found[STOP]:.3g} at the step before, {schedule(position):.3g} at the "
-        f"next (epoch 2), {schedule(total - 1):.3g} at the last"
+        f"the schedule is another (3 epochs of 4 steps before, {num_epochs} epochs of "
+        f"{steps_per_epoch} steps now): lr {found[STOP]:.3g} at the step before, "
+        f"{schedule(position):.3g} at the next (epoch 2), {schedule(total - 1):.3g} at the last"
     )
     assert checkpoints(run_dir)[-1] == STOP + total - position
 
@@ -125,7 +125,12 @@ def test_a_finished_run_goes_on_for_more_epochs_and_not_for_fewer(pretrained, tm
         ]
     assert (pretrained / "config.yaml").read_text() == config
     assert not (tmp_path / "another").exists()
-    train(options, run_dir, "num_epochs=3", "resume.allow_changes=[output_dir]")
+    more = ["num_epochs=3", "resume.allow_changes=[output_dir]"]
+    with pytest.raises(
+        CheckpointError, match="2 epochs of 4 steps before, 3 epochs of 4 steps now"
+    ):
+        train(options, run_dir, *more, "resume.exact=true")
+    train(options, run_dir, *more)
     schedule = WarmupCosine(0.12, 3, 4, warmup_epochs=1, start_lr=0.0, final_lr=0.0)
     assert list(rates(run_dir).values())[8:] == [schedule(p) for p in range(8, 12)]
 

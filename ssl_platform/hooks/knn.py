@@ -188,7 +188,7 @@ def _has_two_classes(dataset: ImageDataset) -> bool:
 
 def _matched_labels(train: ImageDataset, val: ImageDataset) -> np.ndarray | None:
     """Labels of the validation images in the numbering of the training images; None if none is."""
-    if val.labels is None:
+    if val.labels is None or not (val.labels >= 0).any():
         return None
     try:
         found = match_classes(train, val)
@@ -196,10 +196,9 @@ def _matched_labels(train: ImageDataset, val: ImageDataset) -> np.ndarray | None
         _say(f"{error}; the kNN accuracy is of other training images")
         return None
     if not (found.labels >= 0).any():
-        what = f"classes ({named(found.unknown)})" if found.unknown else "labels"
         _say(
-            f"data.val: none of its {what} is of data.train; the kNN accuracy is of other training "
-            "images"
+            f"data.val: none of its classes ({named(found.unknown)}) is of data.train; the kNN "
+            "accuracy is of other training images"
         )
         return None
     for note in found.notes:
