@@ -224,8 +224,8 @@ class Builder:
             model = synchronize_batch_norm(model, group_size=sync.group_size, device=self.device)
         assert isinstance(model, SSLModel)
         if self.options.compile:
-            # in place: names and hooks stay. Each size is compiled as it is: code for any size, which
-            # torch makes when a second one comes, is slower than none
+            # in place: names and hooks stay. Each size for itself: code for any size, which torch
+            # makes when a second one comes, is slower than none
             model.trunk.compile(dynamic=False)
         return model
 

@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Callable, Mapping
+from functools import partial
 from math import inf, isfinite
 from pathlib import Path
 from typing import Any
@@ -192,6 +193,7 @@ class _Trial:
         dataset = self.built.get("data.train")
         if dataset is not None:
             self.built["data.train"] = self.attempt("", lambda: labelled_part(dataset, options))
+        self.hooks_on_images()
         self.numbers(options)
         with torch.device("meta"), _NoRandomNumbers():
             model = self.model(options)
@@ -218,6 +220,15 @@ class _Trial:
                     "param_groups", lambda: parameter_groups(model, options.param_groups)
                 )
             self.build("optimizer", groups or [nn.Parameter(torch.empty(1))])
+
+    def hooks_on_images(self) -> None:
+        """What hooks cannot do with the images, where these could be opened."""
+        train, val = (self.built.get(where) for where in ("data.train", "data.val"))
+        if train is None or ("data.val" in self.seen and val is None):
+            return
+        for where, hook in self.built.items():
+            if where.startswith("hooks.") and hook is not None:
+                self.problems += _lines(partial(hook.probe, train, val))
 
     def memory(self, options: TrainOptions, model: nn.Module, loss: nn.Module | None) -> None:
         """Refuse what this machine can only fail at: the least that a training holds."""

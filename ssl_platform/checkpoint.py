@@ -75,6 +75,19 @@ def any_in(output_dir: Path) -> bool:
     return bool(_all(output_dir / "checkpoints"))
 
 
+def num_epochs_begun(source: Path) -> int:
+    """Epochs, the one under way too, of a run's latest checkpoint, or of ``source`` if it is one.
+
+    By the manifest alone, which may be of a broken one: a look at all its bytes takes a while.
+    """
+    is_checkpoint = (source / MANIFEST).exists()
+    for folder in [source] if is_checkpoint else _all(source / "checkpoints")[-1:]:
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            about = json.loads((folder / MANIFEST).read_text())
+            return int(about["epoch"]) + (about["epoch_step"] > 0)
+    return 0
+
+
 def verify(folder: Path) -> None:
     """Hold every file of a checkpoint against its manifest.
 

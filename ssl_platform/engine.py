@@ -37,7 +37,7 @@ class Run:
     val_data: ImageDataset | None  # labelled images to evaluate on
     eval_loader: Callable[[ImageDataset, np.ndarray], Loader]  # centre crops of some positions
     optimizer: torch.optim.Optimizer
-    schedule: Callable[[int], float]  # learning rate of a step
+    schedule: Callable[[int], float]  # learning rate at a position
     hooks: Mapping[str, Events]  # by their name in the config, in the order in which they hear
     metrics: Mapping[str, Metric]  # scores of an evaluation, by name
     output_dir: Path
@@ -48,7 +48,8 @@ class Run:
     autocast_dtype: torch.dtype | None  # of the model's forward pass; None computes in float32
     epoch: int = 0  # finished epochs
     epoch_step: int = 0  # finished steps of the epoch under way
-    step: int = 0  # finished steps, over all epochs
+    epoch_images: int = 0  # finished images of the epoch under way, over all ranks
+    step: int = 0  # finished steps, over all epochs; a number that never comes twice
     batch: Batch | None = None  # of the latest step
     losses: dict[str, Tensor] = field(default_factory=dict)  # of the latest step
     outputs: dict[str, Any] = field(default_factory=dict)  # of the latest step, by head
@@ -65,6 +66,16 @@ class Run:
     @property
     def listeners(self) -> tuple[Events, ...]:
         return (self.loss, *self.hooks.values())
+
+    @property
+    def position(self) -> int:
+        """How far the training is, in steps of its present epochs.
+
+        It is ``step`` as long as all epochs have equally many steps. Where a run goes on with
+        another batch or data set they have not, and what depends on how far the training is, the
+        learning rate first, goes by this.
+        """
+        return self.epoch * self.train_sampler.steps_per_epoch + self.epoch_step
 
     def fire(self, event: str) -> None:
         """Tell the loss, then every hook in order, that ``event`` happened."""
@@ -96,13 +107,13 @@ def train(run: Run) -> dict[str, Any]:
 def train_epoch(replica: nn.Module, run: Run, stop: StopSignals) -> None:
     """An epoch, or what is left of one that was interrupted."""
     replica.train()
-    run.train_sampler.set_epoch(run.epoch, run.epoch_step)
+    run.train_sampler.set_epoch(run.epoch, run.epoch_images)
     start_epoch(run)
     for batch in run.train_loader:
         train_step(replica, batch, run)
         if run.epoch_step < run.train_sampler.steps_per_epoch:
             between_steps(run, stop)
-    run.epoch, run.epoch_step = run.epoch + 1, 0
+    run.epoch, run.epoch_step, run.epoch_images = run.epoch + 1, 0, 0
     run.fire("on_epoch_end")
     between_steps(run, stop)  # last, so that hooks cannot move the saved random state
 
@@ -110,7 +121,7 @@ def train_epoch(replica: nn.Module, run: Run, stop: StopSignals) -> None:
 def start_epoch(run: Run) -> None:
     """Tell of a new epoch; of one that goes on, those alone that remember nothing of it."""
     for listener in run.listeners:
-        if run.epoch_step == 0 or not listener.state_dict():
+        if run.epoch_images == 0 or not listener.state_dict():
             listener.on_epoch_start(run)
 
 
@@ -118,7 +129,7 @@ def train_step(replica: nn.Module, batch: Batch, run: Run) -> None:
     """One update: learning rate, forward, backward, optimizer."""
     run.batch = batch
     for group in run.optimizer.param_groups:
-        group["lr"] = run.schedule(run.step) * group.get("lr_scale", 1.0)
+        group["lr"] = run.schedule(run.position) * group.get("lr_scale", 1.0)
     with torch.autocast(
         run.device.type, run.autocast_dtype, enabled=run.autocast_dtype is not None
     ):
@@ -131,6 +142,7 @@ def train_step(replica: nn.Module, batch: Batch, run: Run) -> None:
     run.scaler.step(run.optimizer)
     run.scaler.update()
     run.step, run.epoch_step = run.step + 1, run.epoch_step + 1
+    run.epoch_images += run.train_sampler.batch_size
     report_step(run.step)
     run.fire("on_step_end")
 

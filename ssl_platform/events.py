@@ -1,13 +1,15 @@
 """The seven moments of a run. A loss or a hook may act at any of them; by default it does not.
 
 ``run.epoch`` and ``run.step`` count what is finished: both are 0 when training starts, and
-``on_step_end`` of the first step sees ``run.step == 1``.
+``on_step_end`` of the first step sees ``run.step == 1``. What depends on how far the training is
+goes by ``run.position``: a run that goes on with another batch continues there where it was.
 """
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ssl_platform.data.dataset import ImageDataset
     from ssl_platform.engine import Run
 
 
@@ -24,6 +26,13 @@ class Events:
 
     comes_last = False
 
+    def probe(self, train: "ImageDataset", val: "ImageDataset | None") -> None:
+        """Find out before a run that these images are of no use to it.
+
+        Raises:
+            ValueError: why; the message begins with the key.
+        """
+
     def on_train_start(self, run: "Run") -> None:
         """After resuming, before the first epoch of this process."""
 
@@ -31,7 +40,7 @@ class Events:
         """Before the first batch of an epoch, the model in train mode.
 
         When a run is resumed in the middle of an epoch, a listener that has a state does not hear
-        it again; one that has none does, with ``run.epoch_step > 0``.
+        it again; one that has none does, with ``run.epoch_images > 0``.
         """
 
     def on_backward_end(self, run: "Run") -> None:

@@ -16,6 +16,12 @@ from torch import Tensor, nn
 
 from ssl_platform import checkpoint, distributed
 from ssl_platform.errors import CheckpointError
+from ssl_platform.position import (
+    change_of_length,
+    position_state,
+    take_position,
+    tell_of_another_schedule,
+)
 
 if TYPE_CHECKING:
     from ssl_platform.engine import Run
@@ -52,11 +58,10 @@ def shared_state(run: "Run") -> dict[str, Any]:
         "loss": dict(run.loss.state_dict()),
         "optimizer": run.optimizer.state_dict(),
         "scaler": run.scaler.state_dict(),
-        "epoch": run.epoch,
-        "epoch_step": run.epoch_step,
-        "step": run.step,
+        **position_state(run),
         "report": {name: float(value) for name, value in run.report.items()},
         "data": run.data_fingerprint,
+        "classes": _class_names(run),
         "world_size": distributed.world_size(),
         "environment": environment(run),
     }
@@ -117,14 +122,17 @@ def resume(run: "Run") -> None:
     shared = checkpoint.read_shared(folder)
     _refuse_what_does_not_fit(run, folder, shared)
     _load(folder, "model", run.model.load_state_dict, shared["model"])
+    _refuse_other_sizes(folder, shared["loss"], run.loss.state_dict())
     _load(folder, "loss", run.loss.load_state_dict, shared["loss"])
     _load_optimizer(run, folder, shared["optimizer"])
     _load(folder, "scaler", run.scaler.load_state_dict, shared["scaler"])
-    run.epoch, run.epoch_step, run.step = shared["epoch"], shared["epoch_step"], shared["step"]
+    take_position(run, shared)
     run.report = dict(shared["report"])
     _restore_rank(run, folder, shared["world_size"])
     if distributed.rank() == 0:
         logger.info("going on from %s", folder)
+        if run.position < run.num_epochs * run.train_sampler.steps_per_epoch:
+            tell_of_another_schedule(run, shared)
 
 
 def _agree_on_checkpoint(run: "Run") -> Path | None:
@@ -160,7 +168,8 @@ def _refuse_what_does_not_fit(run: "Run", folder: Path, shared: dict[str, Any]) 
             f"{folder} was written by {before} processes, this run has {now}: start it with "
             f"launch.processes={before}, or allow it with resume.allow_changes=[launch.processes]"
         )
-    if shared["data"] != run.data_fingerprint and not run.resume.allows("data.train"):
+    may_differ = any(map(run.resume.allows, ("data.train", "train_fraction")))
+    if shared["data"] != run.data_fingerprint and not may_differ:
         raise CheckpointError(
             f"{folder} was written with other training images (some were added, removed or renamed "
             "since): bring those back, start a new run with name=..., or allow it with "
@@ -176,6 +185,10 @@ def _refuse_what_does_not_fit(run: "Run", folder: Path, shared: dict[str, Any]) 
             f"{before} processes before, {now} now (random states, batch-norm groups, figures of "
             "the epoch under way)"
         )
+    if run.resume.exact and (change := change_of_length(run, shared)):  # else it is told later
+        changes.append(change)
+    if distributed.rank() == 0:
+        _tell_of_other_classes(run, shared.get("classes"))
     if changes:
         told = f"{folder}: the result is no longer bit for bit an unbroken run's: "
         told += "; ".join(changes)
@@ -184,12 +197,49 @@ def _refuse_what_does_not_fit(run: "Run", folder: Path, shared: dict[str, Any]) 
         logger.warning(told)
 
 
+def _class_names(run: "Run") -> list[str] | None:
+    classes = run.train_data.classes
+    return None if classes is None else list(map(str, classes))
+
+
+def _tell_of_other_classes(run: "Run", before: list[str] | None) -> None:
+    """Say where a number means another class now: a head that learned labels goes by the number."""
+    pairs = enumerate(zip(before or (), _class_names(run) or (), strict=False))
+    others = [(number, was, now) for number, (was, now) in pairs if was != now]
+    if others:
+        logger.warning(
+            "data.train: %d classes have another number now, e.g. %d was %s and is %s: a head that "
+            "was trained on labels takes the one for the other",
+            len(others),
+            *others[0],
+        )
+
+
 def _load(folder: Path, part: str, load: Callable[[Any], Any], state: Any) -> None:
     try:
         load(state)
     except (RuntimeError, ValueError, KeyError) as error:
         lines = [line.strip() for line in str(error).splitlines()]
         raise CheckpointError(f"{folder}: its {part} is another: {' '.join(lines)}") from error
+
+
+def _refuse_other_sizes(folder: Path, saved: Mapping[str, Any], own: Mapping[str, Any]) -> None:
+    """What a loss keeps of images or batches fits as many of them alone."""
+    others = [
+        f"{name} {_by(value)} before, {_by(own[name])} now"
+        for name, value in saved.items()
+        if isinstance(value, Tensor) and name in own and value.shape != own[name].shape
+    ]
+    if others:
+        raise CheckpointError(
+            f"{folder}: what its loss has kept does not fit: {'; '.join(others)}; bring back the "
+            "number of images, data.batch_size and the loss's options of before, or start a new "
+            "run from its weights with checkpoint=..."
+        )
+
+
+def _by(tensor: Tensor) -> str:
+    return " x ".join(map(str, tensor.shape))
 
 
 def _load_optimizer(run: "Run", folder: Path, state: dict[str, Any]) -> None:
@@ -216,8 +266,9 @@ def _restore_rank(run: "Run", folder: Path, world_size: int) -> None:
         mine = parts[0] | {"rng": parts[rank % world_size]["rng"]}  # a new rank needs some
         buffers = _dealt_out(run, folder, [part["buffers"] for part in parts])
     own = rank_buffers(run.loss)
-    if {n: b.shape for n, b in own.items()} != {n: b.shape for n, b in buffers.items()}:
+    if own.keys() != buffers.keys():
         raise CheckpointError(f"{folder}: its loss has other buffers: {', '.join(buffers)}")
+    _refuse_other_sizes(folder, buffers, own)
     for name, value in buffers.items():
         own[name].copy_(value)
     for name, hook in run.hooks.items():

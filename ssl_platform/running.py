@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from ssl_platform import checkpoint
 from ssl_platform.build import components, options_of, resolve_device
 from ssl_platform.config import with_defaults
 from ssl_platform.errors import ConfigError
@@ -27,6 +28,7 @@ logger = logging.getLogger(__name__)
 # what may differ when a run is started again in its directory
 FREE_TO_CHANGE = (
     "hooks",
+    "num_epochs",
     "profile",
     "launch.timeout_minutes",
     "launch.stop_seconds",
@@ -145,7 +147,7 @@ def _strike_out(node: Any) -> None:
 def _reasons_not_to_go_on(cfg: DictConfig, output_dir: Path) -> list[str]:
     resume = cfg.get("resume") or {}
     allowed, mode = resume.get("allow_changes", []), resume.get("mode", "auto")
-    path = output_dir / "config.yaml"
+    path, source = output_dir / "config.yaml", output_dir
     if path.exists() and _has_begun(output_dir):
         if mode == "never" and not _is_started_again():
             return [
@@ -165,9 +167,20 @@ def _reasons_not_to_go_on(cfg: DictConfig, output_dir: Path) -> list[str]:
         changes = _differences(saved, cfg, [*allowed, *OF_THE_DIRECTORY])
         where = f"resume.mode={mode}: that run has other settings"
     if not changes:
-        return []
+        return _too_few_epochs(cfg, source)
     keys = ", ".join(change.partition(":")[0] for change in changes)
     return [f"{where}, or allow it with resume.allow_changes=[{keys}]", *changes]
+
+
+def _too_few_epochs(cfg: DictConfig, source: Path) -> list[str]:
+    """A run does not go back: of what an epoch has done to the weights nothing is undone."""
+    wanted, begun = cfg.get("num_epochs"), checkpoint.num_epochs_begun(source)
+    if wanted is None or wanted >= begun:
+        return []
+    return [
+        f"num_epochs={wanted}: {source} has begun epoch {begun} already; num_epochs={begun} or "
+        "more goes on, a new run needs its own name=..."
+    ]
 
 
 def _has_begun(output_dir: Path) -> bool:

@@ -249,13 +249,21 @@ def test_mistakes_get_one_line_each(pretrained, labeled, tmp_path):
         f"checkpoint={pretrained}", "launch.threads=1",
     ]  # fmt: skip
     unlabeled.append(f"output_dir={tmp_path / 'run'}")
-    assert problems(*unlabeled) == [
-        "data.val: these images have no classes; in a folder, each class has its own folder; of "
-        "torchvision's sets, choose a split with labels"
-    ]
-    assert problems(*unlabeled, "baselines=false") == [
+    for given in (unlabeled, [*unlabeled, "baselines=false"]):
+        assert problems(*given) == [
+            "data.val: these images have no classes; in a folder, each class has its own folder; "
+            "of torchvision's sets, choose a split with labels"
+        ]
+    assert problems(*unlabeled[:-1], "data.val=null", "baselines=false") == [
         "data.val: hooks.evaluate needs labelled validation images; set data.val.path=..."
     ]
+    (labeled / "val" / "class1").rename(labeled / "val" / "other")
+    unlike = [o.replace(str(flat), str(labeled / "val")) for o in unlabeled]
+    assert problems(*unlike, "baselines=false") == [
+        "data.val: its 2 classes are not the 2 of data.train: only in data.train class1, only in "
+        "data.val other"
+    ]
+    assert not (tmp_path / "run").exists()
 
 
 def test_parameter_groups_take_what_they_match_first():

@@ -37,7 +37,8 @@ MAY_IMPORT = {
         "metrics", "baselines", "anatomy", "checkpoint",
     },
     "checkpoint": {"disk", "errors"},
-    "run_state": {"checkpoint", "distributed", "errors"},
+    "position": set(),
+    "run_state": {"checkpoint", "distributed", "errors", "position"},
     "saver": {"checkpoint", "distributed", "errors", "ops", "run_state"},
     "stopping": {"errors"},
     "engine": {
@@ -63,7 +64,8 @@ MAY_IMPORT = {
     "check": {"registry", "schema", "build", "data", "launch", "models"},
     "config": {"errors", "schema", "check"},
     "running": {
-        "build", "config", "errors", "launch", "registry", "run_lock", "run_state", "schema",
+        "build", "checkpoint", "config", "errors", "launch", "registry", "run_lock", "run_state",
+        "schema",
     },
     "cli": {"errors", "config", "output", "running"},
 }  # fmt: skip

@@ -64,7 +64,14 @@ def test_a_run_leaves_what_the_readme_promises(tiny, tmp_path):
     files = {path.name for path in tmp_path.iterdir()}
     assert {"config.yaml", "metrics.jsonl", "crops.png", "summary.json", "tensorboard"} <= files
     assert json.loads((tmp_path / "summary.json").read_text()) == results
-    assert set(results["knn"]) == {"labels", "k", "random init", "raw pixels", "trained"}
+    assert set(results["knn"]) == {
+        "labels",
+        "queries",
+        "k",
+        "random init",
+        "raw pixels",
+        "trained",
+    }
     assert [p.name for p in sorted((tmp_path / "checkpoints").iterdir())] == [
         "step_00000008",
         "step_00000012",

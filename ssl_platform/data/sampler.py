@@ -8,9 +8,8 @@ from typing import Final
 
 import numpy as np
 
-BEFORE_TRAINING: Final = (
-    2**32 - 1
-)  # epoch of the crops of a pass without training; no run gets there
+# epoch of the crops of a pass without training; no run gets there
+BEFORE_TRAINING: Final = 2**32 - 1
 
 
 class ShuffledSampler:
@@ -51,37 +50,48 @@ class ShuffledSampler:
             raise ValueError(f"batch_size={batch_size}: the data set has only {num_samples} images")
         self.num_samples, self.batch_size = num_samples, batch_size
         self.rank, self.world_size = rank, world_size
-        self.seed, self.epoch, self.start_step, self.crops_of = seed, 0, 0, 0
-        rest = 0 if drop_last else num_samples % batch_size
-        self.num_last = -(-rest // world_size)  # samples of this rank in a smaller last batch
+        self.seed, self.drop_last = seed, drop_last
+        self.epoch = self.num_done = self.crops_of = 0
 
     @property
     def steps_per_epoch(self) -> int:
-        return self.num_samples // self.batch_size + (self.num_last > 0)
+        return self.steps_after(0)
 
-    def set_epoch(self, epoch: int, start_step: int = 0, *, crops_of: int | None = None) -> None:
-        """The next iteration gives the order of ``epoch``, from its step ``start_step`` on.
+    def steps_after(self, num_done: int) -> int:
+        """Steps that an epoch still has after ``num_done`` samples, over all ranks."""
+        full, rest = divmod(self.num_samples - num_done, self.batch_size)
+        return full + (rest > 0 and not self.drop_last)
+
+    def set_epoch(self, epoch: int, num_done: int = 0, *, crops_of: int | None = None) -> None:
+        """The next iteration gives the order of ``epoch``, without its first ``num_done`` samples.
+
+        They may be no multiple of the batch, where a run goes on with another.
 
         Args:
             crops_of: the epoch that the images' crops are drawn for, if it is another.
         """
-        self.epoch, self.start_step = epoch, start_step
+        self.epoch, self.num_done = epoch, num_done
         self.crops_of = epoch if crops_of is None else crops_of
 
     def __len__(self) -> int:
         """Samples of this rank in a whole epoch."""
-        full = self.num_samples // self.batch_size
-        return full * (self.batch_size // self.world_size) + self.num_last
+        full, num_last = self._shares(self.num_samples)
+        return full * (self.batch_size // self.world_size) + num_last
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        crops_of = self.crops_of
+        crops_of, share = self.crops_of, self.batch_size // self.world_size
         order = np.random.default_rng((self.seed, self.epoch)).permutation(self.num_samples)
-        num_full = self.num_samples // self.batch_size * self.batch_size
-        share = self.batch_size // self.world_size
-        full = order[:num_full].reshape(-1, self.world_size, share)[:, self.rank].ravel()
-        last = np.resize(np.roll(order, -num_full), (self.world_size, self.num_last))[self.rank]
-        mine = np.concatenate([full, last])[self.start_step * share :]
-        return ((crops_of, index) for index in mine.tolist())
+        order = np.roll(order, -self.num_done)
+        full, num_last = self._shares(self.num_samples - self.num_done)
+        num_full = full * self.batch_size
+        batches = order[:num_full].reshape(-1, self.world_size, share)[:, self.rank].ravel()
+        last = np.resize(np.roll(order, -num_full), (self.world_size, num_last))[self.rank]
+        return ((crops_of, index) for index in np.concatenate([batches, last]).tolist())
+
+    def _shares(self, num_samples: int) -> tuple[int, int]:
+        """Full batches of so many samples, and this rank's part of a smaller last one."""
+        full, rest = divmod(num_samples, self.batch_size)
+        return full, 0 if self.drop_last else -(-rest // self.world_size)
 
 
 class SequentialSampler:

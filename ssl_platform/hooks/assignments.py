@@ -45,7 +45,7 @@ class AssignmentHealth(Events):
 
     def on_epoch_start(self, run: "Run") -> None:
         labels = _labels(run)
-        if labels is None or distributed.rank() != 0 or run.epoch_step > 0:  # told of before
+        if labels is None or distributed.rank() != 0 or run.epoch_images > 0:  # told of before
             return
         nums = prototype_head(run.model, self.head).num_prototypes
         sizes = [

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from ssl_platform import distributed
-from ssl_platform.data.classes import check_same_classes
+from ssl_platform.data.classes import check_labelled, labels_to_test
+from ssl_platform.data.dataset import ImageDataset
 from ssl_platform.errors import ConfigError
 from ssl_platform.events import Events
 from ssl_platform.features import extract
@@ -44,15 +45,22 @@ class Evaluate(Events):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.last, self.best = state["last"], state["best"]
 
-    def on_train_start(self, run: "Run") -> None:
-        if run.val_data is None or run.val_data.labels is None:
-            raise ConfigError(
-                ["data.val: hooks.evaluate needs labelled validation images; set data.val.path=..."]
+    def probe(self, train: ImageDataset, val: ImageDataset | None) -> None:
+        if val is None:
+            raise ValueError(
+                "data.val: hooks.evaluate needs labelled validation images; set data.val.path=..."
             )
+        check_labelled("val", val)
+        if train.labels is not None:  # else the loss refuses
+            labels_to_test(train, val)
+
+    def on_train_start(self, run: "Run") -> None:
         try:
-            check_same_classes(run.train_data, run.val_data)
+            self.probe(run.train_data, run.val_data)
         except ValueError as error:
             raise ConfigError([str(error)]) from error
+        assert run.val_data is not None
+        self.labels = labels_to_test(run.train_data, run.val_data)
 
     def on_epoch_end(self, run: "Run") -> None:
         if run.epoch % self.every_epochs and run.epoch != run.num_epochs:
@@ -76,8 +84,8 @@ class Evaluate(Events):
         }
 
     def _measure(self, run: "Run") -> dict[str, dict[str, float]]:
-        assert run.val_data is not None and run.val_data.labels is not None
-        positions = np.flatnonzero(run.val_data.labels >= 0)
+        assert run.val_data is not None
+        positions = np.flatnonzero(self.labels >= 0)
         widths: dict[str, int] = {}
 
         def scores_of(images: Tensor) -> Tensor:
@@ -88,7 +96,7 @@ class Evaluate(Events):
         run.model.eval()
         scores = extract(scores_of, run.eval_loader(run.val_data, positions), len(positions))
         run.model.train()
-        labels = torch.as_tensor(run.val_data.labels[positions], dtype=torch.long)
+        labels = torch.as_tensor(self.labels[positions], dtype=torch.long)
         if distributed.rank() != 0:  # it may have seen no image, and so know no head's width
             return {}
         by_head = scores.split(list(widths.values()), dim=1)

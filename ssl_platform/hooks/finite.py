@@ -24,6 +24,8 @@ class Step(NamedTuple):
     """What is kept of a step until the device has been asked about it."""
 
     number: int
+    epoch: int  # from 1
+    lr: float
     positions: Tensor  # (B,) in the data set
     losses: Tensor  # (losses,)
 
@@ -59,7 +61,8 @@ class StopWhenNotFinite(Events):
     def on_backward_end(self, run: "Run") -> None:
         assert run.batch is not None
         losses = torch.stack([loss.detach().float() for loss in run.losses.values()])
-        self.recent.append(Step(run.step + 1, run.batch.index, losses))
+        lr = run.schedule(run.position)
+        self.recent.append(Step(run.step + 1, run.epoch + 1, lr, run.batch.index, losses))
         is_finite = all_finite([run.losses["loss"], *_gradients(run).values()])
         is_bad = distributed.all_reduce_max((~is_finite).long())
         self.num_in_a_row = (self.num_in_a_row + 1) * is_bad
@@ -76,25 +79,24 @@ class StopWhenNotFinite(Events):
         if number == 0:
             return
         step = next(step for step in self.recent if step.number == number)
-        epoch = 1 + (number - 1) // run.train_sampler.steps_per_epoch
         path = run.output_dir / "not_finite.json"
-        self._dump(run, step, epoch, path)
+        self._dump(run, step, path)
         raise DivergedError(
-            f"a loss or a gradient became NaN or infinite at step {number} (epoch {epoch}, "
-            f"learning rate {run.schedule(number - 1):.3g}): lower optimizer.lr, lengthen "
+            f"a loss or a gradient became NaN or infinite at step {number} (epoch {step.epoch}, "
+            f"learning rate {step.lr:.3g}): lower optimizer.lr, lengthen "
             f"schedule.warmup_epochs or raise loss.epsilon if there is one; {path} has the "
             f"images of that step; {checkpoint.what_is_saved(run.output_dir)}"
         )
 
-    def _dump(self, run: "Run", step: Step, epoch: int, path: Path) -> None:
+    def _dump(self, run: "Run", step: Step, path: Path) -> None:
         """Keep what the step was made of, over all ranks; collective."""
         losses = distributed.all_gather(step.losses).view(-1, len(step.losses)).tolist()
         index = distributed.all_gather(step.positions).tolist()
         if distributed.rank() == 0:
             told = {
                 "step": step.number,
-                "epoch": epoch,
-                "lr": run.schedule(step.number - 1),
+                "epoch": step.epoch,
+                "lr": step.lr,
                 "losses": [  # of each process
                     dict(zip(run.losses, map(_plain, values), strict=True)) for values in losses
                 ],

@@ -3,18 +3,19 @@
 import json
 import logging
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
 
 from ssl_platform import distributed
 from ssl_platform.baselines import Embed, LabelledFeatures, measure_baselines
+from ssl_platform.data.classes import match_classes, named
 from ssl_platform.data.dataset import ImageDataset
 from ssl_platform.events import Events
 from ssl_platform.features import extract
 from ssl_platform.hooks.files import write_or_warn
-from ssl_platform.ops.draws import draw_balanced
+from ssl_platform.ops.draws import draw_balanced, stratified_split
 from ssl_platform.ops.knn import knn_votes
 from ssl_platform.registry import HOOKS
 
@@ -23,15 +24,25 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+LEFT_TO_ASK = 0.2  # of each class's images, where the bank would take all of them
+
+
+class _Images(NamedTuple):
+    dataset: ImageDataset
+    labels: np.ndarray  # (len(dataset),) int64, in the numbering of the bank
+    positions: np.ndarray  # those that are looked at
+
 
 @HOOKS.register()
 class KNNMonitor(Events):
     """k-nearest-neighbour accuracy of the trunk's features, in eval mode, by cosine.
 
     The bank is a draw of labelled training images, equally many per class; the queries are the
-    validation images or, where there are none, other training images. Before the first step the
-    untrained trunk and raw pixels (centred on the bank's mean) are measured the same way and kept
-    in ``baselines.json``. Does nothing but say so when the images have no labels.
+    validation images, their classes matched by name, or, where none can be matched, other training
+    images. Where the training images have no labels of two classes, both are of the validation
+    images. Before the first step the untrained trunk and raw pixels (centred on the bank's mean)
+    are measured the same way and kept in ``baselines.json``. Does nothing but say so when no images
+    have labels.
 
     Args:
         every_epochs: measure after every so many epochs; the last epoch is always measured.
@@ -92,7 +103,12 @@ class KNNMonitor(Events):
                 write_or_warn(run.output_dir / "baselines.json", told)
         elif self.baselines is None and distributed.rank() == 0:
             logger.warning("no kNN baselines: they are measured before the first step of a run")
-        run.results["knn"] = {"labels": len(self.bank), "k": self.k, **(self.baselines or {})}
+        run.results["knn"] = {
+            "labels": len(self.bank.positions),
+            "queries": len(self.queries.positions),
+            "k": self.k,
+            **(self.baselines or {}),
+        }
 
     def on_epoch_end(self, run: "Run") -> None:
         if self.is_possible and run.epoch % self.every_epochs == 0:
@@ -111,41 +127,45 @@ class KNNMonitor(Events):
         run.report |= {f"knn/{name}": score for name, score in scores.items()}
 
     def _choose_images(self, run: "Run") -> bool:
-        labels = run.train_data.labels
-        if labels is None or len(np.unique(labels[labels >= 0])) < 2:
-            if distributed.rank() == 0:
-                logger.info("no kNN accuracy: the training images have no labels of two classes")
+        train, val = run.train_data, run.val_data
+        learned = next((s for s in (train, val) if s is not None and _has_two_classes(s)), None)
+        if learned is None:
+            _say("no kNN accuracy: no set of images has labels of two classes", logging.INFO)
             return False
+        asked, labels = learned, learned.labels
+        assert labels is not None
+        matched = None if val is None or val is learned else _matched_labels(train, val)
+        if val is not None and matched is not None:
+            asked, labels = val, matched
+        self._draw(learned, asked, labels)
+        self.is_possible = len(self.queries.positions) > 0
+        if not self.is_possible:
+            _say("no kNN accuracy: no class has two images, one to learn from and one to ask of")
+        return self.is_possible
+
+    def _draw(self, learned: ImageDataset, asked: ImageDataset, labels: np.ndarray) -> None:
+        """The bank of one set and the queries of another, or of the same; ``labels`` are theirs."""
+        assert learned.labels is not None
         rng = np.random.default_rng(self.seed)
-        self.num_classes = int(labels.max()) + 1
-        self.bank = draw_balanced(labels, self.num_labels, rng)
-        if run.val_data is not None and run.val_data.labels is not None:
-            self.query_data: ImageDataset = run.val_data
-            candidates = np.flatnonzero(run.val_data.labels >= 0)
-        else:
-            self.query_data = run.train_data
-            candidates = np.setdiff1d(np.flatnonzero(labels >= 0), self.bank)
+        self.num_classes = int(learned.labels.max()) + 1
+        bank = draw_balanced(learned.labels, self.num_labels, rng)
+        candidates = np.flatnonzero(labels >= 0)
+        if asked is learned and len(bank) == len(candidates):
+            bank, candidates = stratified_split(labels, LEFT_TO_ASK, rng)
+        elif asked is learned:
+            candidates = np.setdiff1d(candidates, bank)
         limit = min(self.num_queries or len(candidates), len(candidates))
-        self.queries = np.sort(rng.choice(candidates, limit, replace=False))
-        if limit == 0:
-            if distributed.rank() == 0:
-                logger.info("no kNN accuracy: hooks.knn.num_labels takes all images, none is left")
-            return False
-        self.is_possible = True
-        return True
+        queries = np.sort(rng.choice(candidates, limit, replace=False))
+        self.bank = _Images(learned, learned.labels, bank)
+        self.queries = _Images(asked, labels, queries)
 
     def _features(self, run: "Run", embed: Embed) -> tuple[LabelledFeatures, LabelledFeatures]:
-        return (
-            self._labelled(run, embed, run.train_data, self.bank),
-            self._labelled(run, embed, self.query_data, self.queries),
-        )
+        return self._labelled(run, embed, self.bank), self._labelled(run, embed, self.queries)
 
-    def _labelled(
-        self, run: "Run", embed: Embed, dataset: ImageDataset, positions: np.ndarray
-    ) -> LabelledFeatures:
-        assert dataset.labels is not None
-        features = extract(embed, run.eval_loader(dataset, positions), len(positions))
-        return LabelledFeatures(features, torch.from_numpy(dataset.labels[positions]))
+    def _labelled(self, run: "Run", embed: Embed, images: _Images) -> LabelledFeatures:
+        loader = run.eval_loader(images.dataset, images.positions)
+        features = extract(embed, loader, len(images.positions))
+        return LabelledFeatures(features, torch.from_numpy(images.labels[images.positions]))
 
     def _scores(
         self, run: "Run", bank: LabelledFeatures, queries: LabelledFeatures
@@ -159,3 +179,39 @@ class KNNMonitor(Events):
             num_classes=self.num_classes,
         )
         return {name: metric(votes, queries.labels) for name, metric in run.metrics.items()}
+
+
+def _has_two_classes(dataset: ImageDataset) -> bool:
+    labels = dataset.labels
+    return labels is not None and len(np.unique(labels[labels >= 0])) >= 2
+
+
+def _matched_labels(train: ImageDataset, val: ImageDataset) -> np.ndarray | None:
+    """Labels of the validation images in the numbering of the training images; None if none is."""
+    if val.labels is None or not (val.labels >= 0).any():
+        return None
+    try:
+        found = match_classes(train, val)
+    except ValueError as error:
+        _say(f"{error}; the kNN accuracy is of other training images")
+        return None
+    if not (found.labels >= 0).any():
+        _say(
+            f"data.val: none of its classes ({named(found.unknown)}) is of data.train; the kNN "
+            "accuracy is of other training images"
+        )
+        return None
+    for note in found.notes:
+        _say(f"kNN: {note}")
+    if found.unknown:
+        left_out = np.count_nonzero((val.labels >= 0) & (found.labels < 0))
+        _say(
+            f"kNN: data.val: {left_out} images are of classes that data.train does not have "
+            f"({named(found.unknown)}); they are left out"
+        )
+    return found.labels
+
+
+def _say(text: str, level: int = logging.WARNING) -> None:
+    if distributed.rank() == 0:
+        logger.log(level, text)

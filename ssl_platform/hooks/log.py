@@ -132,28 +132,32 @@ class Log(Events):
 
 
 class _Console:
-    """A progress bar on a terminal, plain lines anywhere else."""
+    """A progress bar on a terminal, plain lines anywhere else.
+
+    It counts the steps that the whole training would have with its present epochs.
+    """
 
     def __init__(self, run: "Run"):
-        self.num_epochs, self.steps_per_epoch = run.num_epochs, len(run.train_loader)
-        self.total, self.start_step = run.num_epochs * self.steps_per_epoch, run.step
+        self.run, self.start = run, run.position
+        self.total = run.num_epochs * run.train_sampler.steps_per_epoch
         self.bar: Any = None
         if sys.stderr.isatty():
             from tqdm import tqdm
 
-            self.bar = tqdm(total=self.total, initial=run.step, unit="step", dynamic_ncols=True)
+            self.bar = tqdm(total=self.total, initial=self.start, unit="step", dynamic_ncols=True)
 
     def write(self, line: dict[str, Any]) -> None:
+        position = self.run.position
+        epoch = f"epoch {self.run.epoch + 1}/{self.run.num_epochs}"
         if "loss" not in line:
             self._say(f"epoch {line['epoch']}: " + _listed(line))
         elif self.bar is not None:
-            self.bar.set_description(f"epoch {self._epoch(line)}/{self.num_epochs}")
+            self.bar.set_description(epoch)
             self.bar.set_postfix_str(_step_text(line), refresh=False)
-            self.bar.update(line["step"] - self.bar.n)
+            self.bar.update(position - self.bar.n)
         else:
-            done = (line["step"] - self.start_step) / max(1, self.total - self.start_step)
-            eta = line["seconds"] * (1 - done) / done
-            head = f"epoch {self._epoch(line)}/{self.num_epochs} step {line['step']}/{self.total}"
+            eta = line["seconds"] * (self.total - position) / (position - self.start)
+            head = f"{epoch} step {position}/{self.total}"
             self._say(f"{head}: {_step_text(line)}, ETA {_clock(eta)}")
 
     def sync(self) -> None:
@@ -162,9 +166,6 @@ class _Console:
     def close(self) -> None:
         if self.bar is not None:
             self.bar.close()
-
-    def _epoch(self, line: dict[str, Any]) -> int:
-        return -(-line["step"] // self.steps_per_epoch)
 
     def _say(self, text: str) -> None:
         if self.bar is not None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from ssl_platform import anatomy, distributed
 from ssl_platform.events import Events
 from ssl_platform.hooks.files import write_or_warn
+from ssl_platform.ops.proportions import two_standard_errors
 from ssl_platform.registry import HOOKS
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ class Summary(Events):
                 if name in rows:
                     scores = "  ".join(f"{key} {value:5.1f}" for key, value in rows[name].items())
                     lines.append(f"  {name:<12} {scores}")
-            lines += _verdict(rows)
+            lines += _verdict(rows, knn["queries"])
         if "evaluation" in results:
             lines += _evaluation(results["evaluation"])
         if "profile" in results:
@@ -68,17 +69,35 @@ def _evaluation(evaluation: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _verdict(rows: dict[str, dict[str, float]]) -> list[str]:
+def _verdict(rows: dict[str, dict[str, float]], num_images: int) -> list[str]:
+    """What the training was worth, as far as so many images can tell it."""
     if not {"trained", "random init", "raw pixels"} <= rows.keys():
         return []
     metric = next(iter(rows["trained"]))
-    trained, random, pixels = (rows[n][metric] for n in ("trained", "random init", "raw pixels"))
-    over = (
-        f"{trained - random:+.1f} points over random init, {trained - pixels:+.1f} over raw pixels"
-    )
-    if trained > max(random, pixels):
-        return [f"verdict: the training taught the trunk something ({over})"]
-    return [
-        f"verdict: the features are no better than the baselines ({over}); look at the loss beside "
-        "ln K and at the health figures in metrics.jsonl, and see docs/monitoring.md"
-    ]
+    trained = rows["trained"][metric]
+    gains = {name: trained - rows[name][metric] for name in ("random init", "raw pixels")}
+    errors = {
+        name: 100 * two_standard_errors(trained / 100, rows[name][metric] / 100, num_images)
+        for name in gains
+    }
+    worse = [name for name, gain in gains.items() if gain < -errors[name]]
+    unsure = {name: gain for name, gain in gains.items() if abs(gain) <= errors[name]}
+    if worse:
+        return [
+            f"verdict: the features are worse than {' and '.join(worse)} ({_over(gains)}); look at "
+            "the loss beside ln K and at the health figures in metrics.jsonl, and see "
+            "docs/monitoring.md"
+        ]
+    if unsure:
+        of_errors = " and ".join(f"{errors[name]:.1f}" for name in unsure)
+        return [
+            f"verdict: no proof: {_over(unsure)} {'are' if len(unsure) > 1 else 'is'} within the "
+            f"error of {num_images} images (2 standard errors are {of_errors}); see "
+            "docs/monitoring.md"
+        ]
+    return [f"verdict: the training taught the trunk something ({_over(gains)})"]
+
+
+def _over(gains: dict[str, float]) -> str:
+    first, *others = (f"{gain:+.1f}{{}} over {name}" for name, gain in gains.items())
+    return ", ".join([first.format(" points"), *(other.format("") for other in others)])

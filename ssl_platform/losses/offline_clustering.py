@@ -89,6 +89,10 @@ class OfflineClusteringLoss(Loss):
             (S,) int64 labels of this rank's rows.
         """
 
+    def on_train_start(self, run: "Run") -> None:
+        # a run that goes on with another batch is at another step of its epoch
+        self.bank.cursor = run.epoch_step * self.bank.batch_size
+
     @torch.no_grad()
     def on_epoch_start(self, run: "Run") -> None:
         head = prototype_head(run.model, self.head)

@@ -80,7 +80,7 @@ class SeLaV2Loss(OfflineClusteringLoss):
         self.freeze_prototypes_epochs = freeze_prototypes_epochs
 
     def on_backward_end(self, run: "Run") -> None:
-        if run.step < self.freeze_prototypes_steps or run.epoch < self.freeze_prototypes_epochs:
+        if run.position < self.freeze_prototypes_steps or run.epoch < self.freeze_prototypes_epochs:
             prototype_head(run.model, self.head).drop_prototype_gradients()
 
     def assign(

@@ -110,7 +110,7 @@ class SwAVLoss(Loss):
         self.queue_is_full = False
 
     def on_backward_end(self, run: "Run") -> None:
-        if run.step < self.freeze_prototypes_steps or run.epoch < self.freeze_prototypes_epochs:
+        if run.position < self.freeze_prototypes_steps or run.epoch < self.freeze_prototypes_epochs:
             prototype_head(run.model, self.head).drop_prototype_gradients()
 
     def forward(self, model: SSLModel, outputs: dict[str, Any], batch: Batch) -> dict[str, Tensor]:

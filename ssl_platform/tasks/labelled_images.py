@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ssl_platform.build import DataOptions, Node
-from ssl_platform.data.classes import check_same_classes
+from ssl_platform.data.classes import check_labelled, labels_to_test
 from ssl_platform.data.dataset import ImageDataset
 from ssl_platform.ops.draws import stratified_split
 from ssl_platform.registry import DATASETS
@@ -36,7 +36,7 @@ class LabelledImages:
 def open_labelled_images(
     data: DataOptions, *, test_fraction: float, seed: int
 ) -> tuple[LabelledImages, LabelledImages]:
-    """Images to learn from and images to test on, of the same classes.
+    """Images to learn from and images to test on, their classes matched by name.
 
     Without ``data.val`` a fraction of each class of the training images is held out, drawn from
     the seed.
@@ -53,8 +53,8 @@ def open_labelled_images(
         )
     if data.val is not None:
         test = _labelled("val", data.val, "test")
-        check_same_classes(train.dataset, test.dataset)
-        return train, test
+        labels = labels_to_test(train.dataset, test.dataset)
+        return train, replace(test, targets=labels[test.positions])
     if not 0 < test_fraction < 1:
         raise ValueError(f"test_fraction={test_fraction}: between 0 and 1, e.g. 0.2")
     rest, held_out = stratified_split(train.targets, test_fraction, np.random.default_rng(seed))
@@ -67,10 +67,7 @@ def open_labelled_images(
 
 def _labelled(key: str, node: Node, role: str) -> LabelledImages:
     dataset: ImageDataset = DATASETS.build(node)
-    if dataset.labels is None or not (dataset.labels >= 0).any():
-        raise ValueError(
-            f"data.{key}: these images have no classes; in a folder, each class has its own "
-            "folder; of torchvision's sets, choose a split with labels"
-        )
+    check_labelled(key, dataset)
+    assert dataset.labels is not None
     positions = np.flatnonzero(dataset.labels >= 0)
     return LabelledImages(role, node, dataset, positions, dataset.labels[positions])

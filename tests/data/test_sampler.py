@@ -54,10 +54,68 @@ def test_crops_may_be_those_of_another_epoch_than_the_order():
     sampler = ShuffledSampler(10, batch_size=4, rank=0, world_size=2, seed=0)
     sampler.set_epoch(3)
     plain = list(sampler)
-    sampler.set_epoch(3, 1, crops_of=BEFORE_TRAINING)
+    sampler.set_epoch(3, 4, crops_of=BEFORE_TRAINING)
     assert list(sampler) == [(BEFORE_TRAINING, index) for _, index in plain[2:]]
     sampler.set_epoch(3)
     assert list(sampler) == plain
+
+
+SIZES = {
+    "num_samples": st.integers(8, 100),
+    "per_rank": st.integers(1, 4),
+    "world_size": st.integers(1, 2),
+    "drop_last": st.booleans(),
+    "part": st.floats(0, 1),
+}
+
+
+def orders_of_ranks(
+    num_samples: int, per_rank: int, world_size: int, drop_last: bool, num_done: int
+) -> list[list[int]]:
+    orders = []
+    for rank in range(world_size):
+        sampler = ShuffledSampler(
+            num_samples,
+            batch_size=per_rank * world_size,
+            rank=rank,
+            world_size=world_size,
+            seed=3,
+            drop_last=drop_last,
+        )
+        sampler.set_epoch(1, num_done)
+        mine = [index for _, index in sampler]
+        assert -(-len(mine) // per_rank) == sampler.steps_after(num_done)
+        orders.append(mine)
+    return orders
+
+
+@settings(max_examples=50, deadline=None)
+@given(**SIZES)
+def test_an_epoch_goes_on_after_its_finished_steps_as_if_it_had_not_stopped(
+    num_samples, per_rank, world_size, drop_last, part
+):
+    sizes = num_samples, per_rank, world_size, drop_last
+    step = int(part * (num_samples // (per_rank * world_size)))
+    whole = orders_of_ranks(*sizes, 0)
+    rest = orders_of_ranks(*sizes, step * per_rank * world_size)
+    assert rest == [order[step * per_rank :] for order in whole]
+
+
+@settings(max_examples=50, deadline=None)
+@given(**SIZES)
+def test_an_epoch_that_goes_on_with_another_batch_has_no_image_twice(
+    num_samples, per_rank, world_size, drop_last, part
+):
+    num_done = int(part * num_samples)
+    (order,) = orders_of_ranks(num_samples, 1, 1, True, 0)
+    ranks = orders_of_ranks(num_samples, per_rank, world_size, drop_last, num_done)
+    rest, total = [index for mine in ranks for index in mine], per_rank * world_size
+    unseen = set(order[num_done:])
+    if drop_last:
+        assert len(rest) == len(set(rest)) == len(unseen) // total * total
+        assert set(rest) <= unseen
+    else:
+        assert set(rest) >= unseen and len(rest) < len(unseen) + world_size  # padding only
 
 
 def test_epochs_and_seeds_give_other_orders():

@@ -14,6 +14,7 @@ from ssl_platform.errors import DivergedError
 from ssl_platform.hooks.finite import StopWhenNotFinite
 
 STEPS_PER_EPOCH = 6
+POSITION = 20  # where the first step is: a run with other epochs before
 NAN = float("nan")
 
 
@@ -23,12 +24,12 @@ def a_run(output_dir: Path, *, scaled: bool = False) -> SimpleNamespace:
         model=nn.Linear(1, 1, bias=False),
         scaler=torch.amp.GradScaler("cpu", enabled=scaled),
         schedule=lambda step: 0.5 + step,
-        train_sampler=SimpleNamespace(steps_per_epoch=STEPS_PER_EPOCH),
         train_data=SimpleNamespace(describe=lambda index: f"{index}.jpg"),
         output_dir=output_dir,
         report={},
         epoch=0,
         step=0,
+        position=POSITION,
     )
 
 
@@ -50,7 +51,7 @@ def train(
         run.losses = {"loss": torch.tensor(loss, requires_grad=True), "part": torch.tensor(1.0)}
         run.model.weight.grad = torch.full((1, 1), gradient)
         hook.on_backward_end(run)
-        run.step += 1
+        run.step, run.position = run.step + 1, run.position + 1
         run.epoch = run.step // STEPS_PER_EPOCH
     hook.on_save_start(run)
 
@@ -65,10 +66,10 @@ def test_the_step_that_is_not_finite_is_named_before_its_update(bad, bad_step, w
     with pytest.raises(DivergedError) as error:
         train(tmp_path, *both)
     epoch = 1 + (bad_step - 1) // STEPS_PER_EPOCH
-    rate = f"{0.5 + bad_step - 1:.3g}"
+    rate = f"{0.5 + POSITION + bad_step - 1:.3g}"
     assert f" at step {bad_step} (epoch {epoch}, learning rate {rate})" in str(error.value)
     told = json.loads((tmp_path / "not_finite.json").read_text())
-    assert (told["step"], told["epoch"]) == (bad_step, epoch)
+    assert (told["step"], told["epoch"], f"{told['lr']:.3g}") == (bad_step, epoch, rate)
     assert told["images"] == {str(10 * (bad_step - 1)): f"{10 * (bad_step - 1)}.jpg"}
     assert told["losses"] == [{"loss": str(bad) if where == "loss" else 1.0, "part": 1.0}]
     assert told["gradients_not_finite"] == (["weight"] if where == "gradient" else [])

@@ -75,16 +75,21 @@ def test_a_module_embeds_in_eval_mode_and_gets_its_mode_back(training):
 # The monitor
 
 
-def a_data_set(labels: Iterable[int] | None) -> SimpleNamespace:
-    """Images whose brightness in one channel is their class."""
+def a_data_set(
+    labels: Iterable[int] | None, classes: list[str] | None = None, kinds: list[int] | None = None
+) -> SimpleNamespace:
+    """Images that are bright in the channel of their kind, which is their label if not told."""
     if labels is None:
-        return SimpleNamespace(labels=None, images=torch.zeros(8, 3, 4, 4))
+        return SimpleNamespace(labels=None, classes=None, images=torch.zeros(8, 3, 4, 4))
     labels = np.array(labels)
+    kinds = labels if kinds is None else np.array(kinds)
     generator = torch.Generator().manual_seed(0)
     images = 0.1 * torch.rand(len(labels), 3, 4, 4, generator=generator)
-    for image, label in zip(images, labels, strict=True):
-        image[label] += 1
-    return SimpleNamespace(labels=labels, images=images)
+    for image, kind in zip(images, kinds, strict=True):
+        image[kind] += 1
+    return SimpleNamespace(
+        labels=labels, images=images, classes=classes, num_classes=labels.max() + 1
+    )
 
 
 class DataSet(SimpleNamespace):
@@ -142,7 +147,75 @@ def test_without_validation_images_the_queries_are_other_training_images(tmp_pat
     run = a_run(a_data_set([0, 1, 2] * 10), None, tmp_path)
     monitor = a_monitor()
     monitor.on_train_start(run)
-    assert sorted([*monitor.bank, *monitor.queries]) == list(range(30))
+    both = [*monitor.bank.positions, *monitor.queries.positions]
+    assert sorted(both) == list(range(30))
+
+
+NAMES = ["ant", "bee", "cat"]  # kinds 0, 1, 2
+
+
+@pytest.mark.parametrize(
+    ("val", "num_queries", "told"),
+    [
+        (a_data_set([2, 1, 0] * 3, NAMES), 9, []),
+        (a_data_set([0, 1, 2] * 3, ["cat", "ant", "bee"], [2, 0, 1] * 3), 9, []),
+        (
+            a_data_set([0, 1] * 3, ["bee", "cat"], [1, 2] * 3), 6,
+            ["kNN: data.val: has no image of 1 of the 3 classes of data.train (ant): figures are "
+             "of the other classes"],
+        ),
+        (
+            a_data_set([0, 1, 2, 3] * 3, ["ant", "axe", "bee", "cat"], [0, 2, 1, 2] * 3), 9,
+            ["kNN: data.val: 3 images are of classes that data.train does not have (axe); they are "
+             "left out"],
+        ),
+        (
+            a_data_set([0, 1] * 3, ["x", "y"]), 24,
+            ["data.val: none of its classes (x, y) is of data.train; the kNN accuracy is of other "
+             "training images"],
+        ),
+        (
+            a_data_set([0, 1] * 3), 24,
+            ["data.val: its classes cannot be matched with others: data.train has names for 3 "
+             "classes, data.val has numbers for 2 classes; give both of them names, or the same "
+             "number of classes; the kNN accuracy is of other training images"],
+        ),
+        (a_data_set([-1] * 3, NAMES, [0] * 3), 24, []),
+        (a_data_set(None), 24, []),
+        (
+            a_data_set([2, 1, 0] * 3), 9,
+            ["kNN: data.val: its classes have no names; the two sets are matched by number"],
+        ),
+    ],
+)  # fmt: skip
+def test_knn_matches_the_classes_of_other_folders_by_name(val, num_queries, told, tmp_path, caplog):
+    """Features that tell the classes apart score 100 whatever the folders are."""
+    run = a_run(a_data_set([0, 1, 2] * 10, NAMES), val, tmp_path)
+    monitor = a_monitor()
+    monitor.on_train_start(run)
+    monitor.on_train_end(run)
+    assert run.results["knn"]["trained"] == {"top1": 100}
+    assert run.results["knn"]["queries"] == num_queries
+    assert caplog.messages == told
+
+
+def test_without_labels_of_training_images_those_of_validation_images_serve(tmp_path):
+    run = a_run(a_data_set(None), a_data_set([0, 1, 2] * 10), tmp_path)
+    monitor = a_monitor()
+    monitor.on_train_start(run)
+    monitor.on_train_end(run)
+    assert run.results["knn"]["trained"] == {"top1": 100}
+    assert (run.results["knn"]["labels"], run.results["knn"]["queries"]) == (6, 24)
+
+
+def test_a_bank_that_would_take_all_images_leaves_a_fifth_to_ask_of(tmp_path):
+    run = a_run(a_data_set([0, 1, 2] * 10), None, tmp_path)
+    monitor = a_monitor(num_labels=30)
+    monitor.on_train_start(run)
+    assert len(monitor.bank.positions) == 24
+    queries = monitor.queries.positions
+    assert np.bincount(run.train_data.labels[queries]).tolist() == [2, 2, 2]
+    assert not set(queries) & set(monitor.bank.positions)
 
 
 def test_unlabelled_training_images_are_no_queries(tmp_path):
@@ -150,8 +223,8 @@ def test_unlabelled_training_images_are_no_queries(tmp_path):
     run = a_run(a_data_set(labels), None, tmp_path)
     monitor = a_monitor()
     monitor.on_train_start(run)
-    assert (labels[monitor.bank] >= 0).all()
-    assert (labels[monitor.queries] >= 0).all()
+    assert (labels[monitor.bank.positions] >= 0).all()
+    assert (labels[monitor.queries.positions] >= 0).all()
 
 
 @pytest.mark.parametrize("labels", [None, [-1] * 8, [1] * 8, [-1, 1] * 4])

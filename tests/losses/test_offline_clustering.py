@@ -94,8 +94,9 @@ def batches(order: list[int], batch_size: int, rank: int = 0, ranks: int = 1) ->
 def a_run(model: SSLModel, loader: list[Batch], *, step: int = 0, epoch: int = 0):
     sampler = ShuffledSampler(20, batch_size=4, rank=0, world_size=1, seed=0)
     return SimpleNamespace(
-        model=model, train_loader=loader, train_sampler=sampler, step=step, epoch=epoch
-    )
+        model=model, train_loader=loader, train_sampler=sampler, step=step, position=step,
+        epoch=epoch,
+    )  # fmt: skip
 
 
 def unit(raw: Tensor) -> Tensor:

@@ -383,8 +383,14 @@ def test_the_queue_belongs_to_its_rank():
 # Frozen prototypes
 
 
+class _Run(SimpleNamespace):
+    @property
+    def position(self) -> int:
+        return self.step
+
+
 def a_run(model: SSLModel, loss: SwAVLoss, optimizer: torch.optim.Optimizer) -> SimpleNamespace:
-    run = SimpleNamespace(
+    run = _Run(
         model=model,
         loss=loss,
         optimizer=optimizer,
@@ -392,8 +398,10 @@ def a_run(model: SSLModel, loss: SwAVLoss, optimizer: torch.optim.Optimizer) -> 
         scaler=torch.amp.GradScaler("cpu", enabled=False),
         device=torch.device("cpu"),
         autocast_dtype=None,
+        train_sampler=SimpleNamespace(batch_size=BATCH),
         epoch=0,
         epoch_step=0,
+        epoch_images=0,
         step=0,
     )
     run.fire = lambda event: getattr(loss, event)(run)

@@ -85,6 +85,22 @@ def test_knn_finds_what_scikit_learn_finds(pretrained):
         assert results.figures[f"{k}-NN"]["top1"] == pytest.approx(expected)
 
 
+def test_class_folders_are_matched_by_name(pretrained, here):
+    """Images of one colour for each class, one of which has no test image."""
+    for part, colours in (("train", ("red", "green", "blue")), ("val", ("red", "green"))):
+        for colour in colours:
+            folder = here / "colours" / part / colour
+            folder.mkdir(parents=True)
+            for number in range(4):
+                Image.new("RGB", (16, 16), colour).save(folder / f"{number}.png")
+    data = ["data.train.path=colours/train", "data.val.path=colours/val", "data.num_workers=0"]
+    options = [*data, "task.k=[3]"]
+    with pytest.warns(UserWarning, match=r"no image of 1 of the 3 classes of data.train \(blue\)"):
+        results = evaluate(pretrained, "config=benchmark/knn/folder", *options, "baselines=false")
+    assert results.figures == {"3-NN": {"top1": 100}}
+    assert results.details["test_images"] == 8
+
+
 def test_every_figure_has_its_baselines_and_is_kept(pretrained, here, capsys):
     results = evaluate(pretrained, *KNN, "name=knn")
     assert list(results.figures) == ["10-NN", "20-NN", "100-NN", "200-NN"]
