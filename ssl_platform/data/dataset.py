@@ -51,7 +51,7 @@ class ImageDataset(ABC):
     def found(self) -> str:
         """What is there and what was left out, in one line."""
         classes = f" in {_some(self.classes)}" if self.labels is not None and self.classes else ""
-        return f"{len(self)} images{classes}"
+        return f"{len(self)} {'image' if len(self) == 1 else 'images'}{classes}"
 
     def fingerprint(self) -> str:
         """The same for the same images in the same order: a bank of embeddings goes by position.
