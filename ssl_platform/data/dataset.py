@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-
 NUM_NAMED = 5  # classes in one line
 
 
@@ -50,8 +49,14 @@ class ImageDataset(ABC):
 
     def found(self) -> str:
         """What is there and what was left out, in one line."""
-        classes = f" in {_some(self.classes)}" if self.labels is not None and self.classes else ""
-        return f"{len(self)} {'image' if len(self) == 1 else 'images'}{classes}"
+        what = f"{len(self)} {'image' if len(self) == 1 else 'images'}"
+        if self.labels is None:
+            return what
+        names = self.classes or ()
+        number = len(names) or len(np.unique(self.labels[self.labels >= 0]))
+        told = ", ".join(names[:NUM_NAMED]) + (", ..." if len(names) > NUM_NAMED else "")
+        what += f" in {number} {'class' if number == 1 else 'classes'}"
+        return f"{what} ({told})" if told else what
 
     def fingerprint(self) -> str:
         """The same for the same images in the same order: a bank of embeddings goes by position.
@@ -75,9 +80,3 @@ class ImageDataset(ABC):
         Raises:
             ValueError: not one of them can be read.
         """
-
-
-def _some(classes: Sequence[str]) -> str:
-    """The number of classes, with the names of the first few."""
-    names = ", ".join(classes[:NUM_NAMED]) + (", ..." if len(classes) > NUM_NAMED else "")
-    return f"{len(classes)} {'class' if len(classes) == 1 else 'classes'} ({names})"

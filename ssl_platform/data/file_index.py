@@ -101,9 +101,7 @@ def _read(path: Path) -> FolderIndex:
         offset += arrays[-1].nbytes
     modified, counts, sizes, text, joined, skipped = arrays
     folders = joined.tobytes().split(b"\0")
-    return FolderIndex(
-        folders, modified, counts, Names(text, sizes), json.loads(skipped.tobytes())
-    )
+    return FolderIndex(folders, modified, counts, Names(text, sizes), json.loads(skipped.tobytes()))
 
 
 def _modified(root: bytes, folders: Iterable[bytes]) -> list[int]:
