@@ -24,7 +24,7 @@ MAY_IMPORT = {
     "metrics": {"registry"},
     "models": {"registry", "distributed"},
     "data": {"registry", "distributed", "errors", "ops"},
-    "features": {"data", "distributed"},
+    "features": {"data", "distributed", "errors"},
     "feature_files": {"data", "distributed", "errors"},
     "feature_cache": {"baselines", "build", "data", "distributed", "feature_files"},
     "anatomy": set(),

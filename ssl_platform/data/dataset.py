@@ -47,6 +47,10 @@ class ImageDataset(ABC):
     def describe(self, index: int) -> str:
         """Where image ``index`` comes from, in one line: a path, or ``Shapes[12]``."""
 
+    def uri(self, index: int) -> str | None:
+        """Where image ``index`` can be opened again, whatever its name; None if it is no file."""
+        return None
+
     def found(self) -> str:
         """What is there and what was left out, in one line."""
         what = f"{len(self)} {'image' if len(self) == 1 else 'images'}"

@@ -14,9 +14,11 @@ from ssl_platform.data.decode import printable, read_image
 from ssl_platform.data.file_index import folder_index
 from ssl_platform.data.file_table import FileTable
 from ssl_platform.data.folder_scan import EXTENSIONS, HEIC, FolderIndex
+from ssl_platform.data.paths import uri_of
 from ssl_platform.registry import DATASETS
 
 NUM_PROBES = 8
+LISTS = (".txt", ".csv", ".tsv", ".lst", ".list")
 NUM_NAMED = 5  # files or folders in a message
 LONGEST_NAMED = 100  # letters of each
 NUM_KINDS = 8  # of what was left out
@@ -41,6 +43,9 @@ class ImageFiles(ImageDataset):
 
     def describe(self, index: int) -> str:
         return printable(self.files[index])
+
+    def uri(self, index: int) -> str | None:
+        return uri_of(self.files[index])
 
     def fingerprint(self) -> str:
         return super().fingerprint() + self.files.digest().hex()
@@ -77,6 +82,10 @@ class ImageFolder(ImageFiles):
 
     def __init__(self, *, path: str):
         self.path = path
+        if path.lower().endswith(LISTS) and os.path.isfile(os.path.expanduser(path)):
+            raise ValueError(
+                f"path={path}: not a directory; a list is read by data=list data.train.path={path}"
+            )
         root = os.fsencode(existing("path", path, directory=True))
         index = _index_of(path, root)
         images: Counter[bytes] = Counter()  # by first-level folder

@@ -53,6 +53,9 @@ class StratifiedSubset(ImageDataset):
     def describe(self, index: int) -> str:
         return self.whole.describe(int(self.positions[index]))
 
+    def uri(self, index: int) -> str | None:
+        return self.whole.uri(int(self.positions[index]))
+
     def found(self) -> str:
         return f"{len(self)} of {self.whole.found()}"
 

@@ -144,8 +144,9 @@ class KNNMonitor(Events):
         self, run: "Run", embed: Embed, dataset: ImageDataset, positions: np.ndarray
     ) -> LabelledFeatures:
         assert dataset.labels is not None
-        features = extract(embed, run.eval_loader(dataset, positions), len(positions))
-        return LabelledFeatures(features, torch.from_numpy(dataset.labels[positions]))
+        found = extract(embed, run.eval_loader(dataset, positions), len(positions))
+        labels = torch.from_numpy(dataset.labels[positions])
+        return LabelledFeatures(*found.leave_out(labels, "images of the kNN accuracy"))
 
     def _scores(
         self, run: "Run", bank: LabelledFeatures, queries: LabelledFeatures

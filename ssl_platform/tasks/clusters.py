@@ -3,7 +3,6 @@
 import hashlib
 import json
 import logging
-import math
 import os
 from dataclasses import dataclass, replace
 from functools import cache
@@ -26,6 +25,7 @@ from ssl_platform.cluster_files import (
 from ssl_platform.cluster_page import write_overview
 from ssl_platform.data.dataset import ImageDataset
 from ssl_platform.data.image_folder import ImageFiles, ImageFolder
+from ssl_platform.data.list_file import ListFile
 from ssl_platform.data.loader import Loader
 from ssl_platform.errors import ConfigError
 from ssl_platform.features import extract
@@ -198,15 +198,9 @@ def find_nearest(
     # TF32 would err by more than CLOSE_CALL
     with torch.backends.cudnn.flags(allow_tf32=False):
         found = extract(lambda images: nearest_prototypes(trunk, head, images), loader, num_images)
-    ids, scores, margins = found.unflatten(1, (3, -1)).unbind(dim=1)
-    unreadable = torch.zeros(num_images, dtype=torch.bool, device=loader.device)
-    unreadable[loader.unreadable] = True
-    bad = distributed.all_reduce_max(unreadable.to(torch.uint8)).bool().cpu()
-    ids, scores, margins = (
-        values.masked_fill(bad[:, None], missing).numpy()
-        for values, missing in ((ids, -1), (scores, math.nan), (margins, math.nan))
-    )
-    return ids.astype(np.int32), scores, margins
+    ids, scores, margins = found.rows.unflatten(1, (3, -1)).unbind(dim=1)
+    ids = ids.masked_fill(~found.readable[:, None], -1)
+    return ids.numpy().astype(np.int32), scores.numpy(), margins.numpy()
 
 
 @torch.no_grad()
@@ -261,7 +255,8 @@ def _open_images(run: TrainedRun, options: ImagesOptions) -> ImageDataset:
     """
     if options.path is not None:
         try:
-            return ImageFolder(path=options.path)
+            is_list = os.path.isfile(os.path.expanduser(options.path))
+            return (ListFile if is_list else ImageFolder)(path=options.path)
         except ValueError as error:
             raise ValueError(f"data.{error}") from error
     node = {"train": run.options.data.train, "val": run.options.data.val}[options.split]
