@@ -47,6 +47,13 @@ class ImageFiles(ImageDataset):
     def uri(self, index: int) -> str | None:
         return uri_of(self.files[index])
 
+    def stamp(self, index: int) -> tuple[int, int] | None:
+        try:
+            status = os.stat(self.files[index])
+        except OSError:
+            return -1, -1
+        return status.st_size, status.st_mtime_ns
+
     def fingerprint(self) -> str:
         return super().fingerprint() + self.files.digest().hex()
 

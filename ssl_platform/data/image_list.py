@@ -11,6 +11,7 @@ import io
 import os
 import re
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from typing import NamedTuple
 
 from ssl_platform.data.folder_scan import EXTENSIONS, HEIC
@@ -23,8 +24,8 @@ LABEL_COLUMNS = (
     "label", "labels", "class", "class_name", "category", "target", "class_id", "category_id",
 )  # fmt: skip
 DELIMITERS = "\t,;"
-_ENDING = f"(?:{'|'.join(re.escape(e.decode()) for e in {*EXTENSIONS, *HEIC})})"
-_IS_IMAGE = re.compile(rf".*{_ENDING}", re.IGNORECASE | re.DOTALL)
+_ENDINGS = tuple(ending.decode() for ending in (*EXTENSIONS, *HEIC))
+_ENDING = f"(?:{'|'.join(map(re.escape, _ENDINGS))})"
 _NAMES_AN_IMAGE = re.compile(rf"{_ENDING}\b", re.IGNORECASE)
 _LABELLED_LINE = re.compile(rf"(.*{_ENDING})\s+(\S.*)", re.IGNORECASE)
 _NUMBERED_LINE = re.compile(r"(.*\S)\s+([+-]?\d+)")
@@ -41,7 +42,7 @@ class Row(NamedTuple):
 
 
 class ImageList(NamedTuple):
-    rows: list[Row]
+    rows: Iterator[Row]  # as they are read: all lines of a long list would be large
     unused: list[str]  # columns of a table that mean nothing here
 
 
@@ -51,7 +52,7 @@ def read_image_list(data: bytes, root: str) -> ImageList:
     Args:
         root: folder that paths are relative to: a line that is a file's name there is a path.
 
-    Raises:
+    Raises, also while the rows are read:
         ValueError: it is no text, or a line is not understood; the message names the line.
     """
     text = _text_of(data)
@@ -130,14 +131,11 @@ class _Lines:
         lines = self.of(text)
         number, first = next(lines)
         columns = first.lower().split()
-        rows = []
-        if columns[0] in PATH_COLUMNS and not self.is_there(first):
-            if columns[1:] and (len(columns) > 2 or columns[1] not in LABEL_COLUMNS):
-                raise problem(number, first, "names columns: put commas between them")
-        else:
-            rows.append(self._row(number, first))
-        rows += [self._row(number, line) for number, line in lines]
-        return ImageList(rows, [])
+        is_header = columns[0] in PATH_COLUMNS and not self.is_there(first)
+        if is_header and (len(columns) > 2 or not {*columns[1:]} <= {*LABEL_COLUMNS}):
+            raise problem(number, first, "names columns: put commas between them")
+        named = iter([] if is_header else [(number, first)])
+        return ImageList((self._row(*line) for line in chain(named, lines)), [])
 
     def _row(self, number: int, line: str) -> Row:
         quoted = _QUOTED_LINE.fullmatch(line)
@@ -154,31 +152,23 @@ class _Table:
 
     def __init__(self, lines: _Lines, delimiter: str):
         self.lines, self.delimiter = lines, delimiter
+        self.first_line, self.width, self.path, self.label = 0, 0, 0, 1
 
     def rows(self, text: str) -> ImageList:
         records = self._records(text)
-        number, first = next(records)
-        named = [field.strip().lower() for field in first]
-        path, label, unused, rows = 0, 1, [], []
+        self.first_line, first = next(records)
+        self.width, unused = len(first), []
         if is_header(first):
-            path, label = _column(named, PATH_COLUMNS), _column(named, LABEL_COLUMNS)
-            unused = [first[i].strip() or "one without a name" for i in range(len(first))
-                      if i not in (path, label)]  # fmt: skip
+            named = [field.strip().lower() for field in first]
+            self.path, self.label = _column(named, PATH_COLUMNS), _column(named, LABEL_COLUMNS)
+            unused = [name for i, name in enumerate(first) if i not in (self.path, self.label)]
         elif len(first) > 2:
             what = f"has {len(first)} columns; a first line has to name them, such as path,label"
-            raise problem(number, self.delimiter.join(first), what)
+            raise problem(self.first_line, self.delimiter.join(first), what)
         else:
-            rows.append(self._row(number, first, path, label))
-        for line, record in records:
-            if len(record) != len(first):
-                raise problem(
-                    line, self.delimiter.join(record), f"has {len(record)} columns, line {number} "
-                    f"has {len(first)}; a name with {self.delimiter!r} in it has to be in quotes",
-                )  # fmt: skip
-            rows.append(self._row(line, record, path, label))
-        if len(rows) > 1 and not is_image(rows[0].path) and is_image(rows[1].path):
-            raise problem(*rows[0][:2], "is no image; to name columns call them path,label")
-        return ImageList(rows, unused)
+            records = chain([(self.first_line, first)], records)
+        rows = (self._row(line, record) for line, record in records)
+        return ImageList(self._checked(rows), [name.strip() or "one of no name" for name in unused])
 
     def _records(self, text: str) -> Iterator[tuple[int, list[str]]]:
         """The lines that say something, and the numbers where they begin."""
@@ -195,18 +185,36 @@ class _Table:
                 "closed, and one inside it doubled"
             ) from error
 
-    def _row(self, line: int, record: Sequence[str], path: int, label: int) -> Row:
-        text, name = self.delimiter.join(record), record[path]
+    def _checked(self, rows: Iterator[Row]) -> Iterator[Row]:
+        """Without the names of columns that are not known."""
+        first = next(rows, None)
+        if first is None:
+            return
+        second = next(rows, first)
+        if is_image(second.path) and not is_image(first.path):
+            raise problem(first.line, first.text, "is no image; to name columns: path,label")
+        yield first
+        if second is not first:
+            yield second
+        yield from rows
+
+    def _row(self, line: int, record: Sequence[str]) -> Row:
+        text = self.delimiter.join(record)
+        if len(record) != self.width:
+            what = f"has {len(record)} columns, line {self.first_line} has {self.width}"
+            what += f"; a name with {self.delimiter!r} in it has to be in quotes"
+            raise problem(line, text, what)
+        name = record[self.path]
         if name != name.strip() and not self.lines.is_there(name):
             name = name.strip()
         if not name:
             raise problem(line, text, "names no image")
-        return Row(line, text, name, record[label].strip() if label >= 0 else None)
+        return Row(line, text, name, record[self.label].strip() if self.label >= 0 else None)
 
 
 def is_image(path: str) -> bool:
     """Whether a path ends as those of images do."""
-    return _IS_IMAGE.fullmatch(path) is not None
+    return path.lower().endswith(_ENDINGS)
 
 
 def is_header(fields: Sequence[str]) -> bool:

@@ -56,6 +56,9 @@ class StratifiedSubset(ImageDataset):
     def uri(self, index: int) -> str | None:
         return self.whole.uri(int(self.positions[index]))
 
+    def stamp(self, index: int) -> tuple[int, int] | None:
+        return self.whole.stamp(int(self.positions[index]))
+
     def found(self) -> str:
         return f"{len(self)} of {self.whole.found()}"
 
