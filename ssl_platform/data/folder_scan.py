@@ -71,7 +71,7 @@ def scan(root: bytes) -> FolderIndex:
         modified=np.array([folder.modified for folder in found], dtype=np.int64),
         counts=np.array([len(folder.names.sizes) for folder in found], dtype=np.int64),
         names=Names.join(folder.names for folder in found),
-        skipped=dict(skipped.most_common()),
+        skipped=dict(sorted(skipped.items(), key=lambda item: (-item[1], item[0]))),
     )
 
 

@@ -21,7 +21,7 @@ NUM_PROBES = 8
 LISTS = (".txt", ".csv", ".tsv", ".lst", ".list")
 NUM_NAMED = 5  # files or folders in a message
 LONGEST_NAMED = 100  # letters of each
-NUM_KINDS = 8  # of what was left out
+NUM_KINDS = 10  # of what was left out
 _SPLIT = re.compile(
     rb"(?:(?P<train>train(?:ing|val)?|unlabell?ed)|val(?:id(?:ation)?)?|test(?:ing)?|eval|dev)"
     rb"(?:[-_ ]?(?:set|data|images|\d{1,4}))?",
@@ -100,15 +100,16 @@ class ImageFolder(ImageFiles):
             images[first_level(folder)] += count
         classes = sorted(name for name, count in images.items() if name and count)
         _refuse_splits(path, classes, index)
-        self._left_out = dict(index.skipped)
-        empty = sorted(name for name, count in images.items() if name and not count)
-        if empty:
-            folders = "folder" if len(empty) == 1 else "folders"
-            self._left_out[f"{folders} without images ({some(empty)})"] = len(empty)
+        self._left_out: dict[str, int] = {}
         self._beside = _names_in_root(index) if classes else []
         if 0 < len(self._beside) < len(classes):
             self._left_out[f"beside the class folders ({some(self._beside)})"] = len(self._beside)
             index = _without_root(index)
+        empty = sorted(name for name, count in images.items() if name and not count)
+        if empty:
+            folders = "folder" if len(empty) == 1 else "folders"
+            self._left_out[f"{folders} without images ({some(empty)})"] = len(empty)
+        self._left_out |= index.skipped
         self._take(root, index, classes)
 
     def _take(self, root: bytes, index: FolderIndex, classes: Sequence[bytes]) -> None:

@@ -131,8 +131,8 @@ class _Lines:
         lines = self.of(text)
         number, first = next(lines)
         columns = first.lower().split()
-        is_header = columns[0] in PATH_COLUMNS and not self.is_there(first)
-        if is_header and (len(columns) > 2 or not {*columns[1:]} <= {*LABEL_COLUMNS}):
+        is_header = {*columns} <= {*PATH_COLUMNS, *LABEL_COLUMNS} and not self.is_there(first)
+        if is_header and (columns[0] in LABEL_COLUMNS or len(columns) > 2):
             raise problem(number, first, "names columns: put commas between them")
         named = iter([] if is_header else [(number, first)])
         return ImageList((self._row(*line) for line in chain(named, lines)), [])
@@ -156,7 +156,7 @@ class _Table:
 
     def rows(self, text: str) -> ImageList:
         records = self._records(text)
-        self.first_line, first = next(records)
+        self.first_line, first = next(records, (0, []))
         self.width, unused = len(first), []
         if is_header(first):
             named = [field.strip().lower() for field in first]
@@ -165,7 +165,7 @@ class _Table:
         elif len(first) > 2:
             what = f"has {len(first)} columns; a first line has to name them, such as path,label"
             raise problem(self.first_line, self.delimiter.join(first), what)
-        else:
+        elif first:
             records = chain([(self.first_line, first)], records)
         rows = (self._row(line, record) for line, record in records)
         return ImageList(self._checked(rows), [name.strip() or "one of no name" for name in unused])
