@@ -6,16 +6,20 @@ import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 import ssl_platform
 from ssl_platform import run_state
+from ssl_platform.build import DataOptions
 from ssl_platform.config import compose
 from ssl_platform.data.dataset import NUM_STAMPS, FileChanges
 from ssl_platform.data.image_folder import ImageFolder
+from ssl_platform.data.normalize import Normalize
 from ssl_platform.data.shapes import Shapes
 from ssl_platform.data.subset import StratifiedSubset
 from ssl_platform.errors import CheckpointError
+from ssl_platform.feature_cache import images_provenance
 
 
 def opened(folder: Path) -> ImageFolder:
@@ -77,6 +81,16 @@ def test_a_large_set_is_sampled(monkeypatch):
     sample = dataset.sample()
     assert len(sample) == NUM_STAMPS and sample == dataset.sample()
     assert max(sample) > 4 * NUM_STAMPS
+
+
+def test_cached_features_of_images_with_other_bytes_are_stale(photographs):
+    normalize = Normalize([0.5] * 3, [0.5] * 3)
+    data = DataOptions({}, None, {}, {}, normalize, 1, 0, max_bad_fraction=0.0)
+    before, again = (images_provenance(opened(photographs), np.arange(12), data) for _ in "12")
+    assert before == again
+    touch(photographs / "class1" / "1.jpg")
+    after = images_provenance(opened(photographs), np.arange(12), data)
+    assert {key for key in after if after[key] != before[key]} == {"images"}
 
 
 def resume(folder: Path, *, sample: dict | None, exact: bool = False, allow: str = "") -> None:
