@@ -20,7 +20,9 @@ from typing import Any
 import numpy as np
 from torchvision import datasets
 
-from ssl_platform.data.file_index import FileTable, Names, folder_index, scan
+from ssl_platform.data.file_index import folder_index
+from ssl_platform.data.file_table import FileTable, Names
+from ssl_platform.data.folder_scan import scan
 from ssl_platform.data.image_folder import ImageFolder
 
 LONG_AGO = 10**18  # ns: a folder that has just changed gets no index

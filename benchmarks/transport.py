@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from ssl_platform.data.batch_reader import BatchReader
+from ssl_platform.data.batch_reader import BadImageLimit, BatchReader
 from ssl_platform.data.dataset import ImageDataset
 from ssl_platform.data.transport import Transport
 
@@ -79,7 +79,13 @@ def cpu_seconds() -> float:
 def rows(rounds: int) -> Iterator[Row]:
     samples = [(0, index) for index in range(NUM_IMAGES)]
     platform = Transport(
-        BatchReader(OneImage(), SameCrops(), seed=0, num_workers=NUM_WORKERS),
+        BatchReader(
+            OneImage(),
+            SameCrops(),
+            seed=0,
+            num_workers=NUM_WORKERS,
+            limit=BadImageLimit(0.0, 1, replace_bad=True),
+        ),
         [samples[start : start + BATCH_SIZE] for start in range(0, NUM_IMAGES, BATCH_SIZE)],
         batch_size=BATCH_SIZE,
         num_workers=NUM_WORKERS,

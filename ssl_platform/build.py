@@ -265,7 +265,10 @@ def eval_loader(
     *,
     device: torch.device,
 ) -> Loader:
-    """This rank's share of some centre crops, in order: rank r has positions[r::ranks]."""
+    """This rank's share of some centre crops, in order: rank r has positions[r::ranks].
+
+    Nothing stands in for an image that cannot be read: its row is to be left out.
+    """
     sampler = SequentialSampler(positions, distributed.rank(), distributed.world_size())
     return _loader(
         dataset,
@@ -276,6 +279,7 @@ def eval_loader(
         normalize_on="device",
         batch_size=EVAL_BATCH_SIZE,
         drop_last=False,
+        replace_bad=False,
     )
 
 
@@ -289,6 +293,7 @@ def _loader(
     normalize_on: Literal["device", "workers"],
     batch_size: int,
     drop_last: bool,
+    replace_bad: bool = True,
 ) -> Loader:
     dataset.prepare()
     data, launch = options.data, options.launch
@@ -307,6 +312,7 @@ def _loader(
         device=device,
         max_bad_fraction=data.max_bad_fraction,
         drop_last=drop_last,
+        replace_bad=replace_bad,
     )
 
 

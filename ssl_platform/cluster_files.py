@@ -37,6 +37,7 @@ from ssl_platform.ops.partitions import (
 
 BLOCK = 50_000  # rows whose names are in memory at once
 LONGEST_NAME = 255  # bytes, on every file system in use
+CONTINUATION_BYTES = bytes(range(0x80, 0xC0))  # of a letter of UTF-8 after its first
 GAP = 2  # pixels between thumbnails
 LARGEST_JPEG = 65_500  # pixels a side
 SHEET_GROUND = (24, 24, 27)
@@ -94,19 +95,23 @@ def write_tables(folder: Path, dataset: ImageDataset, clusters: Clusters) -> Non
     """Write ``clusters.csv`` and ``clusters.parquet``, of equal content, a block at a time.
 
     One row per image, in the order of the data set. Columns: ``image`` (its path, or what else
-    says where it is from; what cannot be printed is escaped), ``cluster_<set>``, ``score_<set>``
-    and ``margin_<set>``, then, if known, ``seen``, ``training_cluster_<set>`` and ``label``. What
-    an image does not have is null, in CSV empty.
+    says where it is from; what cannot be printed is escaped), of files ``uri`` (what to open them
+    by: `ssl_platform.data.paths`), ``cluster_<set>``, ``score_<set>`` and ``margin_<set>``, then,
+    if known, ``seen``, ``training_cluster_<set>`` and ``label``. What an image does not have is
+    null, in CSV empty.
     """
     import pyarrow as pa
     from pyarrow import csv, parquet
 
-    columns = _columns(dataset, clusters)
+    columns, are_files = _columns(dataset, clusters), dataset.uri(0) is not None
 
     def rows(start: int, stop: int) -> Any:
-        names = [dataset.describe(index) for index in range(start, stop)]
+        names = {"image": [dataset.describe(index) for index in range(start, stop)]}
+        if are_files:
+            names["uri"] = [dataset.uri(index) or "" for index in range(start, stop)]
+        texts = {name: pa.array(values, pa.string()) for name, values in names.items()}
         arrays = {name: _nullable(values[start:stop]) for name, values in columns.items()}
-        return pa.record_batch({"image": pa.array(names, pa.string()), **arrays})
+        return pa.record_batch(texts | arrays)
 
     schema = rows(0, 0).schema
     with (
@@ -290,8 +295,9 @@ def _padded(number: int, count: int) -> str:
 
 def _link_name(row: int, num_rows: int, name: bytes) -> bytes:
     prefix = f"{_padded(row, num_rows)}_".encode()
-    # its end is kept, which tells the file type
-    return prefix + name[-(LONGEST_NAME - len(prefix)) :]
+    # its end is kept, which tells the file type, without half a letter of UTF-8 at its start
+    kept = name[-(LONGEST_NAME - len(prefix)) :]
+    return prefix + (kept if kept == name else kept.lstrip(CONTINUATION_BYTES))
 
 
 def _check_only_links(tree: Path) -> None:

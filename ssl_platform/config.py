@@ -7,7 +7,7 @@ misspelt name answer at once.
 import gc
 import itertools
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -130,6 +130,9 @@ class Source:
         try:
             return self._finish(self._compose(self.overrides)), []
         except Exception as error:  # Hydra and OmegaConf raise whatever they stumble on
+            replaced = [part for o in self.overrides for part in _replacing(o)]
+            if replaced != self.overrides:
+                return replace(self, overrides=replaced).read()
             try:
                 self._compose([self._chosen] if self.primary == PRIMARY else [])
             except Exception as fault:
@@ -335,6 +338,14 @@ def _spelled_out(override: str) -> str:
     section, _, value = override.partition("=")
     is_short = section == "resume" and not value.startswith("{")  # else a mapping of its options
     return f"resume.mode={value}" if is_short and value else override
+
+
+def _replacing(override: str) -> list[str]:
+    """A whole component for a key, ``data.train={name: ..., ...}``: Hydra would merge the two."""
+    parsed = OverridesParser.create().parse_override(override)
+    key, value = parsed.key_or_group, parsed.value()
+    is_component = "." in key and isinstance(value, dict) and "name" in value
+    return [f"~{key}", f"+{override}"] if is_component and override.startswith(key) else [override]
 
 
 def _unreadable(override: str) -> list[str]:

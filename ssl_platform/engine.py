@@ -62,6 +62,7 @@ class Run:
         )
         self.agree = distributed.Agreement(self.device)
         self.data_fingerprint = self.train_data.fingerprint()  # takes a while for many files
+        self.data_sample = self.train_data.sample()
 
     @property
     def listeners(self) -> tuple[Events, ...]:

@@ -29,7 +29,8 @@ class CacheOptions:
 
 @dataclass(frozen=True)
 class FeatureCache:
-    """A folder of features, ``<subject>/<images>``, each believed if its fingerprints agree.
+    """A folder of features, each in ``<subject>/<images>-<digest of how they are read>``, and
+    believed if its fingerprints agree.
 
     Args:
         options: where it is, and the type of the features.
@@ -67,7 +68,10 @@ class FeatureCache:
             **images_provenance(dataset, positions, self.job.data),
             "dtype": self.options.dtype,
         }
-        folder = Path(self.options.folder) / _as_file_name(subject) / _as_file_name(images)
+        # a place of its own, so that evaluations with other transforms leave it alone
+        how = short_digest([provenance["transform"], self.options.dtype])
+        name = f"{_as_file_name(images)}-{how}"
+        folder = Path(self.options.folder) / _as_file_name(subject) / name
         found = _found(folder, provenance)
         is_missing = torch.tensor(int(found is None), device=self.device)
         # every rank has to see the files, or all compute
@@ -101,9 +105,10 @@ def images_provenance(
 ) -> dict[str, str]:
     """Fingerprints of some images, and of how they become a batch."""
     chosen = hashlib.blake2b(positions.astype("<i8").tobytes(), digest_size=8).hexdigest()
+    files = short_digest(sorted(dataset.sample().items()))
     how = {"transform": data.eval_transform, "normalize": asdict(data.normalize)}
     return {
-        "images": f"{dataset.fingerprint()} {chosen}",
+        "images": f"{dataset.fingerprint()} {chosen} {files}",
         "transform": json.dumps(how, sort_keys=True),
     }
 

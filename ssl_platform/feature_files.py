@@ -1,8 +1,9 @@
 """Features of many images in files: written by all ranks at once, read back without a copy.
 
 A folder holds one ``<layer>.npy`` per layer, (N, ...) in the order of the images and opened with
-``np.load(path, mmap_mode="r")``; ``index.parquet``, what each row is; and ``features.json``, what
-the features are of. It is written under another name and renamed when it is complete.
+``np.load(path, mmap_mode="r")``; ``index.parquet``, what each row is (``image`` is to be looked
+at, ``uri`` to be opened: `ssl_platform.data.paths`); and ``features.json``, what the features are
+of. It is written under another name and renamed when it is complete.
 """
 
 import fcntl
@@ -13,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -100,7 +102,7 @@ def write_features(
 
     Raises:
         ConfigError: the folder cannot be written, or the disk is too small.
-        DataError: features are not finite, or too large for float16.
+        DataError: features are not finite, or too large for float16; no image can be read.
     """
     rank, world_size = distributed.rank(), distributed.world_size()
     partial = folder.with_name(f"{folder.name}.partial")
@@ -121,6 +123,8 @@ def write_features(
                     arrays[layer][rows] = _finite(values, dtype, layer, names)
                 row = rows.stop
         unreadable = _unreadable_rows(loader, positions)
+        if len(unreadable) == len(positions):
+            raise DataError(f"{folder}: none of these {len(positions)} images can be read")
         distributed.barrier()
         if rank == 0:
             for array in arrays.values():
@@ -212,11 +216,14 @@ def _write_index(
 
     readable = np.ones(len(positions), dtype=bool)
     readable[unreadable] = False
-    columns = {
+    columns: dict[str, Any] = {
         "image": [dataset.describe(position) for position in positions.tolist()],
+        "uri": [dataset.uri(position) for position in positions.tolist()],
         "position": positions,
         "readable": readable,
     }
+    if not any(columns["uri"]):  # the images are no files
+        del columns["uri"]
     if dataset.labels is not None:
         columns["label"] = dataset.labels[positions]
     parquet.write_table(pa.table(columns), path)

@@ -62,6 +62,7 @@ def shared_state(run: "Run") -> dict[str, Any]:
         "report": {name: float(value) for name, value in run.report.items()},
         "data": run.data_fingerprint,
         "classes": _class_names(run),
+        "data_sample": run.data_sample,
         "world_size": distributed.world_size(),
         "environment": environment(run),
     }
@@ -175,7 +176,8 @@ def _refuse_what_does_not_fit(run: "Run", folder: Path, shared: dict[str, Any]) 
             "since): bring those back, start a new run with name=..., or allow it with "
             "resume.allow_changes=[data.train]"
         )
-    changes = [
+    changes = _changed_files(run, folder, shared)
+    changes += [
         f"{key} {shared['environment'].get(key)} before, {value} now"
         for key, value in environment(run).items()
         if shared["environment"].get(key, value) != value  # else it is older than the key
@@ -213,6 +215,26 @@ def _tell_of_other_classes(run: "Run", before: list[str] | None) -> None:
             len(others),
             *others[0],
         )
+
+
+def _changed_files(run: "Run", folder: Path, shared: dict[str, Any]) -> list[str]:
+    """What became of a sample of the training images' files, where it is no reason to refuse."""
+    sample = shared.get("data_sample", {})  # a checkpoint may be older than it
+    if shared["data"] != run.data_fingerprint:
+        return []  # positions are those of other images
+    changes = run.train_data.changes_since(sample)
+    if changes.is_copy:
+        logger.info("%s: the images have other times than then: taken for a copy", folder)
+    of_sample = f"of the {len(sample)} training images looked at"
+    if changes.resized and not run.resume.allows("data.train"):
+        raise CheckpointError(
+            f"{folder} was written with other training images: {len(changes.resized)} {of_sample} "
+            f"have other sizes ({changes.named(changes.resized)}): bring those back, start a new "
+            "run with name=..., or allow it with resume.allow_changes=[data.train]"
+        )
+    files = changes.resized + changes.touched
+    told = f"{len(files)} {of_sample} have been written anew since ({changes.named(files)})"
+    return [told] if files else []
 
 
 def _load(folder: Path, part: str, load: Callable[[Any], Any], state: Any) -> None:

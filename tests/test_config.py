@@ -2,6 +2,7 @@
 
 import copy
 
+import pytest
 from omegaconf import OmegaConf
 
 from ssl_platform import config
@@ -22,6 +23,42 @@ def test_a_run_is_named_after_its_config_unless_told_otherwise():
     assert config.compose([QUICKSTART]).output_dir == "runs/pretrain/swav/quickstart"
     assert config.compose([QUICKSTART, "name=mine"]).output_dir == "runs/mine"
     assert config.compose([QUICKSTART, "output_dir=/x"]).output_dir == "/x"
+
+
+FOLDER, KNN = "config=pretrain/swav/folder", "config=benchmark/knn/folder"
+FEATURES, OF_FILE = "config=analysis/features", "config=analysis/clusters_of_file"
+
+
+@pytest.mark.parametrize("chosen", [FOLDER, KNN, FEATURES, OF_FILE, QUICKSTART])
+def test_a_list_is_chosen_by_a_part_of_the_data(chosen):
+    listed = config.Source.of([chosen, "data=list", "data.train.path=images.csv"])
+    cfg, problems = listed.read()
+    node = {"name": "ListFile", "path": "images.csv", "root": None, "allow_outside": False}
+    assert (cfg.data.train, cfg.data.val, problems) == (node, None, [])
+    both = ["data=labelled_lists", "data.train.path=images.csv", "data.val.path=val.csv"]
+    cfg, problems = config.Source.of([chosen, *both]).read()
+    assert (cfg.data.train, cfg.data.val, problems) == (node, node | {"path": "val.csv"}, [])
+
+
+@pytest.mark.parametrize("chosen", [FOLDER, KNN, FEATURES, OF_FILE, QUICKSTART])
+@pytest.mark.parametrize("key", ["train", "val"])
+def test_a_whole_component_takes_the_place_of_another(chosen, key):
+    override = f"data.{key}={{name: ListFile, path: images.csv, root: /images}}"
+    cfg, problems = config.Source.of([chosen, override, "seed=5"]).read()
+    node = {"name": "ListFile", "path": "images.csv", "root": "/images"}
+    assert (cfg.data[key], cfg.seed, problems) == (node, 5, [])
+
+
+def test_options_of_the_same_component_are_merged():
+    override = "data.train={name: Shapes, num_samples: 100}"
+    cfg, _ = config.Source.of([QUICKSTART, override]).read()
+    assert cfg.data.train == {"name": "Shapes", "num_samples": 100, "size": 32, "seed": 0}
+
+
+def test_a_whole_component_beside_a_mistake_is_no_mistake():
+    override = "data.train={name: ListFile, path: a.csv, root: /x}"
+    _, problems = config.Source.of([FOLDER, override, "data.batchsize=3"]).read()
+    assert problems == ["data.batchsize=3: there is no data.batchsize; did you mean 'batch_size'?"]
 
 
 def test_resume_is_short_for_its_mode(tmp_path):

@@ -80,6 +80,7 @@ def test_each_row_is_the_feature_of_its_image(num_ranks, tmp_path, photographs):
     dataset = ImageFolder(path=str(photographs))
     assert parquet.read_table(folder / "index.parquet").to_pydict() == {
         "image": [dataset.describe(position) for position in POSITIONS.tolist()],
+        "uri": [f"file://{dataset.describe(position)}" for position in POSITIONS.tolist()],
         "position": POSITIONS.tolist(),
         "readable": [True] * 5,
         "label": dataset.labels[POSITIONS].tolist(),

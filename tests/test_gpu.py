@@ -18,7 +18,7 @@ from ssl_platform.anatomy import PARTS
 from ssl_platform.build import Builder, TrainOptions, options_of
 from ssl_platform.config import compose
 from ssl_platform.data.augment import Blur, ColorJitter
-from ssl_platform.data.batch_reader import BatchReader
+from ssl_platform.data.batch_reader import BadImageLimit, BatchReader
 from ssl_platform.data.center_crop import CenterCrop
 from ssl_platform.data.loader import Loader
 from ssl_platform.data.multicrop import CropGroup, MultiCrop
@@ -87,7 +87,10 @@ def test_batches_arrive_on_the_gpu_from_pinned_memory():
     transform, order = CenterCrop(resize=16, size=16), SequentialSampler(range(10), 0, 1)
     batches = [[(0, index) for index in range(10)]]
     transport = Transport(
-        BatchReader(images, transform, seed=0, num_workers=0), batches, batch_size=10,
+        BatchReader(
+            images, transform, seed=0, num_workers=0,
+            limit=BadImageLimit(0.0, len(images), replace_bad=True),
+        ), batches, batch_size=10,
         num_workers=0, start_method=None, timeout_seconds=60, pin_memory=True,
     )  # fmt: skip
     (host,) = transport

@@ -10,6 +10,7 @@ from PIL import Image
 
 ROOT = Path(__file__).parents[1]
 NOBODY = 65534
+CURE = "; make it readable, or move it away"
 LIST_ROOT = "+data.train.root=images"
 COMMAND_LINE = f"""
 import os, sys
@@ -64,12 +65,12 @@ def mistake(folder: Path, *overrides: str) -> str:
         (
             "images",
             ["data=folder", "data.train.path=images"],
-            "error: data.train.path=images: cannot look into images: Permission denied",
+            "error: data.train.path=images: cannot look into images: Permission denied" + CURE,
         ),
         (
             "images/b",
             ["data=folder", "data.train.path=images"],
-            "error: data.train.path=images: cannot look into images/b: Permission denied",
+            "error: data.train.path=images: cannot look into images/b: Permission denied" + CURE,
         ),
         (
             "list.txt",

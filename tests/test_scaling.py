@@ -14,7 +14,7 @@ import torch
 from ranks import run_on_ranks
 
 from ssl_platform.data.batch import DataInfo
-from ssl_platform.data.file_index import FileTable, Names
+from ssl_platform.data.file_table import FileTable, Names
 from ssl_platform.data.sampler import ShuffledSampler
 from ssl_platform.losses.deepcluster_v2 import DeepClusterV2Loss
 from ssl_platform.models.heads import PrototypeHead

@@ -1,7 +1,9 @@
 """Images in, crops out: the part of the loader that runs in data workers."""
 
 import ctypes
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from math import gcd
 from multiprocessing.sharedctypes import RawArray
 from time import thread_time
 from typing import NamedTuple, Protocol
@@ -13,7 +15,6 @@ from ssl_platform.data.dataset import ImageDataset, UnreadableImage
 from ssl_platform.data.normalize import Normalize
 from ssl_platform.errors import DataError
 
-MAX_NEIGHBOURS = 16  # tried in place of one unreadable image
 MAX_NAMED = 5  # files in an error message
 
 
@@ -75,6 +76,8 @@ class BatchReader:
         seed: of the augmentation.
         num_workers: processes that share the reading.
         normalize: of the crops; None leaves them uint8.
+        limit: on unreadable images; says whether another stands in for one, else its crops are
+            zeros.
     """
 
     def __init__(
@@ -84,8 +87,10 @@ class BatchReader:
         seed: int,
         num_workers: int,
         normalize: Normalize | None = None,
+        *,
+        limit: "BadImageLimit",
     ):
-        self._normalize = normalize
+        self._normalize, self._limit = normalize, limit
         self._dataset, self._transform, self._seed = dataset, transform, seed
         # shared by the data workers: the image that each is at
         self._positions = RawArray(ctypes.c_int64, [-1] * num_workers)
@@ -124,7 +129,7 @@ class BatchReader:
             parameters: (>= B, crops, num_parameters) float32, see ``DeviceTransform``.
 
         Raises:
-            DataError: an image cannot be read, and none of its neighbours either.
+            DataError: more images than may be cannot be read.
         """
         bad: list[tuple[int, UnreadableImage]] = []
         decode = augment = 0.0
@@ -132,6 +137,10 @@ class BatchReader:
             start = thread_time()
             image, indices[row] = self._read(index, bad)
             decoded = thread_time()
+            if image is None:
+                for rows in (*crops, parameters):
+                    rows[row] = 0
+                continue
             self._seek(epoch, index)
             more = [parameters[row]] if self.num_parameters else []
             for rows, crop in zip(crops, self._transform(image, self._rng, *more), strict=True):
@@ -164,23 +173,34 @@ class BatchReader:
         if self._worker is not None:
             self._positions[self._worker] = position
 
-    def _read(self, index: int, bad: list[tuple[int, UnreadableImage]]) -> tuple[np.ndarray, int]:
-        """Image ``index``, or the next that can be read, with its position; adds to ``bad``."""
+    def _read(
+        self, index: int, bad: list[tuple[int, UnreadableImage]]
+    ) -> tuple[np.ndarray | None, int]:
+        """Image ``index`` or what stands in for it, with its position; adds to ``bad``."""
         errors = []
-        for step in range(min(MAX_NEIGHBOURS + 1, len(self._dataset))):
-            position = (index + step) % len(self._dataset)
+        for position in self._candidates(index):
             self._note(position)
             try:
-                image = self._dataset.read(position)
+                return self._dataset.read(position), position
             except UnreadableImage as error:
                 errors.append(error)
                 bad.append((position, error))
-            else:
-                return image, position
-        raise DataError(
-            f"{len(errors)} images in a row cannot be read, so that there is none to take their "
-            f"place: {name_some(errors)}"
-        )
+        if self._limit.replace_bad:
+            raise self._limit.error(errors)
+        return None, index
+
+    def _candidates(self, index: int) -> Iterator[int]:
+        """Image ``index`` and those that may stand in for it, each once.
+
+        They are a stride apart that the seed and the image decide: files that follow each other
+        are often bad together, and a resumed run takes the same ones.
+        """
+        yield index
+        size = len(self._dataset)
+        if self._limit.replace_bad and size > 1:
+            stride = _stride(self._seed, index, size)
+            for step in range(1, min(size, self._limit.allowed + 1)):
+                yield (index + step * stride) % size
 
     def _seek(self, epoch: int, index: int) -> None:
         """Turn to the random numbers of one sample; those of different samples never overlap."""
@@ -188,6 +208,40 @@ class BatchReader:
         self._start["state"]["key"][:] = self._seed, epoch
         self._start["state"]["counter"][:] = 0, 0, 0, index
         self._rng.bit_generator.state = self._start
+
+
+@dataclass(frozen=True)
+class BadImageLimit:
+    """How many of a set's images may be unreadable."""
+
+    fraction: float  # of all
+    num_images: int
+    replace_bad: bool  # whether others stand in for them
+
+    @property
+    def allowed(self) -> int:
+        """One at least: a single bad file is no reason to stop."""
+        return max(1, int(self.fraction * self.num_images))
+
+    def error(self, found: Collection[UnreadableImage]) -> DataError:
+        """What to say where there are too many."""
+        if len(found) == self.num_images:
+            return DataError(
+                f"none of the {self.num_images} images can be read: {name_some(found)}"
+            )
+        how = "with others in their place" if self.replace_bad else "without them"
+        enough = min(1.0, 2 * len(found) / self.num_images)
+        return DataError(
+            f"{len(found)} of {self.num_images} images cannot be read, "
+            f"data.max_bad_fraction={self.fraction} allows {self.allowed}: {name_some(found)}; "
+            f"to go on {how} set data.max_bad_fraction={enough:.1g}"
+        )
+
+
+def _stride(seed: int, index: int, size: int) -> int:
+    """A step that leads from an image to all of ``size``, drawn for this one."""
+    rng = np.random.default_rng((seed, index))
+    return next(n for n in iter(lambda: int(rng.integers(1, size)), 0) if gcd(n, size) == 1)
 
 
 def name_some(errors: Iterable[UnreadableImage]) -> str:

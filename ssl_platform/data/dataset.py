@@ -2,9 +2,13 @@
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
+
+NUM_NAMED = 5  # classes or files in one line
+NUM_STAMPS = 1000  # images whose files are looked at; a local disk answers in milliseconds
 
 
 class UnreadableImage(Exception):  # noqa: N818 (a fact about a file, not a fault of the program)
@@ -13,6 +17,19 @@ class UnreadableImage(Exception):  # noqa: N818 (a fact about a file, not a faul
     def __init__(self, name: str, reason: str):
         super().__init__(name, reason)
         self.name, self.reason = name, reason
+
+
+class FileChanges(NamedTuple):
+    """What became of some files, since a run was saved."""
+
+    resized: list[str]  # those of another size, with both sizes
+    touched: list[str]  # those of another time, and those that are gone or have come
+    is_copy: bool  # all have other times and the same sizes
+
+    @staticmethod
+    def named(files: Sequence[str]) -> str:
+        rest = len(files) - NUM_NAMED
+        return ", ".join(files[:NUM_NAMED]) + (f" and {rest} more" if rest > 0 else "")
 
 
 class ImageDataset(ABC):
@@ -45,6 +62,21 @@ class ImageDataset(ABC):
     def describe(self, index: int) -> str:
         """Where image ``index`` comes from, in one line: a path, or ``Shapes[12]``."""
 
+    def uri(self, index: int) -> str | None:
+        """Where image ``index`` can be opened again, whatever its name; None if it is no file."""
+        return None
+
+    def found(self) -> str:
+        """What is there and what was left out, in one line."""
+        what = f"{len(self)} {'image' if len(self) == 1 else 'images'}"
+        if self.labels is None:
+            return what
+        names = self.classes or ()
+        number = len(names) or len(np.unique(self.labels[self.labels >= 0]))
+        told = ", ".join(names[:NUM_NAMED]) + (", ..." if len(names) > NUM_NAMED else "")
+        what += f" in {number} {'class' if number == 1 else 'classes'}"
+        return f"{what} ({told})" if told else what
+
     def fingerprint(self) -> str:
         """The same for the same images in the same order: a bank of embeddings goes by position.
 
@@ -54,6 +86,33 @@ class ImageDataset(ABC):
         if self.labels is not None:
             digest.update(self.labels.astype("<i8").tobytes())
         return digest.hexdigest()
+
+    def stamp(self, index: int) -> tuple[int, int] | None:
+        """Size in bytes and time in ns of the last change of image ``index``.
+
+        (-1, -1) where it is gone; None if it is no file.
+        """
+        return None
+
+    def sample(self) -> dict[int, tuple[int, int]]:
+        """Stamps of some images by their position, the same ones each time."""
+        count = min(len(self), NUM_STAMPS)
+        chosen = np.random.default_rng(len(self)).choice(len(self), count, replace=False)
+        stamps = {position: self.stamp(position) for position in np.sort(chosen).tolist()}
+        return {position: stamp for position, stamp in stamps.items() if stamp is not None}
+
+    def changes_since(self, sample: Mapping[int, tuple[int, int]]) -> "FileChanges":
+        """What became of the files of a sample that was taken earlier."""
+        resized, touched = [], []
+        for position, (size, time) in sample.items():
+            size_now, time_now = self.stamp(position) or (size, time)
+            if size_now != size and -1 not in (size, size_now):
+                place = self.describe(position)
+                resized.append(f"{place}: {size} bytes before, {size_now} now")
+            elif (size_now, time_now) != (size, time):
+                touched.append(self.describe(position))
+        is_copy = len(touched) == len(sample) > 1
+        return FileChanges(resized, [] if is_copy else touched, is_copy)
 
     def prepare(self) -> None:  # noqa: B027 (most sets have nothing to prepare)
         """Load or make what all images share.

@@ -1,19 +1,32 @@
-"""Images in files: a folder of them, or a list."""
+"""Images in files: what all sets of files have in common, and folders of images."""
 
 import os
-from pathlib import Path
+import re
+import shlex
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from itertools import accumulate
 
 import numpy as np
 
 from ssl_platform.data.dataset import ImageDataset, UnreadableImage
 from ssl_platform.data.decode import printable, read_image
-from ssl_platform.data.file_index import EXTENSIONS, FileTable, Names, folder_index
+from ssl_platform.data.file_index import folder_index
+from ssl_platform.data.file_table import FileTable
+from ssl_platform.data.folder_scan import EXTENSIONS, HEIC, FolderIndex
+from ssl_platform.data.paths import uri_of
 from ssl_platform.registry import DATASETS
 
-MAX_PATH_BYTES = 4096  # Linux
-MAX_LABEL = 2**31 - 1
-
 NUM_PROBES = 8
+LISTS = (".txt", ".csv", ".tsv", ".lst", ".list")
+NUM_NAMED = 5  # files or folders in a message
+LONGEST_NAMED = 100  # letters of each
+NUM_KINDS = 10  # of what was left out
+_SPLIT = re.compile(
+    rb"(?:(?P<train>train(?:ing|val)?|unlabell?ed)|val(?:id(?:ation)?)?|test(?:ing)?|eval|dev)"
+    rb"(?:[-_ ]?(?:set|data|images|\d{1,4}))?",
+    re.IGNORECASE,
+)
 
 
 class ImageFiles(ImageDataset):
@@ -30,6 +43,16 @@ class ImageFiles(ImageDataset):
 
     def describe(self, index: int) -> str:
         return printable(self.files[index])
+
+    def uri(self, index: int) -> str | None:
+        return uri_of(self.files[index])
+
+    def stamp(self, index: int) -> tuple[int, int] | None:
+        try:
+            status = os.stat(self.files[index])
+        except OSError:
+            return -1, -1
+        return status.st_size, status.st_mtime_ns
 
     def fingerprint(self) -> str:
         return super().fingerprint() + self.files.digest().hex()
@@ -54,107 +77,153 @@ class ImageFiles(ImageDataset):
 class ImageFolder(ImageFiles):
     """All images under a folder, at any depth; symbolic links to folders are followed.
 
-    The class of an image is its first-level folder, numbered by sorted name as in torchvision.
-    When an image lies directly in ``path``, the set is unlabelled. Hidden files and folders are
-    skipped.
+    The class of an image is its first-level folder, numbered by sorted name as in torchvision; a
+    folder without images is no class. Images directly in ``path`` make the set an unlabelled one,
+    unless they are fewer than the classes: then they are strays, and left out. `scan` says what
+    else is.
 
     Raises:
-        ValueError: there is no such folder, or no image in it.
+        ValueError: there is no such folder, no image in it, or parts of a set (train/, val/) are
+            in the place of classes.
     """
 
     def __init__(self, *, path: str):
         self.path = path
-        root = os.fsencode(existing("path", path, directory=True))
-        try:
-            index = folder_index(root)
-        except OSError as error:
+        if path.lower().endswith(LISTS) and os.path.isfile(os.path.expanduser(path)):
             raise ValueError(
-                f"path={path}: cannot look into {printable(os.fsencode(error.filename))}: "
-                f"{error.strerror}"
-            ) from error
-        if not len(index.names.sizes):
-            raise ValueError(
-                f"path={path}: no image in this folder or below it (looked for "
-                f"{', '.join(extension.decode() for extension in EXTENSIONS)})"
+                f"path={path}: not a directory; a list is read by data=list data.train.path={path}"
             )
+        root = os.fsencode(existing("path", path, directory=True))
+        index = _index_of(path, root)
+        images: Counter[bytes] = Counter()  # by first-level folder
+        for folder, count in zip(index.folders, index.counts.tolist(), strict=True):
+            images[first_level(folder)] += count
+        classes = sorted(name for name, count in images.items() if name and count)
+        _refuse_splits(path, classes, index)
+        self._left_out: dict[str, int] = {}
+        self._beside = _names_in_root(index) if classes else []
+        if 0 < len(self._beside) < len(classes):
+            self._left_out[f"beside the class folders ({some(self._beside)})"] = len(self._beside)
+            index = _without_root(index)
+        empty = sorted(name for name, count in images.items() if name and not count)
+        if empty:
+            folders = "folder" if len(empty) == 1 else "folders"
+            self._left_out[f"{folders} without images ({some(empty)})"] = len(empty)
+        self._left_out |= index.skipped
+        self._take(root, index, classes)
+
+    def _take(self, root: bytes, index: FolderIndex, classes: Sequence[bytes]) -> None:
         folders = [f for f, count in zip(index.folders, index.counts, strict=True) if count]
         counts = index.counts[index.counts > 0]
         self.files = FileTable([os.path.join(root, f) for f in folders], counts, index.names)
         self.labels = None
         if folders[0]:  # no image lies in the root itself
-            classes = sorted({_first_level(f) for f in index.folders if f})
             number = {name: label for label, name in enumerate(classes)}
             self.classes = [printable(name) for name in classes]
-            labels = np.array([number[_first_level(f)] for f in folders], dtype=np.int64)
+            labels = np.array([number[first_level(f)] for f in folders], dtype=np.int64)
             self.labels = np.repeat(labels, counts)
 
-
-@DATASETS.register()
-class ListFile(ImageFiles):
-    """The images that a text file names, one a line: ``relative/path.jpg[ <label>]``.
-
-    Either every line ends in a label (an integer from 0 on) or none does. Empty lines are skipped.
-
-    Args:
-        path: the text file.
-        root: folder that the paths in it are relative to.
-        allow_outside: whether they may lead out of ``root``, by ``..`` or from ``/`` on.
-
-    Raises:
-        ValueError: no such file or folder, one that may not be read, no image listed, or a line
-            that fits neither form.
-    """
-
-    def __init__(self, *, path: str, root: str, allow_outside: bool = False):
-        self.path = path
-        try:
-            lines = Path(existing("path", path, directory=False)).read_bytes().splitlines()
-        except OSError as error:
-            raise ValueError(f"path={path}: cannot be read: {error.strerror}") from error
-        numbered = [(i, line.strip()) for i, line in enumerate(lines, 1) if line.strip()]
-        if not numbered:
-            raise ValueError(f"path={path}: lists no image")
-        parsed = [_split_label(line) for _, line in numbered]
-        labelled = parsed[0][1] is not None
-        for (line_number, line), (name, label) in zip(numbered, parsed, strict=True):
-            where = f"path={path}: line {line_number}: {printable(line[:MAX_PATH_BYTES])!r}"
-            if len(name) > MAX_PATH_BYTES:
-                raise ValueError(f"{where[:100]}... is longer than a path may be")
-            if (label is not None) != labelled:
-                has, first = ("no", "one") if labelled else ("a", "none")
-                raise ValueError(f"{where} has {has} label, but line {numbered[0][0]} has {first}")
-            if label is not None and not 0 <= label <= MAX_LABEL:
-                raise ValueError(f"{where} has label {label}; labels count the classes from 0")
-            if not allow_outside and _leads_out(name):
-                raise ValueError(f"{where} leads out of root; to permit it set allow_outside")
-        root_path = os.fsencode(existing("root", root, directory=True))
-        self.files = FileTable([root_path], [len(parsed)], Names.pack([name for name, _ in parsed]))
-        self.labels = np.array([label for _, label in parsed], dtype=np.int64) if labelled else None
+    def found(self) -> str:
+        what = super().found()
+        if self.labels is None and self._beside:
+            what += (
+                f" without classes, for {len(self._beside)} of them lie beside the folders "
+                f"({some(self._beside)}): moved into folders, or away, they leave each folder a "
+                "class"
+            )
+        return f"{what}; left out: {counted(self._left_out)}" if self._left_out else what
 
 
 def existing(option: str, path: str, *, directory: bool) -> str:
-    """``path``, if it is there and of the right kind; ``option`` is what an error calls it."""
-    kind = "directory" if directory else "file"
-    if not os.path.exists(path):
+    """``path`` with ``~`` spelled out, if it is there and of the right kind.
+
+    Args:
+        option: what an error calls it.
+    """
+    kind, expanded = "directory" if directory else "file", os.path.expanduser(path)
+    if not os.path.exists(expanded):
         raise ValueError(f"{option}={path}: no such {kind} (working directory: {os.getcwd()})")
-    if os.path.isdir(path) != directory:
+    if os.path.isdir(expanded) != directory:
         raise ValueError(f"{option}={path}: not a {kind}")
-    return path
+    return expanded
 
 
-def _first_level(folder: bytes) -> bytes:
+def first_level(folder: bytes) -> bytes:
     return folder.partition(b"/")[0]
 
 
-def _leads_out(name: bytes) -> bool:
-    """Whether a relative path leaves the folder that it starts in; links are taken as they are."""
-    normal = os.path.normpath(name)
-    return os.path.isabs(normal) or normal.split(b"/")[0] == b".."
+def some(names: Sequence[bytes]) -> str:
+    """The first few names, for a message."""
+    rest = len(names) - NUM_NAMED
+    more = f" and {rest} more" if rest > 0 else ""
+    return ", ".join(printable(name)[:LONGEST_NAMED] for name in names[:NUM_NAMED]) + more
 
 
-def _split_label(line: bytes) -> tuple[bytes, int | None]:
-    name, _, last = line.rpartition(b" ")
+def counted(left_out: Mapping[str, int]) -> str:
+    """What was left out, in words: ``60 .heic, 2 hidden``."""
+    told = []
+    for kind, count in left_out.items():
+        is_heic = kind.encode() in HEIC
+        told.append(f"{count} {kind}{' (pip install pillow-heif reads them)' if is_heic else ''}")
+    rest = len(told) - NUM_KINDS
+    return ", ".join(told[:NUM_KINDS]) + (f" and {rest} more kinds" if rest > 0 else "")
+
+
+def _index_of(path: str, root: bytes) -> FolderIndex:
     try:
-        return (name.rstrip(), int(last)) if name else (line, None)
-    except ValueError:
-        return line, None
+        index = folder_index(root)
+    except OSError as error:
+        raise ValueError(
+            f"path={path}: cannot look into {printable(os.fsencode(error.filename))}: "
+            f"{error.strerror}; make it readable, or move it away"
+        ) from error
+    if not len(index.names.sizes):
+        looked_for = ", ".join(extension.decode() for extension in EXTENSIONS)
+        raise ValueError(
+            f"path={path}: no image in this folder or below it (looked for {looked_for})"
+            + (f"; there are {counted(index.skipped)}" if index.skipped else "")
+        )
+    return index
+
+
+def _names_in_root(index: FolderIndex) -> list[bytes]:
+    sizes = index.names.sizes[: index.counts[0]].tolist()
+    text, ends = index.names.text[: sum(sizes)].tobytes(), list(accumulate(sizes))
+    return [text[end - size : end] for size, end in zip(sizes, ends, strict=True)]
+
+
+def _without_root(index: FolderIndex) -> FolderIndex:
+    """Without the images that lie in the root itself."""
+    counts = index.counts.copy()
+    counts[0] = 0
+    return index._replace(counts=counts, names=index.names.without_first(int(index.counts[0])))
+
+
+def _refuse_splits(path: str, classes: Sequence[bytes], index: FolderIndex) -> None:
+    """Refuse train/ and val/ in the place of classes, and say what is meant."""
+    matches = {name: _SPLIT.fullmatch(name) for name in classes}
+    splits = [name for name, match in matches.items() if match]
+    train = [name for name, match in matches.items() if match and match["train"]]
+    others = [name for name in splits if name not in train]
+    is_nested = any(b"/" in folder for folder in index.folders)
+    all_are_splits = len(splits) == len(classes) and (len(splits) > 1 or is_nested)
+    if not splits or not (all_are_splits or (train and others)):
+        return
+    names = [*train[:1], *sorted(others, key=lambda name: not name.lower().startswith(b"val"))]
+    options = [f"data.train.path={_below(path, names[0])}"]
+    if len(names) > 1:
+        options.append(f"data.val={{name: ImageFolder, path: {_below(path, names[1])}}}")
+    parts = " and ".join(f"{printable(name)}/" for name in splits[:NUM_NAMED])
+    raise ValueError(
+        f"path={path}: {parts} in it {'are parts' if len(splits) > 1 else 'is a part'} of a set, "
+        f"and no class; write {' '.join(map(shlex.quote, options))}"
+    )
+
+
+def _below(path: str, name: bytes) -> str:
+    """A path for the command line, quoted where Hydra wants it."""
+    whole = os.path.join(path, printable(name))
+    if re.fullmatch(r"[\w./~-]+", whole):
+        return whole
+    escaped = whole.replace('"', '\\"')
+    return f'"{escaped}"'

@@ -13,16 +13,15 @@ from torch.utils.data import BatchSampler
 
 from ssl_platform.data.batch import Batch
 from ssl_platform.data.batch_reader import (
+    BadImageLimit,
     BatchReader,
     DeviceTransform,
     ReadingCost,
     Transform,
-    name_some,
 )
 from ssl_platform.data.dataset import ImageDataset, UnreadableImage
 from ssl_platform.data.normalize import Normalize
 from ssl_platform.data.transport import HostBatch, StartMethod, Transport
-from ssl_platform.errors import DataError
 
 logger = logging.getLogger(__name__)
 
@@ -40,8 +39,8 @@ class Loader:
 
     Crops are float32, (B, 3, H, W) in channels_last order, normalised. Each image is decoded
     once. The random numbers of a sample depend on ``(seed, epoch, index)`` alone: batches are the
-    same for any number of workers. An image that cannot be read is replaced by one nearby (whose
-    label and index the batch then holds) and logged once.
+    same for any number of workers. An image that cannot be read is logged once; another that
+    (seed, index) decides stands in for it, whose label and index the batch then holds.
 
     Args:
         dataset: images; ``prepare`` has been called.
@@ -56,8 +55,10 @@ class Loader:
         normalize_on: where: on the ``device``, or by the ``workers``, whose crops then take four
             times the memory.
         device: where batches are.
-        max_bad_fraction: part of the set's images that may be unreadable.
+        max_bad_fraction: part of the set's images that may be unreadable; one always may.
         drop_last: leave out the last batch if it is not full.
+        replace_bad: as above; else the crops of an unreadable image are one colour, for those who
+            leave out its row (see ``readable``).
 
     Raises while iterating:
         DataError: too many unreadable images.
@@ -80,6 +81,7 @@ class Loader:
         device: torch.device,
         max_bad_fraction: float,
         drop_last: bool,
+        replace_bad: bool = True,
     ):
         # Workers are processes: threads of OpenCV would fight over their cores, and do not survive
         # a fork.
@@ -91,7 +93,8 @@ class Loader:
         # torch types the items of a sampler as int; it hands on whatever they are
         self._batches = cast(Any, BatchSampler(cast(Any, sampler), batch_size, drop_last))
         by_workers = normalize if normalize_on == "workers" else None
-        read = BatchReader(dataset, transform, seed, num_workers, by_workers)
+        self._limit = BadImageLimit(max_bad_fraction, len(dataset), replace_bad)
+        read = BatchReader(dataset, transform, seed, num_workers, by_workers, limit=self._limit)
         self._num_parameters = read.num_parameters
         self._transport = Transport(
             read,
@@ -105,7 +108,6 @@ class Loader:
         self._copied = torch.cuda.Event() if device.type == "cuda" else None
         self._scale, self._shift = map(self._sent, normalize.scale_and_shift)  # (3,)
         self._is_normalized = by_workers is not None
-        self._max_bad_fraction = max_bad_fraction
         self._bad: dict[int, UnreadableImage] = {}  # by position in the data set
 
     def __len__(self) -> int:
@@ -121,6 +123,10 @@ class Loader:
     def unreadable(self) -> list[int]:
         """Positions in the data set that this rank has found unreadable so far."""
         return list(self._bad)
+
+    def readable(self, index: Tensor) -> Tensor:
+        """(B,) bool, whether each image of a batch, by its ``index``, could be read."""
+        return torch.tensor([position not in self._bad for position in index.tolist()])
 
     def __iter__(self) -> Iterator[Batch]:
         start = perf_counter()
@@ -144,13 +150,8 @@ class Loader:
                 self._bad[index] = error
                 # not a warning: of those only rank 0's are shown
                 logger.error("unreadable image %s: %s", error.name, error.reason)
-        limit = self._max_bad_fraction * len(self.dataset)
-        if len(self._bad) > limit:
-            raise DataError(
-                f"{len(self._bad)} of {len(self.dataset)} images cannot be read, "
-                f"data.max_bad_fraction={self._max_bad_fraction} allows {int(limit)}: "
-                f"{name_some(self._bad.values())}"
-            )
+        if len(self._bad) > self._limit.allowed or len(self._bad) == len(self.dataset):
+            raise self._limit.error(self._bad.values())
 
     def _to_device(self, host_batch: HostBatch) -> Batch:
         crops, label, index = (

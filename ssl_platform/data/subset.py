@@ -9,7 +9,8 @@ import numpy as np
 
 from ssl_platform.data.dataset import ImageDataset
 from ssl_platform.data.decode import printable
-from ssl_platform.data.file_index import FileTable, Names
+from ssl_platform.data.file_table import FileTable, Names
+from ssl_platform.data.folder_scan import LITTER
 from ssl_platform.data.image_folder import ImageFiles, existing
 from ssl_platform.ops.draws import shuffled_by_class
 from ssl_platform.registry import DATASETS
@@ -52,6 +53,15 @@ class StratifiedSubset(ImageDataset):
     def describe(self, index: int) -> str:
         return self.whole.describe(int(self.positions[index]))
 
+    def uri(self, index: int) -> str | None:
+        return self.whole.uri(int(self.positions[index]))
+
+    def stamp(self, index: int) -> tuple[int, int] | None:
+        return self.whole.stamp(int(self.positions[index]))
+
+    def found(self) -> str:
+        return f"{len(self)} of {self.whole.found()}"
+
     def fingerprint(self) -> str:
         digest = hashlib.blake2b(self.positions.astype("<i8").tobytes(), digest_size=16)
         return self.whole.fingerprint() + digest.hexdigest()
@@ -82,7 +92,7 @@ class NamedSubset(ImageFiles):
         names = Path(existing("list_file", list_file, directory=False)).read_bytes().split()
         if not names:
             raise ValueError(f"list_file={list_file}: lists no image")
-        classes = sorted(entry.name for entry in os.scandir(root) if entry.is_dir())
+        classes = sorted(entry.name for entry in os.scandir(root) if _is_class(entry))
         number = {name: label for label, name in enumerate(classes)}
         paths = [os.path.join(root, name.partition(b"_")[0], name) for name in names]
         missing = [p for p in paths if not os.path.isfile(p)]
@@ -106,3 +116,9 @@ class NamedSubset(ImageFiles):
             np.array([number[os.path.basename(folder)] for folder in grouped], dtype=np.int64),
             [len(group) for group in grouped.values()],
         )
+
+
+def _is_class(entry: os.DirEntry[bytes]) -> bool:
+    """Whether `ImageFolder` would look into a folder, and it is not empty."""
+    is_looked_into = not entry.name.startswith(b".") and entry.name.lower() not in LITTER
+    return is_looked_into and entry.is_dir() and bool(os.listdir(entry.path))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ssl_platform.data.file_index import FileTable, Names
+from ssl_platform.data.file_table import FileTable, Names
 from ssl_platform.data.image_folder import ImageFiles, existing
 from ssl_platform.registry import DATASETS
 

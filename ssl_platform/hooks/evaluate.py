@@ -94,9 +94,10 @@ class Evaluate(Events):
             return torch.cat(list(outputs.values()), dim=1)
 
         run.model.eval()
-        scores = extract(scores_of, run.eval_loader(run.val_data, positions), len(positions))
+        found = extract(scores_of, run.eval_loader(run.val_data, positions), len(positions))
         run.model.train()
-        labels = torch.as_tensor(self.labels[positions], dtype=torch.long)
+        truth = torch.as_tensor(self.labels[positions], dtype=torch.long)
+        scores, labels = found.leave_out(truth, "validation images")
         if distributed.rank() != 0:  # it may have seen no image, and so know no head's width
             return {}
         by_head = scores.split(list(widths.values()), dim=1)

@@ -164,8 +164,9 @@ class KNNMonitor(Events):
 
     def _labelled(self, run: "Run", embed: Embed, images: _Images) -> LabelledFeatures:
         loader = run.eval_loader(images.dataset, images.positions)
-        features = extract(embed, loader, len(images.positions))
-        return LabelledFeatures(features, torch.from_numpy(images.labels[images.positions]))
+        found = extract(embed, loader, len(images.positions))
+        labels = torch.from_numpy(images.labels[images.positions])
+        return LabelledFeatures(*found.leave_out(labels, "images of the kNN accuracy"))
 
     def _scores(
         self, run: "Run", bank: LabelledFeatures, queries: LabelledFeatures

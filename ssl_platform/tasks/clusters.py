@@ -26,6 +26,7 @@ from ssl_platform.cluster_files import (
 from ssl_platform.cluster_page import write_overview
 from ssl_platform.data.dataset import ImageDataset
 from ssl_platform.data.image_folder import ImageFiles, ImageFolder
+from ssl_platform.data.list_file import ListFile
 from ssl_platform.data.loader import Loader
 from ssl_platform.errors import ConfigError
 from ssl_platform.features import extract
@@ -199,21 +200,20 @@ def find_nearest(
     # TF32 would err by more than CLOSE_CALL
     with torch.backends.cudnn.flags(allow_tf32=False):
         found = extract(lambda images: nearest_prototypes(trunk, head, images), loader, num_images)
-    ids, scores, margins = found.unflatten(1, (3, -1)).unbind(dim=1)
-    unreadable = torch.zeros(num_images, dtype=torch.bool, device=loader.device)
-    unreadable[loader.unreadable] = True
-    bad = distributed.all_reduce_max(unreadable.to(torch.uint8)).bool().cpu()
-    not_finite = ~found.isfinite().all(dim=1) & ~bad
-    if not_finite.any() and distributed.rank() == 0:
+    is_finite = found.rows.isfinite().all(dim=1)
+    num_lost = int((found.readable & ~is_finite).sum())
+    if num_lost and distributed.rank() == 0:
         logger.warning(
             "%d of %d images have no cluster: their embeddings are NaN or infinite",
-            int(not_finite.sum()),
+            num_lost,
             num_images,
         )
-    bad |= not_finite
+    bad = ~(found.readable & is_finite)
     ids, scores, margins = (
         values.masked_fill(bad[:, None], missing).numpy()
-        for values, missing in ((ids, -1), (scores, math.nan), (margins, math.nan))
+        for values, missing in zip(
+            found.rows.unflatten(1, (3, -1)).unbind(dim=1), (-1, math.nan, math.nan), strict=True
+        )
     )
     return ids.astype(np.int32), scores, margins
 
@@ -270,7 +270,8 @@ def _open_images(run: TrainedRun, options: ImagesOptions) -> ImageDataset:
     """
     if options.path is not None:
         try:
-            return ImageFolder(path=options.path)
+            is_list = os.path.isfile(os.path.expanduser(options.path))
+            return (ListFile if is_list else ImageFolder)(path=options.path)
         except ValueError as error:
             raise ValueError(f"data.{error}") from error
     node = {"train": run.options.data.train, "val": run.options.data.val}[options.split]

@@ -101,7 +101,9 @@ class Evaluation(TrunkTask):
                 untrained,
                 pca_components=options.pca_components,
             )
-        results = self._results(options, config, trunk.weights, (train, test), measured)
+        results = self._results(
+            options, config, trunk.weights, (train, test), features[WEIGHTS], measured
+        )
         results.write(folder)
         print(f"\n{results.table()}", flush=True)
         return results
@@ -112,10 +114,10 @@ class Evaluation(TrunkTask):
         config: str,
         weights: Weights,
         images: tuple[LabelledImages, LabelledImages],
+        features: tuple[LabelledFeatures, LabelledFeatures],
         measured: dict[str, Measurement],
     ) -> Results:
         figures = {name: measurement.figures for name, measurement in measured.items()}
-        train, test = images
         return Results(
             protocol=self.protocol,
             figures=figures.pop(WEIGHTS),
@@ -124,8 +126,10 @@ class Evaluation(TrunkTask):
             seed=options.seed,
             config=config,
             details={
-                "train_images": len(train.positions),
-                "test_images": len(test.positions),
+                "train_images": len(features[0].labels),
+                "test_images": len(features[1].labels),
+                "unreadable_images": sum(len(i.positions) for i in images)
+                - sum(len(f.labels) for f in features),
                 "test_images_are": "data.val" if options.data.val else "held out of data.train",
                 **{name: measurement.details for name, measurement in measured.items()},
             },

@@ -106,7 +106,7 @@ def _told(files: FeatureFiles, dataset: ImageDataset) -> list[str]:
         f"{files.folder / layer}.npy  {(files.num_images, *shape)} {files.dtype}"
         for layer, shape in files.shapes.items()
     ]
-    lines.append(f"{files.folder / INDEX}  image, position, readable, label of each row")
+    lines.append(f"{files.folder / INDEX}  image, uri, position, readable, label of each row")
     if files.unreadable:
         named = [dataset.describe(row) for row in files.unreadable[:NUM_NAMED]]
         rest = len(files.unreadable) - len(named)

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from ssl_platform.data import file_index
-from ssl_platform.data.file_index import WORTH_KEEPING, FolderIndex, folder_index, scan
+from ssl_platform.data.file_index import WORTH_KEEPING, folder_index
+from ssl_platform.data.folder_scan import FolderIndex, scan
 from ssl_platform.data.image_folder import ImageFolder
 
 LONG_AGO = 10**18  # ns
@@ -51,7 +52,7 @@ def kept(tmp_path: Path) -> list[Path]:
 
 
 def assert_equal(a: FolderIndex, b: FolderIndex) -> None:
-    assert a.folders == b.folders
+    assert (a.folders, a.skipped) == (b.folders, b.skipped)
     for one, other in zip((*a[1:3], *a.names), (*b[1:3], *b.names), strict=True):
         assert np.array_equal(one, other)
 
@@ -70,6 +71,36 @@ def test_the_second_time_is_the_first_without_a_look_at_the_files(root, tmp_path
     assert again.describe(WORTH_KEEPING - 1) == str(root / f"class{NUM_FOLDERS - 1}" / "9999.jpg")
     assert np.bincount(labels).tolist() == [WORTH_KEEPING // NUM_FOLDERS] * NUM_FOLDERS
     assert not caplog.messages
+
+
+def test_an_index_holds_what_was_left_out_and_an_older_one_is_made_anew(
+    root, tmp_path, monkeypatch
+):
+    (root / "class0" / "notes.txt").touch()
+    (root / "__MACOSX").mkdir()
+    settle(root)
+    try:
+        told = ImageFolder(path=str(root)).found()
+        (path,) = kept(tmp_path)
+        assert told.endswith("left out: 1 .txt, 1 __MACOSX/")
+        path.rename(path.with_suffix(".moved"))
+        older = tmp_path / "cache" / "ssl_platform" / "folders-1" / path.name
+        older.parent.mkdir()
+        older.write_bytes(path.with_suffix(".moved").read_bytes()[:-1])
+        assert ImageFolder(path=str(root)).found() == told  # without a look at the older one
+        assert path.exists()
+        monkeypatch.setattr(file_index, "scan", lambda root: pytest.fail("the index counts"))
+        assert ImageFolder(path=str(root)).found() == told
+    finally:
+        (root / "class0" / "notes.txt").unlink()
+        (root / "__MACOSX").rmdir()
+
+
+def test_other_endings_have_another_index(root, tmp_path, monkeypatch):
+    index_of(root)
+    monkeypatch.setattr(file_index, "EXTENSIONS", (*file_index.EXTENSIONS, b".new"))
+    index_of(root)
+    assert len(kept(tmp_path)) == 2
 
 
 def a_new_file(root: Path) -> Path:

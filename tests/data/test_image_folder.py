@@ -9,8 +9,9 @@ import pytest
 from PIL import Image
 from torchvision import datasets
 
-from ssl_platform.data.file_index import FileTable, Names
-from ssl_platform.data.image_folder import ImageFolder, ListFile
+from ssl_platform.data import folder_scan
+from ssl_platform.data.file_table import FileTable, Names
+from ssl_platform.data.image_folder import ImageFolder
 
 
 def make(root: Path, *names: str | bytes) -> None:
@@ -21,7 +22,7 @@ def make(root: Path, *names: str | bytes) -> None:
             Image.new("RGB", (2, 3), (number, 0, 0)).save(file, "PNG")
 
 
-def described(dataset: ImageFolder | ListFile, root: Path) -> list[str]:
+def described(dataset: ImageFolder, root: Path) -> list[str]:
     return [os.path.relpath(dataset.describe(i), root) for i in range(len(dataset))]
 
 
@@ -41,17 +42,209 @@ def test_a_image_in_the_root_makes_the_set_unlabelled(tmp_path):
     assert described(dataset, tmp_path) == ["a.png", "b.png", "sub/c.png"]
 
 
-def test_a_class_without_images_keeps_its_number(tmp_path):
-    make(tmp_path, "a/1.png", "c/1.png")
-    (tmp_path / "b").mkdir()
-    assert ImageFolder(path=str(tmp_path)).labels.tolist() == [0, 2]
+def test_the_fingerprint_of_an_ordinary_folder_is_what_it_was(tmp_path):
+    make(tmp_path, "dog/b.png", "dog/a.JPG", "cat/deep/er/z.png", "cat/y.png", "ant/x.jpeg")
+    assert ImageFolder(path=str(tmp_path)).fingerprint() == (
+        "06f2fbc6e163fb4ac1b0cb0ccb7befb8c5d0a74be0d32599d561e2e684a8fd53"
+    )
+
+
+def test_what_is_there_and_what_was_left_out_is_told_by_ending(tmp_path):
+    make(tmp_path, "ant/1.png", "ant/2.JPG", "bee/1.jfif", "bee/2.jpe", "cat/1.PBM", "cat/2.jp2")
+    for name in ("ant/a.txt", "ant/b.TXT", "bee/c.xml", "cat/1.2.840.113", "cat/d.i n"):
+        (tmp_path / name).touch()
+    assert ImageFolder(path=str(tmp_path)).found() == (
+        "6 images in 3 classes (ant, bee, cat); left out: 2 .txt, 2 of other endings, 1 .xml"
+    )
+
+
+def test_heic_is_left_out_with_the_cure_where_nothing_reads_it(tmp_path, monkeypatch):
+    make(tmp_path, "a/1.png", "b/1.png")
+    for number in range(3):
+        (tmp_path / "a" / f"{number}.HEIC").touch()
+    endings = tuple(e for e in folder_scan.EXTENSIONS if e not in folder_scan.HEIC)
+    monkeypatch.setattr(folder_scan, "EXTENSIONS", endings)
+    folder_scan._ends_an_image.cache_clear()
+    assert ImageFolder(path=str(tmp_path)).found() == (
+        "2 images in 2 classes (a, b); left out: 3 .heic (pip install pillow-heif reads them)"
+    )
+    folder_scan._ends_an_image.cache_clear()
+
+
+@pytest.mark.parametrize(
+    "kind", ["JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000"]
+)
+def test_a_file_without_an_ending_is_known_by_its_first_bytes(kind, tmp_path):
+    Image.new("RGB", (20, 30)).save(tmp_path / "picture", kind)
+    (tmp_path / "notes").write_text("BMW, P1 and GIFs")
+    (tmp_path / "empty").touch()
+    (tmp_path / "dead").symlink_to("nowhere")
+    dataset = ImageFolder(path=str(tmp_path))
+    assert dataset.found() == "1 image; left out: 2 without an ending, 1 leading nowhere"
+    assert dataset.describe(0) == str(tmp_path / "picture")
+
+
+def test_only_files_without_an_ending_are_opened(tmp_path, monkeypatch):
+    make(tmp_path, "a.png", "b.png", "c.txt", "d")
+    opened = []
+    monkeypatch.setattr(
+        folder_scan, "_looked_at", lambda folder, name: opened.append(name) or "without an ending"
+    )
+    ImageFolder(path=str(tmp_path))
+    assert opened == [b"d"]
+
+
+def test_litter_is_no_class_and_is_told(tmp_path):
+    make(
+        tmp_path, "ant/1.png", "ant/._1.png", "ant/@eaDir/1.png/THUMB.png", "bee/1.png",
+        "bee/.ipynb_checkpoints/1-checkpoint.png", ".ipynb_checkpoints/1.png", "__MACOSX/ant/1.png",
+        "lost+found/1.png", "$RECYCLE.BIN/1.png", "System Volume Information/1.png",
+    )  # fmt: skip
+    for name in ("ant/Thumbs.db", "ant/.DS_Store", "annotations/a.xml"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "aardvark" / "empty").mkdir(parents=True)
+    dataset = ImageFolder(path=str(tmp_path))
+    assert described(dataset, tmp_path) == ["ant/1.png", "bee/1.png"]
+    assert dataset.labels.tolist() == [0, 1]
+    told, _, left_out = dataset.found().partition("; left out: ")
+    assert told == "2 images in 2 classes (ant, bee)"
+    assert left_out == (
+        "2 folders without images (aardvark, annotations), 2 .ipynb_checkpoints/, 2 hidden, "
+        "1 $RECYCLE.BIN/, 1 .db, 1 .xml, 1 @eaDir/, 1 System Volume Information/, 1 __MACOSX/, "
+        "1 lost+found/"
+    )
+
+
+def test_empty_folders_are_no_classes_and_are_named(tmp_path):
+    make(tmp_path, "a/1.png", "c/deep/er/1.png")
+    for name in ("annotations", "b"):
+        (tmp_path / name / "deeper").mkdir(parents=True)
+    dataset = ImageFolder(path=str(tmp_path))
+    assert (dataset.labels.tolist(), dataset.classes) == ([0, 1], ["a", "c"])
+    assert dataset.found() == (
+        "2 images in 2 classes (a, c); left out: 2 folders without images (annotations, b)"
+    )
+
+
+def test_a_stray_image_beside_the_classes_is_left_out_and_named(tmp_path):
+    make(tmp_path, "preview.png", "ant/1.png", "bee/1.png", "bee/2.png")
+    dataset = ImageFolder(path=str(tmp_path))
+    assert described(dataset, tmp_path) == ["ant/1.png", "bee/1.png", "bee/2.png"]
+    assert dataset.labels.tolist() == [0, 1, 1]
+    assert dataset.found() == (
+        "3 images in 2 classes (ant, bee); left out: 1 beside the class folders (preview.png)"
+    )
+
+
+def test_as_many_images_beside_the_folders_as_there_are_make_the_set_unlabelled(tmp_path):
+    make(tmp_path, "1.png", "2.png", "2019/3.png", "2020/4.png")
+    dataset = ImageFolder(path=str(tmp_path))
+    assert (len(dataset), dataset.labels, dataset.classes) == (4, None, None)
+    assert dataset.found() == (
+        "4 images without classes, for 2 of them lie beside the folders (1.png, 2.png): moved into "
+        "folders, or away, they leave each folder a class"
+    )
+
+
+@pytest.mark.parametrize(
+    ("names", "parts", "command"),
+    [
+        (
+            ["train/a/1.png", "val/a/1.png"],
+            "train/ and val/ in it are parts",
+            "data.train.path={0}/train 'data.val={{name: ImageFolder, path: {0}/val}}'",
+        ),
+        (
+            ["Train/1.png", "test/1.png", "Valid/1.png"],
+            "Train/ and Valid/ and test/ in it are parts",
+            "data.train.path={0}/Train 'data.val={{name: ImageFolder, path: {0}/Valid}}'",
+        ),
+        (
+            ["training_set/a/1.png", "validation/1.png", "extra/1.png", "stray.png"],
+            "training_set/ and validation/ in it are parts",
+            "data.train.path={0}/training_set "
+            "'data.val={{name: ImageFolder, path: {0}/validation}}'",
+        ),
+        (["train2017/a/1.png"], "train2017/ in it is a part", "data.train.path={0}/train2017"),
+    ],
+)
+def test_train_and_val_are_told_apart_from_classes(names, parts, command, tmp_path):
+    make(tmp_path, *names)
+    with pytest.raises(ValueError) as caught:
+        ImageFolder(path=str(tmp_path))
+    assert str(caught.value) == (
+        f"path={tmp_path}: {parts} of a set, and no class; write {command.format(tmp_path)}"
+    )
+
+
+def test_classes_that_are_called_like_parts_are_classes(tmp_path):
+    make(tmp_path, "train/1.png", "bus/1.png", "car/1.png")
+    assert ImageFolder(path=str(tmp_path)).classes == ["bus", "car", "train"]
+    make(tmp_path / "one", "test/1.png")
+    assert ImageFolder(path=str(tmp_path / "one")).classes == ["test"]
 
 
 def test_other_files_and_hidden_ones_are_passed_over(tmp_path):
     make(tmp_path, "a/1.png", "a/._1.png", ".cache/2.png")
     (tmp_path / "a" / "readme.txt").write_text("")
     (tmp_path / "a" / "folder.png").mkdir()
-    assert described(ImageFolder(path=str(tmp_path)), tmp_path) == ["a/1.png"]
+    dataset = ImageFolder(path=str(tmp_path))
+    assert described(dataset, tmp_path) == ["a/1.png"]
+    assert dataset.found() == "1 image in 1 class (a); left out: 1 .cache/, 1 .txt, 1 hidden"
+
+
+def test_links_that_lead_nowhere_or_in_a_circle_and_pipes_stop_nothing(tmp_path):
+    make(tmp_path, "a/1.png", "b/1.png")
+    (tmp_path / "a" / "self").symlink_to("self")
+    (tmp_path / "a" / "self.png").symlink_to("self.png")
+    (tmp_path / "a" / "up").symlink_to("..")
+    (tmp_path / "deadfolder").symlink_to("nowhere")
+    (tmp_path / "b" / "linked.png").symlink_to("../a/1.png")
+    os.mkfifo(tmp_path / "b" / "pipe.png")
+    dataset = ImageFolder(path=str(tmp_path))
+    names = ["a/1.png", "a/self.png", "b/1.png", "b/linked.png"]
+    assert described(dataset, tmp_path) == names
+    assert dataset.labels.tolist() == [0, 0, 1, 1]
+    left_out = "2 leading nowhere, 1 leading in a circle, 1 neither file nor folder"
+    told, _, listed = dataset.found().partition("; left out: ")
+    assert told == "4 images in 2 classes (a, b)"
+    assert sorted(listed.split(", ")) == sorted(left_out.split(", "))
+
+
+def test_what_lies_deeper_than_a_path_may_be_is_left_out(tmp_path, monkeypatch):
+    make(tmp_path, "a/1.png", "b/1.png")
+    monkeypatch.chdir(tmp_path)
+    for _ in range(20):
+        os.mkdir("d" * 250)
+        os.chdir("d" * 250)
+    assert (
+        ImageFolder(path=str(tmp_path))
+        .found()
+        .startswith("2 images in 2 classes (a, b); left out: 1 folder without images (ddd")
+    )
+
+
+def test_a_folder_that_may_not_be_read_is_named_with_the_cure(tmp_path, monkeypatch):
+    make(tmp_path, "a/1.png", "closed/1.png", "lost+found/1.png")
+    scandir = os.scandir
+
+    def refuse(path):
+        if os.path.basename(path) in (b"closed", b"lost+found"):
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(ValueError) as caught:
+        ImageFolder(path=str(tmp_path))
+    assert str(caught.value) == (
+        f"path={tmp_path}: cannot look into {tmp_path}/closed: Permission denied; make it "
+        "readable, or move it away"
+    )
+    (tmp_path / "closed").rename(tmp_path / "open")
+    assert ImageFolder(path=str(tmp_path)).found() == (
+        "2 images in 2 classes (a, open); left out: 1 lost+found/"
+    )
 
 
 def test_links_to_folders_are_followed_once_around(tmp_path):
@@ -76,14 +269,29 @@ def test_what_cannot_work_is_named(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     make(tmp_path, "file.png")
     (tmp_path / "empty").mkdir()
+    (tmp_path / "a.csv").touch()
     for path, message in (
         ("gone", f"path=gone: no such directory (working directory: {tmp_path})"),
         ("file.png", "path=file.png: not a directory"),
         ("empty", "path=empty: no image in this folder or below it (looked for .jpg, "),
+        ("a.csv", "path=a.csv: not a directory; a list is read by data=list data.train.path=a.csv"),
     ):
         with pytest.raises(ValueError) as caught:
             ImageFolder(path=path)
         assert str(caught.value).startswith(message)
+
+
+def test_a_folder_with_no_image_says_what_is_in_it(tmp_path):
+    for name in ("1.tar", "2.tar", "list.csv"):
+        (tmp_path / name).touch()
+    with pytest.raises(ValueError, match=r"\.jpx\); there are 2 \.tar, 1 \.csv$"):
+        ImageFolder(path=str(tmp_path))
+
+
+def test_the_home_directory_may_be_a_tilde(tmp_path, monkeypatch):
+    make(tmp_path, "set/a/1.png")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert ImageFolder(path="~/set").describe(0) == str(tmp_path / "set/a/1.png")
 
 
 def test_probe_finds_a_set_of_no_use(tmp_path):
@@ -98,53 +306,6 @@ def test_probe_finds_a_set_of_no_use(tmp_path):
     )
     make(tmp_path, "j.jpg")
     dataset.probe()
-
-
-def test_list_file(tmp_path):
-    make(tmp_path, "x/a b.png", "c 3.png", "d.png")
-    listing = tmp_path / "list.txt"
-    listing.write_text("x/a b.png 4\n\nc 3.png 0\r\nd.png 2\n")
-    dataset = ListFile(path=str(listing), root=str(tmp_path))
-    assert described(dataset, tmp_path) == ["x/a b.png", "c 3.png", "d.png"]
-    assert dataset.labels.tolist() == [4, 0, 2]
-    assert [dataset.read(i)[0, 0, 0] for i in range(3)] == [0, 1, 2]
-    listing.write_text("x/a b.png\nc 3.png")
-    assert ListFile(path=str(listing), root=str(tmp_path)).labels is None
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("", ": lists no image"),
-        ("a.png 1\n\nb.png", ": line 3: 'b.png' has no label, but line 1 has one"),
-        ("a.png\nb.png 1", ": line 2: 'b.png 1' has a label, but line 1 has none"),
-        ("a.png -1", ": line 1: 'a.png -1' has label -1; labels count the classes from 0"),
-        (f"a.png {10**20}", f": line 1: 'a.png {10**20}' has label {10**20}; labels count the"),
-        ("a.png\n" + "b" * 70_000, ": line 2: 'bbb"),
-        (
-            "a.png\nb/../../c.png",
-            ": line 2: 'b/../../c.png' leads out of root; to permit",
-        ),
-        ("/etc/passwd", ": line 1: '/etc/passwd' leads out of root; to permit"),
-        ("..", ": line 1: '..' leads out of root; to permit"),
-    ],
-)
-def test_list_file_errors_name_file_and_line(tmp_path, text, message):
-    listing = tmp_path / "list.txt"
-    listing.write_text(text)
-    with pytest.raises(ValueError) as caught:
-        ListFile(path=str(listing), root=str(tmp_path))
-    assert str(caught.value).startswith(f"path={listing}{message}")
-    with pytest.raises(ValueError, match=r"^path=/gone: no such file"):
-        ListFile(path="/gone", root=str(tmp_path))
-
-
-def test_a_list_may_lead_out_where_that_is_permitted(tmp_path):
-    make(tmp_path, "outside/a.png")
-    (tmp_path / "root").mkdir()
-    (tmp_path / "list.txt").write_text("../outside/a.png\n")
-    listed = {"path": str(tmp_path / "list.txt"), "root": str(tmp_path / "root")}
-    assert ListFile(**listed, allow_outside=True).read(0).shape == (3, 2, 3)
 
 
 def test_a_path_takes_little_more_memory_than_its_name():

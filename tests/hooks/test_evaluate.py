@@ -1,3 +1,6 @@
+"""The scores of heads on validation images."""
+
+import logging
 from collections.abc import Iterator
 from types import SimpleNamespace
 
@@ -19,18 +22,32 @@ class Images(SimpleNamespace):
 
     device = torch.device("cpu")
 
-    def __init__(self, labels: list[int], classes: list[str], kinds: list[int]):
-        images = torch.eye(3)[kinds][:, :, None, None].expand(-1, -1, 4, 4)
+    def __init__(
+        self,
+        labels: list[int],
+        classes: list[str],
+        kinds: list[int],
+        bad: tuple[int, ...] = (),  # positions of those that cannot be read
+    ):
         super().__init__(
-            labels=np.array(labels), classes=classes, num_classes=max(labels) + 1, images=images
-        )
+            labels=np.array(labels), classes=classes, num_classes=max(labels) + 1, bad=bad,
+            images=torch.eye(3)[kinds][:, :, None, None].expand(-1, -1, 4, 4),
+        )  # fmt: skip
 
     def some(self, positions: np.ndarray) -> "Images":
-        kinds = self.images[:, :, 0, 0].argmax(dim=1)[positions]
-        return Images(self.labels[positions], self.classes, kinds)
+        asked = Images(self.labels, self.classes, self.kinds, self.bad)
+        asked.index = torch.from_numpy(positions)
+        return asked
+
+    @property
+    def kinds(self) -> list[int]:
+        return self.images[:, :, 0, 0].argmax(dim=1).tolist()
 
     def __iter__(self) -> Iterator[Batch]:
-        yield Batch([self.images], label=torch.empty(0), index=torch.empty(0))
+        yield Batch([self.images[self.index]], label=torch.empty(0), index=self.index)
+
+    def readable(self, index: Tensor) -> Tensor:
+        return torch.tensor([position not in self.bad for position in index.tolist()])
 
 
 class Brightest(nn.Module):
@@ -82,3 +99,12 @@ def test_unlabelled_validation_images_are_refused():
     for val in (None, unlabelled):
         with pytest.raises(ConfigError, match=r"^data.val: "):
             evaluated(val)
+
+
+def test_accuracy_is_of_the_images_that_can_be_read(caplog):
+    caplog.set_level(logging.INFO)
+    labels = [0, 1, 2, -1, 2, 1, 0, 1]
+    kinds = [0, 0, 2, 0, 0, 1, 1, 1]  # image 6 is taken for another; 1 and 4 are stand-ins
+    found = evaluated(Images(labels, NAMES, kinds, bad=(1, 4)))
+    assert found == {"linear": {"top1": 80.0}}
+    assert "2 of the 7 validation images cannot be read and are left out" in caplog.messages

@@ -1,5 +1,5 @@
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from ssl_platform import distributed
 from ssl_platform.data.batch import Batch
 from ssl_platform.data.sampler import SequentialSampler
-from ssl_platform.features import extract
+from ssl_platform.errors import DataError
+from ssl_platform.features import Features, extract
 from ssl_platform.hooks.knn import KNNMonitor
 from ssl_platform.metrics.accuracy import TopKAccuracy
 
@@ -24,8 +25,10 @@ class Rows:
 
     device = torch.device("cpu")
 
-    def __init__(self, values: Tensor, positions: Iterable[int], batch_size: int):
-        self.values, self.batch_size = values, batch_size
+    def __init__(
+        self, values: Tensor, positions: Iterable[int], batch_size: int, bad: Collection[int] = ()
+    ):
+        self.values, self.batch_size, self.bad = values, batch_size, bad
         sampler = SequentialSampler(list(positions), distributed.rank(), distributed.world_size())
         self.mine = [index for _, index in sampler]
 
@@ -34,6 +37,9 @@ class Rows:
             index = torch.tensor(self.mine[start : start + self.batch_size])
             yield Batch([self.values[index]], label=index, index=index)
 
+    def readable(self, index: Tensor) -> Tensor:
+        return torch.tensor([position not in self.bad for position in index.tolist()])
+
 
 POSITIONS = [9, 3, 4, 0, 7, 2, 8]
 
@@ -41,7 +47,7 @@ POSITIONS = [9, 3, 4, 0, 7, 2, 8]
 def features_on_this_rank(num_samples: int) -> Tensor:
     values = torch.arange(30.0).view(10, 3)
     loader = Rows(values, POSITIONS[:num_samples], batch_size=2)
-    return extract(lambda rows: 10 * rows, loader, num_samples)
+    return extract(lambda rows: 10 * rows, loader, num_samples).rows
 
 
 @pytest.mark.parametrize("num_samples", [4, 6, 7])
@@ -62,11 +68,37 @@ def test_fewer_images_than_ranks_still_have_features():
         assert features.equal(expected)
 
 
+def features_without_bad_images(num_samples: int) -> Features:
+    loader = Rows(torch.arange(30.0).view(10, 3), POSITIONS[:num_samples], 2, bad=(3, 8))
+    return extract(lambda rows: 10 * rows, loader, num_samples)
+
+
+@pytest.mark.parametrize("num_ranks", [1, 2])
+def test_rows_of_unreadable_images_are_marked_on_every_rank(num_ranks):
+    expected = 10 * torch.arange(30.0).view(10, 3)[POSITIONS]
+    if num_ranks == 1:
+        on_ranks = [features_without_bad_images(7)]
+    else:
+        on_ranks = run_on_ranks(features_without_bad_images, num_ranks, 7)
+    for features in on_ranks:
+        assert features.readable.tolist() == [position not in (3, 8) for position in POSITIONS]
+        assert features.rows[~features.readable].isnan().all()
+        rows, labels = features.leave_out(torch.tensor(POSITIONS), "images")
+        assert labels.tolist() == [9, 4, 0, 7, 2]
+        assert rows.equal(expected[features.readable])
+
+
+def test_images_none_of_which_can_be_read_are_one_line():
+    loader = Rows(torch.zeros(10, 3), [3, 8], batch_size=2, bad=(3, 8))
+    with pytest.raises(DataError, match=r"^none of these 2 images can be read$"):
+        extract(lambda rows: rows, loader, 2)
+
+
 @pytest.mark.parametrize("training", [True, False])
 def test_a_module_embeds_in_eval_mode_and_gets_its_mode_back(training):
     norm = nn.BatchNorm1d(3).train(training)
     values = torch.arange(30.0).view(10, 3)
-    features = extract(norm, Rows(values, range(10), batch_size=4), 10)
+    features = extract(norm, Rows(values, range(10), batch_size=4), 10).rows
     torch.testing.assert_close(features, values / (1 + norm.eps) ** 0.5)
     assert norm.training is training
     assert norm.num_batches_tracked == 0
@@ -141,6 +173,22 @@ def test_features_that_tell_the_classes_apart_score_100_percent(tmp_path):
     monitor.on_train_end(run)
     assert run.results["knn"]["trained"] == {"top1": 100}
     assert run.results["knn"]["labels"] == 6
+
+
+def test_unreadable_images_are_left_out_of_the_score_and_told(tmp_path, caplog):
+    caplog.set_level("INFO")
+    train, val = a_data_set([0, 1, 2] * 10), a_data_set([2, 1, 0] * 3)
+    val.images[[1, 5]] = val.images[[0, 4]]  # what a stand-in would be
+    run = a_run(train, val, tmp_path)
+    bad = {30: [3], 9: [1, 5]}
+    run.eval_loader = lambda data, positions: Rows(data.images, positions, 4, bad[len(data)])
+    monitor = a_monitor(num_labels=None, every_epochs=1)
+    monitor.on_train_start(run)
+    run.epoch = 1
+    monitor.on_epoch_end(run)
+    assert run.report == {"knn/top1": 100}
+    assert "1 of the 30 images of the kNN accuracy cannot be read and are left out" in caplog.text
+    assert "2 of the 9 images of the kNN accuracy cannot be read and are left out" in caplog.text
 
 
 def test_without_validation_images_the_queries_are_other_training_images(tmp_path):

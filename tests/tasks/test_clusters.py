@@ -188,6 +188,15 @@ def test_an_unreadable_image_has_no_cluster_and_the_others_have_theirs(
             assert first["cluster_0"] == second["cluster_0"]
 
 
+def test_a_list_of_images_is_a_path_too(swav_run, photographs):
+    listed = ["class1/4.jpg", "class0/3.jpg"]
+    (photographs / "list.csv").write_text("".join(f"{name},a\n" for name in listed))
+    clusters(swav_run, f"data.path={photographs}/list.csv", "name=listed")
+    assert [row["image"] for row in table(swav_run / "listed")] == [
+        f"{photographs}/{name}" for name in listed
+    ]
+
+
 def test_an_earlier_checkpoint_of_a_run_can_be_asked(swav_run):
     folder = swav_run / "checkpoints" / "step_00000006"
     clusters(folder, f"output_dir={swav_run / 'early'}")

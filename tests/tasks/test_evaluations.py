@@ -16,7 +16,7 @@ import ssl_platform
 from ssl_platform.config import compose
 from ssl_platform.data.center_crop import CenterCrop
 from ssl_platform.data.shapes import Shapes
-from ssl_platform.errors import ConfigError
+from ssl_platform.errors import ConfigError, DataError
 from ssl_platform.results import Results
 from ssl_platform.trained_run import TrainedRun
 
@@ -127,7 +127,7 @@ def lines_of(caplog: pytest.LogCaptureFixture) -> list[str]:
     return lines
 
 
-def test_features_are_computed_once_and_again_when_they_are_stale(pretrained, here, caplog):
+def test_features_are_computed_once_and_other_transforms_leave_them_alone(pretrained, here, caplog):
     caplog.set_level("INFO")
     computing = [f"computing the features of {n} images" for n in (150, 60)]
     there = [f"the features of {n} images are there" for n in (150, 60)]
@@ -139,9 +139,12 @@ def test_features_are_computed_once_and_again_when_they_are_stale(pretrained, he
     assert second.figures == first.figures
     evaluate(pretrained, *LINEAR, "baselines=false", "name=linear")
     assert lines_of(caplog) == there
-    evaluate(pretrained, *options, "data.normalize.std=[0.2,0.2,0.2]", "name=third")
-    stale = "these features are stale, the transform changed"
-    assert lines_of(caplog)[:4] == [stale, computing[0], stale, computing[1]]
+    other = "data.normalize.std=[0.2,0.2,0.2]"
+    evaluate(pretrained, *options, other, "name=third")
+    assert lines_of(caplog) == computing
+    for more in (["name=fourth"], [other, "name=fifth"]):
+        evaluate(pretrained, *options, *more)
+        assert lines_of(caplog) == there
 
 
 def test_features_of_other_weights_are_stale(pretrained, tiny, here, caplog):
@@ -245,6 +248,24 @@ def test_an_unreadable_image_is_left_out_and_said(pretrained, photographs, caplo
     )  # fmt: skip
     assert "1 images cannot be read and are left out" in caplog.text
     assert results.figures["1-NN"]["top1"] == 100  # each of the others is its own neighbour
+    counts = ("train_images", "test_images", "unreadable_images")
+    assert [results.details[key] for key in counts] == [11, 11, 2]
+
+
+def test_too_many_unreadable_images_are_told_with_the_option_that_raises_the_limit(
+    pretrained, photographs
+):
+    for number in (1, 4):
+        (photographs / "class1" / f"{number}.jpg").write_bytes(b"no image")
+    with pytest.raises(DataError) as error:
+        evaluate(
+            pretrained, "config=benchmark/knn/folder", f"data.train.path={photographs}",
+            f"data.val.path={photographs}", "task.k=[1]", "data.num_workers=0",
+            "data.eval_transform.resize=16", "data.eval_transform.size=16",
+        )  # fmt: skip
+    message = str(error.value)
+    assert message.startswith("2 of 12 images cannot be read, data.max_bad_fraction=0.001 allows 1")
+    assert message.endswith("; to go on without them set data.max_bad_fraction=0.3")
 
 
 def test_the_trunk_can_be_named_and_is_else_that_of_the_checkpoint(pretrained):
