@@ -101,7 +101,11 @@ def images_provenance(
 ) -> dict[str, str]:
     """Fingerprints of some images, and of how they become a batch."""
     chosen = hashlib.blake2b(positions.astype("<i8").tobytes(), digest_size=8).hexdigest()
-    how = {"transform": data.eval_transform, "normalize": asdict(data.normalize)}
+    how = {
+        "transform": data.eval_transform,
+        "normalize": asdict(data.normalize),
+        "pixels": asdict(data.pixels),
+    }
     return {
         "images": f"{dataset.fingerprint()} {chosen}",
         "transform": json.dumps(how, sort_keys=True),

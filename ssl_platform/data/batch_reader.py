@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ssl_platform.data.dataset import ImageDataset, UnreadableImage
 from ssl_platform.data.normalize import Normalize
+from ssl_platform.data.pixels import Notes
 from ssl_platform.errors import DataError
 
 MAX_NEIGHBOURS = 16  # tried in place of one unreadable image
@@ -63,6 +64,7 @@ class Report(NamedTuple):
     """How the reading of some images went."""
 
     bad: list[tuple[int, UnreadableImage]]  # positions that could not be read, and why
+    damaged: list[tuple[int, UnreadableImage]]  # that were used, though something is wrong
     cost: ReadingCost
 
 
@@ -127,10 +129,11 @@ class BatchReader:
             DataError: an image cannot be read, and none of its neighbours either.
         """
         bad: list[tuple[int, UnreadableImage]] = []
+        damaged: list[tuple[int, UnreadableImage]] = []
         decode = augment = 0.0
         for row, (epoch, index) in enumerate(samples):
             start = thread_time()
-            image, indices[row] = self._read(index, bad)
+            image, indices[row] = self._read(index, bad, damaged)
             decoded = thread_time()
             self._seek(epoch, index)
             more = [parameters[row]] if self.num_parameters else []
@@ -143,7 +146,7 @@ class BatchReader:
             augment += thread_time() - decoded
         self._note(-1)
         cost = ReadingCost(len(samples), decode, augment)
-        return Report(bad, cost)
+        return Report(bad, damaged, cost)
 
     def labels(self, indices: np.ndarray) -> np.ndarray:
         """(B,) int64 class of each of some images, -1 where the data set has none."""
@@ -164,18 +167,27 @@ class BatchReader:
         if self._worker is not None:
             self._positions[self._worker] = position
 
-    def _read(self, index: int, bad: list[tuple[int, UnreadableImage]]) -> tuple[np.ndarray, int]:
-        """Image ``index``, or the next that can be read, with its position; adds to ``bad``."""
+    def _read(
+        self,
+        index: int,
+        bad: list[tuple[int, UnreadableImage]],
+        damaged: list[tuple[int, UnreadableImage]],
+    ) -> tuple[np.ndarray, int]:
+        """Image ``index``, or the next that can be read, with its position; adds to the lists."""
         errors = []
         for step in range(min(MAX_NEIGHBOURS + 1, len(self._dataset))):
             position = (index + step) % len(self._dataset)
             self._note(position)
+            notes = Notes()
             try:
-                image = self._dataset.read(position)
+                image = self._dataset.read_noting(position, notes)
             except UnreadableImage as error:
                 errors.append(error)
                 bad.append((position, error))
             else:
+                if notes.damage:
+                    name = self._dataset.describe(position)
+                    damaged.append((position, UnreadableImage(name, notes.damage)))
                 return image, position
         raise DataError(
             f"{len(errors)} images in a row cannot be read, so that there is none to take their "

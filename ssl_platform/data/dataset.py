@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ssl_platform.data.pixels import Notes, PixelOptions
+
 
 class UnreadableImage(Exception):  # noqa: N818 (a fact about a file, not a fault of the program)
     """One image cannot be read; the run goes on with another in its place."""
@@ -24,6 +26,7 @@ class ImageDataset(ABC):
 
     labels: np.ndarray | None  # (N,) int64 class; None when the set is unlabelled
     classes: Sequence[str] | None = None  # name of each class; None where the set has no names
+    pixels = PixelOptions()  # of sets that read files; set by the program before the first read
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -40,6 +43,10 @@ class ImageDataset(ABC):
         Raises:
             UnreadableImage: this one cannot be read.
         """
+
+    def read_noting(self, index: int, notes: Notes) -> np.ndarray:
+        """`read`, where what there is to say of a file goes into ``notes``: sets of files do."""
+        return self.read(index)
 
     @abstractmethod
     def describe(self, index: int) -> str:

@@ -8,6 +8,7 @@ import numpy as np
 from ssl_platform.data.dataset import ImageDataset, UnreadableImage
 from ssl_platform.data.decode import printable, read_image
 from ssl_platform.data.file_index import EXTENSIONS, FileTable, Names, folder_index
+from ssl_platform.data.pixels import Notes
 from ssl_platform.registry import DATASETS
 
 MAX_PATH_BYTES = 4096  # Linux
@@ -26,7 +27,10 @@ class ImageFiles(ImageDataset):
         return len(self.files)
 
     def read(self, index: int) -> np.ndarray:
-        return read_image(self.files[index])
+        return self.read_noting(index, Notes())
+
+    def read_noting(self, index: int, notes: Notes) -> np.ndarray:
+        return read_image(self.files[index], self.pixels, notes)
 
     def describe(self, index: int) -> str:
         return printable(self.files[index])

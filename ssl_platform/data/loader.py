@@ -107,6 +107,7 @@ class Loader:
         self._is_normalized = by_workers is not None
         self._max_bad_fraction = max_bad_fraction
         self._bad: dict[int, UnreadableImage] = {}  # by position in the data set
+        self._damaged: set[int] = set()  # used all the same
 
     def __len__(self) -> int:
         """Number of batches."""
@@ -128,6 +129,7 @@ class Loader:
             for report in host_batch.reports:
                 self.reading_cost += report.cost
                 self._account(report.bad)
+                self._note_damaged(report.damaged)
             batch = self._to_device(host_batch)
             self.wait_seconds += perf_counter() - start
             try:
@@ -151,6 +153,14 @@ class Loader:
                 f"data.max_bad_fraction={self._max_bad_fraction} allows {int(limit)}: "
                 f"{name_some(self._bad.values())}"
             )
+
+    def _note_damaged(self, damaged: list[tuple[int, UnreadableImage]]) -> None:
+        """Log what is newly found to be damaged and used, as ``data.corrupt=use`` allows."""
+        for index, error in damaged:
+            if index not in self._damaged:
+                self._damaged.add(index)
+                number = f"no. {len(self._damaged)} that is used all the same"
+                logger.error("damaged image %s: %s (%s)", error.name, error.reason, number)
 
     def _to_device(self, host_batch: HostBatch) -> Batch:
         crops, label, index = (

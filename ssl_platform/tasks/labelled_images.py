@@ -4,11 +4,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ssl_platform.build import DataOptions, Node
+from ssl_platform.build import DataOptions, Node, open_dataset
 from ssl_platform.data.classes import check_same_classes
 from ssl_platform.data.dataset import ImageDataset
 from ssl_platform.ops.draws import stratified_split
-from ssl_platform.registry import DATASETS
 
 
 @dataclass(frozen=True)
@@ -44,7 +43,7 @@ def open_labelled_images(
     Raises:
         ValueError: labels are missing or do not fit; the message begins with the key.
     """
-    train = _labelled("train", data.train, "train")
+    train = _labelled("train", data.train, "train", data)
     classes = np.unique(train.targets)
     if len(classes) < 2:
         raise ValueError(
@@ -52,7 +51,7 @@ def open_labelled_images(
             "needs two"
         )
     if data.val is not None:
-        test = _labelled("val", data.val, "test")
+        test = _labelled("val", data.val, "test", data)
         check_same_classes(train.dataset, test.dataset)
         return train, test
     if not 0 < test_fraction < 1:
@@ -65,8 +64,8 @@ def open_labelled_images(
     return train.part("train", rest), train.part("test", held_out)
 
 
-def _labelled(key: str, node: Node, role: str) -> LabelledImages:
-    dataset: ImageDataset = DATASETS.build(node)
+def _labelled(key: str, node: Node, role: str, data: DataOptions) -> LabelledImages:
+    dataset = open_dataset(node, data)
     if dataset.labels is None or not (dataset.labels >= 0).any():
         raise ValueError(
             f"data.{key}: these images have no classes; in a folder, each class has its own "
