@@ -9,6 +9,9 @@ import numpy as np
 from ssl_platform.data.pixels import Notes, PixelOptions
 
 
+NUM_NAMED = 5  # classes in one line
+
+
 class UnreadableImage(Exception):  # noqa: N818 (a fact about a file, not a fault of the program)
     """One image cannot be read; the run goes on with another in its place."""
 
@@ -52,6 +55,11 @@ class ImageDataset(ABC):
     def describe(self, index: int) -> str:
         """Where image ``index`` comes from, in one line: a path, or ``Shapes[12]``."""
 
+    def found(self) -> str:
+        """What is there and what was left out, in one line."""
+        classes = f" in {_some(self.classes)}" if self.labels is not None and self.classes else ""
+        return f"{len(self)} images{classes}"
+
     def fingerprint(self) -> str:
         """The same for the same images in the same order: a bank of embeddings goes by position.
 
@@ -74,3 +82,9 @@ class ImageDataset(ABC):
         Raises:
             ValueError: not one of them can be read.
         """
+
+
+def _some(classes: Sequence[str]) -> str:
+    """The number of classes, with the names of the first few."""
+    names = ", ".join(classes[:NUM_NAMED]) + (", ..." if len(classes) > NUM_NAMED else "")
+    return f"{len(classes)} {'class' if len(classes) == 1 else 'classes'} ({names})"
