@@ -33,7 +33,7 @@ from ssl_platform.build import (
     parameter_groups,
     resolve_device,
 )
-from ssl_platform.data.pixels import PixelOptions
+from ssl_platform.data.pixels import AUTO, PixelOptions
 from ssl_platform.data.transport import num_slots
 from ssl_platform.launch import joined_world
 from ssl_platform.models.layers import POOLED, layer_shapes
@@ -116,7 +116,7 @@ def _pixels(data: Any) -> PixelOptions:
     try:
         return PixelOptions(**{name: given[name] for name in names})
     except (TypeError, ValueError):
-        return PixelOptions()
+        return PixelOptions(range=AUTO)
 
 
 def _update(cfg: DictConfig, values: Mapping[str, Any]) -> None:

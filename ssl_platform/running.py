@@ -89,7 +89,7 @@ def run_here(config_yaml: str) -> Any:
     joined = joined_world()
     with ExitStack() as stack:
         if joined is None or joined[0] == 0:
-            told = [*_go_on_as_begun(cfg), *settle_range(cfg, options)]
+            told = [*_go_on_as_begun(cfg), *settle_range(cfg, options_of(cfg))]
             stack.enter_context(claimed(cfg, Path(options.output_dir)))
             print("\n".join([*told, *images_found(options_of(cfg))]), flush=True)
         settled = OmegaConf.to_yaml(cfg)

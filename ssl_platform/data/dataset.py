@@ -8,7 +8,6 @@ import numpy as np
 
 from ssl_platform.data.pixels import Notes, PixelOptions
 
-
 NUM_NAMED = 5  # classes in one line
 
 

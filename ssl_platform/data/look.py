@@ -103,7 +103,7 @@ def describe(where: str, dataset: ImageDataset, found: Look, *, crop_size: int) 
     lines = [f"{where}: {dataset.found()}"]
     clauses = [*_about_files(found, dataset.pixels), *_about_values(found, dataset.pixels)]
     if clauses:
-        lines.append(f"  of {found.number} images tried, {'; '.join(clauses)}")
+        lines.append(f"  of {found.number} images tried: {'; '.join(clauses)}")
     warnings = [*_about_range(found, dataset.pixels), *_about_pixels(found, crop_size)]
     return lines + [f"warning: {where}: {warning}" for warning in warnings]
 
@@ -115,26 +115,26 @@ def _about_files(found: Look, options: PixelOptions) -> list[str]:
     )  # fmt: skip
     over = f"transparent, over data.background={options.background}"
     if options.background is None:
-        over = "shown without their transparency (data.background=null)"
+        over = "shown without its transparency (data.background=null)"
     seen = found.seen
     clauses = [
-        _first(len(found.bad), "cannot be read", [(e.name, e.reason) for e in found.bad]),
+        _first(len(found.bad), "unreadable", [(e.name, e.reason) for e in found.bad]),
         _first(
             sum(s.notes.damage is not None for s in seen),
-            "are damaged and used all the same",
+            "damaged and used all the same",
             [(s.name, s.notes.damage) for s in seen if s.notes.damage],
         ),
-        _count(seen, lambda notes: notes.orientation != UPRIGHT, f"are {turned}"),
-        _count(seen, lambda notes: notes.is_transparent, f"are {over}"),
+        _count(seen, lambda notes: notes.orientation != UPRIGHT, turned),
+        _count(seen, lambda notes: notes.is_transparent, over),
         _count(
             seen,
             lambda notes: notes.has_more_frames,
-            "have further pages or frames, of which the first is taken",
+            "with further pages or frames, of which the first is taken",
         ),
         _count(
             seen,
             lambda notes: notes.dropped_bands > 0,
-            "have bands beside red, green and blue, which are left out",
+            "with bands beside red, green and blue, which are left out",
         ),
     ]
     return [clause for clause in clauses if clause]
@@ -156,10 +156,10 @@ def _about_values(found: Look, options: PixelOptions) -> list[str]:
         return []
     kinds = " and ".join(sorted({str(notes.stored) for notes in deep}))
     low, high = _extremes(deep)
-    how = "the whole range of their format is taken"
+    how = "of which the whole range of the format is taken"
     if options.range is not None:
-        how = f"data.range={_list(options.range)} is taken"
-    return [f"{len(deep)} hold {kinds} values from {low:g} to {high:g}: {how}"]
+        how = f"of which data.range={_list(options.range)} is taken"
+    return [f"{len(deep)} of {kinds} values, {low:g} to {high:g}, {how}"]
 
 
 def _about_range(found: Look, options: PixelOptions) -> list[str]:
