@@ -1,6 +1,7 @@
 """Encoded bytes to pixels."""
 
 import os
+import re
 import stat
 import warnings
 from collections.abc import Iterator
@@ -35,8 +36,9 @@ FORMATS = (
 PNG = b"\x89PNG\r\n\x1a\n"
 KEPT_CHUNKS = (b"tRNS", b"eXIf", b"gAMA")  # of a PNG, beside those without which it is none
 EXIF, APP1 = b"Exif\0\0", 0xE1
-# bytes too many between the last row and the end, as some cameras leave them: nothing is missing
-HARMLESS = "extraneous bytes before marker 0xd9"
+# between the last row and the end, as some cameras leave them: nothing is missing
+TOO_MANY = re.compile(r"(\d+) extraneous bytes before marker 0xd9")
+FEW = 0.01  # of the file
 DEFAULT = PixelOptions()
 
 
@@ -69,7 +71,7 @@ def decode(data: bytes, options: PixelOptions = DEFAULT, notes: Notes | None = N
                 pixels = simplejpeg.decode_jpeg(data, colorspace="RGB")
                 return _upright(pixels, _orientation_of_jpeg(data), UPRIGHT, options, notes)
             except ValueError as error:
-                damage = _damage(str(error))
+                damage = _damage(str(error), len(data))
     pixels = _decode_with_pillow(data, options, notes)
     if damage and options.corrupt == "refuse":
         raise ValueError(f"{damage}; data.corrupt=use takes it as it is")
@@ -118,10 +120,13 @@ def _check_pixels(height: int, width: int, options: PixelOptions) -> None:
         )
 
 
-def _damage(warning: str) -> str | None:
+def _damage(warning: str, size: int) -> str | None:
     """What a warning of the JPEG decoder says of lost pixels, if it does."""
-    is_harmless = HARMLESS in warning or not warning.startswith(("Corrupt", "Inconsistent"))
-    return None if is_harmless else warning.removeprefix("Corrupt JPEG data: ")
+    too_many = TOO_MANY.search(warning)
+    is_harmless = too_many and int(too_many[1]) <= FEW * size
+    if is_harmless or not warning.startswith(("Corrupt", "Inconsistent")):
+        return None
+    return warning.removeprefix("Corrupt JPEG data: ")
 
 
 def _orientation_of_jpeg(data: bytes) -> int:
