@@ -15,9 +15,10 @@ from yaml import YAMLError
 
 from ssl_platform import distributed
 from ssl_platform.build import components, options_of, resolve_device
-from ssl_platform.config import with_defaults
+from ssl_platform.config import BEFORE_THERE_WERE_OPTIONS, with_defaults
 from ssl_platform.errors import ConfigError
 from ssl_platform.launch import Submitted, joined_world, launch, submit
+from ssl_platform.output import show
 from ssl_platform.registry import TASKS, load_components
 from ssl_platform.run_lock import LOCK_FILE, locked
 from ssl_platform.run_state import is_below
@@ -91,7 +92,7 @@ def run_here(config_yaml: str) -> Any:
         if joined is None or joined[0] == 0:
             told = [*_go_on_as_begun(cfg), *settle_range(cfg, options_of(cfg))]
             stack.enter_context(claimed(cfg, Path(options.output_dir)))
-            print("\n".join([*told, *images_found(options_of(cfg))]), flush=True)
+            show("\n".join([*told, *images_found(options_of(cfg))]))
         settled = OmegaConf.to_yaml(cfg)
         return launch(work, (settled,), options.launch, device=device.type)
 
@@ -206,7 +207,9 @@ def _is_started_again() -> bool:
 
 
 def _differences(saved: Path, new: DictConfig, allowed: Sequence[str]) -> list[str]:
-    after = _flat(without_secrets(new))
+    has_images = "train" in (new.get("data") or {})
+    young = {f"data.{key}": value for key, value in BEFORE_THERE_WERE_OPTIONS.items()}
+    after = (young if has_images else {}) | _flat(without_secrets(new))
     before = _defaults(new) | _saved_values(saved)
     return [
         f"{key}: {before.get(key, 'not set')} there, {after.get(key, 'not set')} here"

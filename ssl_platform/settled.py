@@ -4,7 +4,7 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, open_dict
 
 from ssl_platform.build import ImageJobOptions, JobOptions, open_dataset
 from ssl_platform.config import BEFORE_THERE_WERE_OPTIONS
@@ -24,7 +24,7 @@ def go_on_as_begun(cfg: DictConfig, begun: Any, allowed: Sequence[str]) -> list[
     """Have a run go on with the pixels that it began with; returns what is to be said of it.
 
     ``data.range=auto`` is what it was found to be then, and keys that are younger than the run are
-    what was done before there were any.
+    left out as they are there, which means what was done before there were any.
 
     Args:
         cfg: changed in place.
@@ -41,7 +41,8 @@ def go_on_as_begun(cfg: DictConfig, begun: Any, allowed: Sequence[str]) -> list[
         value = BEFORE_THERE_WERE_OPTIONS[key]
         if key in before or cfg.data.get(key, value) == value or is_below(f"data.{key}", allowed):
             continue
-        cfg.data[key] = value
+        with open_dict(cfg):
+            del cfg.data[key]
         told.append(f"data.{key}={'null' if value is None else value}")
     if not told:
         return []

@@ -64,8 +64,8 @@ MAY_IMPORT = {
     "config": {"errors", "schema", "check"},
     "settled": {"build", "config", "data", "errors", "registry", "run_state"},
     "running": {
-        "build", "config", "distributed", "errors", "launch", "registry", "run_lock", "run_state",
-        "schema", "settled",
+        "build", "config", "distributed", "errors", "launch", "output", "registry", "run_lock",
+        "run_state", "schema", "settled",
     },
     "cli": {"errors", "config", "output", "running"},
 }  # fmt: skip
