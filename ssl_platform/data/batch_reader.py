@@ -64,8 +64,8 @@ class Report(NamedTuple):
     """How the reading of some images went."""
 
     bad: list[tuple[int, UnreadableImage]]  # positions that could not be read, and why
-    damaged: list[tuple[int, UnreadableImage]]  # that were used, though something is wrong
     cost: ReadingCost
+    damaged: Sequence[tuple[int, UnreadableImage]] = ()  # used all the same, and what is wrong
 
 
 class BatchReader:
@@ -92,6 +92,7 @@ class BatchReader:
         # shared by the data workers: the image that each is at
         self._positions = RawArray(ctypes.c_int64, [-1] * num_workers)
         self._worker: int | None = None
+        self._damaged: list[tuple[int, UnreadableImage]] = []
         self._rng = np.random.Generator(np.random.Philox(key=0))
         self._start = self._rng.bit_generator.state  # with nothing drawn yet
 
@@ -129,11 +130,10 @@ class BatchReader:
             DataError: an image cannot be read, and none of its neighbours either.
         """
         bad: list[tuple[int, UnreadableImage]] = []
-        damaged: list[tuple[int, UnreadableImage]] = []
         decode = augment = 0.0
         for row, (epoch, index) in enumerate(samples):
             start = thread_time()
-            image, indices[row] = self._read(index, bad, damaged)
+            image, indices[row] = self._read(index, bad)
             decoded = thread_time()
             self._seek(epoch, index)
             more = [parameters[row]] if self.num_parameters else []
@@ -146,7 +146,8 @@ class BatchReader:
             augment += thread_time() - decoded
         self._note(-1)
         cost = ReadingCost(len(samples), decode, augment)
-        return Report(bad, damaged, cost)
+        damaged, self._damaged = self._damaged, []
+        return Report(bad, cost, damaged)
 
     def labels(self, indices: np.ndarray) -> np.ndarray:
         """(B,) int64 class of each of some images, -1 where the data set has none."""
@@ -167,32 +168,31 @@ class BatchReader:
         if self._worker is not None:
             self._positions[self._worker] = position
 
-    def _read(
-        self,
-        index: int,
-        bad: list[tuple[int, UnreadableImage]],
-        damaged: list[tuple[int, UnreadableImage]],
-    ) -> tuple[np.ndarray, int]:
-        """Image ``index``, or the next that can be read, with its position; adds to the lists."""
+    def _read(self, index: int, bad: list[tuple[int, UnreadableImage]]) -> tuple[np.ndarray, int]:
+        """Image ``index``, or the next that can be read, with its position; adds to ``bad``."""
         errors = []
         for step in range(min(MAX_NEIGHBOURS + 1, len(self._dataset))):
             position = (index + step) % len(self._dataset)
             self._note(position)
-            notes = Notes()
             try:
-                image = self._dataset.read_noting(position, notes)
+                image = self._read_one(position)
             except UnreadableImage as error:
                 errors.append(error)
                 bad.append((position, error))
             else:
-                if notes.damage:
-                    name = self._dataset.describe(position)
-                    damaged.append((position, UnreadableImage(name, notes.damage)))
                 return image, position
         raise DataError(
             f"{len(errors)} images in a row cannot be read, so that there is none to take their "
             f"place: {name_some(errors)}"
         )
+
+    def _read_one(self, position: int) -> np.ndarray:
+        notes = Notes()
+        image = self._dataset.read_noting(position, notes)
+        if notes.damage:
+            named = UnreadableImage(self._dataset.describe(position), notes.damage)
+            self._damaged.append((position, named))
+        return image
 
     def _seek(self, epoch: int, index: int) -> None:
         """Turn to the random numbers of one sample; those of different samples never overlap."""

@@ -39,6 +39,7 @@ EXIF, APP1 = b"Exif\0\0", 0xE1
 # between the last row and the end, as some cameras leave them: nothing is missing
 TOO_MANY = re.compile(r"(\d+) extraneous bytes before marker 0xd9")
 FEW = 0.01  # of the file
+MAX_DEEP_BYTES = 16  # of a pixel, if there are as many as may be: four floats
 DEFAULT = PixelOptions()
 
 
@@ -69,7 +70,9 @@ def decode(data: bytes, options: PixelOptions = DEFAULT, notes: Notes | None = N
             _check_pixels(height, width, options)
             try:
                 pixels = simplejpeg.decode_jpeg(data, colorspace="RGB")
-                return _upright(pixels, _orientation_of_jpeg(data), UPRIGHT, options, notes)
+                is_asked = options.orientation == "apply" or notes.thorough
+                orientation = _orientation_of_jpeg(data) if is_asked else UPRIGHT
+                return _upright(pixels, orientation, UPRIGHT, options, notes)
             except ValueError as error:
                 damage = _damage(str(error), len(data))
     pixels = _decode_with_pillow(data, options, notes)
@@ -130,8 +133,6 @@ def _damage(warning: str, size: int) -> str | None:
 
 
 def _orientation_of_jpeg(data: bytes) -> int:
-    if data.find(EXIF, 0, 2**16) < 0:
-        return UPRIGHT
     exif = (s for marker, s in jpeg_segments(data) if marker == APP1 and s.startswith(EXIF))
     return exif_orientation(next(exif, None))
 
@@ -207,12 +208,23 @@ def _register_heif() -> None:
     register_heif_opener()
 
 
+def _check_room(tiff: Tiff, options: PixelOptions) -> None:
+    """Refuse what takes much more memory than as many pixels of other files."""
+    size = tiff.height * tiff.width * tiff.samples * tiff.bits // 8
+    if size > MAX_DEEP_BYTES * options.max_pixels:
+        raise ValueError(
+            f"{tiff}: {size} bytes, more than {MAX_DEEP_BYTES} for each of "
+            f"data.max_pixels={options.max_pixels}"
+        )
+
+
 def _read_tiff(data: bytes, options: PixelOptions, notes: Notes) -> np.ndarray:
     tiff = Tiff(data)
     _check_pixels(tiff.height, tiff.width, options)
     notes.has_more_frames = tiff.has_more_pages
     notes.dropped_bands = tiff.extra.count(0)
     if tiff.is_deep:
+        _check_room(tiff, options)
         pixels = to_rgb(tiff.read(notes), options, notes)
         return _upright(pixels, tiff.orientation, UPRIGHT, options, notes)
     try:

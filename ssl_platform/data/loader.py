@@ -1,7 +1,7 @@
 """Batches of crops on the device: read and augmented by data workers, finished here."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from time import perf_counter
 from typing import Any, Literal, Protocol, cast
 
@@ -154,7 +154,7 @@ class Loader:
                 f"{name_some(self._bad.values())}"
             )
 
-    def _note_damaged(self, damaged: list[tuple[int, UnreadableImage]]) -> None:
+    def _note_damaged(self, damaged: Sequence[tuple[int, UnreadableImage]]) -> None:
         """Log what is newly found to be damaged and used, as ``data.corrupt=use`` allows."""
         for index, error in damaged:
             if index not in self._damaged:

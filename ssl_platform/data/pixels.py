@@ -113,7 +113,7 @@ class Notes:
         sample: some of the stored values, evenly spaced; found only if ``thorough``.
         extremes: the least and the greatest of them that are finite; if ``thorough``.
         outside: part of the sample that lies outside ``range``, or is no number.
-        orientation: that of EXIF.
+        orientation: that of EXIF, where it is applied or ``thorough``.
         is_transparent: some pixels are, wholly or in part.
         has_more_frames: further pages or frames, which are not looked at; if ``thorough``.
         dropped_bands: beyond those of red, green and blue.

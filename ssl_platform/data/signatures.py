@@ -1,5 +1,6 @@
 """What a file is that is no image of a known format, by its first bytes, and what to do."""
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 CONVERT = "convert it to PNG or JPEG"
@@ -136,17 +137,16 @@ def _kind_of_jpeg(data: bytes) -> str:
     return f"a damaged JPEG: {FETCH}"
 
 
-def jpeg_segments(data: bytes) -> list[tuple[int, bytes]]:
+def jpeg_segments(data: bytes) -> Iterator[tuple[int, bytes]]:
     """Marker and contents of each segment of a JPEG, up to its first scan."""
-    found, position = [], 2
-    while data[position : position + 1] == b"\xff" and position + 4 <= len(data):
+    position = 2
+    while position + 4 <= len(data) and data[position] == 0xFF:
         marker = data[position + 1]
         if marker == 0xFF:  # a fill byte
             position += 1
             continue
         if marker in (0xD9, 0xDA):
-            break
+            return
         size = int.from_bytes(data[position + 2 : position + 4], "big")
-        found.append((marker, data[position + 4 : position + 2 + size]))
+        yield marker, data[position + 4 : position + 2 + size]
         position += 2 + max(2, size)
-    return found

@@ -11,8 +11,9 @@ from PIL import Image
 from tiff_files import MIN_IS_BLACK, MIN_IS_WHITE, RGB, tiff
 
 from ssl_platform.data.dataset import UnreadableImage
-from ssl_platform.data.decode import decode, read_image
+from ssl_platform.data.decode import decode, pixels_of, read_image
 from ssl_platform.data.pixels import AUTO, Notes, PixelOptions
+from ssl_platform.data.torchvision_dataset import TorchvisionDataset
 
 HEIGHT, WIDTH = 24, 36
 
@@ -459,3 +460,34 @@ def test_further_pages_frames_and_bands_are_noted():
         notes = Notes(thorough=True)
         decode(data, PixelOptions(), notes)
         assert (notes.has_more_frames, notes.dropped_bands) == (pages, bands)
+
+
+# ---- torchvision's sets
+
+
+def test_sets_of_torchvision_that_are_files_obey_the_options(tmp_path):
+    images = tmp_path / "eurosat" / "2750" / "Forest"
+    images.mkdir(parents=True)
+    (images / "turned.png").write_bytes(oriented("PNG", 6))
+    stored, shown = drawing()
+    (images / "icon.png").write_bytes(encoded(Image.fromarray(stored), "PNG"))
+    (images / "web.jpg").write_bytes(b"<html>")
+    options = {"dataset": "EuroSAT", "path": str(tmp_path), "split": "all", "download": False}
+    dataset = TorchvisionDataset(**options)
+    assert np.array_equal(dataset.read(0), shown)
+    assert np.array_equal(dataset.read(1), PIXELS)
+    with pytest.raises(UnreadableImage, match=r"web\.jpg.*a web page"):
+        dataset.read(2)
+    dataset.pixels = PixelOptions(orientation="ignore", background=None)
+    assert not dataset.read(0).any()
+    assert dataset.read(1).shape == (WIDTH, HEIGHT, 3)
+
+
+def test_an_image_that_torchvision_has_opened_is_seen_as_the_options_say():
+    with Image.open(io.BytesIO(oriented("PNG", 3))) as opened:
+        opened.load()
+        assert np.array_equal(pixels_of(opened, PixelOptions(), Notes()), PIXELS)
+    stored, shown = drawing()
+    assert np.array_equal(pixels_of(Image.fromarray(stored), PixelOptions(), Notes()), shown)
+    with pytest.raises(ValueError, match=r"set data\.range"):
+        pixels_of(Image.fromarray(np.ones((4, 4), np.float32)), PixelOptions(), Notes())
