@@ -5,7 +5,7 @@ import struct
 import numpy as np
 
 SAMPLE_FORMATS = {"u": 1, "i": 2, "f": 3}
-MIN_IS_WHITE, MIN_IS_BLACK, RGB = 0, 1, 2
+MIN_IS_WHITE, MIN_IS_BLACK, RGB, CMYK = 0, 1, 2, 5
 
 
 def tiff(

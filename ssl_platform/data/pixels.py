@@ -168,6 +168,7 @@ def to_rgb(stored: Stored, options: PixelOptions, notes: Notes) -> np.ndarray:
         pixels = WHITE - pixels
     if pixels.ndim == 2:
         pixels = np.repeat(pixels[..., None], 3, axis=2)
+    pixels = np.ascontiguousarray(pixels)
     if stored.alpha is None:
         return pixels
     return over_ground(Image.fromarray(pixels), Image.fromarray(stored.alpha), options, notes)

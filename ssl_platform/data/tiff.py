@@ -51,30 +51,26 @@ class Tiff:
             self.tags = _first_tags(data)
             self.width, self.height = int(self.tags[WIDTH]), int(self.tags[HEIGHT])
             self.samples = int(self.tags.get(SAMPLES, 1))
+            self.bits, sample_format = self._of_all(BITS), self._of_all(FORMAT)
+            self.photometric = int(self.tags.get(PHOTOMETRIC, MIN_IS_BLACK))
             is_preview = int(self.tags.get(REDUCED, 0)) & 1 and SUB_IMAGES in self.tags
         except Exception as error:  # Pillow's reader of tags raises whatever it stumbles on
             raise ValueError("a damaged TIFF: fetch it again") from error
         if data[8:10] == b"CR" or DNG_VERSION in self.tags or is_preview:
             raise ValueError("a raw photograph: develop it to JPEG or TIFF")
-        self.bits = self._of_all(BITS)
-        self.kind = KINDS.get(self._of_all(FORMAT), "u")
-        self.photometric = self.tags.get(PHOTOMETRIC, MIN_IS_BLACK)
+        if 0 in (self.bits, sample_format):
+            raise ValueError("a TIFF whose bands are of different types: save it as RGB")
+        self.kind = KINDS.get(sample_format, "u")
         self.orientation = valid_orientation(self.tags.get(ORIENTATION))
         self.has_more_pages = bool(self.tags.next)
         extra = self.tags.get(EXTRA, ())
         self.extra = extra if isinstance(extra, tuple) else (extra,)
 
     def _of_all(self, tag: int) -> int:
-        """What a tag says of every sample; 1 where it is not there.
-
-        Raises:
-            ValueError: they differ.
-        """
+        """What a tag says of every sample: 1 where it is not there, 0 where they differ."""
         values = self.tags.get(tag, 1)
         values = set(values) if isinstance(values, tuple) else {values}
-        if len(values) > 1:
-            raise ValueError(f"a TIFF whose bands differ, {sorted(values)}: save it as RGB")
-        return int(values.pop())
+        return int(values.pop()) if len(values) == 1 else 0
 
     def __str__(self) -> str:
         bands = f"{self.samples} band{'s' if self.samples > 1 else ''}"

@@ -8,7 +8,7 @@ import zlib
 import numpy as np
 import pytest
 from PIL import Image
-from tiff_files import MIN_IS_BLACK, MIN_IS_WHITE, RGB, tiff
+from tiff_files import CMYK, MIN_IS_BLACK, MIN_IS_WHITE, RGB, tiff
 
 from ssl_platform.data.dataset import UnreadableImage
 from ssl_platform.data.decode import decode, pixels_of, read_image
@@ -137,6 +137,7 @@ def test_fewer_bits_in_16_bit_files_fill_the_range_that_is_told(bits):
         assert np.abs(decode(data, with_range(0, top)).astype(int) - SHOWN_GREY).max() <= 1
     files = (tiff(colours), tiff(colours, planar=True), png16(colours), ppm)
     for data in (*files, png16(np.dstack([colours, alpha]))):
+        assert decode(data, with_range(0, top)).flags["C_CONTIGUOUS"]
         assert np.abs(decode(data, with_range(0, top)).astype(int) - PIXELS).max() <= 1
 
 
@@ -184,17 +185,37 @@ def test_16_bit_transparency_is_seen_through():
         ),
         (np.dstack([GREY, GREY]).astype(np.float32), MIN_IS_BLACK, "a TIFF of 2 bands of 32-bit"),
         (PIXELS.astype(np.uint16)[..., :2], RGB, "a TIFF of 2 bands of 16-bit"),
+        (PIXELS, RGB, "a TIFF whose bands are of different types"),
     ],
 )
 def test_bands_of_which_none_is_said_to_be_a_colour_are_refused(values, photometric, reason):
+    tags = {258: (8, 8, 16)} if "different" in reason else {}
     with pytest.raises(ValueError, match=f"^{reason}.*RGB") as caught:
-        decode(tiff(values, photometric), with_range(0, 1))
+        decode(tiff(values, photometric, tags=tags), with_range(0, 1))
     assert "\n" not in str(caught.value)
+
+
+def test_deep_ink_is_seen_as_pillow_does_and_takes_no_range():
+    cmyk = np.asarray(Image.fromarray(PIXELS).convert("CMYK"))
+    data = tiff(cmyk.astype(np.uint16) * 257, CMYK)
+    expected = Image.fromarray(PIXELS).convert("CMYK").convert("RGB")
+    assert np.array_equal(decode(data), np.asarray(expected))
+    with pytest.raises(
+        ValueError, match=r"to which data\.range cannot be applied: save it as RGB$"
+    ):
+        decode(data, with_range(0, 4095))
 
 
 def test_a_tiff_that_is_damaged_says_so():
     data = tiff(GREY.astype(np.uint16))
-    for damaged in (data[:200], data[:12], data[: len(data) // 2], b"II*\0" + bytes(100)):
+    no_number = tiff(GREY, tags={256: (1, 2)})
+    for damaged in (
+        data[:200],
+        data[:12],
+        data[: len(data) // 2],
+        b"II*\0" + bytes(100),
+        no_number,
+    ):
         with pytest.raises(ValueError, match=r"damaged|truncated|fetch"):
             decode(damaged)
 
