@@ -1,7 +1,7 @@
 """From a checked config to a run. Config ends here: nothing behind it sees a section of YAML."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Literal
@@ -16,6 +16,7 @@ from ssl_platform.data.batch import DataInfo
 from ssl_platform.data.dataset import ImageDataset
 from ssl_platform.data.loader import Loader, Sampler
 from ssl_platform.data.normalize import Normalize
+from ssl_platform.data.pixels import PixelOptions
 from ssl_platform.data.sampler import SequentialSampler, ShuffledSampler
 from ssl_platform.data.subset import StratifiedSubset
 from ssl_platform.engine import Run
@@ -62,8 +63,20 @@ class DataOptions:
     batch_size: int  # over all processes
     num_workers: int
     max_bad_fraction: float
+    # those that are younger than some configs: without them, what was done before there were any
     normalize_on: Literal["device", "workers"] = "device"  # crops of training
+    range: Any = None  # this and the next five: see PixelOptions, which checks them
+    orientation: Literal["apply", "ignore"] = "ignore"
+    background: Any = None
+    corrupt: Literal["use", "refuse"] = "use"
+    max_pixels: int = 50_000_000
+    max_bytes: int = 256 * 2**20
     path: str | None = None  # for other keys to refer to: ${data.path}/train
+
+    @property
+    def pixels(self) -> PixelOptions:
+        """Raises ``ValueError`` with a line for each key that is wrong."""
+        return PixelOptions(**{f.name: getattr(self, f.name) for f in fields(PixelOptions)})
 
 
 @dataclass(frozen=True)
@@ -171,8 +184,8 @@ class Builder:
         """A training run, from scratch; collective when there are several ranks."""
         options = self.options
         torch.manual_seed(options.seed)
-        train_data = labelled_part(DATASETS.build(options.data.train), options)
-        val_data = DATASETS.build(options.data.val) if options.data.val else None
+        train_data = labelled_part(open_dataset(options.data.train, options.data), options)
+        val_data = open_dataset(options.data.val, options.data) if options.data.val else None
         sampler = self.sampler(train_data)
         train_loader = self.train_loader(train_data, sampler)
         info = data_info(
@@ -256,6 +269,13 @@ class Builder:
 
     def eval_loader(self, dataset: ImageDataset, positions: Sequence[int] | np.ndarray) -> Loader:
         return eval_loader(dataset, positions, self.options, device=self.device)
+
+
+def open_dataset(node: Node, data: DataOptions) -> ImageDataset:
+    """A data set of a config, its pixels as the config wants them."""
+    dataset: ImageDataset = DATASETS.build(node)
+    dataset.pixels = data.pixels
+    return dataset
 
 
 def eval_loader(

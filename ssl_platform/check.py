@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Callable, Mapping
+from dataclasses import fields
 from functools import partial
 from math import inf, isfinite
 from pathlib import Path
@@ -33,6 +34,7 @@ from ssl_platform.build import (
     parameter_groups,
     resolve_device,
 )
+from ssl_platform.data.pixels import AUTO, PixelOptions
 from ssl_platform.data.transport import num_slots
 from ssl_platform.launch import joined_world
 from ssl_platform.models.layers import POOLED, layer_shapes
@@ -108,6 +110,16 @@ def _lines(action: Callable[[], Any]) -> list[str]:
     return []
 
 
+def _pixels(data: Any) -> PixelOptions:
+    """How the images are looked at; what is wrong with the options is found by their types."""
+    given = data if isinstance(data, Mapping) else {}
+    names = [field.name for field in fields(PixelOptions) if field.name in given]
+    try:
+        return PixelOptions(**{name: given[name] for name in names})
+    except (TypeError, ValueError):
+        return PixelOptions(range=AUTO)
+
+
 def _update(cfg: DictConfig, values: Mapping[str, Any]) -> None:
     for key, value in values.items():
         OmegaConf.update(cfg, key, value, force_add=True)
@@ -121,6 +133,7 @@ class _Trial:
         self.nodes: dict[str, tuple[Registry, dict[str, Any]]] = {}
         self.built: dict[str, Any] = {}
         self.seen: set[str] = set()
+        self.pixels = _pixels(plain.get("data"))
         self.add({key: plain.get(key) for key in ("task", "data")})
 
     def add(self, plain: Mapping[str, Any]) -> None:
@@ -138,6 +151,7 @@ class _Trial:
         for where in ("data.train", "data.val"):
             dataset = self.build(where)
             if dataset is not None:
+                dataset.pixels = self.pixels
                 self.attempt(where, dataset.probe)
         self.build("data.transform")
         self.build("data.eval_transform")
@@ -179,6 +193,7 @@ class _Trial:
             self.problems.append(
                 f"data.max_bad_fraction={data.max_bad_fraction}: from 0 to 1, e.g. 0.001"
             )
+        self.problems += [f"data.{line}" for line in _lines(lambda: data.pixels)]
         unfinished = getattr(self.built.get("data.transform"), "num_parameters", 0) > 0
         if unfinished and data.normalize_on == "workers":
             self.problems.append(

@@ -26,6 +26,16 @@ PACKAGE = Path(__file__).parent
 CONFIG_DIR = next(d for d in (PACKAGE / "configs", PACKAGE.parent / "configs") if d.is_dir())
 PRIMARY = "defaults"
 USERS_FILE = "a file of the user's"
+# of data: what was done by runs that are older than the key
+BEFORE_THERE_WERE_OPTIONS = {
+    "normalize_on": "device",
+    "range": None,
+    "orientation": "ignore",
+    "background": None,
+    "corrupt": "use",
+    "max_pixels": 50_000_000,
+    "max_bytes": 256 * 2**20,
+}
 CALLS = (
     "_target_",
     "_partial_",
@@ -256,7 +266,7 @@ def with_defaults(saved: Any) -> tuple[dict[str, Any], list[str]]:
     filled, told = _filled(saved, _defaults_of(task["name"]))
     data = filled.get("data")
     if isinstance(data, Mapping) and "normalize" in data:
-        filled["data"], inner = _filled(data, {"normalize_on": "device"}, "data.")
+        filled["data"], inner = _filled(data, BEFORE_THERE_WERE_OPTIONS, "data.")
         told += inner
     return filled, told
 

@@ -106,7 +106,11 @@ def images_provenance(
     """Fingerprints of some images, and of how they become a batch."""
     chosen = hashlib.blake2b(positions.astype("<i8").tobytes(), digest_size=8).hexdigest()
     files = short_digest(sorted(dataset.sample().items()))
-    how = {"transform": data.eval_transform, "normalize": asdict(data.normalize)}
+    how = {
+        "transform": data.eval_transform,
+        "normalize": asdict(data.normalize),
+        "pixels": asdict(data.pixels),
+    }
     return {
         "images": f"{dataset.fingerprint()} {chosen} {files}",
         "transform": json.dumps(how, sort_keys=True),

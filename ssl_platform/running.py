@@ -13,15 +13,17 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from ssl_platform import checkpoint
+from ssl_platform import checkpoint, distributed
 from ssl_platform.build import components, options_of, resolve_device
-from ssl_platform.config import with_defaults
+from ssl_platform.config import BEFORE_THERE_WERE_OPTIONS, with_defaults
 from ssl_platform.errors import ConfigError
 from ssl_platform.launch import Submitted, joined_world, launch, submit
+from ssl_platform.output import show
 from ssl_platform.registry import TASKS, load_components
 from ssl_platform.run_lock import LOCK_FILE, locked
 from ssl_platform.run_state import is_below
 from ssl_platform.schema import flat
+from ssl_platform.settled import go_on_as_begun, images_found, settle_range
 
 logger = logging.getLogger(__name__)
 
@@ -58,6 +60,8 @@ def submit_all(cfgs: list[DictConfig]) -> list[Submitted]:
     Raises:
         ConfigError: a run cannot go on in its directory, or SLURM does not take the job.
     """
+    for cfg in cfgs:
+        _go_on_as_begun(cfg)
     problems = [
         problem
         for cfg in cfgs
@@ -87,13 +91,16 @@ def run_here(config_yaml: str) -> Any:
     joined = joined_world()
     with ExitStack() as stack:
         if joined is None or joined[0] == 0:
+            told = [*_go_on_as_begun(cfg), *settle_range(cfg, options_of(cfg))]
             stack.enter_context(claimed(cfg, Path(options.output_dir)))
-        return launch(work, (config_yaml,), options.launch, device=device.type)
+            show("\n".join([*told, *images_found(options_of(cfg))]))
+        settled = OmegaConf.to_yaml(cfg)
+        return launch(work, (settled,), options.launch, device=device.type)
 
 
 def work(config_yaml: str) -> Any:
-    """What every rank does: run the task of the config."""
-    cfg = OmegaConf.create(config_yaml)
+    """What every rank does: run the task of the config, as the first rank has settled it."""
+    cfg = OmegaConf.create(distributed.broadcast_text(config_yaml))
     load_components(cfg.plugins)
     options = options_of(cfg)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
@@ -183,6 +190,21 @@ def _too_few_epochs(cfg: DictConfig, source: Path) -> list[str]:
     ]
 
 
+def _go_on_as_begun(cfg: DictConfig) -> list[str]:
+    """See `go_on_as_begun`; what is wrong with the run that is there is said elsewhere."""
+    resume = cfg.get("resume") or {}
+    output_dir, mode = Path(options_of(cfg).output_dir), resume.get("mode", "auto")
+    path = output_dir / "config.yaml"
+    if not (path.exists() and _has_begun(output_dir)):
+        source = Path(mode)
+        path = (source.parents[1] if source.parent.name == "checkpoints" else source) / path.name
+    try:
+        begun = OmegaConf.to_container(OmegaConf.load(path))
+    except (OSError, ValueError, OmegaConfBaseException, YAMLError):
+        return []
+    return go_on_as_begun(cfg, begun, resume.get("allow_changes", []))
+
+
 def _has_begun(output_dir: Path) -> bool:
     """Whether a run has left more than its config, which a corrected one may replace."""
     return {path.name for path in output_dir.iterdir()} != {LOCK_FILE, "config.yaml"}
@@ -197,7 +219,9 @@ def _is_started_again() -> bool:
 
 
 def _differences(saved: Path, new: DictConfig, allowed: Sequence[str]) -> list[str]:
-    after = _flat(without_secrets(new))
+    has_images = "train" in (new.get("data") or {})
+    young = {f"data.{key}": value for key, value in BEFORE_THERE_WERE_OPTIONS.items()}
+    after = (young if has_images else {}) | _flat(without_secrets(new))
     before = _defaults(new) | _saved_values(saved)
     return [
         f"{key}: {before.get(key, 'not set')} there, {after.get(key, 'not set')} here"

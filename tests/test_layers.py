@@ -63,9 +63,10 @@ MAY_IMPORT = {
     },
     "check": {"registry", "schema", "build", "data", "launch", "models"},
     "config": {"errors", "schema", "check"},
+    "settled": {"build", "config", "data", "errors", "registry", "run_state"},
     "running": {
-        "build", "checkpoint", "config", "errors", "launch", "registry", "run_lock", "run_state",
-        "schema",
+        "build", "checkpoint", "config", "distributed", "errors", "launch", "output", "registry",
+        "run_lock", "run_state", "schema", "settled",
     },
     "cli": {"errors", "config", "output", "running"},
 }  # fmt: skip

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ssl_platform.data.dataset import ImageDataset, UnreadableImage
 from ssl_platform.data.normalize import Normalize
+from ssl_platform.data.pixels import Notes
 from ssl_platform.errors import DataError
 
 MAX_NAMED = 5  # files in an error message
@@ -65,6 +66,7 @@ class Report(NamedTuple):
 
     bad: list[tuple[int, UnreadableImage]]  # positions that could not be read, and why
     cost: ReadingCost
+    damaged: Sequence[tuple[int, UnreadableImage]] = ()  # used all the same, and what is wrong
 
 
 class BatchReader:
@@ -95,6 +97,7 @@ class BatchReader:
         # shared by the data workers: the image that each is at
         self._positions = RawArray(ctypes.c_int64, [-1] * num_workers)
         self._worker: int | None = None
+        self._damaged: list[tuple[int, UnreadableImage]] = []
         self._rng = np.random.Generator(np.random.Philox(key=0))
         self._start = self._rng.bit_generator.state  # with nothing drawn yet
 
@@ -152,7 +155,8 @@ class BatchReader:
             augment += thread_time() - decoded
         self._note(-1)
         cost = ReadingCost(len(samples), decode, augment)
-        return Report(bad, cost)
+        damaged, self._damaged = self._damaged, []
+        return Report(bad, cost, damaged)
 
     def labels(self, indices: np.ndarray) -> np.ndarray:
         """(B,) int64 class of each of some images, -1 where the data set has none."""
@@ -181,7 +185,7 @@ class BatchReader:
         for position in self._candidates(index):
             self._note(position)
             try:
-                return self._dataset.read(position), position
+                return self._read_one(position), position
             except UnreadableImage as error:
                 errors.append(error)
                 bad.append((position, error))
@@ -201,6 +205,14 @@ class BatchReader:
             stride = _stride(self._seed, index, size)
             for step in range(1, min(size, self._limit.allowed + 1)):
                 yield (index + step * stride) % size
+
+    def _read_one(self, position: int) -> np.ndarray:
+        notes = Notes()
+        image = self._dataset.read_noting(position, notes)
+        if notes.damage:
+            named = UnreadableImage(self._dataset.describe(position), notes.damage)
+            self._damaged.append((position, named))
+        return image
 
     def _seek(self, epoch: int, index: int) -> None:
         """Turn to the random numbers of one sample; those of different samples never overlap."""

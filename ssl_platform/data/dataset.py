@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ssl_platform.data.pixels import Notes, PixelOptions
+
 NUM_NAMED = 5  # classes or files in one line
 NUM_STAMPS = 1000  # images whose files are looked at; a local disk answers in milliseconds
 
@@ -41,6 +43,7 @@ class ImageDataset(ABC):
 
     labels: np.ndarray | None  # (N,) int64 class; None when the set is unlabelled
     classes: Sequence[str] | None = None  # name of each class; None where the set has no names
+    pixels = PixelOptions()  # of sets that read files; set by the program before the first read
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -57,6 +60,10 @@ class ImageDataset(ABC):
         Raises:
             UnreadableImage: this one cannot be read.
         """
+
+    def read_noting(self, index: int, notes: Notes) -> np.ndarray:
+        """`read`, where what there is to say of a file goes into ``notes``: sets of files do."""
+        return self.read(index)
 
     @abstractmethod
     def describe(self, index: int) -> str:

@@ -15,6 +15,7 @@ from ssl_platform.data.file_index import folder_index
 from ssl_platform.data.file_table import FileTable
 from ssl_platform.data.folder_scan import EXTENSIONS, HEIC, FolderIndex
 from ssl_platform.data.paths import uri_of
+from ssl_platform.data.pixels import Notes
 from ssl_platform.registry import DATASETS
 
 NUM_PROBES = 8
@@ -39,7 +40,10 @@ class ImageFiles(ImageDataset):
         return len(self.files)
 
     def read(self, index: int) -> np.ndarray:
-        return read_image(self.files[index])
+        return self.read_noting(index, Notes())
+
+    def read_noting(self, index: int, notes: Notes) -> np.ndarray:
+        return read_image(self.files[index], self.pixels, notes)
 
     def describe(self, index: int) -> str:
         return printable(self.files[index])

@@ -1,7 +1,7 @@
 """Batches of crops on the device: read and augmented by data workers, finished here."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from time import perf_counter
 from typing import Any, Literal, Protocol, cast
 
@@ -109,6 +109,7 @@ class Loader:
         self._scale, self._shift = map(self._sent, normalize.scale_and_shift)  # (3,)
         self._is_normalized = by_workers is not None
         self._bad: dict[int, UnreadableImage] = {}  # by position in the data set
+        self._damaged: set[int] = set()  # used all the same
 
     def __len__(self) -> int:
         """Number of batches."""
@@ -134,6 +135,7 @@ class Loader:
             for report in host_batch.reports:
                 self.reading_cost += report.cost
                 self._account(report.bad)
+                self._note_damaged(report.damaged)
             batch = self._to_device(host_batch)
             self.wait_seconds += perf_counter() - start
             try:
@@ -152,6 +154,14 @@ class Loader:
                 logger.error("unreadable image %s: %s", error.name, error.reason)
         if len(self._bad) > self._limit.allowed or len(self._bad) == len(self.dataset):
             raise self._limit.error(self._bad.values())
+
+    def _note_damaged(self, damaged: Sequence[tuple[int, UnreadableImage]]) -> None:
+        """Log what is newly found to be damaged and used, as ``data.corrupt=use`` allows."""
+        for index, error in damaged:
+            if index not in self._damaged:
+                self._damaged.add(index)
+                number = f"no. {len(self._damaged)} that is used all the same"
+                logger.error("damaged image %s: %s (%s)", error.name, error.reason, number)
 
     def _to_device(self, host_batch: HostBatch) -> Batch:
         crops, label, index = (

@@ -12,6 +12,7 @@ from ssl_platform.data.decode import printable
 from ssl_platform.data.file_table import FileTable, Names
 from ssl_platform.data.folder_scan import LITTER
 from ssl_platform.data.image_folder import ImageFiles, existing
+from ssl_platform.data.pixels import Notes
 from ssl_platform.ops.draws import shuffled_by_class
 from ssl_platform.registry import DATASETS
 
@@ -49,6 +50,9 @@ class StratifiedSubset(ImageDataset):
 
     def read(self, index: int) -> np.ndarray:
         return self.whole.read(int(self.positions[index]))
+
+    def read_noting(self, index: int, notes: Notes) -> np.ndarray:
+        return self.whole.read_noting(int(self.positions[index]), notes)
 
     def describe(self, index: int) -> str:
         return self.whole.describe(int(self.positions[index]))

@@ -5,13 +5,16 @@ import fcntl
 import inspect
 import os
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ssl_platform.data.dataset import ImageDataset, UnreadableImage
+from ssl_platform.data.decode import pixels_of, read_image
+from ssl_platform.data.pixels import Notes
 from ssl_platform.registry import DATASETS
 
 WHOLE = "all"  # the split of sets that have none
@@ -38,20 +41,44 @@ class TorchvisionDataset(ImageDataset):
         self._source = _build(dataset, path, split, download)
         self.labels = _labels(self._source)
         self.classes = getattr(self._source, "classes", None)
+        self._files = _files(self._source)
 
     def __len__(self) -> int:
         return len(self._source)
 
     def read(self, index: int) -> np.ndarray:
+        return self.read_noting(index, Notes())
+
+    def read_noting(self, index: int, notes: Notes) -> np.ndarray:
+        if self._files is not None:
+            return read_image(os.fsencode(_path(self._files[index])), self.pixels, notes)
         try:
             image, _ = self._source[index]
-            return np.asarray(image.convert("RGB"))
+            return pixels_of(image, self.pixels, notes)
         except (OSError, ValueError, SyntaxError) as error:
             reason = " ".join(str(error).split())
             raise UnreadableImage(self.describe(index), reason) from error
 
     def describe(self, index: int) -> str:
         return f"{self.dataset}/{self.split}[{index}]"
+
+
+def _files(source: Any) -> Sequence[Any] | None:
+    """The list of files, one for each image, that a set of torchvision keeps, if it does.
+
+    torchvision opens them itself, without a say in what becomes of transparency or orientation.
+    """
+    for values in vars(source).values():
+        if isinstance(values, list) and 0 < len(values) == len(source):
+            ends = [_path(values[0]), _path(values[-1])]
+            if all(isinstance(path, str | Path) and os.path.isfile(path) for path in ends):
+                return values
+    return None
+
+
+def _path(entry: Any) -> Any:
+    """Of an entry of such a list, which may have a class beside the path."""
+    return entry[0] if isinstance(entry, tuple) else entry
 
 
 def _build(dataset: str, path: str, split: str, download: bool) -> Any:

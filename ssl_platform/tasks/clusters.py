@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ssl_platform import distributed
-from ssl_platform.build import Builder, JobOptions, resolve_device
+from ssl_platform.build import Builder, JobOptions, open_dataset, resolve_device
 from ssl_platform.cluster_files import (
     Clusters,
     summarize,
@@ -268,17 +268,19 @@ def _open_images(run: TrainedRun, options: ImagesOptions) -> ImageDataset:
     Raises:
         ValueError: they are not there; the message begins with a key of the config.
     """
+    data = run.options.data
     if options.path is not None:
         try:
             is_list = os.path.isfile(os.path.expanduser(options.path))
-            return (ListFile if is_list else ImageFolder)(path=options.path)
+            kind = ListFile if is_list else ImageFolder
+            return open_dataset({"name": kind.__name__, "path": options.path}, data)
         except ValueError as error:
             raise ValueError(f"data.{error}") from error
-    node = {"train": run.options.data.train, "val": run.options.data.val}[options.split]
+    node = {"train": data.train, "val": data.val}[options.split]
     if node is None:
         raise ValueError(f"data.split={options.split}: the run has no such images; set data.path")
     try:
-        return DATASETS.build(node)
+        return open_dataset(node, data)
     except ValueError as error:
         raise ValueError(
             f"data.path=null: the run's own images cannot be found ({error}); set data.path"

@@ -3,10 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-from ssl_platform.build import eval_loader, resolve_device
+from ssl_platform.build import eval_loader, open_dataset, resolve_device
 from ssl_platform.cluster_files import Clusters
-from ssl_platform.data.dataset import ImageDataset
-from ssl_platform.registry import DATASETS, TASKS
+from ssl_platform.registry import TASKS
 from ssl_platform.tasks.clusters import ClusterOutput, find_nearest
 from ssl_platform.tasks.trunk import TrainedTrunk, TrunkOptions, TrunkTask, as_problem
 
@@ -36,7 +35,7 @@ class FindClustersOfFile(TrunkTask):
         trunk = TrainedTrunk.open(options)
         head = trunk.weights.prototype_head().to(device)
         head.normalize_prototypes()
-        dataset: ImageDataset = DATASETS.build(options.data.train)
+        dataset = open_dataset(options.data.train, options.data)
         positions = range(len(dataset))
         loader = eval_loader(dataset, positions, options, device=device)
         ids, scores, margins = find_nearest(trunk.module.to(device), head, loader, len(dataset))

@@ -9,12 +9,12 @@ import numpy as np
 from torch import Tensor, nn
 
 from ssl_platform import distributed
-from ssl_platform.build import eval_loader, resolve_device
+from ssl_platform.build import eval_loader, open_dataset, resolve_device
 from ssl_platform.data.dataset import ImageDataset
 from ssl_platform.feature_cache import images_provenance, say
 from ssl_platform.feature_files import INDEX, FeatureFiles, write_features
 from ssl_platform.models.layers import POOLED, layer_outputs, submodule
-from ssl_platform.registry import DATASETS, TASKS
+from ssl_platform.registry import TASKS
 from ssl_platform.tasks.trunk import TrainedTrunk, TrunkOptions, TrunkTask, as_problem
 
 NUM_NAMED = 5  # unreadable images
@@ -92,8 +92,7 @@ def _open(options: FeaturesOptions) -> ImageDataset:
     node = {"train": options.data.train, "val": options.data.val}[options.split]
     if node is None:
         raise ValueError(f"split={options.split}: data.{options.split} is null; use split=train")
-    dataset: ImageDataset = DATASETS.build(node)
-    return dataset
+    return open_dataset(node, options.data)
 
 
 def _pooled(output: Tensor) -> Tensor:

@@ -4,11 +4,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ssl_platform.build import DataOptions, Node
+from ssl_platform.build import DataOptions, Node, open_dataset
 from ssl_platform.data.classes import check_labelled, labels_to_test
 from ssl_platform.data.dataset import ImageDataset
 from ssl_platform.ops.draws import stratified_split
-from ssl_platform.registry import DATASETS
 
 
 @dataclass(frozen=True)
@@ -44,7 +43,7 @@ def open_labelled_images(
     Raises:
         ValueError: labels are missing or do not fit; the message begins with the key.
     """
-    train = _labelled("train", data.train, "train")
+    train = _labelled("train", data.train, "train", data)
     classes = np.unique(train.targets)
     if len(classes) < 2:
         raise ValueError(
@@ -52,7 +51,7 @@ def open_labelled_images(
             "needs two"
         )
     if data.val is not None:
-        test = _labelled("val", data.val, "test")
+        test = _labelled("val", data.val, "test", data)
         labels = labels_to_test(train.dataset, test.dataset)
         return train, replace(test, targets=labels[test.positions])
     if not 0 < test_fraction < 1:
@@ -65,8 +64,8 @@ def open_labelled_images(
     return train.part("train", rest), train.part("test", held_out)
 
 
-def _labelled(key: str, node: Node, role: str) -> LabelledImages:
-    dataset: ImageDataset = DATASETS.build(node)
+def _labelled(key: str, node: Node, role: str, data: DataOptions) -> LabelledImages:
+    dataset = open_dataset(node, data)
     check_labelled(key, dataset)
     assert dataset.labels is not None
     positions = np.flatnonzero(dataset.labels >= 0)

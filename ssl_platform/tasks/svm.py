@@ -8,10 +8,10 @@ import numpy as np
 import torch
 
 from ssl_platform.baselines import LabelledFeatures
-from ssl_platform.build import Node
+from ssl_platform.build import DataOptions, Node, open_dataset
 from ssl_platform.data.voc import VOC2007
 from ssl_platform.ops.average_precision import average_precision
-from ssl_platform.registry import DATASETS, TASKS
+from ssl_platform.registry import TASKS
 from ssl_platform.tasks.evaluation import Evaluation, EvaluationOptions, Measurement
 from ssl_platform.tasks.labelled_images import LabelledImages
 
@@ -70,8 +70,8 @@ class VOC07SVM(Evaluation):
     def images(self, options: EvaluationOptions) -> tuple[LabelledImages, LabelledImages]:
         if options.data.val is None:
             raise ValueError("data.val=null: name the images to test on, a split of VOC2007")
-        train = _open("train", options.data.train, "train")
-        test = _open("val", options.data.val, "test")
+        train = _open("train", options.data.train, "train", options.data)
+        test = _open("val", options.data.val, "test", options.data)
         if train.dataset.classes != test.dataset.classes:
             raise ValueError("data.val: its classes are not those of data.train")
         for key, images, needed in (("train", train, self.num_folds), ("val", test, 1)):
@@ -136,10 +136,11 @@ class VOC07SVM(Evaluation):
         return self.costs[int(np.argmax(scores))]
 
 
-def _open(key: str, node: Node, role: str) -> LabelledImages:
+def _open(key: str, node: Node, role: str, data: DataOptions) -> LabelledImages:
     if node["name"] != VOC2007.__name__:
         raise ValueError(f"data.{key}.name={node['name']}: has to be VOC2007; use data=voc07")
-    dataset: VOC2007 = DATASETS.build(node)
+    dataset = open_dataset(node, data)
+    assert isinstance(dataset, VOC2007)
     return LabelledImages(role, node, dataset, np.arange(len(dataset)), dataset.targets)
 
 

@@ -14,7 +14,7 @@ from ssl_platform.results import WEIGHTS, Results
 from ssl_platform.schema import dataclass_schema
 from ssl_platform.tasks import Task
 from ssl_platform.tasks.evaluation import Evaluation, EvaluationOptions
-from ssl_platform.tasks.trunk import TrunkOptions, as_problem, trunk_of
+from ssl_platform.tasks.trunk import TrunkOptions, as_problem, range_of_run, trunk_of
 from ssl_platform.zoo.weights import Weights, load_trunk, read_weights
 
 STARTED_FROM = "weights.json"  # in the run's directory: whose weights it started from
@@ -26,14 +26,15 @@ class Train(Task):
 
     def complete(self, cfg: dict[str, Any]) -> dict[str, Any]:
         """``trunk: null`` is that of the checkpoint, whose plug-ins join those of the config."""
+        filled = range_of_run(cfg["checkpoint"], cfg.get("data")) if cfg.get("checkpoint") else {}
         if cfg.get("trunk") is not None:
-            return {}
+            return filled
         if cfg.get("checkpoint") is None:
             raise ValueError(
                 "checkpoint=null: whose weights? checkpoint=<a run, a file, a URL or zoo:NAME>, or "
                 "trunk=... to start from random ones"
             )
-        return trunk_of(cfg["checkpoint"], cfg.get("plugins") or [])
+        return filled | trunk_of(cfg["checkpoint"], cfg.get("plugins") or [])
 
     def probe(self, options: TrainOptions) -> None:
         if options.checkpoint is not None:

@@ -1,16 +1,19 @@
 """The trunk of a job that begins with trained weights."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import MISSING
+from omegaconf import MISSING, OmegaConf
 from torch import nn
+from yaml import YAMLError
 
 from ssl_platform.build import ImageJobOptions, Node
+from ssl_platform.data.pixels import AUTO
 from ssl_platform.errors import CheckpointError
 from ssl_platform.registry import TRUNKS
 from ssl_platform.tasks import Task
@@ -35,7 +38,10 @@ class TrunkTask(Task):
             raise ValueError(
                 "checkpoint: whose weights? checkpoint=<a run, a file, a URL or zoo:NAME>"
             )
-        return {} if cfg.get("trunk") else trunk_of(cfg["checkpoint"], cfg.get("plugins") or [])
+        filled = range_of_run(cfg["checkpoint"], cfg.get("data"))
+        if not cfg.get("trunk"):
+            filled |= trunk_of(cfg["checkpoint"], cfg.get("plugins") or [])
+        return filled
 
 
 def trunk_of(checkpoint: str, plugins: list[str]) -> dict[str, Any]:
@@ -53,6 +59,21 @@ def trunk_of(checkpoint: str, plugins: list[str]) -> dict[str, Any]:
         )
     joined = list(dict.fromkeys([*plugins, *weights.plugins]))
     return {"trunk": weights.trunk_node, "plugins": joined}
+
+
+def range_of_run(checkpoint: str, data: Any) -> dict[str, Any]:
+    """The key ``data.range`` of the run that weights are from, where the config leaves it open: so
+    that the same values become the same pixels."""
+    if not isinstance(data, Mapping) or data.get("range") not in (None, AUTO):
+        return {}
+    folder = Path(checkpoint)
+    run = folder.parents[1] if folder.parent.name == "checkpoints" else folder
+    try:
+        trained: Any = OmegaConf.to_container(OmegaConf.load(run / "config.yaml"))
+        found = trained["data"]["range"]
+    except (OSError, LookupError, TypeError, YAMLError):  # no run, or one without images or range
+        return {}
+    return {"data.range": found} if isinstance(found, list) else {}
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from ssl_platform.data.center_crop import CenterCrop
 from ssl_platform.data.image_folder import ImageFolder
 from ssl_platform.data.loader import Loader
 from ssl_platform.data.normalize import Normalize
+from ssl_platform.data.pixels import PixelOptions
 from ssl_platform.data.sampler import SequentialSampler
 
 
@@ -115,6 +116,23 @@ def test_bad_images_are_counted_and_replaced(tmp_path, name, caplog):
     assert data.unreadable == [1]
     assert len(caplog.messages) == 1
     assert caplog.messages[0].startswith(f"unreadable image {tmp_path}/{name.decode()}: ")
+
+
+def test_damaged_jpegs_are_refused_or_used_and_either_way_counted_and_named(tmp_path, caplog):
+    for name in (b"a.jpg", b"c.jpg"):
+        write(tmp_path, name, JPEG)
+    half = (JPEG.index(b"\xff\xda") + len(JPEG)) // 2
+    write(tmp_path, b"b.jpg", JPEG[:half] + b"\xff\xd9")
+    for corrupt, said, read in (
+        ("refuse", "unreadable image {}: {}; data.corrupt=use takes it as it is", [0, 2, 2]),
+        ("use", "damaged image {}: {} (no. 1 that is used all the same)", [0, 1, 2]),
+    ):
+        dataset = ImageFolder(path=str(tmp_path))
+        dataset.pixels = PixelOptions(corrupt=corrupt)
+        data = load(dataset)
+        caplog.clear()
+        assert positions(data) == positions(data) == read
+        assert caplog.messages == [said.format(tmp_path / "b.jpg", "premature end of data segment")]
 
 
 @pytest.mark.parametrize("what", ["file", "folder", "link", "loop", "pipe"])

@@ -302,7 +302,7 @@ def test_probe_finds_a_set_of_no_use(tmp_path):
         dataset.probe()
     assert str(caught.value) == (
         f"path={tmp_path}: none of the 8 images tried can be read, "
-        f"first {tmp_path}/a.jpg: not an image"
+        f"first {tmp_path}/a.jpg: text, not an image: fetch it again"
     )
     make(tmp_path, "j.jpg")
     dataset.probe()

@@ -1,0 +1,217 @@
+"""A look at some images of a set before a run: what they are, and what of them is odd."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from ssl_platform.data.dataset import ImageDataset, UnreadableImage
+from ssl_platform.data.pixels import UPRIGHT, Notes, PixelOptions
+
+NUM_LOOKED_AT = 64
+MAX_PIXELS = 200_000_000  # of all of them: two seconds of one core; then fewer are looked at
+PERCENTILES = (0.1, 99.9)  # of the values of a sample: what data.range=auto takes
+HUNDREDTH = 2  # of 255
+MANY = 0.25  # of the images tried
+FEW_VALUES = 0.01  # that may lie outside data.range without a word
+
+
+class Seen(NamedTuple):
+    """One image that was read."""
+
+    name: str
+    notes: Notes
+    height: int
+    width: int
+    spread: int  # of its values, greatest less least, in the colour where it is widest
+
+
+class Look(NamedTuple):
+    seen: list[Seen]
+    bad: list[UnreadableImage]
+
+    @property
+    def number(self) -> int:
+        return len(self.seen) + len(self.bad)
+
+
+def look(dataset: ImageDataset, seed: int) -> Look:
+    """Read a sample of the images, the same for the same seed.
+
+    None of a set that has to be prepared first: it is made or loaded as a whole, and no folder of
+    files that hold anything.
+    """
+    seen: list[Seen] = []
+    bad: list[UnreadableImage] = []
+    if type(dataset).prepare is not ImageDataset.prepare:
+        return Look(seen, bad)
+    left = MAX_PIXELS
+    size = min(NUM_LOOKED_AT, len(dataset))
+    for index in np.random.default_rng(seed).choice(len(dataset), size, replace=False).tolist():
+        notes = Notes(thorough=True)
+        try:
+            pixels = dataset.read_noting(index, notes)
+        except UnreadableImage as error:
+            bad.append(error)
+            continue
+        height, width = pixels.shape[:2]
+        flat = pixels.reshape(height * width, -1)
+        spread = int((flat.max(axis=0).astype(int) - flat.min(axis=0)).max())
+        seen.append(Seen(dataset.describe(index), notes, height, width, spread))
+        left -= height * width
+        if left <= 0:
+            break
+    return Look(seen, bad)
+
+
+def found_range(found: Look) -> list[float] | None:
+    """What ``data.range=auto`` comes to: percentiles of the stored values; None for 8 bits.
+
+    Raises:
+        ValueError: no one range fits; the message begins with the option.
+    """
+    deep = [seen.notes for seen in found.seen if seen.notes.stored not in (None, "uint8")]
+    if not deep:
+        return None
+    kinds = sorted({str(notes.stored) for notes in deep})
+    if len(kinds) > 1:
+        raise ValueError(
+            f"range=auto: the images tried hold {' and '.join(kinds)} values, and one range does "
+            "not fit both; set data.range=[low,high], or make them alike"
+        )
+    values = np.concatenate([notes.sample for notes in deep if notes.sample is not None])
+    low, high = np.percentile(values[np.isfinite(values)].astype(np.float64), PERCENTILES).tolist()
+    if np.dtype(kinds[0]).kind in "ui":
+        low, high = int(np.floor(low)), int(np.ceil(high))
+    else:
+        low, high = float(f"{low:.6g}"), float(f"{high:.6g}")
+    if not low < high:
+        raise ValueError(
+            f"range=auto: nearly all values of the images tried are {low:g}; set data.range=[low,"
+            "high]"
+        )
+    return [low, high]
+
+
+def describe(where: str, dataset: ImageDataset, found: Look, *, crop_size: int) -> list[str]:
+    """What was found, in a few lines: what there is, then what is odd.
+
+    Args:
+        where: what messages call the set, ``data.train``.
+        crop_size: side of the largest crop, in pixels.
+    """
+    lines = [f"{where}: {dataset.found()}"]
+    clauses = [*_about_files(found, dataset.pixels), *_about_values(found, dataset.pixels)]
+    if clauses:
+        lines.append(f"  of {found.number} images tried: {'; '.join(clauses)}")
+    warnings = [*_about_range(found, dataset.pixels), *_about_pixels(found, crop_size)]
+    return lines + [f"warning: {where}: {warning}" for warning in warnings]
+
+
+def _about_files(found: Look, options: PixelOptions) -> list[str]:
+    """What is done with the files that are not plain."""
+    turned = "turned as EXIF says" if options.orientation == "apply" else (
+        "not turned as EXIF says (data.orientation=ignore)"
+    )  # fmt: skip
+    over = f"transparent, over data.background={options.background}"
+    if options.background is None:
+        over = "shown without its transparency (data.background=null)"
+    seen = found.seen
+    clauses = [
+        _first(len(found.bad), "unreadable", [(e.name, e.reason) for e in found.bad]),
+        _first(
+            sum(s.notes.damage is not None for s in seen),
+            "damaged and used all the same",
+            [(s.name, s.notes.damage) for s in seen if s.notes.damage],
+        ),
+        _count(seen, lambda notes: notes.orientation != UPRIGHT, turned),
+        _count(seen, lambda notes: notes.is_transparent, over),
+        _count(
+            seen,
+            lambda notes: notes.has_more_frames,
+            "with further pages or frames, of which the first is taken",
+        ),
+        _count(
+            seen,
+            lambda notes: notes.dropped_bands > 0,
+            "with bands beside red, green and blue, which are left out",
+        ),
+    ]
+    return [clause for clause in clauses if clause]
+
+
+def _first(count: int, what: str, named: Sequence[tuple[str, str | None]]) -> str:
+    return f"{count} {what}, first {named[0][0]}: {named[0][1]}" if count else ""
+
+
+def _count(seen: Sequence[Seen], holds: Callable[[Notes], bool], what: str) -> str:
+    count = sum(holds(s.notes) for s in seen)
+    return f"{count} {what}" if count else ""
+
+
+def _about_values(found: Look, options: PixelOptions) -> list[str]:
+    """How stored values of more than 8 bits become pixels."""
+    deep = [s.notes for s in found.seen if s.notes.stored not in (None, "uint8")]
+    if not deep:
+        return []
+    kinds = " and ".join(sorted({str(notes.stored) for notes in deep}))
+    low, high = _extremes(deep)
+    how = "of which the whole range of the format is taken"
+    if options.range is not None:
+        how = f"of which data.range={_list(options.range)} is taken"
+    return [f"{len(deep)} of {kinds} values, {low:g} to {high:g}, {how}"]
+
+
+def _about_range(found: Look, options: PixelOptions) -> list[str]:
+    if options.range is not None:
+        outside = [s.notes.outside for s in found.seen if s.notes.stored not in (None, "uint8")]
+        share = float(np.mean(outside)) if outside else 0.0
+        return (
+            [
+                f"{share:.0%} of the values of the images tried lie outside data.range="
+                f"{_list(options.range)}, and become black or white"
+            ]
+            if share > FEW_VALUES
+            else []
+        )
+    warnings = []
+    for full in sorted({s.notes.full for s in found.seen if s.notes.full is not None}):
+        low, high = _extremes([s.notes for s in found.seen if s.notes.full == full])
+        if full > 255 and high <= full // 2:
+            room = 2 ** max(1, int(high).bit_length()) - 1
+            warnings.append(
+                f"the images tried use {low:g}..{high:g} of {full}, and are dark: set "
+                f"data.range=[0,{room}], or data.range=auto"
+            )
+    return warnings
+
+
+def _extremes(deep: Sequence[Notes]) -> tuple[float, float]:
+    return min(n.extremes[0] for n in deep), max(n.extremes[1] for n in deep)
+
+
+def _list(value: Sequence[float] | str) -> str:
+    return value if isinstance(value, str) else f"[{','.join(f'{v:g}' for v in value)}]"
+
+
+def _about_pixels(found: Look, crop_size: int) -> list[str]:
+    """What a network could learn little from."""
+    tried = f"of the {found.number} images tried"
+    flat = [s for s in found.seen if s.spread == 0]
+    faint = [s for s in found.seen if 0 < s.spread <= HUNDREDTH]
+    small = [s for s in found.seen if min(s.height, s.width) < crop_size]
+    warnings = []
+    if flat:
+        warnings.append(f"{len(flat)} {tried} are of one colour, first {flat[0].name}")
+    if faint:
+        warnings.append(
+            f"{len(faint)} {tried} use a hundredth of the range of values or less, first "
+            f"{faint[0].name}"
+        )
+    if small and len(small) >= MANY * found.number:
+        first = small[0]
+        warnings.append(
+            f"{len(small)} {tried} are smaller than the largest crop, {crop_size} pixels, first "
+            f"{first.name} ({first.width} x {first.height})"
+        )
+    return warnings

@@ -1,0 +1,263 @@
+"""From what a decoder gives to what a network gets: 8 bits of red, green and blue."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import isfinite
+from typing import Any, Literal
+
+import numpy as np
+from PIL import ExifTags, Image, ImageColor
+
+UPRIGHT = 1  # of the eight orientations that EXIF numbers
+INVERSE = {6: 8, 8: 6}  # of an orientation; each of the others undoes itself
+WHITE = 255
+
+
+AUTO = "auto"  # a range that is still to be found
+
+
+@dataclass(frozen=True)
+class PixelOptions:
+    """How the pixels of a file become those that the network sees.
+
+    Attributes:
+        range: stored values that become black and white, for files of more than 8 bits; None takes
+            all of the range that the format has, where it has one, and ``AUTO`` the extremes of
+            each file, to look at before the range is found.
+        orientation: whether EXIF's orientation is applied, in all formats alike.
+        background: what shows through where a picture is transparent; None drops the transparency
+            and shows the colours that lie under it.
+        corrupt: whether a JPEG is used whose decoder says that data are missing or damaged.
+        max_pixels: width times height, looked up in the header before anything is decoded.
+        max_bytes: of the file.
+
+    Raises:
+        ValueError: one line for each option that is wrong; it begins with the option.
+    """
+
+    range: Sequence[float] | str | None = None
+    orientation: Literal["apply", "ignore"] = "apply"
+    background: Sequence[int] | str | None = "white"
+    corrupt: Literal["use", "refuse"] = "refuse"
+    max_pixels: int = 50_000_000
+    max_bytes: int = 256 * 2**20
+
+    def __post_init__(self) -> None:
+        problems = []
+        if self.range is not None and not _is_range(self.range):
+            problems.append(
+                f"range={_told(self.range)}: two numbers, the lower first, such as [0,4095], or "
+                "auto, or null"
+            )
+        if self.background is not None and not _is_colour(self.background):
+            problems.append(
+                f"background={_told(self.background)}: a colour such as white or [255,255,255], "
+                "or null"
+            )
+        for name in ("max_pixels", "max_bytes"):
+            if getattr(self, name) < 1:
+                problems.append(f"{name}={getattr(self, name)}: at least 1")
+        if problems:
+            raise ValueError("\n".join(problems))
+
+    @property
+    def ground(self) -> tuple[int, int, int] | None:
+        """``background`` as numbers."""
+        if isinstance(self.background, str):
+            red, green, blue = ImageColor.getrgb(self.background)[:3]
+            return red, green, blue
+        if self.background is None:
+            return None
+        red, green, blue = map(int, self.background)
+        return red, green, blue
+
+
+def _told(value: Any) -> str:
+    return str(value).replace(" ", "")
+
+
+def _is_range(value: Any) -> bool:
+    if isinstance(value, str):
+        return value == AUTO
+    numbers = _numbers(value, 2)
+    return numbers is not None and isfinite(numbers[0] + numbers[1]) and numbers[0] < numbers[1]
+
+
+def _is_colour(value: Any) -> bool:
+    if not isinstance(value, str):
+        numbers = _numbers(value, 3)
+        return numbers is not None and all(0 <= n <= WHITE and n == int(n) for n in numbers)
+    try:
+        return len(ImageColor.getrgb(value)) == 3
+    except ValueError:
+        return False
+
+
+def _numbers(value: Any, count: int) -> list[float] | None:
+    """The ``count`` numbers that a value from YAML is a list of, if it is."""
+    if not isinstance(value, list | tuple) or len(value) != count:
+        return None
+    is_number = [isinstance(n, int | float) and not isinstance(n, bool) for n in value]
+    return list(value) if all(is_number) else None
+
+
+@dataclass
+class Notes:
+    """What there is to say of one file that was read.
+
+    Attributes:
+        thorough: whether to find out also what costs time.
+        damage: what the decoder of a file that is used says is wrong with it.
+        stored: type of the stored values, where they are more than 8 bits: uint16, float32, ...
+        full: the greatest value that the format has room for; None where it has no white.
+        sample: some of the stored values, evenly spaced; found only if ``thorough``.
+        extremes: the least and the greatest of them that are finite; if ``thorough``.
+        outside: part of the sample that lies outside ``range``, or is no number.
+        orientation: that of EXIF, where it is applied or ``thorough``.
+        is_transparent: some pixels are, wholly or in part.
+        has_more_frames: further pages or frames, which are not looked at; if ``thorough``.
+        dropped_bands: beyond those of red, green and blue.
+    """
+
+    thorough: bool = False
+    damage: str | None = None
+    stored: str | None = None
+    full: int | None = None
+    sample: np.ndarray | None = None
+    extremes: tuple[float, float] = (0.0, 0.0)
+    outside: float = 0.0
+    orientation: int = UPRIGHT
+    is_transparent: bool = False
+    has_more_frames: bool = False
+    dropped_bands: int = 0
+
+
+@dataclass(frozen=True)
+class Stored:
+    """Values as a file of more than 8 bits holds them.
+
+    Attributes:
+        values: (H, W) grey or (H, W, 3) RGB, of any type of numbers.
+        full: the greatest value that the format has room for; None where it has no white.
+        alpha: (H, W) uint8, 0 where the picture is transparent; None if it is nowhere.
+        is_inverted: 0 is white.
+    """
+
+    values: np.ndarray
+    full: int | None
+    alpha: np.ndarray | None = None
+    is_inverted: bool = False
+
+
+NUM_SAMPLED = 10_000  # values of one file
+UPPER_BYTE = 2**16 - 1  # of these values the upper byte is kept
+
+
+def to_rgb(stored: Stored, options: PixelOptions, notes: Notes) -> np.ndarray:
+    """Bring stored values to 8 bits, by ``options.range`` or the format's own; (H, W, 3) uint8.
+
+    Of full 16 bits the upper 8 are kept. Values outside the range become black or white; those that
+    are no number become black.
+
+    Raises:
+        ValueError: it takes a range to tell what is black and white, or no value is a number.
+    """
+    _note_values(stored, options, notes)
+    pixels = _in_8_bits(stored, options)
+    if stored.is_inverted:
+        pixels = WHITE - pixels
+    if pixels.ndim == 2:
+        pixels = np.repeat(pixels[..., None], 3, axis=2)
+    pixels = np.ascontiguousarray(pixels)
+    if stored.alpha is None:
+        return pixels
+    return over_ground(Image.fromarray(pixels), Image.fromarray(stored.alpha), options, notes)
+
+
+def _note_values(stored: Stored, options: PixelOptions, notes: Notes) -> None:
+    values = stored.values
+    notes.stored, notes.full = str(values.dtype), stored.full
+    if values.dtype.kind == "f" and not np.isfinite(values).any():
+        raise ValueError("none of its values is a number")
+    if not notes.thorough:
+        return
+    notes.extremes = _extremes(values)
+    notes.sample = values.reshape(-1)[:: max(1, values.size // NUM_SAMPLED)]
+    if options.range is not None and options.range != AUTO:
+        low, high = map(float, options.range)
+        notes.outside = 1 - float(np.mean((notes.sample >= low) & (notes.sample <= high)))
+
+
+def _extremes(values: np.ndarray) -> tuple[float, float]:
+    if values.dtype.kind == "f":
+        values = values[np.isfinite(values)]
+    return values.min().item(), values.max().item()
+
+
+def _in_8_bits(stored: Stored, options: PixelOptions) -> np.ndarray:
+    values = stored.values
+    if values.dtype == np.uint8:
+        return values
+    if options.range == AUTO:
+        low, high = _extremes(values)
+        return _stretched(values, low, max(high, low + 1))
+    if options.range is not None:
+        low, high = map(float, options.range)
+        return _stretched(values, low, high)
+    if stored.full is None:
+        raise ValueError(
+            f"{values.dtype} values have no black and white of their own: set data.range=[low,high]"
+            " or data.range=auto"
+        )
+    if stored.full == UPPER_BYTE:
+        return (values >> 8).astype(np.uint8)
+    return _stretched(values, 0, stored.full)
+
+
+def _stretched(values: np.ndarray, low: float, high: float) -> np.ndarray:
+    """uint8: 0 at ``low`` and below, 255 at ``high`` and above."""
+    exact = np.float32 if values.dtype.itemsize <= 2 else np.float64
+    scaled = (values.astype(exact) - exact(low)) * exact(WHITE / (high - low))
+    scaled = np.nan_to_num(scaled, copy=False, nan=0.0, posinf=WHITE, neginf=0.0)
+    return np.rint(scaled.clip(0, WHITE)).astype(np.uint8)
+
+
+def over_ground(
+    colours: Image.Image, alpha: Image.Image, options: PixelOptions, notes: Notes
+) -> np.ndarray:
+    """RGB colours over ``options.background``; opaque pixels stay as they are."""
+    notes.is_transparent = alpha.getextrema()[0] != WHITE
+    if options.ground is None or not notes.is_transparent:
+        return np.array(colours)
+    ground = Image.new("RGB", colours.size, options.ground)
+    ground.paste(colours, mask=alpha)
+    return np.array(ground)
+
+
+def turned(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """A picture as EXIF's ``orientation`` says it is to be seen; (H, W, 3) or (W, H, 3)."""
+    if orientation == UPRIGHT:
+        return pixels
+    if orientation > 4:
+        pixels = pixels.transpose(1, 0, 2)
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    return np.ascontiguousarray(pixels)
+
+
+def exif_orientation(exif: bytes | None) -> int:
+    """1 to 8; 1 also where there is none, or nothing that could be one."""
+    if not exif:
+        return UPRIGHT
+    tags = Image.Exif()
+    try:
+        tags.load(exif)
+        return valid_orientation(tags.get(ExifTags.Base.Orientation))
+    except Exception:  # whatever a reader of tags stumbles on in what was no EXIF
+        return UPRIGHT
+
+
+def valid_orientation(value: object) -> int:
+    return value if isinstance(value, int) and 1 <= value <= 8 else UPRIGHT
