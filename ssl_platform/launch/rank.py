@@ -13,15 +13,10 @@ from typing import Any
 
 from ssl_platform.errors import PlatformError
 from ssl_platform.launch.job import Job, RankFailedError
+from ssl_platform.launch.joined import World, number
+from ssl_platform.launch.meeting import store_of
 from ssl_platform.launch.stall import answer_with_stack
-from ssl_platform.launch.world import (
-    die_with_parent,
-    is_echo,
-    is_timeout,
-    number,
-    store_of,
-    work_in_group,
-)
+from ssl_platform.launch.world import die_with_parent, is_echo, is_timeout, work_in_group
 from ssl_platform.progress import watched_through
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1)
@@ -54,8 +49,9 @@ def rank_main(job: Job, launcher: int, channels: Channels) -> None:
     die_with_parent(launcher)
     os.setpgid(0, 0)  # Ctrl-C reaches the launcher alone, which hands it on once
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
-    rank, world_size, local_rank = number("RANK"), number("WORLD_SIZE"), number("LOCAL_RANK")
-    for other in set(range(world_size)) - {rank}:
+    world = World(number("RANK"), number("WORLD_SIZE"), number("LOCAL_RANK"))
+    rank = world.rank
+    for other in set(range(world.size)) - {rank}:
         channels.reports[other].close()  # so that the pipe of a dead rank ends
         channels.stacks[other].close()
     answer_with_stack(channels.stacks[rank])
@@ -63,8 +59,7 @@ def rank_main(job: Job, launcher: int, channels: Channels) -> None:
     reports = channels.reports[rank]
     try:
         reports.send(None)
-        store = store_of(rank, world_size, job.options)
-        result = work_in_group(job, (rank, world_size, local_rank), store)
+        result = work_in_group(job, world, store_of(world, job.options))
         reports.send(Done(result if rank == 0 else None))
     except KeyboardInterrupt:
         raise SystemExit(128 + signal.SIGINT) from None
