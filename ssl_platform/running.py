@@ -27,6 +27,8 @@ logger = logging.getLogger(__name__)
 
 # what may differ when a run is started again in its directory
 FREE_TO_CHANGE = (
+    "name",
+    "output_dir",
     "hooks",
     "num_epochs",
     "profile",
@@ -42,7 +44,6 @@ FREE_TO_CHANGE = (
 )
 SECRET = re.compile("token|secret|password|api_key", re.IGNORECASE)
 STRUCK_OUT = "*****"
-OF_THE_DIRECTORY = ("name", "output_dir")  # of no account where another run is the source
 
 
 def run(cfg: DictConfig) -> Any:
@@ -164,7 +165,7 @@ def _reasons_not_to_go_on(cfg: DictConfig, output_dir: Path) -> list[str]:
         saved = (source.parents[1] if source.parent.name == "checkpoints" else source) / path.name
         if not saved.is_file():
             return [f"resume.mode={mode}: auto, never, or the directory of a run; no {saved}"]
-        changes = _differences(saved, cfg, [*allowed, *OF_THE_DIRECTORY])
+        changes = _differences(saved, cfg, allowed)
         where = f"resume.mode={mode}: that run has other settings"
     if not changes:
         return _too_few_epochs(cfg, source)

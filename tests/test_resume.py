@@ -21,6 +21,7 @@ from ssl_platform.errors import (
     CheckpointError,
     ConfigError,
     DataError,
+    DiskError,
     DivergedError,
     StopRequested,
 )
@@ -144,16 +145,22 @@ def test_a_full_disk_keeps_the_checkpoint_before(small, tmp_path, caplog):
     size = (tmp_path / "checkpoints" / "step_00000004" / "shared.pt").stat().st_size
     resource.setrlimit(resource.RLIMIT_FSIZE, (size // 2, limits[1]))
     try:
-        with pytest.raises(CheckpointError) as error:
+        with pytest.raises(DiskError) as error:
             train(small, tmp_path, "save.every_steps=1", "save.max_failures=3")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert error.value.exit_code == 3 and "make room" in str(error.value)
+    assert error.value.exit_code == 5
+    assert re.sub(r"[\d.,]+ MiB", "_ MiB", str(error.value)) == (
+        f"3 of the latest checkpoints could not be written to {tmp_path / 'checkpoints'} "
+        f"(save.max_failures=3; File too large: ulimit -f is {size // 2048}, a checkpoint takes "
+        f"_ MiB); {tmp_path / 'checkpoints' / 'step_00000004'} is from before: make room, and the "
+        "same command goes on"
+    )
     told = [r.getMessage() for r in caplog.records if "could not be written" in r.getMessage()]
     assert [re.sub(r"[\d.,]+ MiB", "_ MiB", line) for line in told] == [
         f"the checkpoint of step {step} could not be written to {tmp_path / 'checkpoints'} "
-        "([Errno 27] File too large): it needs _ MiB, _ MiB are free; the checkpoints from before "
-        "stay, and the run goes on"
+        f"(File too large: ulimit -f is {size // 2048}, a checkpoint takes _ MiB); the checkpoints "
+        "from before stay, and the run goes on"
         for step in (5, 6, 7)
     ]
     assert checkpoints(tmp_path) == [4]

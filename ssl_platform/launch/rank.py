@@ -17,6 +17,8 @@ from ssl_platform.launch.joined import World, number
 from ssl_platform.launch.meeting import store_of
 from ssl_platform.launch.stall import answer_with_stack
 from ssl_platform.launch.world import die_with_parent, is_echo, is_timeout, work_in_group
+from ssl_platform.limits import has_few_addresses, in_words
+from ssl_platform.output import keep_streams
 from ssl_platform.progress import watched_through
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1)
@@ -47,6 +49,7 @@ class Channels:
 def rank_main(job: Job, launcher: int, channels: Channels) -> None:
     """Life of a rank that the launcher started: ready, then done or failed."""
     die_with_parent(launcher)
+    keep_streams()
     os.setpgid(0, 0)  # Ctrl-C reaches the launcher alone, which hands it on once
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
     world = World(number("RANK"), number("WORLD_SIZE"), number("LOCAL_RANK"))
@@ -81,6 +84,9 @@ def _to_show(error: BaseException, rank: int) -> BaseException:
             return RankFailedError(str(error), error.exit_code)
     if isinstance(error, SystemExit):
         return error if error.code else left(rank, 0)
+    limited = in_words(error)
+    if limited is not None:
+        return type(limited)(f"rank {rank}: {limited}")
     trace = "".join(traceback.format_exception(error)).rstrip()
     return RankFailedError(f"rank {rank} failed:\n{trace}")
 
@@ -91,5 +97,6 @@ def left(rank: int, exit_code: int, after: str = "") -> RankFailedError:
         message = f"rank {rank} left with exit code {exit_code}{after} before its work was done"
         return RankFailedError(message, exit_code or 1)
     name = signal.Signals(-exit_code).name
-    cause = " (out of memory is the usual cause)" if name == "SIGKILL" else ""
+    out_of_memory = name == "SIGKILL" or (name in ("SIGABRT", "SIGSEGV") and has_few_addresses())
+    cause = " (out of memory is the usual cause)" if out_of_memory else ""
     return RankFailedError(f"rank {rank} was killed by {name}{after}{cause}", 128 - exit_code)
