@@ -5,7 +5,7 @@ import os
 import re
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -169,6 +169,8 @@ def _reasons_not_to_go_on(cfg: DictConfig, output_dir: Path) -> list[str]:
         where = f"resume.mode={mode}: that run has other settings"
     if not changes:
         return _too_few_epochs(cfg, source)
+    if not resume:  # of a job that has nothing to go on from
+        return [where.replace(", remove", ", or remove"), *changes]
     keys = ", ".join(change.partition(":")[0] for change in changes)
     return [f"{where}, or allow it with resume.allow_changes=[{keys}]", *changes]
 
@@ -203,8 +205,17 @@ def _differences(saved: Path, new: DictConfig, allowed: Sequence[str]) -> list[s
     return [
         f"{key}: {before.get(key, 'not set')} there, {after.get(key, 'not set')} here"
         for key in sorted(before.keys() | after.keys())
-        if before.get(key) != after.get(key) and not is_below(key, [*FREE_TO_CHANGE, *allowed])
+        if before.get(key) != after.get(key)
+        and not is_below(key, [*FREE_TO_CHANGE, *allowed])
+        and not _are_one_place(before.get(key), after.get(key))
     ]
+
+
+def _are_one_place(before: Any, after: Any) -> bool:
+    """Whether two values are paths of the same file or folder, as ``images`` and ``./images/``."""
+    with suppress(OSError, ValueError):  # one is not there, or no path
+        return all(isinstance(v, str) for v in (before, after)) and os.path.samefile(before, after)
+    return False
 
 
 def _defaults(cfg: DictConfig) -> dict[str, Any]:

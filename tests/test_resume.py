@@ -219,6 +219,34 @@ def test_changes_are_listed_and_can_be_allowed(small, tmp_path):
     assert max(rates) <= 0.01
 
 
+def test_a_run_goes_on_where_it_was_moved_copied_or_is_reached_otherwise(
+    small, tmp_path, monkeypatch, photographs
+):
+    """Its images may have moved too; they are held against what they were."""
+    few = ["data=folder", "data.batch_size=4", "loss.queue_length=0", "num_epochs=2"]
+    few += [f"data.transform.crops.{c}.size={s}" for c, s in (("large", 32), ("small", 16))]
+    few += ["heads.prototypes.num_prototypes=[3]", "data.num_workers=0"]
+    few = [*(o for o in small if not o.startswith(("data.", "loss.queue", "num_epochs"))), *few]
+    first = tmp_path / "first"
+    with pytest.raises(StopRequested):
+        train(few, first, stop_at(2), f"data.train.path={photographs}", "name=mine")
+    copied = shutil.copytree(first, tmp_path / "copied")
+    (tmp_path / "link").symlink_to(copied)
+    moved = photographs.rename(tmp_path / "images")
+    images = f"data.train.path={moved}"
+    monkeypatch.chdir(tmp_path)
+    assert refused(few, Path("copied"), images)[1:] == [
+        f"data.train.path: {photographs} there, {moved} here"
+    ]
+    train(few, Path("link/"), images, "name=other", "resume.allow_changes=[data.train.path]")
+    assert lines(first) == lines(copied)[: len(lines(first))]
+    assert checkpoints(copied)[-1] == 6
+    train(few, copied, "data.train.path=./images/")  # the same place
+    (moved / "class1" / "more.jpg").symlink_to(moved / "class1" / "1.jpg")
+    with pytest.raises(CheckpointError, match="was written with other training images"):
+        train(few, first, images, "resume.allow_changes=[data.train.path]")
+
+
 def test_options_of_the_optimizer_are_those_of_the_config(small, tmp_path):
     with pytest.raises(StopRequested):
         train(small, tmp_path, stop_at(2))
