@@ -11,7 +11,7 @@ import subprocess
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 from functools import partial
-from math import inf, isfinite
+from math import ceil, inf, isfinite
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseExce
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
+from ssl_platform import limits
 from ssl_platform.build import (
     DataOptions,
     JobOptions,
@@ -179,7 +180,11 @@ class _Trial:
         if options.launch.slurm is not None:
             if joined_world():
                 self.problems.append("launch=slurm: this is a job already; use launch=one_process")
-            return  # the device is one of another machine
+            return  # device and limits are those of another machine
+        num_workers = options.data.num_workers if isinstance(options, TrainOptions) else 0
+        self.problems += limits.open_files_problems(world_size(options), num_workers)
+        if not isinstance(options, TrainOptions):  # see memory()
+            self.problems += limits.addresses_problems()
         if options.device == "cuda" and not torch.cuda.is_available():
             self.problems.append(
                 "device=cuda: torch finds no GPU here; use device=cpu or device=auto"
@@ -259,13 +264,14 @@ class _Trial:
         pixel = 3 * (1 if options.data.normalize_on == "device" else 4)
         per_process += workers * WORKER_BYTES + images * sum(pixel * size**2 for size in sizes)
         needed = options.launch.processes * per_process
-        available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        available, whose = limits.memory()
         if needed > MEMORY_SHARE * available:
             self.problems.append(
                 f"launch.processes={options.launch.processes}: weights, gradients, optimizer, "
                 f"banks, {options.data.num_workers} data workers and batches of each process take "
-                f"{needed / 2**30:,.0f} GiB, this machine has {available / 2**30:,.0f}"
+                f"{ceil(needed / 2**30):,} GiB, {whose} {available / 2**30:,.1f}"
             )
+        self.problems += limits.addresses_problems(per_process)
 
     def compiling(self, options: TrainOptions) -> None:
         """What ``compile`` cannot do."""
@@ -411,7 +417,7 @@ class _NoRandomNumbers(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def world_size(options: TrainOptions) -> int:
+def world_size(options: JobOptions) -> int:
     joined = joined_world()
     return joined[1] if joined else options.launch.world_size
 

@@ -4,10 +4,12 @@ import os
 import sys
 import warnings
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 from ssl_platform.errors import ConfigError, PlatformError, StopRequested
-from ssl_platform.output import show
+from ssl_platform.limits import check_torch_fits, in_words
+from ssl_platform.output import keep_streams, show, why_unwritten
 
 HELP = """\
 Self-supervised learning by clustering.
@@ -50,18 +52,29 @@ FLAGS_WITH_VALUE = ("--config-dir", "-cd")
 
 def main(argv: list[str] | None = None) -> int:
     """Run a command line; returns the exit code (0, or that of the `PlatformError`)."""
+    keep_streams()
     arguments = sys.argv[1:] if argv is None else list(argv)
     debug = "--debug" in arguments
     try:
-        return _main([a for a in arguments if a != "--debug"])
-    except PlatformError as error:
-        if debug:
+        code = _main([a for a in arguments if a != "--debug"])
+        _tell_of_unwritten()
+        return code
+    except Exception as error:
+        told = error if isinstance(error, PlatformError) else in_words(error)
+        if debug or told is None:
             raise
-        _say(error)
-        return error.exit_code
+        _say(told)
+        return told.exit_code
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         return 130
+
+
+def _tell_of_unwritten() -> None:
+    """All is done, and saved where it was to be saved."""
+    reason = why_unwritten()
+    if reason is not None:
+        print(f"warning: standard output cannot be written ({reason})", file=sys.stderr)
 
 
 def _main(arguments: list[str]) -> int:
@@ -72,6 +85,7 @@ def _main(arguments: list[str]) -> int:
     if not arguments or {"-h", "--help"} & set(arguments):
         show(_help())
         return 0
+    _check_working_directory()
     overrides, config_dirs, flags = _split(arguments)
     for flag, value in pairwise([*flags, ""]):
         if flag in ("--cfg", "-c") and value not in ("job", "hydra", "all"):
@@ -93,6 +107,14 @@ def _main(arguments: list[str]) -> int:
     return 0
 
 
+def _check_working_directory() -> None:
+    try:
+        Path.cwd()
+    except OSError as error:
+        problem = f"the working directory is gone ({error.strerror}): cd to one that is there"
+        raise ConfigError([problem]) from error
+
+
 def _run(overrides: list[str], config_dirs: list[str]) -> Any:
     import ssl_platform
 
@@ -104,6 +126,7 @@ def _composed(overrides: list[str], config_dirs: list[str]) -> Any:
 
     with warnings.catch_warnings():
         warnings.showwarning = _show_warning
+        check_torch_fits()
         return compose(overrides, config_dirs)
 
 

@@ -1,7 +1,10 @@
 """What files need that have to be trusted later."""
 
+import errno
 import hashlib
 import os
+import resource
+import shutil
 from pathlib import Path
 
 
@@ -21,3 +24,29 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def names_left(folder: Path) -> int | None:
+    """How many more files its file system has room for; None where it does not tell."""
+    found = os.statvfs(folder)
+    return found.f_favail if found.f_files else None
+
+
+def why_not_written(error: Exception, folder: Path, num_bytes: int) -> str:
+    """Why ``num_bytes`` could not be written below ``folder``, with what there is and is not."""
+    number = error.errno if isinstance(error, OSError) else None
+    told = os.strerror(number) if number is not None else str(error).partition("\n")[0]
+    while not folder.exists():
+        folder = folder.parent
+    if number == errno.ENOSPC and names_left(folder) == 0:
+        return f"{told}: no inodes are free, which every file takes one of; remove some files"
+    if number in (errno.EDQUOT, errno.EROFS):  # of which the free room says nothing
+        return told
+    if number == errno.EFBIG and (limit := resource.getrlimit(resource.RLIMIT_FSIZE)[0]) >= 0:
+        return f"{told}: ulimit -f is {limit // 1024}, a checkpoint takes {in_mib(num_bytes)}"
+    free = shutil.disk_usage(folder).free
+    return f"{told}: it needs {in_mib(num_bytes)}, {in_mib(free)} are free"
+
+
+def in_mib(num_bytes: float) -> str:
+    return f"{num_bytes / 2**20:,.1f} MiB"

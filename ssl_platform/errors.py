@@ -46,6 +46,12 @@ class DivergedError(PlatformError):
     exit_code = 4
 
 
+class DiskError(PlatformError):
+    """The disk takes no more: it is full, or read-only. What was saved before is whole."""
+
+    exit_code = 5
+
+
 class StopRequested(PlatformError):  # noqa: N818 (a wish that was granted, not an error)
     """A signal asked the run to stop. It has saved a checkpoint; the same command goes on."""
 

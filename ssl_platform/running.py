@@ -5,7 +5,7 @@ import os
 import re
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,8 @@ logger = logging.getLogger(__name__)
 
 # what may differ when a run is started again in its directory
 FREE_TO_CHANGE = (
+    "name",
+    "output_dir",
     "hooks",
     "num_epochs",
     "profile",
@@ -44,7 +46,6 @@ FREE_TO_CHANGE = (
 )
 SECRET = re.compile("token|secret|password|api_key", re.IGNORECASE)
 STRUCK_OUT = "*****"
-OF_THE_DIRECTORY = ("name", "output_dir")  # of no account where another run is the source
 
 
 def run(cfg: DictConfig) -> Any:
@@ -171,10 +172,12 @@ def _reasons_not_to_go_on(cfg: DictConfig, output_dir: Path) -> list[str]:
         saved = (source.parents[1] if source.parent.name == "checkpoints" else source) / path.name
         if not saved.is_file():
             return [f"resume.mode={mode}: auto, never, or the directory of a run; no {saved}"]
-        changes = _differences(saved, cfg, [*allowed, *OF_THE_DIRECTORY])
+        changes = _differences(saved, cfg, allowed)
         where = f"resume.mode={mode}: that run has other settings"
     if not changes:
         return _too_few_epochs(cfg, source)
+    if not resume:  # of a job that has nothing to go on from
+        return [where.replace(", remove", ", or remove"), *changes]
     keys = ", ".join(change.partition(":")[0] for change in changes)
     return [f"{where}, or allow it with resume.allow_changes=[{keys}]", *changes]
 
@@ -226,8 +229,17 @@ def _differences(saved: Path, new: DictConfig, allowed: Sequence[str]) -> list[s
     return [
         f"{key}: {before.get(key, 'not set')} there, {after.get(key, 'not set')} here"
         for key in sorted(before.keys() | after.keys())
-        if before.get(key) != after.get(key) and not is_below(key, [*FREE_TO_CHANGE, *allowed])
+        if before.get(key) != after.get(key)
+        and not is_below(key, [*FREE_TO_CHANGE, *allowed])
+        and not _are_one_place(before.get(key), after.get(key))
     ]
+
+
+def _are_one_place(before: Any, after: Any) -> bool:
+    """Whether two values are paths of the same file or folder, as ``images`` and ``./images/``."""
+    with suppress(OSError, ValueError):  # one is not there, or no path
+        return all(isinstance(v, str) for v in (before, after)) and os.path.samefile(before, after)
+    return False
 
 
 def _defaults(cfg: DictConfig) -> dict[str, Any]:

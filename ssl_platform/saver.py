@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from ssl_platform import checkpoint, distributed
-from ssl_platform.errors import CheckpointError, ConfigError, DivergedError
+from ssl_platform.disk import in_mib, names_left, why_not_written
+from ssl_platform.errors import ConfigError, DiskError, DivergedError
 from ssl_platform.ops.finite import not_finite, with_nan
 from ssl_platform.run_state import rank_state, shared_state
 
@@ -57,6 +58,7 @@ class Saver:
         self.start = time.monotonic()
         self.periods_saved = 0  # of ``every_minutes``
         self.num_begun = self.num_failures = 0
+        self.why_failed = ""  # the latest save, if it has
         self._writing: _Writing | None = None
         self._copy: Any = None  # memory of the latest copy, written again by the next
 
@@ -73,11 +75,18 @@ class Saver:
         size, problem = _checkpoint_bytes(run), ""
         if distributed.rank() == 0:
             disk = shutil.disk_usage(self.output_dir)
+            names, num_files = names_left(self.output_dir), distributed.world_size() + 3
             if disk.total > 0 and disk.free < SPARE_ROOM * size:  # 0: it does not tell
                 problem = (
-                    f"output_dir={self.output_dir}: {_in_words(disk.free)} are free there, a "
-                    f"checkpoint needs {_in_words(size)}; have {_in_words(SPARE_ROOM * size)} free "
+                    f"output_dir={self.output_dir}: {in_mib(disk.free)} are free there, a "
+                    f"checkpoint needs {in_mib(size)}; have {in_mib(SPARE_ROOM * size)} free "
                     "before the start, or choose a directory on another disk"
+                )
+            elif names is not None and names < num_files:
+                problem = (
+                    f"output_dir={self.output_dir}: {names} inodes are free there, a checkpoint "
+                    f"needs {num_files}, one for each file; remove some files, or choose a "
+                    "directory on another disk"
                 )
         problem = distributed.broadcast_text(problem)
         if problem:
@@ -104,7 +113,7 @@ class Saver:
 
         Raises:
             DivergedError: the state is not finite; what was saved before stays.
-            CheckpointError: it is the last of too many writes in a row that have failed.
+            DiskError: it is the last of too many writes in a row that have failed.
         """
         self.finish()
         run.fire("on_save_start")
@@ -140,12 +149,13 @@ class Saver:
         """Wait for the save under way, if there is one.
 
         Raises:
-            CheckpointError: it is the last of too many in a row that have failed.
+            DiskError: it is the last of too many in a row that have failed.
         """
         if self._writing is None:
             return
         writing, self._writing = self._writing, None
-        self.num_failures = 0 if writing.commit() else self.num_failures + 1
+        self.why_failed = writing.commit()
+        self.num_failures = self.num_failures + 1 if self.why_failed else 0
         if self.num_failures >= self.options.max_failures:
             raise self._failure()
 
@@ -153,18 +163,19 @@ class Saver:
         """Wait for the save under way, and remove what is not to be kept.
 
         Raises:
-            CheckpointError: the latest save has failed, and it ``must_succeed``, or see `finish`.
+            DiskError: the latest save has failed, and it ``must_succeed``, or see `finish`.
         """
         self.finish()
         self._prune()
         if must_succeed and self.num_failures:
             raise self._failure()
 
-    def _failure(self) -> CheckpointError:
-        return CheckpointError(
+    def _failure(self) -> DiskError:
+        return DiskError(
             f"{self.num_failures} of the latest checkpoints could not be written to "
-            f"{self.output_dir / 'checkpoints'} (save.max_failures={self.options.max_failures}): "
-            "make room, and the same command goes on from the one before"
+            f"{self.output_dir / 'checkpoints'} (save.max_failures={self.options.max_failures}; "
+            f"{self.why_failed}); {checkpoint.what_is_saved(self.output_dir)}: make room, and the "
+            "same command goes on"
         )
 
     def _prune(self) -> None:
@@ -207,14 +218,14 @@ class _Writing(threading.Thread):
         except Exception as error:  # handed to the main thread
             self.error = error
 
-    def commit(self) -> bool:
-        """Wait for the files of all ranks and make a checkpoint of them; whether that worked."""
+    def commit(self) -> str:
+        """Wait for the files of all ranks and make a checkpoint of them; returns why it failed."""
         if self.ident is not None:  # a thread, not a call
             self.join()
         if self.error is not None and not isinstance(self.error, WRITE_ERRORS):
             raise self.error
         files = self._files_of_all_ranks()
-        is_done = False
+        why = ""
         if distributed.rank() == 0:
             try:
                 if self.error is not None:
@@ -222,10 +233,9 @@ class _Writing(threading.Thread):
                 if len(files) < distributed.world_size() + 1:
                     raise OSError("another process could not write its part")
                 checkpoint.commit(self.folder, files, self.about)
-                is_done = True
             except WRITE_ERRORS as error:
-                self._give_up(error)
-        return bool(distributed.all_reduce_max(torch.tensor([int(is_done)], device=self.device)))
+                why = self._give_up(error)
+        return distributed.broadcast_text(why)
 
     def _files_of_all_ranks(self) -> dict[str, checkpoint.File]:
         """By name; without those that could not be written."""
@@ -242,20 +252,18 @@ class _Writing(threading.Thread):
                 found[f"rank_{rank}.pt"] = checkpoint.File(size, bytes(numbers[8:]).hex())
         return found
 
-    def _give_up(self, error: Exception) -> None:
+    def _give_up(self, error: Exception) -> str:
         needed = sum(_num_bytes(state) for state in self.states.values())
+        why = why_not_written(error, self.folder.parent, needed)
         shutil.rmtree(self.folder, ignore_errors=True)
-        folder = self.folder.parent
-        free = shutil.disk_usage(folder if folder.exists() else folder.parent).free
         logger.warning(
-            "the checkpoint of step %s could not be written to %s (%s): it needs %s, %s are free; "
-            "the checkpoints from before stay, and the run goes on",
+            "the checkpoint of step %s could not be written to %s (%s); the checkpoints from "
+            "before stay, and the run goes on",
             self.about["step"],
-            folder,
-            str(error).partition("\n")[0],
-            _in_words(needed),
-            _in_words(free),
+            self.folder.parent,
+            why,
         )
+        return why
 
 
 def _checkpoint_bytes(run: "Run") -> int:
@@ -337,7 +345,3 @@ def _num_bytes(state: Any) -> int:
     if isinstance(state, dict):
         return sum(map(_num_bytes, state.values()))
     return sum(map(_num_bytes, state)) if isinstance(state, list | tuple) else 0
-
-
-def _in_words(num_bytes: float) -> str:
-    return f"{num_bytes / 2**20:,.1f} MiB"

@@ -10,6 +10,7 @@ EXIT_CODES = {  # 75, EX_TEMPFAIL, asks a scheduler to start the run again
     signal.SIGTERM: 75,
     signal.SIGUSR1: 75,
     signal.SIGINT: 130,
+    signal.SIGHUP: 129,  # its terminal was closed
 }
 
 

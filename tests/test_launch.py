@@ -16,14 +16,20 @@ import torch
 from launch_work import launch_options
 
 from ssl_platform.errors import ConfigError
-from ssl_platform.launch import RankFailedError, joined_world, launch
+from ssl_platform.launch import RankFailedError, joined_world, launch, meeting
 
 WORK = Path(launch_work.__file__)
 LOOPBACK = ("0100007F", "0" * 24 + "01000000", "0" * 16 + "FFFF00000100007F")  # as in /proc/net
+TASK = {"SLURM_PROCID": "2", "SLURM_LOCALID": "1", "SLURM_STEP_ID": "0"}  # of a job of SLURM
+MPI_TASK = {
+    f"OMPI_COMM_WORLD_{name}": value
+    for name, value in (("RANK", "3"), ("SIZE", "8"), ("LOCAL_RANK", "1"), ("LOCAL_SIZE", "4"))
+}
 DEADLINE = 60.0  # of a machine with much else to do
 WORLD_VARIABLES = (
     *("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"),
     *("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID", "SLURM_JOB_ID", "SLURM_JOB_NODELIST"),
+    *("SLURM_STEP_ID", "SLURM_STEP_NUM_TASKS", "SLURM_JOB_NUM_NODES", "TORCHELASTIC_RUN_ID"),
 )
 
 
@@ -353,7 +359,18 @@ def test_ranks_that_do_not_stop_are_ended(start, tmp_path, again):
         ({"RANK": "3", "WORLD_SIZE": "8", "LOCAL_RANK": "1"}, (3, 8, 1)),
         ({"RANK": "1", "WORLD_SIZE": "2"}, (1, 2, 1)),
         ({"SLURM_PROCID": "5", "SLURM_NTASKS": "8", "SLURM_LOCALID": "1"}, (5, 8, 1)),
-        ({"SLURM_PROCID": "0", "SLURM_NTASKS": "1", "SLURM_LOCALID": "0"}, None),
+        ({**TASK, "SLURM_STEP_NUM_TASKS": "4", "SLURM_NTASKS": "8"}, (2, 4, 1)),  # srun -n 4
+        ({**MPI_TASK, "SLURM_PROCID": "0", "SLURM_STEP_NUM_TASKS": "2"}, (3, 8, 1)),
+        ({"PMI_RANK": "3", "PMI_SIZE": "8", "MPI_LOCALRANKID": "1"}, (3, 8, 1)),
+        ({**TASK, "SLURM_STEP_NUM_TASKS": "4", "WORLD_SIZE": "4"}, (2, 4, 1)),
+        # torchrun on each of two nodes, started by srun
+        (
+            {
+                **{"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "4"},
+                **{**TASK, "SLURM_PROCID": "1", "SLURM_STEP_NUM_TASKS": "2"},
+            },
+            (5, 8, 1),
+        ),
     ],
 )
 def test_joined_world(
@@ -361,17 +378,99 @@ def test_joined_world(
 ) -> None:
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    assert joined_world() == world
+    joined = joined_world()
+    assert (joined and joined[:3]) == world
 
 
 @pytest.mark.parametrize(
-    ("rank", "message"), [("one", "RANK='one': the env"), ("2", "rank 2 is outside a world of 2")]
+    "step",
+    [
+        {"SLURM_STEP_NUM_TASKS": "1"},
+        {},  # sbatch's script
+        {"SLURM_STEP_ID": str(0xFFFFFFFA)},  # salloc's interactive step
+        {"SLURM_STEP_ID": "3", "SLURM_STEP_NUM_TASKS": "1"},  # srun -n 1 in a job of four
+    ],
 )
-def test_world_that_cannot_be(monkeypatch: pytest.MonkeyPatch, rank: str, message: str) -> None:
-    monkeypatch.setenv("RANK", rank)
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(ConfigError, match=message):
+def test_the_script_and_the_shell_of_a_slurm_job_are_none_of_its_tasks(step, monkeypatch, caplog):
+    job = {"SLURM_PROCID": "0", "SLURM_NTASKS": "4", "SLURM_LOCALID": "0", "SLURM_JOB_ID": "7"}
+    for name, value in {**job, **step}.items():
+        monkeypatch.setenv(name, value)
+    assert joined_world() is None
+    with caplog.at_level(logging.WARNING):
+        launch(launch_work.alone, ("here",), launch_options(1), device="cpu")
+    assert caplog.messages == [
+        "SLURM_NTASKS=4: one process is started here, with launch.processes=1; srun python ... "
+        "starts one for each task"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        ({"RANK": "one", "WORLD_SIZE": "2"}, "RANK='one': the env"),
+        ({"RANK": "2", "WORLD_SIZE": "2"}, "rank 2 is outside a world of 2 (RANK, WORLD_SIZE)"),
+        ({"RANK": "1"}, "RANK=1: WORLD_SIZE is not set; set both, or unset RANK"),
+        ({"WORLD_SIZE": "2"}, "WORLD_SIZE=2: RANK is not set; set both, or unset WORLD_SIZE"),
+        (
+            {"RANK": "0", "WORLD_SIZE": "4", **TASK, "SLURM_STEP_NUM_TASKS": "4"},
+            "RANK=0, but this is process 2 of 4 (SLURM_PROCID): unset RANK WORLD_SIZE",
+        ),
+        (
+            {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "8"},
+            "LOCAL_RANK=0, LOCAL_WORLD_SIZE=8: cannot be in a world of 2 (WORLD_SIZE); unset what",
+        ),
+    ],
+)
+def test_world_that_cannot_be(monkeypatch, variables, message) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigError) as caught:
         joined_world()
+    assert str(caught.value).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("variables", "told"),
+    [
+        ({"RANK": "0", "WORLD_SIZE": "4"}, "rank 0 {} for ranks 1, 2, 3 of 4 at 127.0.0.1:{}"),
+        ({"RANK": "2", "WORLD_SIZE": "4"}, "rank 2 {} for rank 0 of 4 at 127.0.0.1:{}"),
+        (
+            {"RANK": "2", "WORLD_SIZE": "4", "TORCHELASTIC_USE_AGENT_STORE": "True"},
+            "rank 2 {} for torchrun at 127.0.0.1:{}",
+        ),
+    ],
+)
+def test_who_is_waited_for_is_said_within_seconds(variables, told, monkeypatch, caplog) -> None:
+    monkeypatch.setattr(meeting, "SAY_SECONDS", 0.1)
+    port = str(15000 + job_with_free_port())
+    for name, value in {**variables, "LOCAL_WORLD_SIZE": "4", "MASTER_PORT": port}.items():
+        monkeypatch.setenv(name, value)
+    with caplog.at_level(logging.WARNING), pytest.raises(RankFailedError) as caught:
+        launch(launch_work.describe, ("",), launch_options(1, timeout_minutes=0.01), device="cpu")
+    cure = "; if nothing starts them, type: unset RANK WORLD_SIZE"
+    assert caplog.messages == [told.format("waits", port) + cure]
+    assert str(caught.value) == (
+        told.format("has waited", port) + " for launch.timeout_minutes=0.01" + cure
+    )
+
+
+def test_a_host_that_is_not_found_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "no.such.host.invalid"}
+    for name, value in {**world, "MASTER_PORT": "29500"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigError, match=r"^MASTER_ADDR=no.such.host.invalid: no machine of this"):
+        two_ranks(launch_work.describe, "nowhere")
+
+
+def test_another_program_at_the_port_is_told_from_the_store(monkeypatch) -> None:
+    monkeypatch.setattr(meeting, "ANSWER_SECONDS", 0.1)
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        world = {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_PORT": str(port)}
+        for name, value in world.items():
+            monkeypatch.setenv(name, value)
+        with pytest.raises(RankFailedError, match=rf"^what listens at 127.0.0.1:{port} is not the"):
+            two_ranks(launch_work.describe, "nowhere")
 
 
 def test_world_of_one(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
@@ -450,7 +549,7 @@ def test_slurm(start, tmp_path: Path) -> None:
     )
     scontrol.chmod(scontrol.stat().st_mode | stat.S_IXUSR)
     job = {
-        "SLURM_NTASKS": "2",
+        "SLURM_STEP_NUM_TASKS": "2",
         "SLURM_JOB_ID": str(job_with_free_port()),
         "SLURM_JOB_NODELIST": "node[1-2]",
         "GLOO_SOCKET_IFNAME": "lo",

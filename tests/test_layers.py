@@ -12,13 +12,14 @@ MAY_IMPORT = {
     "errors": set(),
     "events": set(),
     "disk": set(),
-    "output": set(),
+    "output": {"errors"},
+    "limits": {"errors"},
     "schema": {"errors"},
     "distributed": set(),
     "registry": {"errors", "schema"},
     "progress": set(),
     "run_lock": {"errors"},
-    "launch": {"errors", "progress"},
+    "launch": {"errors", "limits", "output", "progress"},
     "ops": {"distributed"},
     "optim": {"errors", "registry"},
     "metrics": {"registry"},
@@ -39,7 +40,7 @@ MAY_IMPORT = {
     "checkpoint": {"disk", "errors"},
     "position": set(),
     "run_state": {"checkpoint", "distributed", "errors", "position"},
-    "saver": {"checkpoint", "distributed", "errors", "ops", "run_state"},
+    "saver": {"checkpoint", "disk", "distributed", "errors", "ops", "run_state"},
     "stopping": {"errors"},
     "engine": {
         "data", "distributed", "events", "losses", "metrics", "models", "progress", "run_state",
@@ -61,14 +62,14 @@ MAY_IMPORT = {
         "registry", "schema", "data", "engine", "models", "launch", "distributed", "run_state",
         "saver",
     },
-    "check": {"registry", "schema", "build", "data", "launch", "models"},
+    "check": {"registry", "schema", "build", "data", "launch", "limits", "models"},
     "config": {"errors", "schema", "check"},
     "settled": {"build", "config", "data", "errors", "registry", "run_state"},
     "running": {
         "build", "checkpoint", "config", "distributed", "errors", "launch", "output", "registry",
         "run_lock", "run_state", "schema", "settled",
     },
-    "cli": {"errors", "config", "output", "running"},
+    "cli": {"errors", "config", "limits", "output", "running"},
 }  # fmt: skip
 ENTRY = {"__init__", "__main__"}
 CORE = (

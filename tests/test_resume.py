@@ -21,6 +21,7 @@ from ssl_platform.errors import (
     CheckpointError,
     ConfigError,
     DataError,
+    DiskError,
     DivergedError,
     StopRequested,
 )
@@ -144,16 +145,22 @@ def test_a_full_disk_keeps_the_checkpoint_before(small, tmp_path, caplog):
     size = (tmp_path / "checkpoints" / "step_00000004" / "shared.pt").stat().st_size
     resource.setrlimit(resource.RLIMIT_FSIZE, (size // 2, limits[1]))
     try:
-        with pytest.raises(CheckpointError) as error:
+        with pytest.raises(DiskError) as error:
             train(small, tmp_path, "save.every_steps=1", "save.max_failures=3")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert error.value.exit_code == 3 and "make room" in str(error.value)
+    assert error.value.exit_code == 5
+    assert re.sub(r"[\d.,]+ MiB", "_ MiB", str(error.value)) == (
+        f"3 of the latest checkpoints could not be written to {tmp_path / 'checkpoints'} "
+        f"(save.max_failures=3; File too large: ulimit -f is {size // 2048}, a checkpoint takes "
+        f"_ MiB); {tmp_path / 'checkpoints' / 'step_00000004'} is from before: make room, and the "
+        "same command goes on"
+    )
     told = [r.getMessage() for r in caplog.records if "could not be written" in r.getMessage()]
     assert [re.sub(r"[\d.,]+ MiB", "_ MiB", line) for line in told] == [
         f"the checkpoint of step {step} could not be written to {tmp_path / 'checkpoints'} "
-        "([Errno 27] File too large): it needs _ MiB, _ MiB are free; the checkpoints from before "
-        "stay, and the run goes on"
+        f"(File too large: ulimit -f is {size // 2048}, a checkpoint takes _ MiB); the checkpoints "
+        "from before stay, and the run goes on"
         for step in (5, 6, 7)
     ]
     assert checkpoints(tmp_path) == [4]
@@ -210,6 +217,34 @@ def test_changes_are_listed_and_can_be_allowed(small, tmp_path):
     assert checkpoints(tmp_path)[-1] == 16
     rates = [line["lr"] for line in lines(tmp_path) if "lr" in line]
     assert max(rates) <= 0.01
+
+
+def test_a_run_goes_on_where_it_was_moved_copied_or_is_reached_otherwise(
+    small, tmp_path, monkeypatch, photographs
+):
+    """Its images may have moved too; they are held against what they were."""
+    few = ["data=folder", "data.batch_size=4", "loss.queue_length=0", "num_epochs=2"]
+    few += [f"data.transform.crops.{c}.size={s}" for c, s in (("large", 32), ("small", 16))]
+    few += ["heads.prototypes.num_prototypes=[3]", "data.num_workers=0"]
+    few = [*(o for o in small if not o.startswith(("data.", "loss.queue", "num_epochs"))), *few]
+    first = tmp_path / "first"
+    with pytest.raises(StopRequested):
+        train(few, first, stop_at(2), f"data.train.path={photographs}", "name=mine")
+    copied = shutil.copytree(first, tmp_path / "copied")
+    (tmp_path / "link").symlink_to(copied)
+    moved = photographs.rename(tmp_path / "images")
+    images = f"data.train.path={moved}"
+    monkeypatch.chdir(tmp_path)
+    assert refused(few, Path("copied"), images)[1:] == [
+        f"data.train.path: {photographs} there, {moved} here"
+    ]
+    train(few, Path("link/"), images, "name=other", "resume.allow_changes=[data.train.path]")
+    assert lines(first) == lines(copied)[: len(lines(first))]
+    assert checkpoints(copied)[-1] == 6
+    train(few, copied, "data.train.path=./images/")  # the same place
+    (moved / "class1" / "more.jpg").symlink_to(moved / "class1" / "1.jpg")
+    with pytest.raises(CheckpointError, match="was written with other training images"):
+        train(few, first, images, "resume.allow_changes=[data.train.path]")
 
 
 def test_options_of_the_optimizer_are_those_of_the_config(small, tmp_path):

@@ -4,9 +4,10 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from ssl_platform.launch.job import Job, LaunchOptions, RankFailedError
+from ssl_platform.launch.joined import joined_world, warn_of_tasks_that_srun_would_start
 from ssl_platform.launch.ranks import work_in_ranks
 from ssl_platform.launch.slurm import Submitted, submit
-from ssl_platform.launch.world import check_gpus, joined_world, work_as_joined
+from ssl_platform.launch.world import check_gpus, work_as_joined
 
 __all__ = ["LaunchOptions", "RankFailedError", "Submitted", "joined_world", "launch", "submit"]
 
@@ -37,6 +38,7 @@ def launch(work: Callable[..., R], args: tuple, options: LaunchOptions, *, devic
         check_gpus(options.processes)
     if options.processes > 1 or options.max_restarts:
         return work_in_ranks(job)
+    warn_of_tasks_that_srun_would_start()
     if options.threads is not None:
         import torch
 

@@ -13,15 +13,12 @@ from typing import Any
 
 from ssl_platform.errors import PlatformError
 from ssl_platform.launch.job import Job, RankFailedError
+from ssl_platform.launch.joined import World, number
+from ssl_platform.launch.meeting import store_of
 from ssl_platform.launch.stall import answer_with_stack
-from ssl_platform.launch.world import (
-    die_with_parent,
-    is_echo,
-    is_timeout,
-    number,
-    store_of,
-    work_in_group,
-)
+from ssl_platform.launch.world import die_with_parent, is_echo, is_timeout, work_in_group
+from ssl_platform.limits import has_few_addresses, in_words
+from ssl_platform.output import keep_streams
 from ssl_platform.progress import watched_through
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1)
@@ -52,10 +49,12 @@ class Channels:
 def rank_main(job: Job, launcher: int, channels: Channels) -> None:
     """Life of a rank that the launcher started: ready, then done or failed."""
     die_with_parent(launcher)
+    keep_streams()
     os.setpgid(0, 0)  # Ctrl-C reaches the launcher alone, which hands it on once
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
-    rank, world_size, local_rank = number("RANK"), number("WORLD_SIZE"), number("LOCAL_RANK")
-    for other in set(range(world_size)) - {rank}:
+    world = World(number("RANK"), number("WORLD_SIZE"), number("LOCAL_RANK"))
+    rank = world.rank
+    for other in set(range(world.size)) - {rank}:
         channels.reports[other].close()  # so that the pipe of a dead rank ends
         channels.stacks[other].close()
     answer_with_stack(channels.stacks[rank])
@@ -63,8 +62,7 @@ def rank_main(job: Job, launcher: int, channels: Channels) -> None:
     reports = channels.reports[rank]
     try:
         reports.send(None)
-        store = store_of(rank, world_size, job.options)
-        result = work_in_group(job, (rank, world_size, local_rank), store)
+        result = work_in_group(job, world, store_of(world, job.options))
         reports.send(Done(result if rank == 0 else None))
     except KeyboardInterrupt:
         raise SystemExit(128 + signal.SIGINT) from None
@@ -86,6 +84,9 @@ def _to_show(error: BaseException, rank: int) -> BaseException:
             return RankFailedError(str(error), error.exit_code)
     if isinstance(error, SystemExit):
         return error if error.code else left(rank, 0)
+    limited = in_words(error)
+    if limited is not None:
+        return type(limited)(f"rank {rank}: {limited}")
     trace = "".join(traceback.format_exception(error)).rstrip()
     return RankFailedError(f"rank {rank} failed:\n{trace}")
 
@@ -96,5 +97,6 @@ def left(rank: int, exit_code: int, after: str = "") -> RankFailedError:
         message = f"rank {rank} left with exit code {exit_code}{after} before its work was done"
         return RankFailedError(message, exit_code or 1)
     name = signal.Signals(-exit_code).name
-    cause = " (out of memory is the usual cause)" if name == "SIGKILL" else ""
+    out_of_memory = name == "SIGKILL" or (name in ("SIGABRT", "SIGSEGV") and has_few_addresses())
+    cause = " (out of memory is the usual cause)" if out_of_memory else ""
     return RankFailedError(f"rank {rank} was killed by {name}{after}{cause}", 128 - exit_code)

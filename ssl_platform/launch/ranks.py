@@ -21,9 +21,10 @@ from typing import Any
 
 from ssl_platform.errors import PlatformError, StopRequested
 from ssl_platform.launch.job import EX_TEMPFAIL, Job, LaunchOptions, RankFailedError
+from ssl_platform.launch.meeting import LOOPBACK, kept_store
 from ssl_platform.launch.rank import STOP_SIGNALS, Channels, Done, Failure, left, rank_main
 from ssl_platform.launch.stall import Pulse, ask_for_stacks
-from ssl_platform.launch.world import LOOPBACK, loopback_store, share_of_cores
+from ssl_platform.launch.world import share_of_cores
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +46,7 @@ def work_in_ranks(job: Job) -> Any:
 
 
 def _attempt(job: Job, attempt: int) -> Any:
-    store = loopback_store(0, timedelta(minutes=job.options.timeout_minutes))
+    store = kept_store(0, timedelta(minutes=job.options.timeout_minutes))
     processes = job.options.processes
     shared = {
         "WORLD_SIZE": str(processes),

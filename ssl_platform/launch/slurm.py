@@ -12,7 +12,7 @@ from typing import Any
 
 from ssl_platform.errors import ConfigError, PlatformError, StopRequested
 from ssl_platform.launch.job import EX_TEMPFAIL, LaunchOptions, SlurmOptions, plain_name
-from ssl_platform.launch.world import port_of_job
+from ssl_platform.launch.meeting import port_of_job
 
 PACKAGE_PARENT = Path(__file__).parents[2]
 

@@ -1,0 +1,86 @@
+"""Standard streams that are closed, full or not read: nothing ends for them."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from test_cli import QUICKSTART, TOOL
+
+from ssl_platform.stopping import StopSignals, stop_error
+
+# what a run says at its end, when all is saved, and what C code and a file of its own write
+SPEAKS = f"""
+import os, sys
+from contextlib import suppress
+sys.path.insert(0, {str(TOOL.parents[1])!r})
+from ssl_platform import cli
+
+def work(arguments):
+    with open("results", "wb", buffering=0) as file:
+        with suppress(OSError):  # C code that does not ask
+            os.write(2, b"from C")
+        print("the end")
+        print("a line", file=sys.stderr)
+        file.write(b"saved")
+    return 0
+
+cli._main = work
+sys.exit(cli.main([]))
+"""
+
+
+def spoken(shell: str, folder: Path, *arguments: str) -> tuple[int, str]:
+    """Exit code and standard error of a command, which ``shell`` starts as "$@"."""
+    command = [sys.executable, *(arguments or ["-c", SPEAKS])]
+    done = subprocess.run(
+        ["bash", "-c", shell, "-", *command], cwd=folder, capture_output=True, text=True
+    )
+    return done.returncode, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("shell", "told"),
+    [
+        ('exec "$@" <&- >&- 2>&-', ""),
+        ('exec "$@" >&-', "from Ca line\n"),
+        ('exec "$@" 2>&-', ""),
+        ('"$@" | true; exit ${PIPESTATUS[0]}', "from Ca line\n"),
+        ('"$@" 2>&1 | true; exit ${PIPESTATUS[0]}', ""),
+        (
+            'exec "$@" >/dev/full',
+            "from Ca line\nwarning: standard output cannot be written (No space left on device)\n",
+        ),
+        ('exec "$@" >/dev/full 2>&1', ""),
+    ],
+)
+def test_a_run_whose_output_nobody_has_is_done_all_the_same(shell, told, tmp_path):
+    assert spoken(shell, tmp_path) == (0, told)
+    assert (tmp_path / "results").read_bytes() == b"saved"
+
+
+def test_a_command_that_only_prints_has_failed_where_it_cannot(tmp_path):
+    arguments = [str(TOOL), QUICKSTART, "--cfg", "job"]
+    assert spoken('exec "$@" >/dev/full', tmp_path, *arguments) == (
+        1,
+        "error: standard output cannot be written (No space left on device)\n",
+    )
+
+
+def test_a_terminal_that_is_closed_stops_a_run_as_a_signal_does():
+    with StopSignals() as stop:
+        os.kill(os.getpid(), signal.SIGHUP)
+        assert stop.number == signal.SIGHUP
+    assert stop_error(signal.SIGHUP, 7).exit_code == 129
+
+
+def test_nohup_is_heeded():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with StopSignals() as stop:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert stop.number == 0
+    finally:
+        signal.signal(signal.SIGHUP, before)
