@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from ssl_platform.disk import sha256_of, sync_folder
+from ssl_platform.disk import sha256_of, sync_folder, unpacks_to_too_much
 from ssl_platform.errors import CheckpointError
 
 logger = logging.getLogger(__name__)
@@ -106,6 +106,9 @@ def read(path: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: it is missing or damaged.
     """
+    bomb = unpacks_to_too_much(path) if path.is_file() else "is no file"  # a pipe would be awaited
+    if bomb is not None:
+        raise CheckpointError(f"{path} cannot be read ({bomb})")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of what else a damaged file may be

@@ -3,6 +3,10 @@
 import hashlib
 import os
 from pathlib import Path
+from zipfile import BadZipFile, ZipFile
+
+# torch does not compress what it saves, and weights hardly can be; zip bombs reach a thousand
+UNPACKED_TIMES, UNPACKED_BYTES = 16, 2**26
 
 
 def sha256_of(path: Path) -> str:
@@ -21,3 +25,19 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def unpacks_to_too_much(path: Path) -> str | None:
+    """Why a zip archive is no file of torch, in words: it is much smaller than what is in it."""
+    try:
+        with ZipFile(path) as archive:
+            unpacked = sum(member.file_size for member in archive.infolist())
+    except (BadZipFile, OSError, ValueError, NotImplementedError):
+        return None  # no archive, or one that its reader will refuse
+    packed = path.stat().st_size
+    if unpacked <= UNPACKED_TIMES * packed + UNPACKED_BYTES:
+        return None
+    return (
+        f"{packed:,} bytes that unpack to {unpacked:,}, more than {UNPACKED_TIMES} times as many; "
+        "torch does not compress what it saves"
+    )

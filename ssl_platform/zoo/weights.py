@@ -19,6 +19,7 @@ from ssl_platform.zoo.architecture import head_node, resnet_node, trunk_option
 from ssl_platform.zoo.fetch import fetch
 from ssl_platform.zoo.files import read_content
 from ssl_platform.zoo.layouts import Parts, sort_keys
+from ssl_platform.zoo.soundness import require_sound
 
 ZOO = "zoo:"  # a model of the catalogue by its name
 
@@ -110,6 +111,7 @@ def _of_run(source: str) -> Weights:
         raise CheckpointError(str(error).removeprefix("checkpoint=")) from error
     state = run.state["model"]
     parts = sort_keys(state)
+    require_sound(parts)
     weights = _weights(source, run.checkpoint, parts, _fingerprint(state), run.options.trunk)
     return replace(weights, plugins=tuple(run.options.plugins))
 
@@ -121,6 +123,7 @@ def _of_file(source: str, path: Path) -> Weights:
             "zoo:NAME"
         )
     parts = sort_keys(read_content(path))
+    require_sound(parts)
     return _weights(source, path, parts, sha256_of(path), resnet_node(parts.trunk))
 
 
