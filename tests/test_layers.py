@@ -13,6 +13,7 @@ MAY_IMPORT = {
     "events": set(),
     "disk": set(),
     "output": set(),
+    "legible": set(),
     "schema": {"errors"},
     "distributed": set(),
     "registry": {"errors", "schema"},
@@ -48,8 +49,8 @@ MAY_IMPORT = {
     "results_table": {"config", "errors", "results", "schema", "zoo"},
     "trained_run": {"build", "checkpoint", "config", "models", "registry"},
     "zoo": {
-        "checkpoint", "config", "disk", "errors", "models", "output", "registry", "schema",
-        "trained_run",
+        "checkpoint", "config", "disk", "errors", "legible", "models", "output", "registry",
+        "schema", "trained_run",
     },
     "tasks": {
         "registry", "distributed", "engine", "build", "checkpoint", "ops", "models", "metrics",
@@ -65,7 +66,7 @@ MAY_IMPORT = {
     "running": {
         "build", "config", "errors", "launch", "registry", "run_lock", "run_state", "schema",
     },
-    "cli": {"errors", "config", "output", "running"},
+    "cli": {"errors", "config", "legible", "output", "running"},
 }  # fmt: skip
 ENTRY = {"__init__", "__main__"}
 CORE = (

@@ -30,15 +30,20 @@ class DamagedFileError(CheckpointError):
     """A file that is not whole: another copy of it may be."""
 
 
-def read_content(path: Path) -> Mapping[str, Any]:
+def read_content(path: Path, *, mmap: bool = False) -> Mapping[str, Any]:
     """What a file of torch or safetensors holds, on the CPU.
+
+    Args:
+        path: the file.
+        mmap: leave the values where they are until they are looked at, in the newer format of
+            torch; the older one has to be read.
 
     Raises:
         CheckpointError: it is missing, no checkpoint, or a pickle that needs more than tensors and
             plain values; the message begins with the path.
         DamagedFileError: it is empty, cut off or damaged.
     """
-    content = _read(path)
+    content = _read(path, mmap)
     if not isinstance(content, Mapping):
         raise CheckpointError(
             f"{path}: holds a {type(content).__name__}; wanted are tensors by name, a state dict"
@@ -46,7 +51,7 @@ def read_content(path: Path) -> Mapping[str, Any]:
     return content
 
 
-def _read(path: Path) -> Any:
+def _read(path: Path, mmap: bool) -> Any:
     if path.exists() and not path.is_file():  # a pipe would be waited for, a device never ends
         raise CheckpointError(f"{path}: not a file")
     try:
@@ -66,14 +71,14 @@ def _read(path: Path) -> Any:
         return _read_safetensors(path)
     if head.startswith(ZIP):
         _require_torch_zip(path)
-    return _read_torch(path, head)
+    return _read_torch(path, head, mmap and head.startswith(ZIP))
 
 
-def _read_torch(path: Path, head: bytes) -> Any:
+def _read_torch(path: Path, head: bytes, mmap: bool) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of what else the file may be
-            return torch.load(path, map_location="cpu", weights_only=True)
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except Exception as error:  # a damaged pickle can raise anything
         raise _refusal(path, head, str(error)) from error
 
@@ -96,7 +101,9 @@ def _refusal(path: Path, head: bytes, message: str) -> CheckpointError:
     if head[:64].isascii() and head[:64].decode().isprintable():
         start = head[:40].decode(errors="replace").strip()
         return CheckpointError(f"{path}: text, not a checkpoint; it begins with {start!r}")
-    return DamagedFileError(f"{path}: not a checkpoint, or a truncated or damaged one; fetch it again")
+    return DamagedFileError(
+        f"{path}: not a checkpoint, or a truncated or damaged one; fetch it again"
+    )
 
 
 def _protocol(path: Path, head: bytes) -> int:
@@ -137,6 +144,4 @@ def _read_safetensors(path: Path) -> Mapping[str, Any]:
     try:
         return safetensors.torch.load_file(path)
     except (safetensors.SafetensorError, OSError, ValueError, KeyError) as error:
-        raise DamagedFileError(
-            f"{path}: truncated or damaged ({error}); fetch it again"
-        ) from error
+        raise DamagedFileError(f"{path}: truncated or damaged ({error}); fetch it again") from error

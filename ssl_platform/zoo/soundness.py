@@ -44,7 +44,9 @@ def _unsound(name: str, tensor: Tensor) -> str | None:
         )
     if name.endswith(FLOATING) and not tensor.is_floating_point():
         return f"has the type {tensor.dtype}; weights are floating point numbers"
-    values = tensor if tensor.element_size() > 1 or not tensor.is_floating_point() else tensor.float()
+    values = (
+        tensor if tensor.element_size() > 1 or not tensor.is_floating_point() else tensor.float()
+    )
     bad = int(values.isfinite().logical_not().sum())
     if bad:
         return f"has {bad:,} of {tensor.numel():,} values that are NaN or infinite"

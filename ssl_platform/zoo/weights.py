@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,15 +13,17 @@ from torch import Tensor, nn
 
 from ssl_platform.disk import sha256_of
 from ssl_platform.errors import CheckpointError
+from ssl_platform.legible import without_secrets
 from ssl_platform.models.heads import PrototypeHead
 from ssl_platform.registry import HEADS
 from ssl_platform.zoo import catalogue
 from ssl_platform.zoo.architecture import head_node, resnet_node, trunk_option
-from ssl_platform.zoo.fetch import fetch
-from ssl_platform.zoo.files import read_content
+from ssl_platform.zoo.fetch import cache_folder, fetch
+from ssl_platform.zoo.files import DamagedFileError, read_content
 from ssl_platform.zoo.layouts import Parts, sort_keys
 from ssl_platform.zoo.soundness import require_sound
 
+LONGEST_NAME = 255  # bytes, of a file
 ZOO = "zoo:"  # a model of the catalogue by its name
 
 logger = logging.getLogger(__name__)
@@ -86,20 +89,36 @@ def read_weights(source: str) -> Weights:
         CheckpointError: there is no such thing, or it cannot be read or understood; the message
             begins with the source.
     """
+    shown = without_secrets(source)
     try:
-        return _read(source)
+        return replace(_read(source), source=shown)
     except CheckpointError as error:
-        reason = str(error).removeprefix(f"{source}: ")
-        raise CheckpointError(f"{source}: {reason}") from error
+        reason = str(error).removeprefix(f"{shown}: ")
+        raise CheckpointError(f"{shown}: {reason}") from error
 
 
 def _read(source: str) -> Weights:
     if source.startswith(ZOO):
-        return _of_file(source, catalogue.model(source.removeprefix(ZOO)).fetch())
+        return _of_fetched(source, catalogue.model(source.removeprefix(ZOO)).fetch())
     if "://" in source:
-        return _of_file(source, fetch(source))
+        return _of_fetched(source, fetch(source))
     path = Path(source)
+    if "\0" in source or len(os.fsencode(path.name)) > LONGEST_NAME:
+        raise CheckpointError("no file has such a name")
     return _of_run(source) if path.is_dir() else _of_file(source, path)
+
+
+def _of_fetched(source: str, path: Path) -> Weights:
+    try:
+        return _of_file(source, path)
+    except DamagedFileError as error:
+        if not path.is_relative_to(cache_folder()):
+            raise
+        reason = str(error).removeprefix(f"{path}: ").removesuffix("; fetch it again")
+        raise CheckpointError(
+            f"{path} in the cache is {reason}; remove it and {path.name}.sha256 beside it, then it "
+            "is fetched anew"
+        ) from error
 
 
 def _of_run(source: str) -> Weights:
