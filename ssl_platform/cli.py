@@ -7,6 +7,7 @@ from itertools import pairwise
 from typing import Any
 
 from ssl_platform.errors import ConfigError, PlatformError, StopRequested
+from ssl_platform.legible import MOST_LINES, legible, make_logs_legible, one_line
 from ssl_platform.output import show
 
 HELP = """\
@@ -34,6 +35,7 @@ config=
 parts, by group
 {parts}
 """
+# those that print something and end, and those that say what of it
 HYDRA_FLAGS = (
     "--cfg",
     "-c",
@@ -44,6 +46,13 @@ HYDRA_FLAGS = (
     "--shell-completion",
     "-sc",
 )
+HYDRA_OPTIONS = ("--package", "-p", "--resolve")
+CHOICES: dict[str, tuple[str, ...]] = {  # of the flags that have a value; () is any
+    "--cfg": ("job", "hydra", "all"),
+    "--info": ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath"),
+    "--package": (),
+}
+SHORT = {"-c": "--cfg", "-i": "--info", "-p": "--package"}
 SWEEP_FLAGS = ("-m", "--multirun")
 FLAGS_WITH_VALUE = ("--config-dir", "-cd")
 
@@ -52,6 +61,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run a command line; returns the exit code (0, or that of the `PlatformError`)."""
     arguments = sys.argv[1:] if argv is None else list(argv)
     debug = "--debug" in arguments
+    make_logs_legible()
     try:
         return _main([a for a in arguments if a != "--debug"])
     except PlatformError as error:
@@ -67,18 +77,17 @@ def main(argv: list[str] | None = None) -> int:
 def _main(arguments: list[str]) -> int:
     from omegaconf import OmegaConf
 
-    from ssl_platform.config import Source
+    from ssl_platform.config import Source, calls
 
     if not arguments or {"-h", "--help"} & set(arguments):
         show(_help())
         return 0
     overrides, config_dirs, flags = _split(arguments)
-    for flag, value in pairwise([*flags, ""]):
-        if flag in ("--cfg", "-c") and value not in ("job", "hydra", "all"):
-            raise ConfigError([f"{flag} {value}: job, hydra or all"])
+    _check_flags(flags)
     if any(flag.split("=")[0] in HYDRA_FLAGS for flag in flags):
         if overrides:
             cfg, problems = Source.of(overrides, config_dirs).read()
+            problems += calls(cfg)
             if problems:
                 raise ConfigError(problems)
             if flags == ["--cfg", "job"]:  # without composing a second time
@@ -88,9 +97,27 @@ def _main(arguments: list[str]) -> int:
     if set(flags) & set(SWEEP_FLAGS):
         return _sweep(overrides, config_dirs, flags)
     if flags:
-        raise ConfigError([f"{flags[0]}: no such flag; see --help"])
+        raise ConfigError([f"{flags[0]}: only with --cfg; see --help"])
     _run(overrides, config_dirs)
     return 0
+
+
+def _check_flags(flags: list[str]) -> None:
+    """Hydra's own parser would answer with the usage of another program."""
+    problems = []
+    for flag, value in pairwise([*flags, ""]):
+        name, has_value, given = flag.partition("=")
+        if not flag.startswith("-"):
+            continue
+        name = SHORT.get(name, name)
+        if name in CHOICES:
+            given, wanted = given if has_value else value, CHOICES[name]
+            if given.startswith("-") or not given or (wanted and given not in wanted):
+                problems.append(f"{flag} {value}: {' or '.join(wanted) or 'which one?'}".strip())
+        elif name not in (*HYDRA_FLAGS, *HYDRA_OPTIONS, *SWEEP_FLAGS):
+            problems.append(f"{flag}: no such flag; see --help")
+    if problems:
+        raise ConfigError(problems)
 
 
 def _run(overrides: list[str], config_dirs: list[str]) -> Any:
@@ -126,7 +153,8 @@ def _sweep(overrides: list[str], config_dirs: list[str], flags: list[str]) -> in
     from hydra.core.hydra_config import HydraConfig
 
     import ssl_platform
-    from ssl_platform.config import Source, check_sweep, swept_keys
+    from ssl_platform.config import Source, check_sweep
+    from ssl_platform.overrides import swept_keys
 
     check_sweep(overrides, config_dirs)
     source = Source.of(overrides, config_dirs)
@@ -189,12 +217,18 @@ def _help() -> str:
 
 
 def _say(error: PlatformError) -> None:
-    lines = str(error).splitlines() or [type(error).__name__]
-    if isinstance(error, ConfigError) and len(lines) > 1:
-        lines = [f"{len(lines)} problems:", *(f"  {line}" for line in lines)]
+    if isinstance(error, ConfigError):
+        lines = [one_line(problem) for problem in error.problems[:MOST_LINES]]
+        more = len(error.problems) - len(lines)
+        lines += [f"... ({more} more)"] if more else []
+        if len(lines) > 1:
+            lines = [f"{len(error.problems)} problems:", *(f"  {line}" for line in lines)]
+    else:
+        lines = legible(str(error)).splitlines()
+    lines = lines or [type(error).__name__]
     print("\n".join([f"error: {lines[0]}", *lines[1:]]), file=sys.stderr)
 
 
 def _show_warning(message: Any, *_: Any, **__: Any) -> None:
     if os.environ.get("RANK", "0") == "0":
-        print(f"warning: {message}", file=sys.stderr)
+        print(f"warning: {legible(str(message))}", file=sys.stderr)

@@ -47,7 +47,7 @@ MAY_IMPORT = {
     },
     "results": set(),
     "results_table": {"config", "errors", "results", "schema", "zoo"},
-    "trained_run": {"build", "checkpoint", "config", "models", "registry"},
+    "trained_run": {"build", "checkpoint", "config", "models", "registry", "yaml_file"},
     "zoo": {
         "checkpoint", "config", "disk", "errors", "legible", "models", "output", "registry",
         "schema", "trained_run",
@@ -62,11 +62,14 @@ MAY_IMPORT = {
         "saver",
     },
     "check": {"registry", "schema", "build", "data", "launch", "models"},
-    "config": {"errors", "schema", "check"},
+    "yaml_file": set(),
+    "overrides": {"errors"},
+    "config": {"errors", "schema", "check", "overrides", "yaml_file"},
     "running": {
-        "build", "config", "errors", "launch", "registry", "run_lock", "run_state", "schema",
+        "build", "config", "errors", "launch", "legible", "registry", "run_lock", "run_state",
+        "schema", "yaml_file",
     },
-    "cli": {"errors", "config", "legible", "output", "running"},
+    "cli": {"errors", "config", "legible", "output", "overrides", "running"},
 }  # fmt: skip
 ENTRY = {"__init__", "__main__"}
 CORE = (
