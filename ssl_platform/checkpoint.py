@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from ssl_platform.disk import sha256_of, sync_folder, unpacks_to_too_much
+from ssl_platform.disk import read_small, sha256_of, sync_folder, unpacks_to_too_much
 from ssl_platform.errors import CheckpointError
 
 logger = logging.getLogger(__name__)
@@ -82,7 +82,7 @@ def verify(folder: Path) -> None:
         CheckpointError: a file is missing, cut off or changed.
     """
     try:
-        files = json.loads((folder / MANIFEST).read_text())["files"]
+        files = json.loads(read_small(folder / MANIFEST))["files"]
         expected = {name: File(**entry) for name, entry in files.items()}
         expected[SHARED]  # a manifest that tells of nothing proves nothing
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

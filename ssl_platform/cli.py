@@ -43,8 +43,6 @@ HYDRA_FLAGS = (
     "-i",
     "--hydra-help",
     "--version",
-    "--shell-completion",
-    "-sc",
 )
 HYDRA_OPTIONS = ("--package", "-p", "--resolve")
 CHOICES: dict[str, tuple[str, ...]] = {  # of the flags that have a value; () is any
@@ -77,7 +75,7 @@ def main(argv: list[str] | None = None) -> int:
 def _main(arguments: list[str]) -> int:
     from omegaconf import OmegaConf
 
-    from ssl_platform.config import Source, calls
+    from ssl_platform.config import Source, calls, nameless
 
     if not arguments or {"-h", "--help"} & set(arguments):
         show(_help())
@@ -87,7 +85,7 @@ def _main(arguments: list[str]) -> int:
     if any(flag.split("=")[0] in HYDRA_FLAGS for flag in flags):
         if overrides:
             cfg, problems = Source.of(overrides, config_dirs).read()
-            problems += calls(cfg)
+            problems += calls(cfg) + nameless(cfg)
             if problems:
                 raise ConfigError(problems)
             if flags == ["--cfg", "job"]:  # without composing a second time
@@ -112,10 +110,16 @@ def _check_flags(flags: list[str]) -> None:
         name = SHORT.get(name, name)
         if name in CHOICES:
             given, wanted = given if has_value else value, CHOICES[name]
-            if given.startswith("-") or not given or (wanted and given not in wanted):
-                problems.append(f"{flag} {value}: {' or '.join(wanted) or 'which one?'}".strip())
+            if not given or given.startswith("-"):
+                problems.append(f"{flag}: needs a value; {' or '.join(wanted) or 'which one?'}")
+            elif wanted and given not in wanted:
+                problems.append(f"{name} {given}: {' or '.join(wanted)}")
         elif name not in (*HYDRA_FLAGS, *HYDRA_OPTIONS, *SWEEP_FLAGS):
             problems.append(f"{flag}: no such flag; see --help")
+    if set(flags) & set(SWEEP_FLAGS) and {flag.partition("=")[0] for flag in flags} & {
+        *HYDRA_FLAGS
+    }:
+        problems.append("-m: --cfg and the like are about one config; leave one of them out")
     if problems:
         raise ConfigError(problems)
 
@@ -198,7 +202,10 @@ def _split(arguments: list[str]) -> tuple[list[str], list[str], list[str]]:
     for argument in rest:
         flag, has_value, value = argument.partition("=")
         if flag in FLAGS_WITH_VALUE:
-            config_dirs.append(value if has_value else next(rest, ""))
+            directory = value if has_value else next(rest, "")
+            if not directory:
+                raise ConfigError([f"{flag}: needs a value; which directory?"])
+            config_dirs.append(directory)
         elif argument.startswith("-"):
             flags.append(argument)
             if argument in ("--cfg", "-c", "--info", "-i", "--package", "-p"):

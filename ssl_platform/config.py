@@ -27,6 +27,7 @@ PACKAGE = Path(__file__).parent
 # in a checkout the configs lie beside the package, in a wheel inside it
 CONFIG_DIR = next(d for d in (PACKAGE / "configs", PACKAGE.parent / "configs") if d.is_dir())
 PRIMARY = "defaults"
+LONGEST_KEY = 200  # letters; file systems take no longer name of a group
 USERS_FILE = "a file of the user's"
 CALLS = (
     "_target_",
@@ -244,8 +245,11 @@ class Source:
         """What is wrong with an override of the config ``node``."""
         key = parsed(override).key_or_group
         choices = self._choices(key)
+        value = override.partition("=")[2]
+        if choices and value in choices:
+            return f"{override}: one is chosen already; write {key}={value}"
         if choices and not parsed(override).is_delete():
-            return f"{override}: no such file; {nearest(override.partition('=')[2], choices)}"
+            return f"{override}: no such file; {nearest(value, choices)}"
         names = key.split(".")
         for depth, name in enumerate(names):
             if not isinstance(node, DictConfig):
@@ -335,6 +339,25 @@ def _is_section(node: Any) -> bool:
     return isinstance(node, Mapping) and not any(isinstance(v, Mapping) for v in node.values())
 
 
+def nameless(cfg: DictConfig) -> list[str]:
+    """Problems of components whose ``name`` is no name, without a look at what there is."""
+    plain: Any = OmegaConf.to_container(cfg)
+    return [
+        f"{where}.name={name}: the name of a class, in letters"
+        for where, name in _names(plain, "")
+        if name is not None and not isinstance(name, str)
+    ]
+
+
+def _names(node: Any, where: str) -> Iterator[tuple[str, Any]]:
+    """The key ``name`` of every mapping below the top."""
+    for key, child in node.items() if isinstance(node, dict) else ():
+        if isinstance(child, dict):
+            place = f"{where}.{key}" if where else str(key)
+            yield from ([(place, child["name"])] if "name" in child else [])
+            yield from _names(child, place)
+
+
 def calls(cfg: DictConfig) -> list[str]:
     """Problems of a config that wants something called, as Hydra's ``instantiate`` would."""
     return [
@@ -377,6 +400,8 @@ def _unreadable(override: str) -> list[str]:
     try:
         if not _key(override):
             return [f"{override}: not an override; write key=value"]
+        if len(_key(override)) > LONGEST_KEY:
+            return [f"{override}: no key has {len(_key(override)):,} letters"]
     except Exception as error:
         key, is_assigned, value = override.partition("=")
         if is_assigned and not {"'", '"'} & set(value):
@@ -409,6 +434,9 @@ def check_sweep(overrides: list[str], config_dirs: Iterable[str | Path] = ()) ->
     if problems:
         raise ConfigError(problems)
     source = Source(CONFIG_DIR, PRIMARY, [], tuple(Path(d).absolute() for d in config_dirs))
+    of_hydra = [key for key in swept_keys(overrides) if re.match(r"hydra\b", key)]
+    if of_hydra:
+        raise ConfigError([f"{key}: Hydra's own settings cannot be swept over" for key in of_hydra])
     for job in combinations(overrides, source._choices):
         try:
             compose(job, config_dirs)

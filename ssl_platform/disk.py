@@ -7,6 +7,7 @@ from zipfile import BadZipFile, ZipFile
 
 # torch does not compress what it saves, and weights hardly can be; zip bombs reach a thousand
 UNPACKED_TIMES, UNPACKED_BYTES = 16, 2**26
+SMALL = 2**22  # bytes
 
 
 def sha256_of(path: Path) -> str:
@@ -41,3 +42,19 @@ def unpacks_to_too_much(path: Path) -> str | None:
         f"{packed:,} bytes that unpack to {unpacked:,}, more than {UNPACKED_TIMES} times as many; "
         "torch does not compress what it saves"
     )
+
+
+def read_small(path: Path) -> str:
+    """The text of a file that is known to be small.
+
+    Raises:
+        ValueError: it is large, no text, or no file, which would be waited for.
+        OSError: it cannot be read.
+    """
+    if path.exists() and not path.is_file():
+        raise ValueError("not a file")
+    with path.open("rb") as file:
+        data = file.read(SMALL + 1)
+    if len(data) > SMALL:
+        raise ValueError(f"larger than {SMALL:,} bytes")
+    return data.decode()

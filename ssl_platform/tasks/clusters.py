@@ -264,6 +264,7 @@ def _open_images(run: TrainedRun, options: ImagesOptions) -> ImageDataset:
             return ImageFolder(path=options.path)
         except ValueError as error:
             raise ValueError(f"data.{error}") from error
+    run.require(f"data.{options.split}")
     node = {"train": run.options.data.train, "val": run.options.data.val}[options.split]
     if node is None:
         raise ValueError(f"data.split={options.split}: the run has no such images; set data.path")

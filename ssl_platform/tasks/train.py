@@ -25,7 +25,7 @@ class Train(Task):
     options = TrainOptions
 
     def complete(self, cfg: dict[str, Any]) -> dict[str, Any]:
-        """``trunk: null`` is that of the checkpoint, whose plug-ins join those of the config."""
+        """``trunk: null`` is that of the checkpoint."""
         if cfg.get("trunk") is not None:
             return {}
         if cfg.get("checkpoint") is None:
@@ -33,7 +33,7 @@ class Train(Task):
                 "checkpoint=null: whose weights? checkpoint=<a run, a file, a URL or zoo:NAME>, or "
                 "trunk=... to start from random ones"
             )
-        return trunk_of(cfg["checkpoint"], cfg.get("plugins") or [])
+        return trunk_of(cfg["checkpoint"])
 
     def probe(self, options: TrainOptions) -> None:
         if options.checkpoint is not None:

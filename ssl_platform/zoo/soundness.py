@@ -25,12 +25,12 @@ def require_sound(parts: Parts) -> None:
     """
     for part in ("trunk", "head", "classifier"):
         for name, tensor in getattr(parts, part).items():
-            reason = _unsound(name, tensor)
+            reason = unsound(name, tensor)
             if reason is not None:
                 raise CheckpointError(f"{parts.origin.get(f'{part}.{name}', name)} {reason}")
 
 
-def _unsound(name: str, tensor: Tensor) -> str | None:
+def unsound(name: str, tensor: Tensor) -> str | None:
     """What is wrong with a tensor; the cheap questions first, which make the others safe."""
     if tensor.is_nested or tensor.is_quantized or tensor.layout is not torch.strided:
         return "is sparse, nested or quantized; wanted are plain tensors"

@@ -5,10 +5,9 @@ from collections import Counter
 import torch
 
 from ssl_platform.errors import CheckpointError
-from ssl_platform.registry import TRUNKS
 from ssl_platform.zoo.architecture import head_node, options_text, trunk_option
 from ssl_platform.zoo.soundness import first_gap
-from ssl_platform.zoo.weights import Weights, misfits
+from ssl_platform.zoo.weights import Weights, built, misfits, unknown_trunk
 
 
 def describe(weights: Weights) -> list[tuple[str, str]]:
@@ -52,14 +51,14 @@ def _problems_of_trunk(weights: Weights) -> list[str]:
     if node is None:
         gap = first_gap(weights.trunk)
         return [f"{gap} is missing"] if gap is not None else []
-    if node["name"] not in TRUNKS.names():
+    if unknown_trunk(weights) is not None:
+        plugins = f" (plugins=[{','.join(weights.plugins)}])" if weights.plugins else ""
         raise CheckpointError(
-            f"{weights.source}: its trunk {node['name']} is of a plug-in "
-            f"(plugins={list(weights.plugins)}), and none is imported here: whether it is whole "
-            "cannot be told"
+            f"{weights.source}: its trunk {node['name']} is of a plug-in{plugins}, and none is "
+            "imported here: whether it is whole cannot be told"
         )
     with torch.device("meta"):
-        wanted = TRUNKS.build(node).state_dict()
+        wanted = built(weights).state_dict()
     return misfits(wanted, weights.trunk)
 
 
