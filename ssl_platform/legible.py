@@ -7,7 +7,8 @@ here: nothing in them moves the cursor, goes on for pages, or shows a password.
 import logging
 import re
 
-SECRET = r"[\w.-]*(?:token|secret|passw|api_?key|signature|credential)[\w-]*"
+# from the beginning of a word on, so that a long one is looked through once
+SECRET = r"(?<![\w.-])[\w.-]*(?:token|secret|passw|api_?key|signature|credential)[\w-]*"
 STRUCK_OUT = "*****"
 LONGEST_WORD = 400  # letters without a space: the longest paths are shorter
 LONGEST_LINE = 4000

@@ -10,8 +10,8 @@ from torch import Tensor
 from ssl_platform.errors import CheckpointError
 from ssl_platform.zoo.layouts import Parts
 
-# numbered modules of one list, and a tensor of one of them
-NUMBERED = re.compile(r"((?:.*\.)?(?:layer[1-4]|layers|blocks|stages))\.(\d+)\.(.+)")
+# a module of a numbered list, which may lie in one of another
+NUMBERED = re.compile(r"(?:^|(?<=\.))(?:layer[1-4]|layers|blocks|stages)\.(\d+)\.")
 FLOATING = ("weight", "bias", "running_mean", "running_var")
 RESNET = ("conv1", "bn1", "layer1", "layer2", "layer3", "layer4")  # parts that all of them have
 
@@ -64,12 +64,12 @@ def first_gap(names: Collection[str]) -> str | None:
     lists: dict[str, set[int]] = defaultdict(set)
     leaves: dict[str, set[str]] = defaultdict(set)  # of each block, in the kinds that are alike
     for name in names:
-        match = NUMBERED.fullmatch(name)
-        if match:
-            place, number, leaf = match[1], int(match[2]), match[3]
-            lists[place].add(number)
-            if not leaf[0].isdigit() and "downsample" not in leaf:
-                leaves[f"{place}.{number}"].add(leaf)
+        matches = list(NUMBERED.finditer(name))
+        for match in matches:
+            lists[name[: match.start(1) - 1]].add(int(match[1]))
+        leaf = name[matches[0].end() :] if matches else ""
+        if leaf and not leaf[0].isdigit() and "downsample" not in leaf:
+            leaves[name[: matches[0].end() - 1]].add(leaf)
     parts = {name.split(".")[0] for name in names}
     gaps = [part for part in RESNET if part not in parts and not parts.isdisjoint(RESNET)]
     for place, numbers in lists.items():
