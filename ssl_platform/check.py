@@ -40,7 +40,7 @@ from ssl_platform.data.transport import num_slots
 from ssl_platform.launch import joined_world
 from ssl_platform.models.layers import POOLED, layer_shapes
 from ssl_platform.models.ssl_model import SSLModel
-from ssl_platform.registry import Registry, load_components
+from ssl_platform.registry import Registry, is_module_name, load_components
 from ssl_platform.schema import dataclass_schema, flat
 
 COPIES_OF_WEIGHTS = 3  # with gradients and the momentum of the optimizer
@@ -66,8 +66,10 @@ def check(cfg: DictConfig) -> list[str]:
     except OmegaConfBaseException as error:
         return [str(error).splitlines()[0]]
     plugins = plain.get("plugins") or []
-    if not isinstance(plugins, list):
+    if isinstance(plugins, str):
         return [f"plugins={plugins}: a list of modules; write plugins=[{plugins}]"]
+    if not isinstance(plugins, list) or not all(map(is_module_name, plugins)):
+        return [f"plugins={plugins}: a list of names of modules; write plugins=[my_module]"]
     try:
         load_components(plugins)
     except (ImportError, ValueError) as error:

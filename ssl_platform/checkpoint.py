@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from ssl_platform.disk import sha256_of, sync_folder
+from ssl_platform.disk import read_small, sha256_of, sync_folder, unpacks_to_too_much
 from ssl_platform.errors import CheckpointError
 
 logger = logging.getLogger(__name__)
@@ -95,7 +95,7 @@ def verify(folder: Path) -> None:
         CheckpointError: a file is missing, cut off or changed.
     """
     try:
-        files = json.loads((folder / MANIFEST).read_text())["files"]
+        files = json.loads(read_small(folder / MANIFEST))["files"]
         expected = {name: File(**entry) for name, entry in files.items()}
         expected[SHARED]  # a manifest that tells of nothing proves nothing
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -119,6 +119,9 @@ def read(path: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: it is missing or damaged.
     """
+    bomb = unpacks_to_too_much(path) if path.is_file() else "is no file"  # a pipe would be awaited
+    if bomb is not None:
+        raise CheckpointError(f"{path} cannot be read ({bomb})")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of what else a damaged file may be

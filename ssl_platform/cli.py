@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ssl_platform.errors import ConfigError, PlatformError, StopRequested
+from ssl_platform.legible import MOST_LINES, legible, make_logs_legible, one_line
 from ssl_platform.limits import check_torch_fits, in_words
 from ssl_platform.output import keep_streams, show, why_unwritten
 
@@ -36,6 +37,7 @@ config=
 parts, by group
 {parts}
 """
+# those that print something and end, and those that say what of it
 HYDRA_FLAGS = (
     "--cfg",
     "-c",
@@ -43,9 +45,14 @@ HYDRA_FLAGS = (
     "-i",
     "--hydra-help",
     "--version",
-    "--shell-completion",
-    "-sc",
 )
+HYDRA_OPTIONS = ("--package", "-p", "--resolve")
+CHOICES: dict[str, tuple[str, ...]] = {  # of the flags that have a value; () is any
+    "--cfg": ("job", "hydra", "all"),
+    "--info": ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath"),
+    "--package": (),
+}
+SHORT = {"-c": "--cfg", "-i": "--info", "-p": "--package"}
 SWEEP_FLAGS = ("-m", "--multirun")
 FLAGS_WITH_VALUE = ("--config-dir", "-cd")
 
@@ -55,6 +62,7 @@ def main(argv: list[str] | None = None) -> int:
     keep_streams()
     arguments = sys.argv[1:] if argv is None else list(argv)
     debug = "--debug" in arguments
+    make_logs_legible()
     try:
         code = _main([a for a in arguments if a != "--debug"])
         _tell_of_unwritten()
@@ -80,19 +88,18 @@ def _tell_of_unwritten() -> None:
 def _main(arguments: list[str]) -> int:
     from omegaconf import OmegaConf
 
-    from ssl_platform.config import Source
+    from ssl_platform.config import Source, calls, nameless
 
     if not arguments or {"-h", "--help"} & set(arguments):
         show(_help())
         return 0
     _check_working_directory()
     overrides, config_dirs, flags = _split(arguments)
-    for flag, value in pairwise([*flags, ""]):
-        if flag in ("--cfg", "-c") and value not in ("job", "hydra", "all"):
-            raise ConfigError([f"{flag} {value}: job, hydra or all"])
+    _check_flags(flags)
     if any(flag.split("=")[0] in HYDRA_FLAGS for flag in flags):
         if overrides:
             cfg, problems = Source.of(overrides, config_dirs).read()
+            problems += calls(cfg) + nameless(cfg)
             if problems:
                 raise ConfigError(problems)
             if flags == ["--cfg", "job"]:  # without composing a second time
@@ -102,7 +109,7 @@ def _main(arguments: list[str]) -> int:
     if set(flags) & set(SWEEP_FLAGS):
         return _sweep(overrides, config_dirs, flags)
     if flags:
-        raise ConfigError([f"{flags[0]}: no such flag; see --help"])
+        raise ConfigError([f"{flags[0]}: only with --cfg; see --help"])
     _run(overrides, config_dirs)
     return 0
 
@@ -113,6 +120,30 @@ def _check_working_directory() -> None:
     except OSError as error:
         problem = f"the working directory is gone ({error.strerror}): cd to one that is there"
         raise ConfigError([problem]) from error
+
+
+def _check_flags(flags: list[str]) -> None:
+    """Hydra's own parser would answer with the usage of another program."""
+    problems = []
+    for flag, value in pairwise([*flags, ""]):
+        name, has_value, given = flag.partition("=")
+        if not flag.startswith("-"):
+            continue
+        name = SHORT.get(name, name)
+        if name in CHOICES:
+            given, wanted = given if has_value else value, CHOICES[name]
+            if not given or given.startswith("-"):
+                problems.append(f"{flag}: needs a value; {' or '.join(wanted) or 'which one?'}")
+            elif wanted and given not in wanted:
+                problems.append(f"{name} {given}: {' or '.join(wanted)}")
+        elif name not in (*HYDRA_FLAGS, *HYDRA_OPTIONS, *SWEEP_FLAGS):
+            problems.append(f"{flag}: no such flag; see --help")
+    if set(flags) & set(SWEEP_FLAGS) and {flag.partition("=")[0] for flag in flags} & {
+        *HYDRA_FLAGS
+    }:
+        problems.append("-m: --cfg and the like are about one config; leave one of them out")
+    if problems:
+        raise ConfigError(problems)
 
 
 def _run(overrides: list[str], config_dirs: list[str]) -> Any:
@@ -149,7 +180,8 @@ def _sweep(overrides: list[str], config_dirs: list[str], flags: list[str]) -> in
     from hydra.core.hydra_config import HydraConfig
 
     import ssl_platform
-    from ssl_platform.config import Source, check_sweep, swept_keys
+    from ssl_platform.config import Source, check_sweep
+    from ssl_platform.overrides import swept_keys
 
     check_sweep(overrides, config_dirs)
     source = Source.of(overrides, config_dirs)
@@ -193,7 +225,10 @@ def _split(arguments: list[str]) -> tuple[list[str], list[str], list[str]]:
     for argument in rest:
         flag, has_value, value = argument.partition("=")
         if flag in FLAGS_WITH_VALUE:
-            config_dirs.append(value if has_value else next(rest, ""))
+            directory = value if has_value else next(rest, "")
+            if not directory:
+                raise ConfigError([f"{flag}: needs a value; which directory?"])
+            config_dirs.append(directory)
         elif argument.startswith("-"):
             flags.append(argument)
             if argument in ("--cfg", "-c", "--info", "-i", "--package", "-p"):
@@ -212,12 +247,18 @@ def _help() -> str:
 
 
 def _say(error: PlatformError) -> None:
-    lines = str(error).splitlines() or [type(error).__name__]
-    if isinstance(error, ConfigError) and len(lines) > 1:
-        lines = [f"{len(lines)} problems:", *(f"  {line}" for line in lines)]
+    if isinstance(error, ConfigError):
+        lines = [one_line(problem) for problem in error.problems[:MOST_LINES]]
+        more = len(error.problems) - len(lines)
+        lines += [f"... ({more} more)"] if more else []
+        if len(lines) > 1:
+            lines = [f"{len(error.problems)} problems:", *(f"  {line}" for line in lines)]
+    else:
+        lines = legible(str(error)).splitlines()
+    lines = lines or [type(error).__name__]
     print("\n".join([f"error: {lines[0]}", *lines[1:]]), file=sys.stderr)
 
 
 def _show_warning(message: Any, *_: Any, **__: Any) -> None:
     if os.environ.get("RANK", "0") == "0":
-        print(f"warning: {message}", file=sys.stderr)
+        print(f"warning: {legible(str(message))}", file=sys.stderr)

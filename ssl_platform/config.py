@@ -5,7 +5,7 @@ misspelt name answer at once.
 """
 
 import gc
-import itertools
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
@@ -13,18 +13,28 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import MISSING, DictConfig, OmegaConf
 from yaml import YAMLError
 
 from ssl_platform.errors import ConfigError, nearest
+from ssl_platform.overrides import (
+    MOST_OVERRIDES,
+    combinations,
+    parsed,
+    replacing,
+    spelled_out,
+    swept_keys,
+)
+from ssl_platform.yaml_file import read_yaml, require_short
 
 PACKAGE = Path(__file__).parent
 # in a checkout the configs lie beside the package, in a wheel inside it
 CONFIG_DIR = next(d for d in (PACKAGE / "configs", PACKAGE.parent / "configs") if d.is_dir())
 PRIMARY = "defaults"
+LONGEST_KEY = 200  # letters; file systems take no longer name of a group
 USERS_FILE = "a file of the user's"
 # of data: what was done by runs that are older than the key
 BEFORE_THERE_WERE_OPTIONS = {
@@ -88,11 +98,15 @@ class Source:
         Raises:
             ConfigError: no config is chosen, or it does not exist.
         """
-        overrides = [_spelled_out(override) for override in overrides]
+        overrides = [spelled_out(override) for override in overrides]
+        if len(overrides) > MOST_OVERRIDES:
+            raise ConfigError(
+                [f"{len(overrides):,} overrides, more than {MOST_OVERRIDES:,}; write a YAML file"]
+            )
         _forget_files()
         dirs = tuple(Path(d).absolute() for d in config_dirs)
         for directory in dirs:
-            if not directory.is_dir():
+            if not _is(directory, Path.is_dir):
                 raise ConfigError([f"--config-dir {directory}: no such directory"])
         configs = [o for o in overrides if o.startswith("config=")]
         if not configs:
@@ -110,11 +124,11 @@ class Source:
 
     @classmethod
     def _of_file(cls, path: Path, overrides: list[str], dirs: tuple[Path, ...]) -> "Source":
-        if not path.is_file():
+        if not _is(path, Path.exists):
             raise ConfigError([f"config={path}: no such file (working directory: {Path.cwd()})"])
         try:
+            node = read_yaml(path)
             text = path.read_text()
-            node = OmegaConf.load(path)
         except Exception as error:  # as in read()
             raise ConfigError([f"config={path}: {_first_line(error)}"]) from None
         if not isinstance(node, DictConfig):
@@ -139,17 +153,20 @@ class Source:
             raise ConfigError(problems)
         try:
             return self._finish(self._compose(self.overrides)), []
+        except ConfigError:
+            raise
         except Exception as error:  # Hydra and OmegaConf raise whatever they stumble on
-            replaced = [part for o in self.overrides for part in _replacing(o)]
+            replaced = [part for o in self.overrides for part in replacing(o)]
             if replaced != self.overrides:
                 return replace(self, overrides=replaced).read()
-            try:
-                self._compose([self._chosen] if self.primary == PRIMARY else [])
-            except Exception as fault:
-                raise ConfigError([f"{self._chosen}: {_first_line(fault)}"]) from None
-            good, problems = self._sort_out()
-            if not problems:
-                raise ConfigError([_first_line(error)]) from None
+            reason = _first_line(error)
+        try:
+            self._compose([self._chosen] if self.primary == PRIMARY else [])
+        except Exception as fault:
+            raise ConfigError([f"{self._chosen}: {_first_line(fault)}"]) from None
+        good, problems = self._sort_out()
+        if not problems:
+            raise ConfigError([reason])
         return self._finish(self._compose(good)), problems
 
     def arguments(self) -> list[str]:
@@ -182,12 +199,20 @@ class Source:
         ]
         problems = [
             f"hydra.{where}={value}: only Hydra's own parts are called"
-            for job in _combinations(of_hydra)
-            for where, value in _calls(self._compose(job, return_hydra_config=True).hydra)
+            for job in combinations(of_hydra, self._choices)
+            for where, value in _calls(self._with_hydra(job))
             if not str(value).startswith(("hydra._internal.", "hydra_plugins.", "colorlog."))
         ]
         if problems:
             raise ConfigError(problems)
+
+    def _with_hydra(self, overrides: list[str]) -> DictConfig:
+        """Hydra's own section of a composed config."""
+        try:
+            section: DictConfig = self._compose(overrides, return_hydra_config=True).hydra
+        except Exception as error:  # as in read()
+            raise ConfigError([_first_line(error)]) from None
+        return section
 
     @property
     def _chosen(self) -> str:
@@ -199,28 +224,52 @@ class Source:
             raise ConfigError([f"{self._chosen}: its first line has to be '# @package _global_'"])
         if cfg.get("name", "") is None:
             cfg.name = self.name()
+        plain: Any = OmegaConf.to_container(cfg)
+        try:
+            require_short(plain)
+        except ValueError as error:
+            raise ConfigError([f"{self._chosen}: {error}"]) from None
         return cfg
 
     def _sort_out(self) -> tuple[list[str], list[str]]:
-        """Overrides that compose, each tried alone, and the problems of those that do not."""
+        """Overrides that compose, and the problems of those that do not.
+
+        Parts are chosen one by one. Values are set in one config that is composed once: composing
+        takes a hundred times as long.
+        """
         good = [o for o in self.overrides if o.startswith("config=")]
         problems = []
-        choices = [o for o in self.overrides if o not in good and self._choices(_key(o))]
+        choices = [o for o in self.overrides if o not in good and self._is_composed(o)]
         values = [o for o in self.overrides if o not in good and o not in choices]
-        for override in [*choices, *values]:
+        for override in choices:
             try:
                 self._compose([*good, override])
                 good.append(override)
             except Exception as error:
-                problems.append(self._explain(override, good, error))
+                problems.append(self._explain(override, self._compose(good), error))
+        cfg = self._compose(good)
+        for override in values:
+            try:
+                ConfigLoaderImpl._apply_overrides_to_config([parsed(override)], cfg)
+                good.append(override)
+            except Exception as error:
+                problems.append(self._explain(override, cfg, error))
         return good, problems
 
-    def _explain(self, override: str, good: list[str], error: Exception) -> str:
-        parsed = OverridesParser.create().parse_override(override)
-        key, choices = parsed.key_or_group, self._choices(parsed.key_or_group)
-        if choices and not parsed.is_delete():
-            return f"{override}: no such file; {nearest(override.partition('=')[2], choices)}"
-        node: Any = self._compose(good)
+    def _is_composed(self, override: str) -> bool:
+        """Whether an override decides which files a config is made of."""
+        key = _key(override)
+        return bool(self._choices(key)) or key.partition(".")[0] == "hydra"
+
+    def _explain(self, override: str, node: Any, error: Exception) -> str:
+        """What is wrong with an override of the config ``node``."""
+        key = parsed(override).key_or_group
+        choices = self._choices(key)
+        value = override.partition("=")[2]
+        if choices and value in choices:
+            return f"{override}: one is chosen already; write {key}={value}"
+        if choices and not parsed(override).is_delete():
+            return f"{override}: no such file; {nearest(value, choices)}"
         names = key.split(".")
         for depth, name in enumerate(names):
             if not isinstance(node, DictConfig):
@@ -232,9 +281,12 @@ class Source:
         return f"{override}: {_first_line(error)}"
 
     def _choices(self, group: str) -> list[str]:
-        """Files of a config group."""
+        """Files of a config group; none for what is no name of a folder."""
+        folder = group.partition("@")[0]
+        if not re.fullmatch(r"[\w-]{1,100}(/[\w-]{1,100}){0,9}", folder):
+            return []
         dirs = (CONFIG_DIR, *self.config_dirs)
-        return sorted({name for d in dirs for name in _files(d / group.partition("@")[0])})
+        return sorted({name for d in dirs for name in _files(d / folder)})
 
 
 def _forget_files() -> None:
@@ -307,6 +359,25 @@ def _is_section(node: Any) -> bool:
     return isinstance(node, Mapping) and not any(isinstance(v, Mapping) for v in node.values())
 
 
+def nameless(cfg: DictConfig) -> list[str]:
+    """Problems of components whose ``name`` is no name, without a look at what there is."""
+    plain: Any = OmegaConf.to_container(cfg)
+    return [
+        f"{where}.name={name}: the name of a class, in letters"
+        for where, name in _names(plain, "")
+        if name is not None and not isinstance(name, str)
+    ]
+
+
+def _names(node: Any, where: str) -> Iterator[tuple[str, Any]]:
+    """The key ``name`` of every mapping below the top."""
+    for key, child in node.items() if isinstance(node, dict) else ():
+        if isinstance(child, dict):
+            place = f"{where}.{key}" if where else str(key)
+            yield from ([(place, child["name"])] if "name" in child else [])
+            yield from _names(child, place)
+
+
 def calls(cfg: DictConfig) -> list[str]:
     """Problems of a config that wants something called, as Hydra's ``instantiate`` would."""
     return [
@@ -343,25 +414,14 @@ def _files(directory: Path) -> list[str]:
     return sorted(path.relative_to(directory).with_suffix("").as_posix() for path in paths)
 
 
-def _spelled_out(override: str) -> str:
-    """``resume=X`` is ``resume.mode=X``."""
-    section, _, value = override.partition("=")
-    is_short = section == "resume" and not value.startswith("{")  # else a mapping of its options
-    return f"resume.mode={value}" if is_short and value else override
-
-
-def _replacing(override: str) -> list[str]:
-    """A whole component for a key, ``data.train={name: ..., ...}``: Hydra would merge the two."""
-    parsed = OverridesParser.create().parse_override(override)
-    key, value = parsed.key_or_group, parsed.value()
-    is_component = "." in key and isinstance(value, dict) and "name" in value
-    return [f"~{key}", f"+{override}"] if is_component and override.startswith(key) else [override]
-
-
 def _unreadable(override: str) -> list[str]:
+    if "\0" in override:
+        return [f"{override}: a null byte, which no value can have"]
     try:
         if not _key(override):
             return [f"{override}: not an override; write key=value"]
+        if len(_key(override)) > LONGEST_KEY:
+            return [f"{override}: no key has {len(_key(override)):,} letters"]
     except Exception as error:
         key, is_assigned, value = override.partition("=")
         if is_assigned and not {"'", '"'} & set(value):
@@ -382,12 +442,6 @@ def _swept(override: str) -> list[str]:
     ]
 
 
-def swept_keys(overrides: Iterable[str]) -> list[str]:
-    """The keys that several values are given for: ``optimizer.lr=0.1,0.3``."""
-    parsed = OverridesParser.create().parse_overrides(list(overrides))
-    return [override.key_or_group for override in parsed if override.is_sweep_override()]
-
-
 def check_sweep(overrides: list[str], config_dirs: Iterable[str | Path] = ()) -> None:
     """Compose and check every combination of a sweep.
 
@@ -395,7 +449,15 @@ def check_sweep(overrides: list[str], config_dirs: Iterable[str | Path] = ()) ->
         ConfigError: the problems of all combinations, each line once.
     """
     problems: list[str] = []
-    for job in _combinations(overrides):
+    for override in overrides:
+        problems += _unreadable(override)
+    if problems:
+        raise ConfigError(problems)
+    source = Source(CONFIG_DIR, PRIMARY, [], tuple(Path(d).absolute() for d in config_dirs))
+    of_hydra = [key for key in swept_keys(overrides) if re.match(r"hydra\b", key)]
+    if of_hydra:
+        raise ConfigError([f"{key}: Hydra's own settings cannot be swept over" for key in of_hydra])
+    for job in combinations(overrides, source._choices):
         try:
             compose(job, config_dirs)
         except ConfigError as error:
@@ -404,24 +466,17 @@ def check_sweep(overrides: list[str], config_dirs: Iterable[str | Path] = ()) ->
         raise ConfigError(list(dict.fromkeys(problems)))
 
 
-def _combinations(overrides: list[str]) -> Iterator[list[str]]:
-    parser = OverridesParser.create()
-    choices = []
-    for text in overrides:
-        problems = _unreadable(text)
-        if problems:
-            raise ConfigError(problems)
-        override = parser.parse_override(text)
-        if override.is_sweep_override():
-            key = override.get_key_element()
-            choices.append([f"{key}={value}" for value in override.sweep_string_iterator()])
-        else:
-            choices.append([text])
-    return (list(job) for job in itertools.product(*choices))
-
-
 def _key(override: str) -> str:
-    return OverridesParser.create().parse_override(override).key_or_group
+    key: str = parsed(override).key_or_group
+    return key
+
+
+def _is(path: Path, question: Any) -> bool:
+    """The answer to a question about a path; no for a name that no file can have."""
+    try:
+        return bool(question(path))
+    except (OSError, ValueError):
+        return False
 
 
 def _first_line(error: Exception) -> str:

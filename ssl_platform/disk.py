@@ -6,6 +6,11 @@ import os
 import resource
 import shutil
 from pathlib import Path
+from zipfile import BadZipFile, ZipFile
+
+# torch does not compress what it saves, and weights hardly can be; zip bombs reach a thousand
+UNPACKED_TIMES, UNPACKED_BYTES = 16, 2**26
+SMALL = 2**22  # bytes
 
 
 def sha256_of(path: Path) -> str:
@@ -50,3 +55,35 @@ def why_not_written(error: Exception, folder: Path, num_bytes: int) -> str:
 
 def in_mib(num_bytes: float) -> str:
     return f"{num_bytes / 2**20:,.1f} MiB"
+
+
+def unpacks_to_too_much(path: Path) -> str | None:
+    """Why a zip archive is no file of torch, in words: it is much smaller than what is in it."""
+    try:
+        with ZipFile(path) as archive:
+            unpacked = sum(member.file_size for member in archive.infolist())
+    except (BadZipFile, OSError, ValueError, NotImplementedError):
+        return None  # no archive, or one that its reader will refuse
+    packed = path.stat().st_size
+    if unpacked <= UNPACKED_TIMES * packed + UNPACKED_BYTES:
+        return None
+    return (
+        f"{packed:,} bytes that unpack to {unpacked:,}, more than {UNPACKED_TIMES} times as many; "
+        "torch does not compress what it saves"
+    )
+
+
+def read_small(path: Path) -> str:
+    """The text of a file that is known to be small.
+
+    Raises:
+        ValueError: it is large, no text, or no file, which would be waited for.
+        OSError: it cannot be read.
+    """
+    if path.exists() and not path.is_file():
+        raise ValueError("not a file")
+    with path.open("rb") as file:
+        data = file.read(SMALL + 1)
+    if len(data) > SMALL:
+        raise ValueError(f"larger than {SMALL:,} bytes")
+    return data.decode()

@@ -106,20 +106,28 @@ def load_components(plugins: Iterable[str] = ()) -> None:
     """
     for package in COMPONENT_PACKAGES:
         _import_package(f"ssl_platform.{package}")
-    if str(Path.cwd()) not in sys.path:
+    plugins = [*plugins]
+    if plugins and str(Path.cwd()) not in sys.path:  # else nothing there is to be imported
         sys.path.append(str(Path.cwd()))
     for plugin in (*(entry.value for entry in entry_points(group=PLUGIN_ENTRY_POINTS)), *plugins):
         try:
             _import_package(plugin)
         except (ImportError, ValueError):
             raise
-        except Exception as error:  # whatever the code of others does when it is imported
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # whatever the code of others does, sys.exit() included
             place = traceback.extract_tb(error.__traceback__)[-1]
             file, line = place.filename, place.lineno
             if isinstance(error, SyntaxError):
                 file, line = error.filename or file, error.lineno
             reason = f"{type(error).__name__}: {error}"
             raise ImportError(f"{file}, line {line}: {reason}") from error
+
+
+def is_module_name(value: Any) -> bool:
+    """Whether this can be the name of a module, as in ``import a.b``."""
+    return isinstance(value, str) and all(part.isidentifier() for part in value.split("."))
 
 
 def _import_package(name: str) -> None:

@@ -18,12 +18,14 @@ from ssl_platform.build import components, options_of, resolve_device
 from ssl_platform.config import BEFORE_THERE_WERE_OPTIONS, with_defaults
 from ssl_platform.errors import ConfigError
 from ssl_platform.launch import Submitted, joined_world, launch, submit
+from ssl_platform.legible import LegibleFormatter
 from ssl_platform.output import show
 from ssl_platform.registry import TASKS, load_components
 from ssl_platform.run_lock import LOCK_FILE, locked
 from ssl_platform.run_state import is_below
 from ssl_platform.schema import flat
 from ssl_platform.settled import go_on_as_begun, images_found, settle_range
+from ssl_platform.yaml_file import read_yaml
 
 logger = logging.getLogger(__name__)
 
@@ -104,7 +106,9 @@ def work(config_yaml: str) -> Any:
     cfg = OmegaConf.create(distributed.broadcast_text(config_yaml))
     load_components(cfg.plugins)
     options = options_of(cfg)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    handler = logging.StreamHandler()
+    handler.setFormatter(LegibleFormatter())
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
     warnings.simplefilter("ignore")  # the check has shown them
     return TASKS.build(options.task)(options)
 
@@ -202,8 +206,8 @@ def _go_on_as_begun(cfg: DictConfig) -> list[str]:
         source = Path(mode)
         path = (source.parents[1] if source.parent.name == "checkpoints" else source) / path.name
     try:
-        begun = OmegaConf.to_container(OmegaConf.load(path))
-    except (OSError, ValueError, OmegaConfBaseException, YAMLError):
+        begun = OmegaConf.to_container(read_yaml(path))
+    except (OSError, ValueError, OmegaConfBaseException):
         return []
     return go_on_as_begun(cfg, begun, resume.get("allow_changes", []))
 
@@ -261,7 +265,7 @@ def _saved_values(path: Path) -> dict[str, Any]:
         ConfigError: it cannot be read.
     """
     try:
-        filled, keys = with_defaults(OmegaConf.to_container(OmegaConf.load(path)))
+        filled, keys = with_defaults(OmegaConf.to_container(read_yaml(path)))
         values = _flat(OmegaConf.create(filled))
     except (OSError, ValueError, OmegaConfBaseException, YAMLError) as error:
         reason = " ".join(str(error).split())

@@ -1,9 +1,10 @@
 """What nobody would type or save on purpose: an error of ours in words, or it is fine; no more.
 
-Thousands of cases, the same in every run.
+The same cases in every run; ``FUZZ_TIMES=8`` takes eight times as many of those that compose.
 """
 
 import io
+import os
 import struct
 import warnings
 from collections.abc import Callable
@@ -19,16 +20,19 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from ssl_platform import checkpoint
-from ssl_platform.config import Source, compose
+from ssl_platform.config import Source, check_sweep, compose
 from ssl_platform.data.decode import decode
 from ssl_platform.errors import CheckpointError, ConfigError
 
 QUICKSTART = "config=pretrain/swav/quickstart"
 
 
+TIMES = int(os.environ.get("FUZZ_TIMES", "1"))
+
+
 def cases(number: int) -> Callable:
     return settings(
-        max_examples=number,
+        max_examples=number * TIMES,
         deadline=None,
         derandomize=True,
         database=None,
@@ -56,6 +60,7 @@ WORDS = [
     '"', "${", "${x}", "${oc.env:NOPE}", "${seed}", "${optimizer}", "${loss.epsilon}", "a,b",
     "choice(1,2)", "range(1,3)", "1..3", "glob(*)", "\\", "\n", "=", "SwAVLoss", "resnet18", "ä€😀",
     "../x", "/etc/passwd", "_here_", "${hydra:runtime.cwd}", "int(x)", "extend_list(1)", "\x00",
+    "\x1b[31m", "[" * 200, "x" * 300, "${" * 50, "{a: " * 40, "\udcff", "https://u:p@h/x", "[5]",
 ]  # fmt: skip
 text = st.one_of(st.sampled_from(WORDS), st.text(max_size=12))
 override = st.builds(
@@ -87,6 +92,82 @@ def test_overrides_compose_or_are_refused(overrides):
         assert problems or OmegaConf.is_config(cfg)
 
     config_problems(ask)
+
+
+SWEEPS = [
+    "choice()", "choice(1)", "range(0,1,0)", "range(0,1,0.0)", "range(1,0)", "range(0,1e12)",
+    "range(0,inf)", "range(nan,1)", "range(3)", "interval(0,1)", "glob(*)", "glob([a,*],exclude=*)",
+    "shuffle(1,2)", "shuffle(range(0,1e12))", "sort(b,a)", "tag(a,1,2)", "sort(1,a)", "1,2", ",",
+    "choice(choice(1,2))", "choice([1,2],{a: b})", "interval(1,0)", "tag(choice(1,2))", "'1',\"2\"",
+    ",".join(map(str, range(50))), "range(0,1,-1)", "${x},1",
+]  # fmt: skip
+
+
+@cases(40)
+@given(
+    st.lists(
+        st.builds(
+            "{}{}={}".format,
+            st.sampled_from(["", "", "+", "++", "~"]),
+            st.one_of(st.sampled_from([*KEYS, "trunk@x", "data", "hydra.sweep.dir"]), text),
+            st.one_of(st.sampled_from(SWEEPS), text),
+        ),
+        min_size=1,
+        max_size=2,
+    )
+)
+@example(["trunk@x=interval(0,1)"])
+@example(["seed=range(0,1000000000)"])
+@example(["seed=range(0,99)", "loss.epsilon=range(0,99)"])
+@example(["hydra.sweep.dir=1,2"])
+def test_odd_sweeps_are_refused(overrides):
+    """They begin with a value that no run takes, so that nothing is worth checking for long."""
+    config_problems(lambda: check_sweep([QUICKSTART, "optimizer.lr=fast", *overrides]))
+
+
+@cases(30)
+@given(st.integers(201, 5000), st.sampled_from(["", "+", "~", "a/", "a.", "a@"]), text)
+def test_long_keys_are_refused(length, prefix, value):
+    with pytest.raises(ConfigError):
+        Source.of([QUICKSTART, f"{prefix}{'k' * length}={value}"]).read()
+
+
+def test_too_many_overrides_are_refused_before_they_are_read():
+    with pytest.raises(ConfigError, match="10,000 overrides, more than 1,000"):
+        Source.of([QUICKSTART, *(f"+x{n}=1" for n in range(9_999))]).read()
+
+
+def test_several_wrong_keys_are_found_in_one_composed_config(monkeypatch):
+    composed = []
+    compose_once = Source._compose
+    monkeypatch.setattr(
+        Source, "_compose", lambda *a, **k: (composed.append(1), compose_once(*a, **k))[1]
+    )
+    wrong = [f"optimizer.wrong{n}=1" for n in range(20)]
+    _, problems = Source.of([QUICKSTART, *wrong]).read()
+    assert [problem.partition(":")[0] for problem in problems] == wrong
+    assert len(composed) <= 4
+
+
+@pytest.mark.parametrize(
+    "plugins",
+    [
+        "5",
+        "[5]",
+        "[[a]]",
+        "[{a: b}]",
+        "['']",
+        "[.a]",
+        "['a b']",
+        "true",
+        "1.5",
+        "[null]",
+        "['a..b']",
+    ],
+)
+def test_plugins_of_any_type_are_names_of_modules_or_refused(plugins):
+    with pytest.raises(ConfigError, match=r"^plugins=.*: a list of names of modules"):
+        compose([QUICKSTART, f"plugins={plugins}"])
 
 
 @cases(50)
@@ -141,10 +222,49 @@ YAML_TEXT = st.one_of(
 @example(b"a: !!python/object/apply:os.system [id]")
 @example(b"\xff\xfe\x00")
 @example(b"5")
+@example(b"a: &a {b: *a}")
+@example(b"[" * 100_000)
+@example(b"# @package _global_\nplugins: {a: b}")
+@example(b'# @package _global_\nname: "a\\0b"')
 def test_files_compose_or_are_refused(tmp_path_factory, data):
     path = tmp_path_factory.getbasetemp() / "fuzz.yaml"
     path.write_bytes(data)
     config_problems(lambda: Source.of([f"config={path}"]).read())
+
+
+def doubling(first: str, line: str, number: int = 40) -> str:
+    """Each line stands for the one before it, twice."""
+    lines = [line.format(n=n, before=n - 1) for n in range(1, number)]
+    return "\n".join(["# @package _global_", first, *lines])
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (doubling("a0: &a0 [x]", "a{n}: &a{n} [*a{before}, *a{before}]"), "aliases"),
+        (doubling("a0: &a0 {k: 1}", "a{n}: &a{n} {{<<: [*a{before}, *a{before}]}}"), "aliases"),
+        (doubling("a0: xxx", "a{n}: '${{a{before}}}${{a{before}}}'"), "references stand for"),
+        (
+            doubling("a0: {x: 1}", "a{n}: {{x: '${{a{before}}}', y: '${{..a{before}}}'}}"),
+            "references stand for",
+        ),
+        ("a: &a {b: *a}", "more than 50 deep"),
+        ("[" * 100_000, "more than 50 deep"),
+        ("a: " + "b" * 10**6, "larger than 131,072 bytes"),
+    ],
+    ids=["aliases", "merged", "references", "nodes", "itself", "deep", "large"],
+)
+def test_yaml_that_stands_for_gigabytes_is_refused_at_once(text, told, tmp_path):
+    (tmp_path / "bomb.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=told) as caught:
+        Source.of([f"config={tmp_path / 'bomb.yaml'}"]).read()
+    assert len(caught.value.problems) == 1 and "\n" not in caught.value.problems[0]
+
+
+def test_a_pipe_is_no_config(tmp_path):
+    os.mkfifo(tmp_path / "pipe.yaml")
+    with pytest.raises(ConfigError, match="not a file"):
+        Source.of([f"config={tmp_path / 'pipe.yaml'}"])
 
 
 # ---- bytes

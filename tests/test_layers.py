@@ -14,6 +14,7 @@ MAY_IMPORT = {
     "disk": set(),
     "output": {"errors"},
     "limits": {"errors"},
+    "legible": set(),
     "schema": {"errors"},
     "distributed": set(),
     "registry": {"errors", "schema"},
@@ -48,28 +49,30 @@ MAY_IMPORT = {
     },
     "results": set(),
     "results_table": {"config", "errors", "results", "schema", "zoo"},
-    "trained_run": {"build", "checkpoint", "config", "models", "registry"},
+    "trained_run": {"build", "checkpoint", "config", "models", "registry", "yaml_file"},
     "zoo": {
-        "checkpoint", "config", "disk", "errors", "models", "output", "registry", "schema",
-        "trained_run",
+        "checkpoint", "config", "disk", "errors", "legible", "models", "output", "registry",
+        "schema", "trained_run",
     },
     "tasks": {
         "registry", "distributed", "engine", "build", "checkpoint", "ops", "models", "metrics",
         "data", "errors", "features", "cluster_files", "cluster_page", "trained_run", "results",
-        "zoo", "baselines", "feature_cache", "feature_files", "hooks", "schema",
+        "zoo", "baselines", "feature_cache", "feature_files", "hooks", "schema", "yaml_file",
     },
     "build": {
         "registry", "schema", "data", "engine", "models", "launch", "distributed", "run_state",
         "saver",
     },
     "check": {"registry", "schema", "build", "data", "launch", "limits", "models"},
-    "config": {"errors", "schema", "check"},
+    "yaml_file": set(),
+    "overrides": {"errors"},
+    "config": {"errors", "schema", "check", "overrides", "yaml_file"},
     "settled": {"build", "config", "data", "errors", "registry", "run_state"},
     "running": {
-        "build", "checkpoint", "config", "distributed", "errors", "launch", "output", "registry",
-        "run_lock", "run_state", "schema", "settled",
+        "build", "checkpoint", "config", "distributed", "errors", "launch", "legible", "output",
+        "registry", "run_lock", "run_state", "schema", "settled", "yaml_file",
     },
-    "cli": {"errors", "config", "limits", "output", "running"},
+    "cli": {"errors", "config", "legible", "limits", "output", "overrides", "running"},
 }  # fmt: skip
 ENTRY = {"__init__", "__main__"}
 CORE = (

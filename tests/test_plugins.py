@@ -94,12 +94,12 @@ class Convs(nn.Sequential):
 """
 
 
-def test_a_trunk_from_outside_is_evaluated_without_being_named_again(tmp_path):
+def test_a_trunk_from_outside_is_imported_where_the_command_says_so(tmp_path):
     (tmp_path / "my_trunk.py").write_text(TRUNK_PY)
     (tmp_path / "configs" / "trunk").mkdir(parents=True)
     (tmp_path / "configs" / "trunk" / "convs.yaml").write_text("name: Convs\nout_dim: 8\n")
 
-    def run(*arguments: str) -> None:
+    def run(*arguments: str, code: int = 0) -> str:
         small = ["data.num_workers=0", "launch.threads=1"]
         done = subprocess.run(
             [sys.executable, str(TOOL), *arguments, *small],
@@ -107,7 +107,8 @@ def test_a_trunk_from_outside_is_evaluated_without_being_named_again(tmp_path):
             capture_output=True,
             text=True,
         )
-        assert done.returncode == 0, done.stderr
+        assert done.returncode == code, done.stderr
+        return done.stderr
 
     run(
         "config=pretrain/swav/quickstart",
@@ -124,5 +125,10 @@ def test_a_trunk_from_outside_is_evaluated_without_being_named_again(tmp_path):
     evaluation = ["config=benchmark/linear/folder", "checkpoint=runs/mine", "data=shapes"]
     images = ["data.train.num_samples=64", "data.val.num_samples=32", "data.batch_size=32"]
     once = ["num_epochs=1", "baselines=false", "launch.processes=2", "name=linear"]
-    run(*evaluation, *images, *once)
+    assert run(*evaluation, *images, *once, code=2) == (
+        "error: checkpoint=runs/mine: there is no trunk Convs; the run was trained with "
+        "plugins=[my_trunk], code that is imported only where your own command says so: where you "
+        "trust it, add plugins=[my_trunk]\n"
+    )
+    run(*evaluation, *images, *once, "plugins=[my_trunk]")
     run("config=runs/linear/config.yaml", "name=again")

@@ -4,6 +4,7 @@ import ast
 import os
 import pickle
 import re
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -19,10 +20,13 @@ from test_launch import LOOPBACK
 from torchvision.datasets.utils import extract_archive
 
 from ssl_platform import checkpoint
+from ssl_platform.cli import main as platform_main
 from ssl_platform.config import compose
 from ssl_platform.data.torchvision_dataset import members_stay_inside
 from ssl_platform.errors import CheckpointError, ConfigError
+from ssl_platform.legible import legible
 from ssl_platform.running import claimed
+from ssl_platform.zoo.cli import main as zoo_main
 
 ROOT = Path(checkpoint.__file__).parents[1]
 TOOL = ROOT / "tools" / "run_distributed.py"
@@ -237,6 +241,132 @@ def test_a_struck_out_secret_may_change(tmp_path, tiny):
         with claimed(cfg, tmp_path):
             assert password not in (tmp_path / "config.yaml").read_text()
     assert cfg.data.train.api_key == "second-xyzzy"
+
+
+# ---- a run of somebody else's
+
+
+@pytest.fixture
+def foreign_run(pretrained, tmp_path, monkeypatch):
+    """A run whose plug-in leaves a mark when it is imported, and lies where Python finds it."""
+    run = shutil.copytree(pretrained, tmp_path / "run")
+    (tmp_path / "evil.py").write_text("open('marker', 'w')\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    yield run
+    assert not (tmp_path / "marker").exists()
+
+
+def change(run: Path, key: str, value: object) -> None:
+    cfg = OmegaConf.load(run / "config.yaml")
+    OmegaConf.update(cfg, key, value, force_add=True)
+    OmegaConf.save(cfg, run / "config.yaml")
+
+
+def test_the_plug_ins_of_a_run_are_not_imported_by_verify_and_export(foreign_run, capsys):
+    change(foreign_run, "plugins", ["evil"])
+    assert zoo_main(["verify", str(foreign_run)]) == 0
+    output = ["-o", str(foreign_run / "out.pth")]
+    assert zoo_main(["export", str(foreign_run), "--format", "timm", *output]) == 0
+    change(foreign_run, "trunk.name", "Evil")
+    capsys.readouterr()
+    assert zoo_main(["verify", str(foreign_run)]) == 3
+    assert capsys.readouterr().err == (
+        f"error: {foreign_run}: its trunk Evil is of a plug-in (plugins=[evil]), and none is "
+        "imported here: whether it is whole cannot be told\n"
+    )
+
+
+@pytest.mark.parametrize(
+    "job", [["config=benchmark/knn/folder", "data=shapes"], ["config=analysis/clusters"]]
+)
+def test_the_plug_ins_of_a_run_are_imported_where_the_command_names_them(job, foreign_run):
+    change(foreign_run, "plugins", ["evil"])
+    change(foreign_run, "trunk.name", "Evil")
+    with pytest.raises(ConfigError, match=r"where you trust it, add plugins=\[evil\]"):
+        compose([*job, f"checkpoint={foreign_run}"])
+
+
+def test_a_run_is_told_nothing_of_the_environment(foreign_run, monkeypatch, capsys):
+    monkeypatch.setenv("A_SECRET", "xyzzy")
+    change(foreign_run, "data.train.path", "${oc.env:A_SECRET}")
+    change(foreign_run, "a", "oc.env")
+    change(foreign_run, "data.train.other", "${${a}:A_SECRET}")
+    output = foreign_run / "out.safetensors"
+    arguments = ["export", str(foreign_run), "--format", "safetensors", "-o", str(output)]
+    assert zoo_main(arguments) == 0
+    assert "xyzzy" not in output.with_suffix(".md").read_text()
+    assert "${oc.env:A_SECRET}" in output.with_suffix(".md").read_text()
+    assert OmegaConf.create({"a": "${oc.env:A_SECRET}"}).a == "xyzzy"
+
+
+@pytest.mark.parametrize(
+    ("name", "told"), [("config.yaml", "not a file"), ("manifest.json", "not a file")]
+)
+def test_a_pipe_in_a_run_is_not_waited_for(name, told, foreign_run, capsys):
+    (path,) = foreign_run.rglob(f"**/{name}") if name == "config.yaml" else [
+        max(foreign_run.rglob(name))
+    ]  # fmt: skip
+    for other in foreign_run.rglob(name):
+        other.unlink()
+        os.mkfifo(other)
+    assert path.is_fifo()
+    assert zoo_main(["verify", str(foreign_run)]) == 3
+    assert told in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "told"),
+    [
+        ("trunk.layers", [10**9] * 4, "far more blocks than"),
+        ("trunk.width", "x", "cannot be built"),
+    ],
+)
+def test_a_trunk_that_cannot_be_is_one_line(key, value, told, foreign_run, capsys):
+    change(foreign_run, key, value)
+    assert zoo_main(["verify", str(foreign_run)]) == 3
+    err = capsys.readouterr().err
+    assert told in err and err.count("\n") == 1
+
+
+# ---- what is printed
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["https://me:hunter2@h/a", "https://me:hun/ter2@h/a", "https://h/a?token=hunter2&b=1",
+     "data.train.api_key=hunter2", "ftp://hunter2@h", "db_password='hunter2 hunter2'"],
+)  # fmt: skip
+def test_a_password_is_struck_out_of_messages(address):
+    shown = legible(f"checkpoint={address}: it is wrong")
+    assert "ter2" not in shown and "*****" in shown and shown.endswith(": it is wrong")
+
+
+def test_messages_are_escaped_and_cut():
+    assert legible("a\x1b[31m\u202e\udcff\x07\tb\nc") == r"a\x1b[31m\u202e\udcff\x07\tb" + "\nc"
+    assert len(legible("k" * 20_000 + " what to do")) < 500
+    assert legible("k" * 20_000 + " what to do").endswith(" what to do")
+    assert len(legible("k " * 20_000)) < 5000
+    assert legible("\n" * 10_000).count("\n") == 100
+    assert legible("Übermut 日本 /a/b.pth, x=1") == "Übermut 日本 /a/b.pth, x=1"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--cfg", "job", "--package"], "--package: needs a value; which one?"),
+        (["--cfg"], "--cfg: needs a value; job or hydra or all"),
+        (["--cfg", "job", "--what"], "--what: no such flag; see --help"),
+        (["--cfg", "job", "-m"], "-m: --cfg and the like are about one config"),
+        (["--config-dir"], "--config-dir: needs a value; which directory?"),
+        (["--cfg", "job", "heads.prototypes.name=-1"], "heads.prototypes.name=-1: the name of a"),
+        (["--cfg", "job", "+trunk._target_=os.system"], "trunk._target_=os.system: nothing is"),
+    ],
+)
+def test_what_a_run_refuses_is_not_printed(arguments, told, capsys):
+    assert platform_main([QUICKSTART, *arguments]) == 2
+    out, err = capsys.readouterr()
+    assert err.startswith(f"error: {told}") and err.count("\n") == 1 and not out
 
 
 # ---- limits

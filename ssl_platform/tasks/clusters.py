@@ -276,6 +276,7 @@ def _open_images(run: TrainedRun, options: ImagesOptions) -> ImageDataset:
             return open_dataset({"name": kind.__name__, "path": options.path}, data)
         except ValueError as error:
             raise ValueError(f"data.{error}") from error
+    run.require(f"data.{options.split}")
     node = {"train": data.train, "val": data.val}[options.split]
     if node is None:
         raise ValueError(f"data.split={options.split}: the run has no such images; set data.path")

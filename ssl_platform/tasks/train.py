@@ -25,7 +25,7 @@ class Train(Task):
     options = TrainOptions
 
     def complete(self, cfg: dict[str, Any]) -> dict[str, Any]:
-        """``trunk: null`` is that of the checkpoint, whose plug-ins join those of the config."""
+        """``trunk: null`` is that of the checkpoint."""
         filled = range_of_run(cfg["checkpoint"], cfg.get("data")) if cfg.get("checkpoint") else {}
         if cfg.get("trunk") is not None:
             return filled
@@ -34,7 +34,7 @@ class Train(Task):
                 "checkpoint=null: whose weights? checkpoint=<a run, a file, a URL or zoo:NAME>, or "
                 "trunk=... to start from random ones"
             )
-        return filled | trunk_of(cfg["checkpoint"], cfg.get("plugins") or [])
+        return filled | trunk_of(cfg["checkpoint"])
 
     def probe(self, options: TrainOptions) -> None:
         if options.checkpoint is not None:

@@ -10,14 +10,14 @@ from typing import Any
 import torch
 from omegaconf import MISSING, OmegaConf
 from torch import nn
-from yaml import YAMLError
 
 from ssl_platform.build import ImageJobOptions, Node
 from ssl_platform.data.pixels import AUTO
 from ssl_platform.errors import CheckpointError
 from ssl_platform.registry import TRUNKS
 from ssl_platform.tasks import Task
-from ssl_platform.zoo.weights import Weights, load_trunk, read_weights
+from ssl_platform.yaml_file import read_yaml
+from ssl_platform.zoo.weights import Weights, load_trunk, read_weights, unknown_trunk
 
 
 @dataclass(frozen=True)
@@ -33,22 +33,23 @@ class TrunkTask(Task):
     """A job that looks at images through a trained trunk."""
 
     def complete(self, cfg: dict[str, Any]) -> dict[str, Any]:
-        """``trunk: null`` is that of the checkpoint, whose plug-ins join those of the config."""
+        """``trunk: null`` is that of the checkpoint."""
         if cfg.get("checkpoint") in (None, MISSING):
             raise ValueError(
                 "checkpoint: whose weights? checkpoint=<a run, a file, a URL or zoo:NAME>"
             )
         filled = range_of_run(cfg["checkpoint"], cfg.get("data"))
         if not cfg.get("trunk"):
-            filled |= trunk_of(cfg["checkpoint"], cfg.get("plugins") or [])
+            filled |= trunk_of(cfg["checkpoint"])
         return filled
 
 
-def trunk_of(checkpoint: str, plugins: list[str]) -> dict[str, Any]:
-    """The keys that tell the trunk of some weights: its config, and the plug-ins with its own.
+def trunk_of(checkpoint: str) -> dict[str, Any]:
+    """The key that tells the trunk of some weights.
 
     Raises:
-        ValueError: there are no such weights, or they do not tell.
+        ValueError: there are no such weights, they do not tell, or the trunk is of a plug-in of
+            theirs, which is not imported.
     """
     with as_problem():
         weights = read_weights(checkpoint)
@@ -57,8 +58,10 @@ def trunk_of(checkpoint: str, plugins: list[str]) -> dict[str, Any]:
             f"trunk=null: {weights.source} does not tell its whole architecture; name it, e.g. "
             "trunk=resnet18_small"
         )
-    joined = list(dict.fromkeys([*plugins, *weights.plugins]))
-    return {"trunk": weights.trunk_node, "plugins": joined}
+    unknown = unknown_trunk(weights)
+    if unknown is not None:
+        raise ValueError(f"checkpoint={weights.source}: {unknown}")
+    return {"trunk": weights.trunk_node}
 
 
 def range_of_run(checkpoint: str, data: Any) -> dict[str, Any]:
@@ -69,9 +72,9 @@ def range_of_run(checkpoint: str, data: Any) -> dict[str, Any]:
     folder = Path(checkpoint)
     run = folder.parents[1] if folder.parent.name == "checkpoints" else folder
     try:
-        trained: Any = OmegaConf.to_container(OmegaConf.load(run / "config.yaml"))
+        trained: Any = OmegaConf.to_container(read_yaml(run / "config.yaml"))
         found = trained["data"]["range"]
-    except (OSError, LookupError, TypeError, YAMLError):  # no run, or one without images or range
+    except (OSError, LookupError, TypeError, ValueError):  # no run, or one without images or range
         return {}
     return {"data.range": found} if isinstance(found, list) else {}
 

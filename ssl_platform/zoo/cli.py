@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ssl_platform.disk import sha256_of
 from ssl_platform.errors import PlatformError
+from ssl_platform.legible import make_logs_legible, one_line
 from ssl_platform.output import show
 from ssl_platform.zoo import catalogue
 from ssl_platform.zoo.fetch import cached
@@ -20,12 +21,13 @@ FORMATS = ("torchvision", "timm", "safetensors", "onnx", "torch_export")
 def main(argv: list[str] | None = None) -> int:
     """Run a command line; returns the exit code (0, or that of the `PlatformError`)."""
     arguments = _parser().parse_args(argv)
+    make_logs_legible()
     try:
         for line in arguments.command(arguments):
             show(line)
         return 0
     except PlatformError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {one_line(str(error))}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
@@ -99,7 +101,7 @@ def _export(arguments: argparse.Namespace) -> list[str]:
     from ssl_platform.zoo.writers import export
 
     written = export(read_weights(arguments.source), arguments.format, arguments.output)
-    return [f"wrote {path}" for path in written]
+    return [f"wrote {one_line(str(path))}" for path in written]
 
 
 def _plain(value: object) -> str:
@@ -109,6 +111,7 @@ def _plain(value: object) -> str:
 
 
 def _table(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    rows = [tuple(map(one_line, row)) for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     padded = ([f"{cell:<{width}}" for cell, width in zip(r, widths, strict=True)] for r in rows)
     return ["  ".join(cells).rstrip() for cells in padded]

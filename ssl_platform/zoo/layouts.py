@@ -5,8 +5,9 @@ nothing is left out unseen. Evidence for the layouts: the released files and the
 facebookresearch/swav, facebookresearch/vissl, torchvision, timm, lightly and solo-learn.
 """
 
+import itertools
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -19,6 +20,7 @@ Part = Literal["trunk", "head", "classifier", "unused"]
 
 # what may lie around a state dict, from the outside to the inside
 NESTS = ("state_dict", "classy_state_dict", "base_model", "model_state_dict", "model")
+DEEPEST, MOST_KEYS = 20, 100_000  # of dictionaries in one another; the largest models have 5,000
 WRAPPERS = re.compile(r"(?:module\.|_orig_mod\.)+")  # DistributedDataParallel, torch.compile
 RESNET = r"((?:conv1|bn1|layer[1-4]\.\d+)\..+)"
 # children of a torchvision ResNet, as nn.Sequential numbers them; 2, 3 and 8 have no weights
@@ -188,19 +190,31 @@ def sort_keys(content: Mapping[str, Any]) -> Parts:
 def _state_dict(content: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
     """The innermost state dict, flat, and what lies beside it on the way there."""
     beside: dict[str, str] = {}
-    path = ""
+    path, depth = "", 0
     while nest := next((key for key in NESTS if isinstance(content.get(key), Mapping)), None):
         beside |= {f"{path}{key}": "beside the weights" for key in content if key != nest}
-        content, path = content[nest], f"{path}{nest}."
-    return _flat(content), beside
+        content, path, depth = content[nest], f"{path}{nest}.", depth + 1
+        _require_depth(depth)
+    return dict(_flat(content, "", 0, itertools.count(1))), beside
 
 
-def _flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+def _flat(
+    content: Mapping[str, Any], prefix: str, depth: int, count: "itertools.count[int]"
+) -> Iterator[tuple[str, Any]]:
+    """Keys and values of nested mappings. The same mapping may lie in many places: each counts."""
+    _require_depth(depth)
     for key, value in content.items():
-        name = f"{prefix}{key}"
-        flat |= _flat(value, f"{name}.") if isinstance(value, Mapping) else {name: value}
-    return flat
+        if next(count) > MOST_KEYS:
+            raise CheckpointError(f"has more than {MOST_KEYS:,} keys")
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.", depth + 1, count)
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _require_depth(depth: int) -> None:
+    if depth > DEEPEST:
+        raise CheckpointError(f"its dictionaries lie more than {DEEPEST} deep in one another")
 
 
 def _bare(key: str) -> str:
@@ -245,7 +259,8 @@ def _settle_head(parts: Parts) -> None:
 def _settle_classifier(parts: Parts) -> None:
     """Keep what is one linear layer, and nothing else."""
     classifier = parts.classifier
-    if classifier.keys() != {"weight", "bias"} or classifier["weight"].ndim != 2:
+    is_whole = classifier.keys() == {"weight", "bias"} and classifier["weight"].ndim == 2
+    if not is_whole or classifier["bias"].shape != classifier["weight"].shape[:1]:
         _drop(parts, "classifier", "a classifier that is more or less than a linear layer")
 
 
@@ -273,4 +288,4 @@ def _no_prototype_head(head: Mapping[str, Tensor]) -> str | None:
 
 def _some(keys: Any) -> str:
     keys = [str(key) for key in keys]
-    return ", ".join(keys[:3]) + (f", ... ({len(keys)})" if len(keys) > 3 else "")
+    return ", ".join(keys[:3]) + (f", ... ({len(keys)})" if len(keys) > 3 else "") or "none"

@@ -3,7 +3,9 @@
 import json
 from pathlib import Path
 
-from ssl_platform.trained_run import TrainedRun
+from ssl_platform.legible import escaped, without_secrets
+from ssl_platform.schema import flat
+from ssl_platform.trained_run import SavedRun
 from ssl_platform.zoo.architecture import trunk_option
 from ssl_platform.zoo.weights import Weights
 
@@ -38,20 +40,22 @@ def model_card(weights: Weights, file_name: str, sha256: str) -> str:
     ]
     figures = ""
     if Path(weights.source).is_dir():
-        run = TrainedRun.open(weights.source)
-        options, normalize = run.options, run.options.data.normalize
+        run = SavedRun.open(weights.source)
+        known = flat(run.config)
+        data = without_secrets(json.dumps(run.config.get("data", {}).get("train")))
+        normalize = [known.get(f"data.normalize.{key}") for key in ("mean", "std")]
         rows += [
-            ("method", f"`{options.loss['name']}`, config `{options.name}`"),
-            ("data", f"`{json.dumps(options.data.train)}`"),
-            ("epochs", f"{run.state['epoch']} of {options.num_epochs}"),
-            ("batch size", str(options.data.batch_size)),
-            ("normalisation", f"mean {normalize.mean}, std {normalize.std}"),
+            ("method", f"`{known.get('loss.name')}`, config `{known.get('name')}`"),
+            ("data", f"`{data}`"),
+            ("epochs", f"{run.state.get('epoch')} of {known.get('num_epochs')}"),
+            ("batch size", str(known.get("data.batch_size"))),
+            ("normalisation", f"mean {normalize[0]}, std {normalize[1]}"),
         ]
         figures = _figures(run.checkpoint.parents[1] / "summary.json")
     timm = any(name.startswith("model.") for name in weights.trunk)
     return CARD.format(
         title=Path(file_name).stem,
-        table="\n".join(f"| {label} | {text} |" for label, text in rows),
+        table="\n".join(f"| {label} | {escaped(text)} |" for label, text in rows),
         figures=figures,
         library="timm" if timm else "torchvision",
         file_name=file_name,

@@ -5,9 +5,9 @@ from collections import Counter
 import torch
 
 from ssl_platform.errors import CheckpointError
-from ssl_platform.registry import TRUNKS
 from ssl_platform.zoo.architecture import head_node, options_text, trunk_option
-from ssl_platform.zoo.weights import Weights, misfits
+from ssl_platform.zoo.soundness import first_gap
+from ssl_platform.zoo.weights import Weights, built, misfits, unknown_trunk
 
 
 def describe(weights: Weights) -> list[tuple[str, str]]:
@@ -39,21 +39,37 @@ def require_whole(weights: Weights) -> None:
     """
     if not (weights.trunk or weights.head or weights.classifier):
         raise CheckpointError(f"{weights.source}: nothing in it can be used")
-    if weights.trunk_node is not None:
-        with torch.device("meta"):
-            wanted = TRUNKS.build(weights.trunk_node).state_dict()
-        problems = misfits(wanted, weights.trunk)
-        if problems:
-            raise CheckpointError(f"{weights.source}: not whole; {'; '.join(problems)}")
+    problems = _problems_of_trunk(weights)
+    if problems:
+        raise CheckpointError(f"{weights.source}: not whole; {'; '.join(problems)}")
     if weights.head:
         weights.prototype_head()
+
+
+def _problems_of_trunk(weights: Weights) -> list[str]:
+    node = weights.trunk_node
+    if node is None:
+        gap = first_gap(weights.trunk)
+        return [f"{gap} is missing"] if gap is not None else []
+    if unknown_trunk(weights) is not None:
+        plugins = f" (plugins=[{','.join(weights.plugins)}])" if weights.plugins else ""
+        raise CheckpointError(
+            f"{weights.source}: its trunk {node['name']} is of a plug-in{plugins}, and none is "
+            "imported here: whether it is whole cannot be told"
+        )
+    with torch.device("meta"):
+        wanted = built(weights).state_dict()
+    return misfits(wanted, weights.trunk)
 
 
 def _trunk(weights: Weights) -> str:
     if not weights.trunk:
         return "none"
     if weights.trunk_node is None:
-        return f"{_tensors(len(weights.trunk))} of an architecture that they do not tell"
+        return (
+            f"{_tensors(len(weights.trunk))} of an architecture that they do not tell; whether the "
+            "last block is there cannot be seen"
+        )
     return f"{_tensors(len(weights.trunk))} of {trunk_option(weights.trunk_node)}"
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,14 +13,17 @@ from torch import Tensor, nn
 
 from ssl_platform.disk import sha256_of
 from ssl_platform.errors import CheckpointError
+from ssl_platform.legible import without_secrets
 from ssl_platform.models.heads import PrototypeHead
-from ssl_platform.registry import HEADS
+from ssl_platform.registry import HEADS, TRUNKS, load_components
 from ssl_platform.zoo import catalogue
 from ssl_platform.zoo.architecture import head_node, resnet_node, trunk_option
-from ssl_platform.zoo.fetch import fetch
-from ssl_platform.zoo.files import read_content
+from ssl_platform.zoo.fetch import cache_folder, fetch
+from ssl_platform.zoo.files import DamagedFileError, read_content
 from ssl_platform.zoo.layouts import Parts, sort_keys
+from ssl_platform.zoo.soundness import require_sound, unsound
 
+LONGEST_NAME = 255  # bytes, of a file
 ZOO = "zoo:"  # a model of the catalogue by its name
 
 logger = logging.getLogger(__name__)
@@ -39,7 +43,7 @@ class Weights:
         classifier: ``weight`` (classes, D) and ``bias`` (classes,) of a linear layer, if any.
         unused: keys of the source that are known and not needed, and what each is.
         trunk_node: config of the trunk as far as the source tells it, ``{name: ResNet, ...}``.
-        plugins: modules from outside that the trunk may be of.
+        plugins: modules that a run was trained with, which nobody has imported for that.
         origin: key in the source by part and name here: ``trunk.conv1.weight``.
     """
 
@@ -85,33 +89,74 @@ def read_weights(source: str) -> Weights:
         CheckpointError: there is no such thing, or it cannot be read or understood; the message
             begins with the source.
     """
+    shown = without_secrets(source)
     try:
-        return _read(source)
+        return replace(_read(source), source=shown)
     except CheckpointError as error:
-        reason = str(error).removeprefix(f"{source}: ")
-        raise CheckpointError(f"{source}: {reason}") from error
+        reason = str(error).removeprefix(f"{shown}: ")
+        raise CheckpointError(f"{shown}: {reason}") from error
 
 
 def _read(source: str) -> Weights:
     if source.startswith(ZOO):
-        return _of_file(source, catalogue.model(source.removeprefix(ZOO)).fetch())
+        return _of_fetched(source, catalogue.model(source.removeprefix(ZOO)).fetch())
     if "://" in source:
-        return _of_file(source, fetch(source))
+        return _of_fetched(source, fetch(source))
     path = Path(source)
+    if "\0" in source or len(os.fsencode(path.name)) > LONGEST_NAME:
+        raise CheckpointError("no file has such a name")
     return _of_run(source) if path.is_dir() else _of_file(source, path)
 
 
+def _of_fetched(source: str, path: Path) -> Weights:
+    try:
+        return _of_file(source, path)
+    except DamagedFileError as error:
+        if not path.is_relative_to(cache_folder()):
+            raise
+        reason = str(error).removeprefix(f"{path}: ").removesuffix("; fetch it again")
+        raise CheckpointError(
+            f"{path} in the cache is {reason}; remove it and {path.name}.sha256 beside it, then it "
+            "is fetched anew"
+        ) from error
+
+
 def _of_run(source: str) -> Weights:
-    from ssl_platform.trained_run import TrainedRun  # much to import, and files do without
+    from ssl_platform.trained_run import SavedRun  # much to import, and files do without
 
     try:
-        run = TrainedRun.open(source)
+        run = SavedRun.open(source)
     except ValueError as error:
         raise CheckpointError(str(error).removeprefix("checkpoint=")) from error
-    state = run.state["model"]
-    parts = sort_keys(state)
-    weights = _weights(source, run.checkpoint, parts, _fingerprint(state), run.options.trunk)
-    return replace(weights, plugins=tuple(run.options.plugins))
+    parts = sort_keys(run.state["model"])
+    require_sound(parts)
+    weights = _weights(source, run.checkpoint, parts, _fingerprint(run.state["model"]), None)
+    return replace(weights, trunk_node=_node(run.config), plugins=_plugins(run.config))
+
+
+def _node(config: Mapping[str, Any]) -> dict[str, Any] | None:
+    node = config.get("trunk")
+    has_name = isinstance(node, dict) and isinstance(node.get("name"), str)
+    return node if has_name else None
+
+
+def _plugins(config: Mapping[str, Any]) -> tuple[str, ...]:
+    plugins = config.get("plugins")
+    return tuple(map(str, plugins)) if isinstance(plugins, list) else ()
+
+
+def unknown_trunk(weights: Weights) -> str | None:
+    """Why the trunk of a run cannot be built, in words: it is of a plug-in, and none is imported.
+
+    Only a command of the user imports code. That of a run belongs to whoever made its directory.
+    """
+    from ssl_platform.trained_run import plugins_hint
+
+    load_components()
+    node = weights.trunk_node
+    if node is None or node["name"] in TRUNKS.names():
+        return None
+    return f"there is no trunk {node['name']}{plugins_hint(weights.plugins)}"
 
 
 def _of_file(source: str, path: Path) -> Weights:
@@ -121,6 +166,7 @@ def _of_file(source: str, path: Path) -> Weights:
             "zoo:NAME"
         )
     parts = sort_keys(read_content(path))
+    require_sound(parts)
     return _weights(source, path, parts, sha256_of(path), resnet_node(parts.trunk))
 
 
@@ -130,12 +176,40 @@ def _weights(
     return Weights(source=source, path=path, sha256=sha256, trunk_node=trunk_node, **vars(parts))
 
 
-def _fingerprint(state: Mapping[str, Tensor]) -> str:
+def _fingerprint(state: Mapping[str, Any]) -> str:
     digest = hashlib.sha256()
     for name, tensor in sorted(state.items()):
+        if not isinstance(tensor, Tensor) or unsound(name, tensor) is not None:
+            raise CheckpointError(f"its model holds {name}, which is no plain and finite tensor")
         digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
         digest.update(tensor.contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
+
+
+def built(weights: Weights) -> nn.Module:
+    """The trunk that a source tells of, at its random start.
+
+    Raises:
+        CheckpointError: it is of a plug-in, or cannot be built.
+    """
+    node, reason = weights.trunk_node, unknown_trunk(weights)
+    assert node is not None
+    if reason is None and any(_is_endless(option, weights.trunk) for option in node.values()):
+        reason = f"its trunk has far more blocks than the {len(weights.trunk)} tensors are for"
+    try:
+        if reason is None:
+            trunk: nn.Module = TRUNKS.build(node)
+            return trunk
+    except (ValueError, RuntimeError) as error:
+        reason = f"its trunk cannot be built ({' '.join(str(error).split())})"
+    raise CheckpointError(f"{weights.source}: {reason}")
+
+
+def _is_endless(option: Any, trunk: Mapping[str, Tensor]) -> bool:
+    """Whether a list of numbers of blocks asks for more of them than there are tensors."""
+    if not isinstance(option, list) or not all(isinstance(number, int) for number in option):
+        return False
+    return sum(option) > max(1000, len(trunk))
 
 
 def load_trunk(trunk: nn.Module, weights: Weights, *, allow_partial: bool) -> None:

@@ -15,9 +15,8 @@ from torch import Tensor, nn
 
 from ssl_platform.disk import sha256_of
 from ssl_platform.errors import CheckpointError, ConfigError
-from ssl_platform.registry import TRUNKS
 from ssl_platform.zoo.model_card import model_card
-from ssl_platform.zoo.weights import Weights, load_trunk
+from ssl_platform.zoo.weights import Weights, built, load_trunk
 
 logger = logging.getLogger(__name__)
 
@@ -100,7 +99,7 @@ def trunk_of(weights: Weights) -> nn.Module:
         raise CheckpointError(
             f"{weights.source}: the weights do not tell the whole architecture; export a run"
         )
-    trunk: nn.Module = TRUNKS.build(weights.trunk_node)
+    trunk = built(weights)
     load_trunk(trunk, weights, allow_partial=False)
     return trunk.eval()
 

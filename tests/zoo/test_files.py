@@ -56,7 +56,7 @@ def test_a_torchscript_program_is_refused(tmp_path):
         (b"", "an empty file"),
         (b"<!DOCTYPE html><html>sign in</html>", "a web page, not a checkpoint"),
         (b"\n <html>404</html>", "a web page"),
-        (b"just some text", "not a checkpoint, or a truncated"),
+        (b"just some text", "text, not a checkpoint"),
         (b"\x10\x00\x00\x00\x00\x00\x00\x00{broken", "truncated or damaged"),
     ],
 )

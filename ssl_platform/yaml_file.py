@@ -1,0 +1,127 @@
+"""YAML files of whoever wrote them, read as data that stays small.
+
+A few hundred bytes of YAML can stand for gigabytes: an alias of aliases, a reference to references.
+Both are counted before anything is made of them.
+"""
+
+import itertools
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import OmegaConf
+
+LARGEST_FILE = 2**17  # bytes; a saved config has 5,000
+MOST_VALUES = 20_000
+DEEPEST = 50  # lists and mappings in one another
+LONGEST = 2**20  # letters and values, all references filled in
+REFERENCE = re.compile(r"\$\{\s*([\w./\[\]-]+)(?:\s*:([\w./\[\]\s,-]*))?")  # with a resolver's own
+
+Place = tuple[str, ...]
+
+
+def read_yaml(path: Path) -> Any:
+    """The config that a YAML file holds, references as written.
+
+    Raises:
+        ValueError: it is no file, too large, no YAML, or stands for too much; the message says
+            which, in one line, without the path.
+        OSError: it cannot be read.
+    """
+    if path.exists() and not path.is_file():  # a pipe would be waited for, a device never ends
+        raise ValueError("not a file")
+    with path.open("rb") as file:
+        data = file.read(LARGEST_FILE + 1)
+    if len(data) > LARGEST_FILE:
+        raise ValueError(f"larger than {LARGEST_FILE:,} bytes, which no config is")
+    try:
+        node = yaml.compose(data.decode("utf-8"), Loader=yaml.SafeLoader)
+        _count(node, itertools.count(1), 0)
+        config = OmegaConf.load(path)
+    except yaml.YAMLError as error:  # it says what on one line and where on others
+        raise ValueError(" ".join(str(error).split())) from error
+    except RecursionError:
+        raise ValueError(_TOO_DEEP) from None
+    require_short(OmegaConf.to_container(config))
+    return config
+
+
+_TOO_DEEP = f"its lists and mappings lie more than {DEEPEST} deep in one another"
+
+
+def _count(node: yaml.Node | None, count: "itertools.count[int]", depth: int) -> None:
+    """Count values as often as they occur, so that what holds itself is deep, aliases are many."""
+    if next(count) > MOST_VALUES:
+        raise ValueError(f"more than {MOST_VALUES:,} values, when aliases are written out")
+    if depth > DEEPEST:
+        raise ValueError(_TOO_DEEP)
+    if isinstance(node, yaml.CollectionNode):
+        children = node.value
+        if isinstance(node, yaml.MappingNode):
+            children = itertools.chain.from_iterable(node.value)
+        for child in children:
+            _count(child, count, depth + 1)
+
+
+def require_short(plain: Any) -> None:
+    """Raise where values grow beyond all measure when their references are filled in.
+
+    Args:
+        plain: mappings, lists and values, references as written.
+
+    Raises:
+        ValueError: they do, they hold themselves, or a text has a null byte.
+    """
+    try:
+        length = _Lengths(plain).of((), plain)
+    except RecursionError:
+        raise ValueError(_TOO_DEEP) from None
+    if length > LONGEST:
+        raise ValueError(f"its references stand for {length:,} letters, more than {LONGEST:,}")
+
+
+class _Lengths:
+    """Letters and values of each place, each counted once."""
+
+    def __init__(self, root: Any):
+        self.root = root
+        self.known: dict[Place, int] = {}
+
+    def of(self, place: Place, node: Any) -> int:
+        if place not in self.known:
+            if isinstance(node, str) and "\0" in node:
+                raise ValueError(f"{'.'.join(place)}: a null byte, which no value can have")
+            self.known[place] = 0  # what refers to itself is refused elsewhere, by its name
+            inner = sum(self.of((*place, key), child) for key, child in _children(node))
+            referred = sum(self.of(*found) for found in self.referred(place, node))
+            own = len(node) if isinstance(node, str) else 1
+            self.known[place] = own + inner + referred
+        return self.known[place]
+
+    def referred(self, place: Place, node: Any) -> Iterator[tuple[Place, Any]]:
+        """The places that a text refers to, with what is there."""
+        for path, arguments in REFERENCE.findall(node) if isinstance(node, str) else ():
+            for target in (path, *arguments.split(",")):
+                found = self.find(place, target.strip())
+                if found is not None:
+                    yield found
+
+    def find(self, place: Place, target: str) -> tuple[Place, Any] | None:
+        name = target.lstrip(".")
+        dots = len(target) - len(name)
+        keys = (*(place[:-dots] if dots else ()), *re.findall(r"[^.\[\]]+", name))
+        node = self.root
+        for key in keys:
+            children = dict(_children(node))
+            if key not in children:
+                return None
+            node = children[key]
+        return keys, node
+
+
+def _children(node: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(node, Mapping):
+        return ((str(key), child) for key, child in node.items())
+    return ((str(n), child) for n, child in enumerate(node)) if isinstance(node, list) else iter(())
