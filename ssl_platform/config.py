@@ -422,6 +422,22 @@ def _swept(override: str) -> list[str]:
     ]
 
 
+def sweep_jobs(overrides: list[str], config_dirs: Iterable[str | Path] = ()) -> Iterator[list[str]]:
+    """The overrides of every run of a sweep.
+
+    Raises:
+        ConfigError: one of them cannot be read, or stands for no values or too many.
+    """
+    problems = [problem for override in overrides for problem in _unreadable(override)]
+    if problems:
+        raise ConfigError(problems)
+    of_hydra = [key for key in swept_keys(overrides) if re.match(r"hydra\b", key)]
+    if of_hydra:
+        raise ConfigError([f"{key}: Hydra's own settings cannot be swept over" for key in of_hydra])
+    source = Source(CONFIG_DIR, PRIMARY, [], tuple(Path(d).absolute() for d in config_dirs))
+    return combinations(overrides, source._choices)
+
+
 def check_sweep(overrides: list[str], config_dirs: Iterable[str | Path] = ()) -> None:
     """Compose and check every combination of a sweep.
 
@@ -429,15 +445,7 @@ def check_sweep(overrides: list[str], config_dirs: Iterable[str | Path] = ()) ->
         ConfigError: the problems of all combinations, each line once.
     """
     problems: list[str] = []
-    for override in overrides:
-        problems += _unreadable(override)
-    if problems:
-        raise ConfigError(problems)
-    source = Source(CONFIG_DIR, PRIMARY, [], tuple(Path(d).absolute() for d in config_dirs))
-    of_hydra = [key for key in swept_keys(overrides) if re.match(r"hydra\b", key)]
-    if of_hydra:
-        raise ConfigError([f"{key}: Hydra's own settings cannot be swept over" for key in of_hydra])
-    for job in combinations(overrides, source._choices):
+    for job in sweep_jobs(overrides, config_dirs):
         try:
             compose(job, config_dirs)
         except ConfigError as error:
