@@ -397,11 +397,12 @@ def _files(directory: Path) -> list[str]:
 def _unreadable(override: str) -> list[str]:
     if "\0" in override:
         return [f"{override}: a null byte, which no value can have"]
+    length = len(override.partition("=")[0])
+    if length > LONGEST_KEY:  # which takes long to read, and no file system has as a name
+        return [f"{override}: no key has {length:,} letters"]
     try:
         if not _key(override):
             return [f"{override}: not an override; write key=value"]
-        if len(_key(override)) > LONGEST_KEY:
-            return [f"{override}: no key has {len(_key(override)):,} letters"]
     except Exception as error:
         key, is_assigned, value = override.partition("=")
         if is_assigned and not {"'", '"'} & set(value):
