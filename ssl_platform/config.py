@@ -417,11 +417,12 @@ def _files(directory: Path) -> list[str]:
 def _unreadable(override: str) -> list[str]:
     if "\0" in override:
         return [f"{override}: a null byte, which no value can have"]
+    length = len(override.partition("=")[0])
+    if length > LONGEST_KEY:  # which takes long to read, and no file system has as a name
+        return [f"{override}: no key has {length:,} letters"]
     try:
         if not _key(override):
             return [f"{override}: not an override; write key=value"]
-        if len(_key(override)) > LONGEST_KEY:
-            return [f"{override}: no key has {len(_key(override)):,} letters"]
     except Exception as error:
         key, is_assigned, value = override.partition("=")
         if is_assigned and not {"'", '"'} & set(value):
@@ -442,6 +443,22 @@ def _swept(override: str) -> list[str]:
     ]
 
 
+def sweep_jobs(overrides: list[str], config_dirs: Iterable[str | Path] = ()) -> Iterator[list[str]]:
+    """The overrides of every run of a sweep.
+
+    Raises:
+        ConfigError: one of them cannot be read, or stands for no values or too many.
+    """
+    problems = [problem for override in overrides for problem in _unreadable(override)]
+    if problems:
+        raise ConfigError(problems)
+    of_hydra = [key for key in swept_keys(overrides) if re.match(r"hydra\b", key)]
+    if of_hydra:
+        raise ConfigError([f"{key}: Hydra's own settings cannot be swept over" for key in of_hydra])
+    source = Source(CONFIG_DIR, PRIMARY, [], tuple(Path(d).absolute() for d in config_dirs))
+    return combinations(overrides, source._choices)
+
+
 def check_sweep(overrides: list[str], config_dirs: Iterable[str | Path] = ()) -> None:
     """Compose and check every combination of a sweep.
 
@@ -449,15 +466,7 @@ def check_sweep(overrides: list[str], config_dirs: Iterable[str | Path] = ()) ->
         ConfigError: the problems of all combinations, each line once.
     """
     problems: list[str] = []
-    for override in overrides:
-        problems += _unreadable(override)
-    if problems:
-        raise ConfigError(problems)
-    source = Source(CONFIG_DIR, PRIMARY, [], tuple(Path(d).absolute() for d in config_dirs))
-    of_hydra = [key for key in swept_keys(overrides) if re.match(r"hydra\b", key)]
-    if of_hydra:
-        raise ConfigError([f"{key}: Hydra's own settings cannot be swept over" for key in of_hydra])
-    for job in combinations(overrides, source._choices):
+    for job in sweep_jobs(overrides, config_dirs):
         try:
             compose(job, config_dirs)
         except ConfigError as error:

@@ -248,7 +248,7 @@ def test_a_struck_out_secret_may_change(tmp_path, tiny):
 
 @pytest.fixture
 def foreign_run(pretrained, tmp_path, monkeypatch):
-    """A run whose plug-in leaves a mark when it is imported, and lies where Python finds it."""
+    """A run whose plug-in leaves a mark when imported, and lies where Python would find it."""
     run = shutil.copytree(pretrained, tmp_path / "run")
     (tmp_path / "evil.py").write_text("open('marker', 'w')\n")
     monkeypatch.chdir(tmp_path)
@@ -339,7 +339,7 @@ def test_a_trunk_that_cannot_be_is_one_line(key, value, told, foreign_run, capsy
 )  # fmt: skip
 def test_a_password_is_struck_out_of_messages(address):
     shown = legible(f"checkpoint={address}: it is wrong")
-    assert "ter2" not in shown and "*****" in shown and shown.endswith(": it is wrong")
+    assert "ter2" not in shown and "*****" in shown and shown.endswith(" it is wrong")
 
 
 def test_messages_are_escaped_and_cut():

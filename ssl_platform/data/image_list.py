@@ -152,7 +152,7 @@ class _Table:
 
     def __init__(self, lines: _Lines, delimiter: str):
         self.lines, self.delimiter = lines, delimiter
-        self.first_line, self.width, self.path, self.label = 0, 0, 0, 1
+        self.first_line, self.width, self.path, self.label = 0, 0, 0, -1
 
     def rows(self, text: str) -> ImageList:
         records = self._records(text)
@@ -166,6 +166,7 @@ class _Table:
             what = f"has {len(first)} columns; a first line has to name them, such as path,label"
             raise problem(self.first_line, self.delimiter.join(first), what)
         elif first:
+            self.label = 1 if self.width > 1 else -1
             records = chain([(self.first_line, first)], records)
         rows = (self._row(line, record) for line, record in records)
         return ImageList(self._checked(rows), [name.strip() or "one of no name" for name in unused])
