@@ -24,6 +24,7 @@ LABEL_COLUMNS = (
     "label", "labels", "class", "class_name", "category", "target", "class_id", "category_id",
 )  # fmt: skip
 DELIMITERS = "\t,;"
+LONGEST_LINE = 10_000  # letters, of a path and a label
 _ENDINGS = tuple(ending.decode() for ending in (*EXTENSIONS, *HEIC))
 _ENDING = f"(?:{'|'.join(map(re.escape, _ENDINGS))})"
 _NAMES_AN_IMAGE = re.compile(rf"{_ENDING}\b", re.IGNORECASE)
@@ -97,6 +98,8 @@ class _Lines:
         """The lines that say something, with their numbers."""
         for number, line in enumerate(io.StringIO(text, newline=None), start=1):
             stripped = line.strip()
+            if len(stripped) > LONGEST_LINE:
+                raise problem(number, stripped, "is longer than a path may be")
             if stripped and not self.is_comment(stripped):
                 yield number, stripped
 
@@ -166,7 +169,7 @@ class _Table:
             what = f"has {len(first)} columns; a first line has to name them, such as path,label"
             raise problem(self.first_line, self.delimiter.join(first), what)
         elif first:
-            self.label = 1 if self.width > 1 else -1
+            self.label = len(first) - 1 or -1
             records = chain([(self.first_line, first)], records)
         rows = (self._row(line, record) for line, record in records)
         return ImageList(self._checked(rows), [name.strip() or "one of no name" for name in unused])
@@ -192,7 +195,8 @@ class _Table:
         if first is None:
             return
         second = next(rows, first)
-        if is_image(second.path) and not is_image(first.path):
+        is_better = is_image(second.path) or self.lines.is_there(second.path)
+        if is_better and not (is_image(first.path) or self.lines.is_there(first.path)):
             raise problem(first.line, first.text, "is no image; to name columns: path,label")
         yield first
         if second is not first:
