@@ -21,6 +21,9 @@ class SomeLoader:
     def __init__(self, images: Tensor):
         self.images = images
 
+    def readable(self, index: Tensor) -> Tensor:
+        return torch.tensor([position not in self.unreadable for position in index.tolist()])
+
     def __iter__(self) -> Iterator[Batch]:
         for index in torch.arange(len(self.images)).split(2):
             yield Batch([self.images[index]], label=index, index=index)
@@ -37,9 +40,8 @@ def test_features_of_which_none_is_finite_are_refused(bad):
 
     images = some_images()
     images[1:, 0] = bad
-    assert (
-        extract(embed, SomeLoader(images), 6).isfinite().all(dim=1).tolist() == [True] + [False] * 5
-    )
+    rows = extract(embed, SomeLoader(images), 6).rows
+    assert rows.isfinite().all(dim=1).tolist() == [True] + [False] * 5
     images[0, 1] = bad
     with pytest.raises(DivergedError) as error:
         extract(embed, SomeLoader(images), 6)
