@@ -93,6 +93,11 @@ def test_cached_features_of_images_with_other_bytes_are_stale(photographs):
     assert {key for key in after if after[key] != before[key]} == {"images"}
 
 
+@pytest.fixture(autouse=True)
+def same_length(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_state, "change_of_length", lambda run, shared: None)
+
+
 def resume(folder: Path, *, sample: dict | None, exact: bool = False, allow: str = "") -> None:
     """What a resume asks of the files, without a run."""
     dataset = opened(folder)
