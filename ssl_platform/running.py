@@ -96,7 +96,9 @@ def run_here(config_yaml: str) -> Any:
         if joined is None or joined[0] == 0:
             told = [*_go_on_as_begun(cfg), *settle_range(cfg, options_of(cfg))]
             stack.enter_context(claimed(cfg, Path(options.output_dir)))
-            show("\n".join([*told, *images_found(options_of(cfg))]))
+            told += images_found(options_of(cfg))
+            if told:
+                show("\n".join(told))
         settled = OmegaConf.to_yaml(cfg)
         return launch(work, (settled,), options.launch, device=device.type)
 
