@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from forked import TOOL, tool
 
-TOOL = Path(__file__).parents[1] / "tools" / "run_distributed.py"
 QUICKSTART = "config=pretrain/swav/quickstart"
 
 
@@ -60,23 +60,31 @@ def test_cfg_job_prints_what_would_run(tmp_path):
 
 
 def test_a_sweep_runs_every_combination_in_its_own_directory(tmp_path, tiny):
-    done = run(*tiny, "num_epochs=2", "name=sweep", "-m", "optimizer.lr=0.1,0.2", cwd=tmp_path)
+    done = tool(
+        *tiny,
+        "num_epochs=2",
+        "~hooks.knn",
+        "name=sweep",
+        "-m",
+        "optimizer.lr=0.1,0.2",
+        cwd=tmp_path,
+    )
     assert done.returncode == 0, done.stderr
     summaries = sorted(tmp_path.glob("runs/sweep/*/summary.json"))
     assert [s.parent.name for s in summaries] == ["optimizer.lr=0.1", "optimizer.lr=0.2"]
 
 
 def test_a_sweep_with_a_mistake_starts_nothing(tmp_path, tiny):
-    done = run(*tiny, "-m", "optimizer.lr=0.1,fast", cwd=tmp_path)
+    done = tool(*tiny, "-m", "optimizer.lr=0.1,fast", cwd=tmp_path)
     assert done.returncode == 2
     assert "optimizer.lr=fast" in done.stderr
     assert not (tmp_path / "runs").exists()
 
 
 def test_a_used_directory_is_not_taken_over_by_other_settings(tmp_path, tiny):
-    assert run(*tiny, "num_epochs=2", "~hooks.knn", cwd=tmp_path).returncode == 0
+    assert tool(*tiny, "num_epochs=2", "~hooks.knn", cwd=tmp_path).returncode == 0
     before = (tmp_path / "runs/pretrain/swav/quickstart/summary.json").read_text()
-    done = run(*tiny, "num_epochs=2", "~hooks.knn", "optimizer.lr=0.3", cwd=tmp_path)
+    done = tool(*tiny, "num_epochs=2", "~hooks.knn", "optimizer.lr=0.3", cwd=tmp_path)
     assert done.returncode == 2
     assert "optimizer.lr: 0.12 there, 0.3 here" in done.stderr
     assert (tmp_path / "runs/pretrain/swav/quickstart/summary.json").read_text() == before
@@ -84,20 +92,20 @@ def test_a_used_directory_is_not_taken_over_by_other_settings(tmp_path, tiny):
 
 def test_where_to_start_is_said_in_a_word(tmp_path, tiny):
     command = [*tiny, "num_epochs=2", "~hooks.knn"]
-    assert run(*command, "name=first", "resume=never", cwd=tmp_path).returncode == 0
+    assert tool(*command, "name=first", "resume=never", cwd=tmp_path).returncode == 0
     first = tmp_path / "runs/first/checkpoints/step_00000004"
-    again = run(*command, "name=first", "resume=never", cwd=tmp_path)
+    again = tool(*command, "name=first", "resume=never", cwd=tmp_path)
     assert again.returncode == 2
     assert again.stderr.startswith(
         "error: output_dir=runs/first: holds a run, and resume.mode=never"
     )
     for name, source in (("first", "auto"), ("second", first), ("third", "runs/first")):
-        done = run(*command, f"name={name}", f"resume={source}", cwd=tmp_path)
+        done = tool(*command, f"name={name}", f"resume={source}", cwd=tmp_path)
         assert done.returncode == 0, done.stderr
         assert "going on from " in done.stderr
     lines = (tmp_path / "runs/second/metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in lines if "loss" in line] == [5, 6, 7, 8]
-    wrong = run(*command, "name=fourth", "resume=nver", cwd=tmp_path)
+    wrong = tool(*command, "name=fourth", "resume=nver", cwd=tmp_path)
     assert (wrong.returncode, wrong.stderr) == (
         2,
         "error: resume.mode=nver: auto, never, or the directory of a run; no nver/config.yaml\n",
@@ -105,7 +113,7 @@ def test_where_to_start_is_said_in_a_word(tmp_path, tiny):
 
 
 def test_a_diverged_training_stops_with_the_step_and_keeps_the_checkpoint(tmp_path, tiny):
-    done = run(*tiny, "optimizer.lr=1e30", cwd=tmp_path)
+    done = tool(*tiny, "optimizer.lr=1e30", cwd=tmp_path)
     assert done.returncode == 4
     last = done.stderr.splitlines()[-1]
     assert last.startswith("error: a loss or a gradient became NaN or infinite at step ")
@@ -113,6 +121,7 @@ def test_a_diverged_training_stops_with_the_step_and_keeps_the_checkpoint(tmp_pa
 
 
 def test_two_processes_train_and_report_once(tmp_path, tiny):
+    """Here each rank is a Python of its own, as it is for users."""
     done = run(*tiny, "num_epochs=2", "launch.processes=2", "name=two", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     lines = (tmp_path / "runs/two/metrics.jsonl").read_text().splitlines()

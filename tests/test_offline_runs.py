@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import TINY
 from test_training import assert_equal, folder_of, losses, run_tool, saved, train
 from torch import Tensor
 
@@ -46,19 +47,25 @@ def figures(output_dir: Path) -> list[dict[str, float]]:
     ]
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_a_run_killed_after_any_step_resumes_as_if_it_had_not_been(method, tiny, tmp_path):
-    overrides, unbroken = tiny_of(method, tiny), tmp_path / "unbroken"
-    train(overrides, unbroken, *EVERY_STEP)
-    # within the first epoch, whose labels are those of the pass before; at an epoch's end; within
-    for step in (1, 4, 7):
-        cut, checkpoint = tmp_path / f"cut_{step}", unbroken / "checkpoints" / f"step_{step:08d}"
-        train(overrides, cut, f"resume.mode={checkpoint}")
-        assert losses(cut) == losses(unbroken)[step:]
-        later = figures(cut)
-        assert later == figures(unbroken)[-len(later) :]
-        for part in ("shared.pt", "rank_0.pt"):
-            assert_equal(saved(unbroken, 3, part), saved(cut, 3, part))
+@pytest.fixture(scope="module", params=METHODS)
+def unbroken(request, tmp_path_factory) -> tuple[list[str], Path]:
+    """A run that was never stopped, and its command; it is not to be written to."""
+    folder = tmp_path_factory.mktemp(request.param)
+    overrides = tiny_of(request.param, TINY)
+    train(overrides, folder, *EVERY_STEP)
+    return overrides, folder
+
+
+# within the first epoch, whose labels are those of the pass before; at an epoch's end; within
+@pytest.mark.parametrize("step", [1, 4, 7])
+def test_a_run_killed_after_any_step_resumes_as_if_it_had_not_been(step, unbroken, tmp_path):
+    overrides, whole = unbroken
+    train(overrides, tmp_path, f"resume.mode={whole / 'checkpoints' / f'step_{step:08d}'}")
+    assert losses(tmp_path) == losses(whole)[step:]
+    later = figures(tmp_path)
+    assert later == figures(whole)[-len(later) :]
+    for part in ("shared.pt", "rank_0.pt"):
+        assert_equal(saved(whole, 3, part), saved(tmp_path, 3, part))
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -109,22 +116,20 @@ def test_the_pass_that_fills_the_bank_has_crops_of_its_own(method, tiny, tmp_pat
             assert not any(map(torch.equal, before[index], epoch[index]))
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_a_checkpoint_has_the_labels_and_the_bank(method, tiny, tmp_path):
-    train(tiny_of(method, tiny), tmp_path, "~hooks.knn")
-    labels = saved(tmp_path, 3)["loss"]["assignments"]
+def test_a_checkpoint_has_the_labels_and_the_bank(unbroken):
+    _, folder = unbroken
+    labels = saved(folder, 3)["loss"]["assignments"]
     assert labels.shape == (3, 130)
     assert (labels >= 0).sum(dim=1).tolist() == [128, 128, 128]
     assert labels.amax(dim=1).le(11).all() and labels[1].max() <= 7
-    bank = saved(tmp_path, 3, "rank_0.pt")["buffers"]
+    bank = saved(folder, 3, "rank_0.pt")["buffers"]
     assert bank["bank.embeddings"].shape == (2, 128, 8)
     assert len(set(bank["bank.index"].tolist())) == 128
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_the_log_tells_how_the_labels_are_spread(method, tiny, tmp_path):
-    train(tiny_of(method, tiny), tmp_path, "~hooks.knn")
-    first, *later = figures(tmp_path)
+def test_the_log_tells_how_the_labels_are_spread(unbroken):
+    _, folder = unbroken
+    first, *later = figures(folder)
     assert set(first) == {
         f"assignments/{name}" for name in ("smallest", "median", "largest", "empty")
     }
@@ -161,12 +166,14 @@ def test_other_images_than_before_are_refused(tiny, tmp_path, photographs):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_it_learns(method, tmp_path):
-    """Three passes over part of the built-in images lift kNN well above the untrained trunk."""
+    """Two passes over some of the built-in images lift kNN well above the untrained trunk."""
     results = train(
-        [f"config=pretrain/{method}/quickstart", "num_epochs=3", "launch.threads=1"],
+        [f"config=pretrain/{method}/quickstart", "num_epochs=2", "trunk.width=16"],
         tmp_path,
+        "launch.threads=1",
         "data.train.num_samples=5000",
-        "hooks.knn.every_epochs=3",
+        "data.val.num_samples=2000",
+        "hooks.knn.every_epochs=2",
         "hooks.knn.num_queries=1000",
     )
     trained, random = (results["knn"][name]["top1"] for name in ("trained", "random init"))

@@ -1,11 +1,8 @@
 """A method from outside: one Python file, one YAML file, nothing else."""
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
-TOOL = Path(__file__).parents[1] / "tools" / "run_distributed.py"
+from forked import tool
 
 SIMCLR_PY = """
 import torch
@@ -66,12 +63,7 @@ launch: {threads: 1}
 def test_a_new_method_is_one_python_file_and_one_yaml_file(tmp_path):
     (tmp_path / "simclr.py").write_text(SIMCLR_PY)
     (tmp_path / "simclr_tiny.yaml").write_text(SIMCLR_YAML)
-    done = subprocess.run(
-        [sys.executable, str(TOOL), "config=simclr_tiny.yaml", "name=simclr"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-    )
+    done = tool("config=simclr_tiny.yaml", "name=simclr", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     lines = (tmp_path / "runs" / "simclr" / "metrics.jsonl").read_text().splitlines()
     losses = [json.loads(line)["loss"] for line in lines if "loss" in json.loads(line)]
@@ -101,12 +93,7 @@ def test_a_trunk_from_outside_is_imported_where_the_command_says_so(tmp_path):
 
     def run(*arguments: str, code: int = 0) -> str:
         small = ["data.num_workers=0", "launch.threads=1"]
-        done = subprocess.run(
-            [sys.executable, str(TOOL), *arguments, *small],
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-        )
+        done = tool(*arguments, *small, cwd=tmp_path)
         assert done.returncode == code, done.stderr
         return done.stderr
 

@@ -4,16 +4,15 @@ import json
 import re
 import resource
 import shutil
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from forked import tool
 from omegaconf import OmegaConf
-from test_training import QUEUE, TOOL, assert_equal, run_tool, saved, train
+from test_training import QUEUE, assert_equal, run_tool, saved, train
 
 from ssl_platform import checkpoint, running
 from ssl_platform.data import multicrop, native_crop, opencv_crop
@@ -99,8 +98,7 @@ def test_a_run_stopped_in_the_middle_of_epochs_ends_as_an_unbroken_one(
 
 def test_one_of_two_ranks_is_told_and_both_leave_at_the_same_step(small, tmp_path):
     both = [*small, "launch.processes=2", f"output_dir={tmp_path}"]
-    command = [sys.executable, str(TOOL), *both, stop_at(6, rank=1)]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = tool(*both, stop_at(6, rank=1))
     assert done.returncode == 75, done.stderr
     assert "error: stopped by SIGTERM at step 6: " in done.stderr
     assert checkpoints(tmp_path)[-1] == 6
@@ -418,11 +416,7 @@ def test_two_processes_one_and_three(tiny, tmp_path):
         "save.keep=9",
         f"output_dir={tmp_path}",
     ]
-    stopped = subprocess.run(
-        [sys.executable, str(TOOL), *overrides, "launch.processes=2", stop_at(6)],
-        capture_output=True,
-        text=True,
-    )
+    stopped = tool(*overrides, "launch.processes=2", stop_at(6))
     assert stopped.returncode == 75, stopped.stderr
     before = bank_rows(tmp_path, 6)
     with pytest.raises(StopRequested):

@@ -5,8 +5,6 @@ import os
 import pickle
 import re
 import shutil
-import subprocess
-import sys
 import tarfile
 from importlib.metadata import version
 from io import BytesIO
@@ -15,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import TINY
+from forked import tool
 from omegaconf import OmegaConf
 from test_launch import LOOPBACK
 from torchvision.datasets.utils import extract_archive
@@ -29,7 +28,6 @@ from ssl_platform.running import claimed
 from ssl_platform.zoo.cli import main as zoo_main
 
 ROOT = Path(checkpoint.__file__).parents[1]
-TOOL = ROOT / "tools" / "run_distributed.py"
 QUICKSTART = "config=pretrain/swav/quickstart"
 SOURCES = sorted([*(ROOT / "ssl_platform").rglob("*.py"), *(ROOT / "tools").glob("*.py")])
 
@@ -108,10 +106,7 @@ def test_a_config_that_wants_something_called_is_refused(tmp_path, text, flags):
     config = tmp_path / "evil.yaml"
     parent = "defaults: [/config/pretrain/swav/quickstart, _self_]"
     config.write_text(f"# @package _global_\n{parent}\n{text}\n".replace("PAYLOAD", str(payload)))
-    code = subprocess.run(
-        [sys.executable, str(TOOL), f"config={config}", *flags],
-        cwd=tmp_path, capture_output=True, text=True,
-    )  # fmt: skip
+    code = tool(f"config={config}", *flags, cwd=tmp_path)
     assert code.returncode == 2, code.stderr
     assert "nothing is called from a config" in code.stderr or "hydra: belongs" in code.stderr
     assert not marker.exists()
@@ -196,14 +191,8 @@ def watched_run(tmp_path_factory) -> Path:
         *("plugins=[plugin]", "+hooks.sockets={name: Sockets}", "hooks.log.tensorboard=true"),
         f"+data.train={{name: Remote, {secrets}, num_samples: 128, size: 32, seed: 0}}",
     ]
-    done = subprocess.run(
-        [sys.executable, str(TOOL), *arguments],
-        cwd=folder,
-        env={**os.environ, "SECRET": "xyzzy-of-the-environment", "PYTHONPATH": str(ROOT / "tests")},
-        umask=0o027,
-        capture_output=True,
-        text=True,
-    )
+    secret = {"SECRET": "xyzzy-of-the-environment", "PYTHONPATH": str(ROOT / "tests")}
+    done = tool(*arguments, cwd=folder, env={**os.environ, **secret}, umask=0o027)
     assert done.returncode == 0, done.stderr
     (folder / "output").write_text(done.stdout + done.stderr)
     return folder

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import launch_work
 import pytest
+from forked import tool
 from launch_work import launch_options
 from test_launch import LOOPBACK, eventually, listening, rank_pids
 
@@ -17,7 +18,6 @@ from ssl_platform.errors import ConfigError
 from ssl_platform.launch import submit
 from ssl_platform.launch.job import SlurmOptions
 
-TOOL = Path(__file__).parents[1] / "tools" / "run_distributed.py"
 SBATCH = '#!/bin/sh\ncp "$1" "$FAKE_SLURM/script"; echo Submitted batch job 41\n'
 SCONTROL = '#!/bin/sh\necho "$@" >> "$FAKE_SLURM/scontrol"\n'
 SRUN = """#!{python}
@@ -195,11 +195,7 @@ def test_submitit_s_own_machine_runs_a_job(slurm):
 def test_a_training_is_submitted_and_runs(slurm, run_job, tiny, monkeypatch):
     monkeypatch.chdir(slurm)
     arguments = [*tiny, "num_epochs=1", "~hooks.knn", "schedule.warmup_epochs=0", "name=job"]
-    done = subprocess.run(
-        [sys.executable, str(TOOL), *arguments, "launch=slurm", "launch.slurm.cpus_per_task=1"],
-        capture_output=True,
-        text=True,
-    )
+    done = tool(*arguments, "launch=slurm", "launch.slurm.cpus_per_task=1")
     assert done.stdout == f"submitted job 41, log in {slurm}/runs/slurm/41_0_log.out\n", done.stderr
     assert done.returncode == 0
     assert not (slurm / "runs/job/metrics.jsonl").exists()
@@ -210,7 +206,7 @@ def test_a_training_is_submitted_and_runs(slurm, run_job, tiny, monkeypatch):
 def test_a_sweep_is_one_array(slurm, tiny, monkeypatch):
     monkeypatch.chdir(slurm)
     arguments = [*tiny, "launch=slurm", "name=sweep", "-m", "seed=1,2"]
-    done = subprocess.run([sys.executable, str(TOOL), *arguments], capture_output=True, text=True)
+    done = tool(*arguments)
     assert done.returncode == 0, done.stderr
     assert [line for line in done.stdout.splitlines() if line.startswith("submitted")] == [
         f"submitted job 41_{i}, log in {slurm}/runs/slurm/41_{i}_0_log.out" for i in (0, 1)

@@ -2,13 +2,12 @@
 
 import csv
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from forked import tool
 from PIL import Image
 from pyarrow import parquet
 
@@ -18,7 +17,6 @@ from ssl_platform.errors import ConfigError
 from ssl_platform.models.heads import PrototypeHead
 from ssl_platform.tasks.clusters import CLOSE_CALL, nearest_prototypes
 
-TOOL = Path(__file__).parents[2] / "tools" / "run_distributed.py"
 TASK = ["config=analysis/clusters", "data.num_workers=0", "device=cpu"]
 
 
@@ -159,8 +157,7 @@ def test_equal_prototypes_give_the_lowest_id():
 
 def test_two_processes_find_what_one_finds(swav_run):
     clusters(swav_run)
-    command = [sys.executable, str(TOOL), *TASK, f"checkpoint={swav_run}", "name=two"]
-    done = subprocess.run([*command, "launch.processes=2"], capture_output=True, text=True)
+    done = tool(*TASK, f"checkpoint={swav_run}", "name=two", "launch.processes=2")
     assert done.returncode == 0, done.stderr
     one, two = table(swav_run / "clusters"), table(swav_run / "two")
     for first, second in zip(one, two, strict=True):

@@ -1,13 +1,12 @@
 """Evaluations of cached features, as the command line runs them, on a tiny run."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from forked import tool
 from PIL import Image
 from sklearn.neighbors import KNeighborsClassifier
 from voc_tree import a_voc_tree
@@ -20,7 +19,6 @@ from ssl_platform.errors import ConfigError, DataError
 from ssl_platform.results import Results
 from ssl_platform.trained_run import TrainedRun
 
-TOOL = Path(__file__).parents[2] / "tools" / "run_distributed.py"
 IMAGES = [  # 16 pixels, so that raw pixels are few
     "data=shapes",
     "data.train.num_samples=150",
@@ -166,11 +164,8 @@ def test_features_of_other_weights_are_stale(pretrained, tiny, here, caplog):
 
 def test_two_processes_evaluate_as_one(pretrained, here):
     one = evaluate(pretrained, *KNN, "cache.dtype=float32", "name=one", "cache.folder=one")
-    command = [
-        sys.executable, str(TOOL), *KNN, f"checkpoint={pretrained}", "launch.processes=2",
-        "cache.dtype=float32", "name=two", "cache.folder=two",
-    ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True)
+    two = ["launch.processes=2", "cache.dtype=float32", "name=two", "cache.folder=two"]
+    done = tool(*KNN, f"checkpoint={pretrained}", *two)
     assert done.returncode == 0, done.stderr
     two = Results.read(here / "runs/two")
     assert two.figures == one.figures and two.baselines == one.baselines

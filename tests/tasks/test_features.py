@@ -1,12 +1,11 @@
 """Features of any images by layer, as the command line writes them."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from forked import tool
 from PIL import Image
 from pyarrow import parquet
 
@@ -18,7 +17,6 @@ from ssl_platform.feature_files import FeatureFiles
 from ssl_platform.models.layers import layer_outputs
 from ssl_platform.trained_run import TrainedRun
 
-TOOL = Path(__file__).parents[2] / "tools" / "run_distributed.py"
 TASK = [
     "config=analysis/features",
     "data.eval_transform={name: CenterCrop, resize: 48, size: 32}",
@@ -72,11 +70,8 @@ def test_each_layer_is_a_file_of_all_images_in_order(pool, pretrained, photograp
 
 def test_two_processes_write_what_one_writes(pretrained, photographs, here):
     write(pretrained, photographs, "name=one")
-    command = [
-        sys.executable, str(TOOL), *TASK, f"checkpoint={pretrained}", f"data.path={photographs}",
-        "launch.processes=2", "name=two",
-    ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True)
+    two = [f"checkpoint={pretrained}", f"data.path={photographs}", "launch.processes=2", "name=two"]
+    done = tool(*TASK, *two)
     assert done.returncode == 0, done.stderr
     for first in (here / "runs/one/features").glob("*.npy"):
         second = here / "runs/two/features" / first.name
