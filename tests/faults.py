@@ -25,6 +25,7 @@ sys.path[:0] = [str(HERE.parent), str(HERE)]
 
 import torch  # noqa: E402
 from conftest import TINY  # noqa: E402
+from forked import import_all  # noqa: E402
 
 from ssl_platform import checkpoint  # noqa: E402
 from ssl_platform.cli import main as command_line  # noqa: E402
@@ -56,6 +57,8 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0, help="of the kill points")
     options = parser.parse_args()
     torch.set_num_threads(1)
+    if options.short:  # else each rank is a Python of its own
+        import_all()
     start = time.monotonic()
     plan = list(short_plan(options.seed) if options.short else full_plan(options.seed))
     with tempfile.TemporaryDirectory() as folder:

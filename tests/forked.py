@@ -12,14 +12,42 @@ import sys
 import tempfile
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from torch.distributed.elastic import multiprocessing as elastic
 
+from ssl_platform.cli import main
+from ssl_platform.config import Source
+
 TOOL = Path(__file__).parents[1] / "tools" / "run_distributed.py"
+NOBODY = 65534
 start_processes = elastic.start_processes
+
+
+@dataclass(frozen=True)
+class Command:
+    arguments: tuple[str, ...]
+    cwd: Path
+    env: dict[str, str]
+    umask: int | None
+    is_nobody: bool  # whoever runs the tests may be root, who may read everything
+
+    def __call__(self, output: Path, errors: Path) -> None:
+        for number, path in ((1, output), (2, errors)):
+            os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), number)
+        os.chdir(self.cwd)
+        os.environ.clear()
+        os.environ.update(self.env)
+        if self.umask is not None:
+            os.umask(self.umask)
+        if self.is_nobody:
+            _give_up_root(self.arguments)
+        sys.argv = [str(TOOL), *self.arguments]
+        sys.path[:0] = filter(None, self.env.get("PYTHONPATH", "").split(os.pathsep))
+        sys.exit(main(list(self.arguments)))
 
 
 def tool(
@@ -27,13 +55,15 @@ def tool(
     cwd: Path | None = None,
     env: dict[str, str] | None = None,
     umask: int | None = None,
+    is_nobody: bool = False,
 ) -> "subprocess.CompletedProcess[str]":
     """What ``python tools/run_distributed.py`` with these arguments does and says."""
+    command = Command(arguments, cwd or Path.cwd(), env or dict(os.environ), umask, is_nobody)
     with tempfile.TemporaryDirectory() as folder:
-        settings = cwd or Path.cwd(), env or dict(os.environ), umask
-        code = _parent().submit(_run, arguments, *settings, Path(folder)).result()
-        output, errors = (Path(folder, name).read_text() for name in ("output", "errors"))
-    return subprocess.CompletedProcess([str(TOOL), *arguments], code, output, errors)
+        output, errors = Path(folder, "output"), Path(folder, "errors")
+        code = _parent().submit(_run, command, output, errors).result()
+        texts = output.read_text(), errors.read_text()
+    return subprocess.CompletedProcess([str(TOOL), *arguments], code, *texts)
 
 
 def fork_ranks() -> None:
@@ -60,11 +90,11 @@ def _as_started_anew(rank_main: Callable[..., None], *args: Any) -> None:
 @cache
 def _parent() -> ProcessPoolExecutor:
     context = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(1, mp_context=context, initializer=_import_all)
+    return ProcessPoolExecutor(1, mp_context=context, initializer=import_all)
 
 
-def _import_all() -> None:
-    """What a run imports, but for what only some need."""
+def import_all() -> None:
+    """Import what runs do, and fork from now on."""
     import torch._dynamo  # of which several processes need parts
     import torch.nn.parallel.distributed
 
@@ -77,28 +107,17 @@ def _import_all() -> None:
     fork_ranks()
 
 
-def _run(
-    arguments: tuple[str, ...], cwd: Path, env: dict[str, str], umask: int | None, folder: Path
-) -> int | None:
-    context = multiprocessing.get_context("fork")
-    process = context.Process(target=_command_line, args=(arguments, cwd, env, umask, folder))
+def _run(command: Command, output: Path, errors: Path) -> int | None:
+    process = multiprocessing.get_context("fork").Process(target=command, args=(output, errors))
     process.start()
     process.join()
     return process.exitcode
 
 
-def _command_line(
-    arguments: tuple[str, ...], cwd: Path, env: dict[str, str], umask: int | None, folder: Path
-) -> None:
-    from ssl_platform.cli import main
-
-    for number, name in ((1, "output"), (2, "errors")):
-        os.dup2(os.open(folder / name, os.O_WRONLY | os.O_CREAT), number)
-    os.chdir(cwd)
-    os.environ.clear()
-    os.environ.update(env)
-    if umask is not None:
-        os.umask(umask)
-    sys.argv = [str(TOOL), *arguments]
-    sys.path[:0] = filter(None, env.get("PYTHONPATH", "").split(os.pathsep))
-    sys.exit(main(list(arguments)))
+def _give_up_root(arguments: tuple[str, ...]) -> None:
+    composed = Source.of(list(arguments)).read()  # the checkout may be root's alone
+    Source.read = lambda self: composed  # type: ignore[method-assign]
+    if os.getuid() == 0:
+        os.setgroups([])
+        os.setgid(NOBODY)
+        os.setuid(NOBODY)

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from forked import fork_ranks
 
 from ssl_platform.errors import CheckpointError, ConfigError, PlatformError, StopRequested
 from ssl_platform.launch import LaunchOptions, launch
@@ -215,17 +216,6 @@ def alone_in_a_rank(folder: str) -> int:
     return attempt
 
 
-def once_killed(folder: str) -> int:
-    """Rank 1 is killed in the first attempt, after both have worked together."""
-    attempt = int(os.environ["TORCHELASTIC_RESTART_COUNT"])
-    collective()
-    if attempt == 0 and rank() == 1:
-        os.kill(os.getpid(), signal.SIGKILL)
-    collective()
-    write(folder, f"rank{rank()}_attempt{attempt}", "done")
-    return attempt
-
-
 def write(folder: str, name: str, text: str) -> None:
     part = Path(folder, f"{name}.part")
     part.write_text(text)
@@ -239,6 +229,8 @@ def _raise(error: Exception) -> None:
 def main() -> None:
     name, processes, *args = sys.argv[1:]
     given = json.loads(os.environ.get("LAUNCH_OPTIONS", "{}"))
+    if os.environ.get("FORK_RANKS"):
+        fork_ranks()
     try:
         options = launch_options(int(processes), **given)
         result = launch(globals()[name], tuple(args), options, device="cpu")

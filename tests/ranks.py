@@ -17,7 +17,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-DEADLINE = timedelta(seconds=60)  # of a collective that waits for a rank that has failed
+DEADLINE = timedelta(seconds=200)  # of a collective that waits for a rank that has failed
 
 
 def run_on_ranks(function: Callable[..., Any], num_ranks: int, *arguments: Any) -> list[Any]:

@@ -1,34 +1,14 @@
 """What the user of a run may not read, which root may: the tests give root up in a process."""
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from forked import tool
 from PIL import Image
 
-ROOT = Path(__file__).parents[1]
-NOBODY = 65534
 CURE = "; make it readable, or move it away"
 LIST_ROOT = "+data.train.root=images"
-COMMAND_LINE = f"""
-import os, sys
-sys.path.insert(0, {str(ROOT)!r})
-import torch._dynamo, ssl_platform.check, ssl_platform.running
-from ssl_platform.cli import main
-from ssl_platform.config import Source
-from ssl_platform.registry import load_components
-# as root, whose alone Python and its packages may be
-load_components()
-composed = Source.of(sys.argv[1:]).read()
-Source.read = lambda self: composed
-if os.getuid() == 0:
-    os.setgroups([])
-    os.setgid({NOBODY})
-    os.setuid({NOBODY})
-sys.exit(main(sys.argv[1:]))
-"""
 
 
 @pytest.fixture
@@ -46,13 +26,9 @@ def mistake(folder: Path, *overrides: str) -> str:
     """The one line that a command line without rights ends with."""
     (folder / "home").mkdir(mode=0o777, exist_ok=True)
     (folder / "home").chmod(0o777)
-    done = subprocess.run(
-        [sys.executable, "-c", COMMAND_LINE, "config=pretrain/swav/quickstart", *overrides],
-        cwd=folder,
-        env={**os.environ, "HOME": "home", "XDG_CACHE_HOME": "home"},
-        capture_output=True,
-        text=True,
-    )
+    env = {**os.environ, "HOME": "home", "XDG_CACHE_HOME": "home"}
+    quickstart = "config=pretrain/swav/quickstart"
+    done = tool(quickstart, *overrides, cwd=folder, env=env, is_nobody=True)
     assert done.returncode == 2, done.stderr
     assert done.stderr.count("\n") == 1, done.stderr
     line = done.stderr.rstrip()

@@ -1,8 +1,6 @@
 """Trainings of two processes that lose one or are asked to stop end as an unbroken one."""
 
 import json
-import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -10,14 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import TINY
-from test_launch import DEADLINE, eventually
+from forked import TOOL, tool
 from test_training import assert_equal
 
 from ssl_platform.checkpoint import latest
 
-TOOL = Path(__file__).parents[1] / "tools" / "run_distributed.py"
 PLUGIN = '''
-import os, signal, time
+import os, signal, threading
 from ssl_platform import distributed
 from ssl_platform.events import Events
 from ssl_platform.registry import HOOKS
@@ -33,8 +30,11 @@ class FailOnce(Events):
         if first and distributed.rank() == 1 and run.step == self.step:
             if self.way == "kill":
                 os.kill(os.getpid(), signal.SIGKILL)
-            if self.way == "wait":
-                time.sleep(1)
+            if self.way == "preempt":
+                heard, save = threading.Event(), signal.getsignal(signal.SIGUSR1)
+                signal.signal(signal.SIGUSR1, lambda *signal: (save(*signal), heard.set()))
+                os.kill(os.getppid(), signal.SIGUSR1)
+                heard.wait()
 '''
 
 
@@ -42,23 +42,17 @@ def command(folder: Path, name: str, way: str, *overrides: str) -> list[str]:
     """A training of 8 steps in 2 epochs; something happens after step 6."""
     (folder / "fail_once.py").write_text(PLUGIN)
     return [
-        *(str(TOOL), *TINY, "num_epochs=2", "~hooks.knn", "save.every_steps=1", f"name={name}"),
+        *(*TINY, "num_epochs=2", "~hooks.knn", "save.every_steps=1", f"name={name}"),
         *("loss.queue_length=64", "loss.queue_start_epoch=0", "launch.processes=2"),
         *("plugins=[fail_once]", f"+hooks.fail={{name: FailOnce, step: 6, way: {way}}}"),
         *overrides,
     ]
 
 
-def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, *arguments], cwd=folder, capture_output=True, text=True, timeout=280
-    )
-
-
 @pytest.fixture(scope="module")
 def unbroken(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("unbroken")
-    done = run(folder, *command(folder, "run", "none"))
+    done = tool(*command(folder, "run", "none"), cwd=folder)
     assert done.returncode == 0, done.stderr
     return folder / "runs" / "run"
 
@@ -80,7 +74,7 @@ def steps(output_dir: Path) -> list[int]:
 
 
 def test_a_rank_that_dies_restarts_the_training(tmp_path, unbroken):
-    done = run(tmp_path, *command(tmp_path, "run", "kill", "launch.max_restarts=1"))
+    done = tool(*command(tmp_path, "run", "kill", "launch.max_restarts=1"), cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "rank 1 was killed by SIGKILL after step 6 (out of" in done.stderr
     assert "restart 1 of 1" in done.stderr.splitlines()
@@ -89,22 +83,21 @@ def test_a_rank_that_dies_restarts_the_training(tmp_path, unbroken):
 
 def test_torchrun_restarts_the_training(tmp_path, unbroken):
     torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
-    done = run(tmp_path, *torchrun, "--max-restarts=1", *command(tmp_path, "run", "kill"))
+    training = [str(TOOL), *command(tmp_path, "run", "kill")]
+    done = subprocess.run(
+        [sys.executable, *torchrun, "--max-restarts=1", *training],
+        cwd=tmp_path, capture_output=True, text=True,
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert_same_end(tmp_path / "runs" / "run", unbroken)
 
 
 def test_a_preempted_training_saves_leaves_with_75_and_goes_on(tmp_path, unbroken):
-    arguments = command(tmp_path, "run", "wait")
-    job = subprocess.Popen(
-        [sys.executable, *arguments], cwd=tmp_path, stderr=subprocess.PIPE, text=True
-    )
+    arguments = command(tmp_path, "run", "preempt")
     output_dir = tmp_path / "runs" / "run"
-    assert eventually(lambda: 5 in steps(output_dir))
-    os.kill(job.pid, signal.SIGUSR1)
-    _, errors = job.communicate(timeout=DEADLINE)
-    assert job.returncode == 75, errors
-    assert "the same command goes on from the latest checkpoint" in errors.splitlines()[-1]
-    assert steps(output_dir)[-1] < 8
-    assert run(tmp_path, *arguments).returncode == 0
+    done = tool(*arguments, cwd=tmp_path)
+    assert done.returncode == 75, done.stderr
+    assert "the same command goes on from the latest checkpoint" in done.stderr.splitlines()[-1]
+    assert steps(output_dir) == list(range(1, 7))
+    assert tool(*arguments, cwd=tmp_path).returncode == 0
     assert_same_end(output_dir, unbroken)

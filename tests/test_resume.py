@@ -14,7 +14,7 @@ from forked import tool
 from omegaconf import OmegaConf
 from test_training import QUEUE, assert_equal, run_tool, saved, train
 
-from ssl_platform import checkpoint, running
+from ssl_platform import check, checkpoint, running
 from ssl_platform.data import multicrop, native_crop, opencv_crop
 from ssl_platform.errors import (
     CheckpointError,
@@ -276,7 +276,8 @@ YOUNG_KEYS = (
 )
 
 
-def test_a_run_goes_on_that_is_older_than_some_keys(small, tmp_path, caplog):
+def test_a_run_goes_on_that_is_older_than_some_keys(small, tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(check, "cpu_is_fast_in", lambda dtype: True)
     with pytest.raises(StopRequested):
         train(small, tmp_path, stop_at(2))
     path = make_old(tmp_path)

@@ -6,7 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from test_cli import run
+from forked import tool
 from test_training import QUEUE, train
 
 from ssl_platform.errors import ConfigError
@@ -64,7 +64,7 @@ def test_the_room_is_asked_for_that_a_checkpoint_takes(optimizer, short, tmp_pat
 
 def test_all_processes_leave_with_one_line(short, tmp_path):
     (tmp_path / "full_disk.py").write_text(FULL_DISK)
-    done = run(*short, "launch.processes=2", "plugins=[full_disk]", "name=run", cwd=tmp_path)
+    done = tool(*short, "launch.processes=2", "plugins=[full_disk]", "name=run", cwd=tmp_path)
     assert done.returncode == 2
     told = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert told == [

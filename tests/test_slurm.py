@@ -12,7 +12,7 @@ import launch_work
 import pytest
 from forked import tool
 from launch_work import launch_options
-from test_launch import LOOPBACK, eventually, listening, rank_pids
+from test_launch import DEADLINE, LOOPBACK, eventually, listening, rank_pids
 
 from ssl_platform.errors import ConfigError
 from ssl_platform.launch import submit
@@ -175,7 +175,7 @@ def test_a_job_whose_time_is_up_saves_and_queues_again(slurm, run_job, number, r
     assert {address for pid in pids for address in listening(pid)} <= set(LOOPBACK)
     for pid in pids:
         os.kill(pid, number)
-    assert job.wait(timeout=60) == 75
+    assert job.wait(timeout=DEADLINE) == 75
     record = slurm / "scontrol"
     assert (slurm / "saved0").exists()
     assert (slurm / "saved1").exists()
@@ -199,7 +199,7 @@ def test_a_training_is_submitted_and_runs(slurm, run_job, tiny, monkeypatch):
     assert done.stdout == f"submitted job 41, log in {slurm}/runs/slurm/41_0_log.out\n", done.stderr
     assert done.returncode == 0
     assert not (slurm / "runs/job/metrics.jsonl").exists()
-    assert run_job(1).wait(timeout=120) == 0, (slurm / "runs/slurm/41_0_log.out").read_text()
+    assert run_job(1).wait(timeout=DEADLINE) == 0, (slurm / "runs/slurm/41_0_log.out").read_text()
     assert (slurm / "runs/job/summary.json").exists()
 
 

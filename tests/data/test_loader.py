@@ -1,7 +1,6 @@
 """Batches: the same whatever reads them, and what happens when an image cannot be read."""
 
 import logging
-import multiprocessing
 import os
 import signal
 import subprocess
@@ -324,8 +323,7 @@ def test_a_dead_worker_disturbs_nothing_but_the_next_batch():
     data = loader(Deadly(12), SequentialSampler(range(12), 0, 1), num_workers=2)
     batches = iter(data)
     next(batches)  # meanwhile image 5 is read
-    for child in multiprocessing.active_children():
-        child.join(timeout=1)  # only the dead one ends
+    connection.wait([worker.process.sentinel for worker in data._transport._workers])
     with pytest.raises(DataWorkerError, match=r"has died at 5\.jpg"):
         list(batches)
 
@@ -377,14 +375,14 @@ def test_a_worker_that_hangs_is_one_line_with_the_image_that_it_is_at():
     data = loader(Hanging(12), SequentialSampler(range(12), 0, 1), num_workers=1)
     batches = iter(data)
     next(batches)
-    (worker,) = multiprocessing.active_children()
+    worker = data._transport._workers[0].process
     while data._transport._read.whereabouts(worker=0) != "5.jpg":
         pass
     data._transport._timeout_seconds = 0.0
     with pytest.raises(DataWorkerError) as caught:
         list(batches)
     assert str(caught.value) == "a data worker has brought nothing for 0 minutes, it hangs at 5.jpg"
-    worker.join(timeout=10)
+    worker.join()
     assert worker.exitcode == -signal.SIGKILL
 
 
@@ -419,7 +417,7 @@ def test_workers_outlive_a_signal_but_not_their_process():
         [sys.executable, "-c", PROGRAM],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=200,
         start_new_session=True,
     )
     assert (done.stdout, done.returncode) == ("end\n", 0), done.stderr

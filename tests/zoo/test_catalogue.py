@@ -34,13 +34,15 @@ def test_an_entry_tells_what_its_file_holds(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_an_entry_agrees_with_its_recipe(name):
+def test_an_entry_agrees_with_its_recipe_and_its_evaluation(name):
     entry = model(name)
-    assert entry.recipe in runnable()
+    assert {entry.recipe, entry.linear} <= set(runnable())
     cfg, problems = Source.of([f"config={entry.recipe}", f"trunk={entry.trunk}"]).read()
     recipe, _ = Source.of([f"config={entry.recipe}"]).read()
+    evaluation, _ = Source.of([f"config={entry.linear}"]).read()
     assert not problems
-    assert recipe.trunk == cfg.trunk
+    assert recipe.trunk == evaluation.trunk == cfg.trunk
+    assert evaluation.checkpoint == f"zoo:{name}"
     assert recipe.heads.prototypes == {"name": "PrototypeHead", **entry.head}
 
 
