@@ -1,14 +1,24 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+TRAINING = tests/test_training.py::test_
+NUMERICS = tests/ops tests/losses tests/optim tests/models tests/data tests/test_replicate.py \
+	$(TRAINING)one_process_and_two_train_alike $(TRAINING)a_compiled_trunk_gives_the_same_losses
 
-.PHONY: quickstart test faults data lint benchmark
+.PHONY: quickstart test test-numerics test-gpu faults data lint benchmark
 
 quickstart: $(VENV)/.installed ## install, train SwAV on the built-in images, print the verdict
 	$(BIN)/python tools/run_distributed.py config=pretrain/swav/quickstart
 
 test: $(VENV)/.installed-test ## install with the test extras, run the tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 $(TESTS)
+	CUDA_VISIBLE_DEVICES= $(PYTEST) -n 2 $(TESTS)
+
+test-numerics: $(VENV)/.installed-test ## the tests of numbers, as on the oldest CPU that torch runs on
+	CUDA_VISIBLE_DEVICES= ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 $(PYTEST) -n 2 $(NUMERICS)
+
+test-gpu: $(VENV)/.installed-test ## what differs on a GPU, where there is one
+	$(PYTEST) tests/test_gpu.py
 
 faults: $(VENV)/.installed-test ## kill runs at 63 random moments; each has to end as an unbroken one
 	OMP_NUM_THREADS=1 $(BIN)/python tests/faults.py

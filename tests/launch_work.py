@@ -111,7 +111,10 @@ def stubborn(folder: str) -> None:
     write(folder, f"rank{rank()}", str(os.getpid()))
     collective()
     if rank() == 1:
+        while not Path(folder, "waits").exists():  # rank 0 is still in the collective
+            time.sleep(0.02)
         raise TwoPartError("the queue", "too short")
+    write(folder, "waits", "")
     time.sleep(600)
 
 

@@ -122,7 +122,7 @@ def test_two_processes_come_to_the_same_head(pretrained, tmp_path):
         )
         assert done.returncode == 0, done.stderr
         heads.append(TrainedRun.open(str(output_dir)).model().heads["linear"].linear.weight)
-    assert torch.allclose(*heads, atol=1e-5)
+    assert torch.allclose(*heads, rtol=0, atol=1e-3 * heads[0].abs().max().item())
 
 
 def test_every_head_of_the_layers_is_reported_by_name(pretrained, tmp_path):

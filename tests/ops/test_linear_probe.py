@@ -93,7 +93,8 @@ def test_lbfgs_finds_the_minimum_that_scikit_learn_finds(dtype):
     features, labels = (values.numpy() for values in whole(rows))
     for number, penalty in enumerate(l2):
         model = LogisticRegression(C=1 / (penalty * len(rows)), tol=1e-8, max_iter=1000)
-        expected = torch.from_numpy(model.fit(features, labels).predict_proba(features))
+        model.fit(features.astype(np.float64), labels)
+        expected = torch.from_numpy(model.predict_proba(features))
         scores = found.scores(torch.from_numpy(features))[number]
         torch.testing.assert_close(scores.softmax(1), expected.float(), atol=1e-3, rtol=0)
 
@@ -111,7 +112,8 @@ def test_ridge_is_that_of_scikit_learn():
     found = fit_ridge(rows, CLASSES, l2=l2)
     features, labels = (values.numpy() for values in whole(rows))
     for number, penalty in enumerate(l2):
-        model = Ridge(alpha=penalty * len(rows)).fit(features, np.eye(CLASSES)[labels])
+        model = Ridge(alpha=penalty * len(rows))
+        model.fit(features.astype(np.float64), np.eye(CLASSES)[labels])
         np.testing.assert_allclose(found.weight[number].T, model.coef_, atol=1e-5)
         np.testing.assert_allclose(found.bias[number], model.intercept_, atol=1e-5)
 
