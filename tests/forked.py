@@ -4,6 +4,7 @@ Importing it is most of the work of a short run, and of each rank that a launche
 does nothing but fork, so that no thread and no GPU of a test is carried over.
 """
 
+import gc
 import multiprocessing
 import os
 import signal
@@ -73,12 +74,18 @@ def fork_ranks() -> None:
         name: str, rank_main: Callable[..., None], args: dict[int, tuple], *rest: Any, **_: Any
     ) -> Any:
         args = {rank: (rank_main, *values) for rank, values in args.items()}
-        return start_processes(name, _as_started_anew, args, *rest, start_method="fork")
+        gc.disable()  # a fork that frees what a thread of its parent works on is killed
+        try:
+            return start_processes(name, _as_started_anew, args, *rest, start_method="fork")
+        finally:
+            gc.enable()
 
     elastic.start_processes = start
 
 
 def _as_started_anew(rank_main: Callable[..., None], *args: Any) -> None:
+    gc.freeze()
+    gc.enable()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1):
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, signal.SIG_DFL)
