@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import launch_work
 import pytest
@@ -17,6 +18,7 @@ from test_launch import DEADLINE, LOOPBACK, eventually, listening, rank_pids
 from ssl_platform.errors import ConfigError
 from ssl_platform.launch import submit
 from ssl_platform.launch.job import SlurmOptions
+from ssl_platform.launch.slurm import _Job as Job
 
 SBATCH = '#!/bin/sh\ncp "$1" "$FAKE_SLURM/script"; echo Submitted batch job 41\n'
 SCONTROL = '#!/bin/sh\necho "$@" >> "$FAKE_SLURM/scontrol"\n'
@@ -164,7 +166,6 @@ def test_without_submitit_or_slurm_one_line_says_so(slurm, monkeypatch):
     ("number", "restarts", "requeues"),
     [
         (signal.SIGUSR1, 1, "requeue 41\n"),
-        (signal.SIGUSR1, 2, ""),  # the last turn
         (signal.SIGTERM, 0, ""),  # scancel: it must not return
     ],
 )
@@ -181,6 +182,17 @@ def test_a_job_whose_time_is_up_saves_and_queues_again(slurm, run_job, number, r
     assert (slurm / "saved1").exists()
     assert "error: saved" in (slurm / "jobs" / "41_0_log.out").read_text()
     assert (record.read_text() if record.exists() else "") == requeues
+
+
+def test_the_last_turn_is_not_queued_again(slurm, monkeypatch, capsys):
+    job = Job(launch_work.alone, (), max_requeues=2)
+    for restarts in ("1", "2"):
+        monkeypatch.setenv("SLURM_RESTART_COUNT", restarts)
+        job._requeue(SimpleNamespace(global_rank=0, job_id="41"))
+    assert (slurm / "scontrol").read_text() == "requeue 41\n"
+    assert capsys.readouterr().err.splitlines() == [
+        "requeued, 2 of 2 times", "launch.slurm.max_requeues=2: not requeued",
+    ]  # fmt: skip
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # submitit's Popen
