@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from ssl_platform.data.batch_reader import BatchReader
+from ssl_platform.data.batch_reader import BadImageLimit, BatchReader
 from ssl_platform.data.center_crop import CenterCrop
 from ssl_platform.data.contract import check_dataset, check_transform, prepare, read_image
 from ssl_platform.data.dataset import ImageDataset, UnreadableImage
@@ -98,7 +98,8 @@ def test_where_the_first_image_is_unreadable_another_one_is_tried():
 
 @pytest.mark.parametrize("otherwise", [PIXELS[:, :, 0], RuntimeError("gone")])
 def test_a_later_image_of_another_kind_is_one_line_while_it_trains(otherwise):
-    read = BatchReader(BadLater(0, 2, otherwise), CenterCrop(resize=8, size=8), 0, 0)
+    images, limit = BadLater(0, 2, otherwise), BadImageLimit(0.0, 4, replace_bad=True)
+    read = BatchReader(images, CenterCrop(resize=8, size=8), 0, 0, limit=limit)
     crops, indices = [np.zeros((3, 8, 8, 3), np.uint8)], np.zeros(3, np.int64)
     with pytest.raises(DataError, match=r"^BadLater\[2\] \('2.png'\)"):
         read([(0, 0), (0, 1), (0, 2)], crops, indices, np.zeros((3, 1, 0), np.float32))
