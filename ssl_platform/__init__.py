@@ -3,16 +3,19 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from omegaconf import DictConfig
 
 __version__ = "0.1.0"
 
 
-def run(cfg: "DictConfig") -> Any:
+def run(cfg: "DictConfig | Mapping[str, Any]") -> Any:
     """Run what the command line would run for this config, and return its result.
 
     Args:
-        cfg: from `ssl_platform.config.compose`.
+        cfg: from `ssl_platform.config.compose`, or plain nested mappings like it. What was changed
+            since is checked before anything starts, with the lines of the command line.
 
     Returns:
         What the task returns; for a training, the figures that its hooks measured.

@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 from torch import nn
 
 from ssl_platform import distributed
+from ssl_platform.data import contract
 from ssl_platform.data.batch import DataInfo
 from ssl_platform.data.dataset import ImageDataset
 from ssl_platform.data.loader import Loader, Sampler
@@ -84,7 +85,7 @@ class ParameterGroup:
     """Parameters that are optimised in their own way."""
 
     match: str  # shell pattern of their names in the model: heads.*, *.batch_norm.*
-    lr_scale: float  # times the schedule's learning rate
+    lr_scale: float  # times the schedule's learning rate; 0 freezes them
     weight_decay: float | None  # null: the optimizer's
 
 
@@ -197,6 +198,7 @@ class Builder:
         )
         model = self.model(image_size=train_loader.transform.crop_sizes[0])
         loss = LOSSES.build(options.loss, model, info).to(self.device)
+        freeze(model, options.param_groups)
         optimizer = OPTIMIZERS.build(
             options.optimizer, parameter_groups(model, options.param_groups)
         )
@@ -315,7 +317,7 @@ def _loader(
     drop_last: bool,
     replace_bad: bool = True,
 ) -> Loader:
-    dataset.prepare()
+    contract.prepare(dataset)
     data, launch = options.data, options.launch
     return Loader(
         dataset,
@@ -377,6 +379,22 @@ def parameter_groups(model: nn.Module, rules: Sequence[ParameterGroup]) -> list[
         if rule.weight_decay is not None:
             group["weight_decay"] = rule.weight_decay
     return [{"params": rest}, *groups] if rest else groups
+
+
+def freeze(model: SSLModel, rules: Sequence[ParameterGroup]) -> None:
+    """Freeze the parameters whose ``lr_scale`` is 0; the first rule that matches counts.
+
+    Raises:
+        ValueError: nothing is left to train.
+    """
+    frozen = []
+    for name, parameter in model.named_parameters():
+        scale = next((rule.lr_scale for rule in rules if fnmatchcase(name, rule.match)), None)
+        if scale == 0:
+            frozen.append(parameter)
+    model.freeze(frozen)
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise ValueError("lr_scale=0 of all that freeze_trunk leaves: nothing is left to train")
 
 
 def data_info(

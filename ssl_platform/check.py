@@ -6,8 +6,10 @@ component's own constructor is the one place that knows what it can work with.
 """
 
 import os
+import re
 import shutil
 import subprocess
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 from functools import partial
@@ -15,38 +17,51 @@ from math import ceil, inf, isfinite
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from omegaconf import MISSING, DictConfig, OmegaConf
-from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
+from omegaconf.errors import (
+    InterpolationKeyError,
+    InterpolationToMissingValueError,
+    OmegaConfBaseException,
+)
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from ssl_platform import limits
 from ssl_platform.build import (
     DataOptions,
+    ImageJobOptions,
     JobOptions,
     TrainOptions,
     autocast_dtype,
     components,
     data_info,
+    freeze,
     head_layers,
     labelled_part,
     options_of,
     parameter_groups,
     resolve_device,
 )
+from ssl_platform.contract import check_component, check_schedule
+from ssl_platform.data.contract import check_dataset, check_transform
+from ssl_platform.data.dataset import ImageDataset
 from ssl_platform.data.pixels import AUTO, PixelOptions
 from ssl_platform.data.transport import num_slots
+from ssl_platform.errors import blame, nearest
 from ssl_platform.launch import joined_world
 from ssl_platform.models.layers import POOLED, layer_shapes
 from ssl_platform.models.ssl_model import SSLModel
-from ssl_platform.registry import Registry, is_module_name, load_components
+from ssl_platform.models.trial import Trial, problem_of_head, problem_of_trunk
+from ssl_platform.registry import TASKS, Registry, is_module_name, load_components
 from ssl_platform.schema import dataclass_schema, flat
 
 COPIES_OF_WEIGHTS = 3  # with gradients and the momentum of the optimizer
 WORKER_BYTES = 32 * 2**20  # of a data worker, beside what it shares with its process
 MAX_SEED = 2**63 - 1  # all that draw random numbers take it
 MEMORY_SHARE = 0.8  # of the machine, that a run may need
+OF_A_GPU = re.compile("cuda|gpu|triton", re.IGNORECASE)  # what fails for want of one says so
 UNKNOWN_SIZE = 10**12  # an unreadable data set must not hide what else is wrong
 
 
@@ -63,6 +78,8 @@ def check(cfg: DictConfig) -> list[str]:
         values: Any = OmegaConf.to_container(cfg)
         missing = [key for key, value in flat(values).items() if value == MISSING]
         return [f"{key}: needs a value; set {key}=..." for key in missing]
+    except InterpolationKeyError as error:
+        return [_dangling(cfg, error)]
     except OmegaConfBaseException as error:
         return [str(error).splitlines()[0]]
     plugins = plain.get("plugins") or []
@@ -84,13 +101,16 @@ def check(cfg: DictConfig) -> list[str]:
     trial = _Trial(plain)
     task = trial.build("task")
     if task is None:  # what the other keys ought to be depends on it
-        return trial.problems
+        return trial.problems or [f"task: which job? {nearest('', TASKS.names())}"]
     trial.data()
     incomplete = _lines(lambda: _update(cfg, task.complete(plain)))
     trial.count_classes(cfg)
     plain = OmegaConf.to_container(cfg, resolve=True)
     trial.add(plain)
-    problems = incomplete or dataclass_schema(task.options).problems(plain, where="")
+    problems = incomplete or [
+        _of_a_training(line, task.options)
+        for line in dataclass_schema(task.options).problems(plain, where="")
+    ]
     if not problems:
         options = options_of(plain)
         trial.job(options)
@@ -99,9 +119,32 @@ def check(cfg: DictConfig) -> list[str]:
             trial.reading(data)
         if isinstance(options, TrainOptions):
             trial.training(options)
+        elif isinstance(options, ImageJobOptions) and "trunk" in trial.nodes:
+            trial.looking(options)
         if not trial.problems:
             trial.problems += _lines(lambda: task.probe(options))
     return problems + trial.problems
+
+
+def _of_a_training(line: str, kind: type[JobOptions]) -> str:
+    """A line about a key that is there for trainings alone says so."""
+    key = line.partition("=")[0]
+    known = {field.name for field in fields(kind)}
+    if key in known or key not in {field.name for field in fields(TrainOptions)}:
+        return line
+    return f"{key}: a training has this key, this job has not: it has figures of its own; ~{key}"
+
+
+def _dangling(cfg: DictConfig, error: InterpolationKeyError) -> str:
+    """A reference to a key that is not there: hooks=clustering refer to ``loss.head``."""
+    key = str(error.full_key)
+    values: Any = OmegaConf.to_container(cfg)
+    value = flat(values).get(key)
+    section = key.rpartition(".")[0]
+    line = f"{key}={value}: there is no such key in this config; set {key}=..."
+    if section.startswith("hooks."):
+        return f"{line}, leave the hook out (~{section}), or choose others (hooks=default)"
+    return line
 
 
 def _lines(action: Callable[[], Any]) -> list[str]:
@@ -151,13 +194,32 @@ class _Trial:
                 self.nodes[where] = registry, node
 
     def data(self) -> None:
-        for where in ("data.train", "data.val"):
-            dataset = self.build(where)
-            if dataset is not None:
+        found = [self.dataset(where) for where in ("data.train", "data.val")]
+        image = next((image for image in found if image is not None), None)
+        for where in ("data.transform", "data.eval_transform"):
+            transform = self.build(where)
+            if transform is not None and not self.holds(
+                where, partial(check_transform, transform, image)
+            ):
+                self.built[where] = None
+
+    def dataset(self, where: str) -> np.ndarray | None:
+        """Try a data set; returns an image of it."""
+        dataset = self.build(where)
+        if dataset is None:
+            return None
+        image = None
+
+        def look() -> None:
+            nonlocal image
+            if isinstance(dataset, ImageDataset):
                 dataset.pixels = self.pixels
-                self.attempt(where, dataset.probe)
-        self.build("data.transform")
-        self.build("data.eval_transform")
+            image = check_dataset(dataset)
+            dataset.probe()
+
+        if not self.holds(where, look):
+            self.built[where] = None
+        return image
 
     def count_classes(self, cfg: DictConfig) -> None:
         """Say what ``num_classes: null`` of a head is: as many as the training images have."""
@@ -208,6 +270,11 @@ class _Trial:
                 "that; use data.normalize_on=device"
             )
 
+    def looking(self, options: ImageJobOptions) -> None:
+        """Try the trunk of a job that trains nothing."""
+        with torch.device("meta"), _NoRandomNumbers():
+            self.trunk(options)
+
     def training(self, options: TrainOptions) -> None:
         for where in self.nodes:
             if where.startswith(("metrics.", "hooks.")):
@@ -229,7 +296,12 @@ class _Trial:
                     num_crops=transform.num_crops if transform else 2,
                     world_size=world_size(options),
                 )
-                self.build("schedule", 1.0, options.num_epochs, max(1, info.steps_per_epoch))
+                steps = max(1, info.steps_per_epoch)
+                schedule = self.build("schedule", 1.0, options.num_epochs, steps)
+                if schedule is not None:
+                    self.attempt(
+                        "schedule", lambda: check_schedule(schedule, options.num_epochs * steps)
+                    )
                 if model is not None and transform is not None and info.steps_per_epoch:
                     self.build("loss", model, info)
             if options.compile:
@@ -241,6 +313,8 @@ class _Trial:
                 groups = self.attempt(
                     "param_groups", lambda: parameter_groups(model, options.param_groups)
                 )
+                self.attempt("param_groups", lambda: freeze(model, options.param_groups))
+                self.hooks(model)
             self.build("optimizer", groups or [nn.Parameter(torch.empty(1))])
 
     def hooks_on_images(self) -> None:
@@ -251,6 +325,14 @@ class _Trial:
         for where, hook in self.built.items():
             if where.startswith("hooks.") and hook is not None:
                 self.problems += _lines(partial(hook.probe, train, val))
+
+    def hooks(self, model: SSLModel) -> None:
+        """Ask the hooks whether they are of use."""
+        loss = self.built.get("loss")
+        for where in [where for where in self.nodes if where.startswith("hooks.")]:
+            hook = self.built.get(where)
+            if loss is not None and hook is not None:
+                self.attempt(where, lambda hook=hook: hook.probe_model(model, loss))
 
     def memory(self, options: TrainOptions, model: nn.Module, loss: nn.Module | None) -> None:
         """Refuse what this machine can only fail at: the least that a training holds."""
@@ -294,7 +376,7 @@ class _Trial:
             )
 
     def model(self, options: TrainOptions) -> SSLModel | None:
-        trunk, transform = self.build("trunk"), self.built.get("data.transform")
+        trunk, transform = self.trunk(options), self.built.get("data.transform")
         if trunk is None or transform is None:
             return None
         layers, shapes = head_layers(options.heads), {}
@@ -302,25 +384,79 @@ class _Trial:
             shapes[name] = self.attempt(
                 f"heads.{name}", lambda layer=layer: self.shape_of(trunk, layer, transform)
             )
-        heads = {
-            name: self.build(f"heads.{name}", shape)
+        built = {
+            name: self.head(f"heads.{name}", shape, options)
             for name, shape in shapes.items()
             if shape is not None
         }
-        if len(heads) < len(layers) or any(head is None for head in heads.values()):
+        heads = {name: head for name, head in built.items() if head is not None}
+        if len(heads) < len(layers):
             return None
-        return SSLModel(trunk, heads, layers=layers)
+        return SSLModel(trunk, heads, layers=layers, freeze_trunk=options.freeze_trunk)
+
+    def trunk(self, options: ImageJobOptions) -> nn.Module | None:
+        """The trunk, on the meta device, if it gives features of images of every size."""
+        trunk = self.build("trunk")
+        sizes = [
+            transform.crop_sizes if transform is not None else []
+            for w in ("data.transform", "data.eval_transform")
+            for transform in [self.built.get(w)]
+        ]
+        if not isinstance(options, TrainOptions):  # it trains nothing
+            sizes[0] = []
+        works = self.works(
+            "trunk", trunk, options, lambda trial: problem_of_trunk(trunk, trial, *sizes)
+        )
+        return trunk if works else None
+
+    def head(
+        self, where: str, shape: int | tuple[int, ...], options: TrainOptions
+    ) -> nn.Module | None:
+        """A head, on the meta device, if it takes what its layer gives."""
+        head = self.build(where, shape)
+        works = self.works(
+            where, head, options, lambda trial: problem_of_head(head, trial, shape), shape
+        )
+        return head if works else None
+
+    def works(
+        self,
+        where: str,
+        module: Any,
+        options: ImageJobOptions,
+        problem_of: Callable[[Trial], str | None],
+        *runtime: Any,
+    ) -> bool:
+        """Whether a trunk or head does what it has to."""
+        if module is None:
+            return False
+        registry, node = self.nodes[where]
+        if not isinstance(module, nn.Module):
+            self.problems.append(f"{where}: {type(module).__name__} has to be a torch.nn.Module")
+            return False
+        is_elsewhere = options.launch.slurm is not None
+        device = torch.device("cpu") if is_elsewhere else _available_device(options.device)
+        problem = problem_of(Trial(module, lambda: registry.build(node, *runtime), device))
+        if problem and is_elsewhere and OF_A_GPU.search(problem):
+            warnings.warn(f"{where}: could not be tried on this machine: {problem}", stacklevel=2)
+        elif problem:
+            self.problems.append(f"{where}: {problem}")
+            return False
+        return True
 
     def shape_of(self, trunk: nn.Module, layer: str, transform: Any) -> int | tuple[int, ...]:
         """What a head on a layer gets, which has to be the same in training and evaluation."""
-        shape = layer_shapes(trunk, [layer], transform.crop_sizes[0])[layer]
         evaluated = self.built.get("data.eval_transform")
-        if isinstance(shape, tuple) and evaluated is not None:
-            other = layer_shapes(trunk, [layer], evaluated.crop_sizes[0])[layer]
+        sizes = [*transform.crop_sizes, *(evaluated.crop_sizes if evaluated is not None else [])]
+        shapes = {size: layer_shapes(trunk, [layer], size)[layer] for size in dict.fromkeys(sizes)}
+        shape = shapes[sizes[0]]
+        for size, other in shapes.items():
             if other != shape:
+                of = "data.transform" if size in transform.crop_sizes else "data.eval_transform"
                 raise ValueError(
                     f"layer={layer}: its map is {_by(shape)} on the crops of data.transform and "
-                    f"{_by(other)} on those of data.eval_transform; give both the same size"
+                    f"{_by(other)} on those of {of}, of {size} pixels; give all of them the same "
+                    "size"
                 )
         return shape
 
@@ -377,12 +513,24 @@ class _Trial:
         dataset = self.built.get("data.train")
         return UNKNOWN_SIZE if dataset is None else len(dataset)
 
+    def holds(self, where: str, action: Callable[[], Any]) -> bool:
+        """Whether an action finds nothing wrong; what it finds is kept."""
+        before = len(self.problems)
+        self.attempt(where, action)
+        return len(self.problems) == before
+
     def build(self, where: str, *runtime: Any) -> Any:
         """The component, or None when its node is wrong or it refuses."""
         if where not in self.nodes:
             return None
         registry, node = self.nodes[where]
-        self.built[where] = self.attempt(where, lambda: registry.build(node, *runtime))
+
+        def make() -> Any:
+            component = registry.build(node, *runtime)
+            check_component(where, component)
+            return component
+
+        self.built[where] = self.attempt(where, make)
         return self.built[where]
 
     def attempt(self, where: str, action: Any) -> Any:
@@ -396,7 +544,14 @@ class _Trial:
                 names_an_option = line.partition("=")[0].partition(".")[0] in options
                 prefix = f"{where}{'.' if names_an_option else ': '}" if where else ""
                 self.problems.append(f"{prefix}{line}")
-            return None
+        except Exception as error:  # whatever the code of others does
+            self.problems.append(f"{where}: {blame(error)}")
+        return None
+
+
+def _available_device(name: str) -> torch.device:
+    """The device of a run; the CPU where it is not here, which is told elsewhere."""
+    return resolve_device(name if name != "cuda" or torch.cuda.is_available() else "cpu")
 
 
 def _answers(compiler: str) -> bool:
@@ -414,7 +569,7 @@ class _NoRandomNumbers(TorchFunctionMode):
     """Leave weights undrawn: on the meta device torch loads its compiler to draw them, 2 s."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func in (torch.Tensor.normal_, torch.Tensor.uniform_):
+        if func in (torch.Tensor.normal_, torch.Tensor.uniform_) and args[0].is_meta:
             return args[0]
         return func(*args, **(kwargs or {}))
 

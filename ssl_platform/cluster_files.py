@@ -24,6 +24,7 @@ import torch
 from PIL import Image, ImageDraw
 from tqdm import tqdm
 
+from ssl_platform.data.contract import read_image
 from ssl_platform.data.dataset import ImageDataset, UnreadableImage
 from ssl_platform.data.decode import printable
 from ssl_platform.data.image_folder import ImageFiles
@@ -349,7 +350,7 @@ def _draw_sheet(
 def _thumbnail(dataset: ImageDataset, index: int, side: int) -> Image.Image:
     """Image ``index``, its longer side scaled to ``side``."""
     try:
-        image = Image.fromarray(dataset.read(index))
+        image = Image.fromarray(read_image(dataset, index))
     except UnreadableImage:
         return _crossed(side)
     longest = max(image.size)

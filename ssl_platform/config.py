@@ -67,15 +67,49 @@ def compose(overrides: list[str], config_dirs: Iterable[str | Path] = ()) -> Dic
         ConfigError: everything that is wrong, one line per problem.
     """
     cfg, problems = Source.of(overrides, config_dirs).read()
+    return _checked(cfg, problems)
+
+
+def checked(cfg: Any) -> DictConfig:
+    """A config from Python, checked as one from the command line is.
+
+    Args:
+        cfg: from `compose`, changed since or not, or a mapping like it; it is left as it is.
+
+    Raises:
+        ConfigError: everything that is wrong, one line per problem.
+    """
+    if not isinstance(cfg, Mapping | DictConfig):
+        raise ConfigError(
+            [
+                f"run() takes a config of ssl_platform.config.compose, or a mapping like it, not a "
+                f"{type(cfg).__name__}; of a file: compose(['config=PATH'])"
+            ]
+        )
+    try:
+        plain: Any = OmegaConf.to_container(cfg) if OmegaConf.is_config(cfg) else cfg
+        copy: Any = OmegaConf.create(plain)
+        text = OmegaConf.to_yaml(copy)
+    except Exception as error:  # of values that YAML does not have
+        key = getattr(error, "full_key", None) or "the config"
+        raise ConfigError([f"{key}: {_first_line(error)}"]) from error
+    return copy if text in _well_checked else _checked(copy, [])
+
+
+_well_checked: set[str] = set()  # the configs of this process that nothing was wrong with
+
+
+def _checked(cfg: DictConfig, problems: list[str]) -> DictConfig:
     called = calls(cfg)
     if called:
         raise ConfigError(problems + called)
     from ssl_platform.check import check  # needs torch, and a misspelt name is found without it
 
     gc.freeze()  # torch's objects stay: no collection has to look at them, here or in data workers
-    problems += check(cfg)
+    problems = problems + check(cfg)
     if problems:
         raise ConfigError(problems)
+    _well_checked.add(OmegaConf.to_yaml(cfg))
     return cfg
 
 
@@ -276,6 +310,8 @@ class Source:
                 return f"{override}: {'.'.join(names[:depth])} is a value and has no {name!r}"
             if name not in node:
                 hint = nearest(name, [str(k) for k in node])
+                if depth == 0 and name in _keys_of_a_training():
+                    hint = "a training has this key, this job has not: it has figures of its own"
                 return f"{override}: there is no {'.'.join(names[: depth + 1])}; {hint}"
             node = node[name] if not OmegaConf.is_missing(node, name) else None
         return f"{override}: {_first_line(error)}"
@@ -332,6 +368,13 @@ def _defaults_of(task: str) -> dict[str, Any]:
     composed: Any = OmegaConf.to_container(Source(CONFIG_DIR, PRIMARY, [], ())._compose(overrides))
     parts = groups().keys() - {"launch"}  # which holds no component
     return {key: value for key, value in composed.items() if key not in parts}
+
+
+@cache
+def _keys_of_a_training() -> set[str]:
+    """Top-level keys of the job that a config is for when it names no other."""
+    composed = Source(CONFIG_DIR, PRIMARY, [], ())._compose(["~config"])
+    return {str(key) for key in composed}
 
 
 def _task_name(path: Path) -> str | None:

@@ -15,7 +15,7 @@ from ssl_platform.data.dataset import ImageDataset
 from ssl_platform.data.loader import Loader
 from ssl_platform.data.sampler import ShuffledSampler
 from ssl_platform.events import Events
-from ssl_platform.losses.base import Loss
+from ssl_platform.losses.base import Loss, check_losses
 from ssl_platform.metrics import Metric
 from ssl_platform.models.ssl_model import SSLModel
 from ssl_platform.progress import report_step
@@ -116,6 +116,7 @@ def train_epoch(replica: nn.Module, run: Run, stop: StopSignals) -> None:
             between_steps(run, stop)
     run.epoch, run.epoch_step, run.epoch_images = run.epoch + 1, 0, 0
     run.fire("on_epoch_end")
+    run.report.clear()  # all have heard, whether one of them writes it or not
     between_steps(run, stop)  # last, so that hooks cannot move the saved random state
 
 
@@ -136,6 +137,7 @@ def train_step(replica: nn.Module, batch: Batch, run: Run) -> None:
     ):
         run.outputs = replica(batch.crops)
     run.losses = run.loss(run.model, run.outputs, batch)
+    check_losses(run.loss, run.losses)
     run.optimizer.zero_grad(set_to_none=True)
     run.scaler.scale(run.losses["loss"]).backward()
     run.scaler.unscale_(run.optimizer)

@@ -1,7 +1,13 @@
 """Errors that are a user's to mend: each is shown as its message alone, never as a traceback."""
 
 import difflib
+import os
+import traceback
 from collections.abc import Iterable
+from typing import Any
+
+PACKAGE = os.path.dirname(__file__) + os.sep
+MAX_REASON = 300  # letters of what somebody's code says
 
 
 class PlatformError(Exception):
@@ -70,3 +76,27 @@ def nearest(word: str, choices: Iterable[str]) -> str:
     if close:
         return f"did you mean {close[0]!r}?"
     return f"choose from {', '.join(choices)}" if choices else "there is nothing to choose from"
+
+
+def blame(error: BaseException) -> str:
+    """What somebody's code raised, and where, in one line."""
+    frames = traceback.extract_tb(error.__traceback__)
+    theirs = [f for f in frames if f"{os.sep}torch{os.sep}" not in f.filename]
+    theirs = [f for f in theirs if not f.filename.startswith(PACKAGE)] or theirs
+    place = theirs[-1] if theirs else None
+    reason = " ".join(str(error).split())
+    if len(reason) > MAX_REASON:
+        reason = reason[:MAX_REASON] + " ..."
+    told = f"{type(error).__name__}: {reason}" if reason else type(error).__name__
+    return f"{told} ({place.filename}, line {place.lineno})" if place else told
+
+
+def kind_of(value: Any) -> str:
+    """What some value is, in the words of a message: ``float32 (32, 32, 1)``, ``a tuple of 2``."""
+    shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", None)
+    if shape is not None and dtype is not None:
+        kind = "" if type(value).__name__ == "ndarray" else f"a {type(value).__name__}, "
+        return f"{kind}{str(dtype).removeprefix('torch.')} {tuple(shape)}"
+    if isinstance(value, list | tuple | dict):
+        return f"a {type(value).__name__} of {len(value)}"
+    return "None" if value is None else f"a {type(value).__name__}"

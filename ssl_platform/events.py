@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ssl_platform.data.dataset import ImageDataset
     from ssl_platform.engine import Run
+    from ssl_platform.losses.base import Loss
+    from ssl_platform.models import SSLModel
 
 
 class Events:
@@ -31,6 +33,17 @@ class Events:
 
         Raises:
             ValueError: why; the message begins with the key.
+        """
+
+    def probe_model(self, model: "SSLModel", loss: "Loss") -> None:
+        """Find out before a run that a hook is of no use to it; called in each check of a config.
+
+        Args:
+            model: as the run will have it, on torch's meta device.
+            loss: likewise.
+
+        Raises:
+            ValueError: each line of the message begins with the option at fault.
         """
 
     def on_train_start(self, run: "Run") -> None:

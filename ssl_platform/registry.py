@@ -21,10 +21,11 @@ from typing import Any
 
 from fvcore.common.registry import Registry as FvcoreRegistry
 
-from ssl_platform.errors import nearest
+from ssl_platform.errors import blame, nearest
 from ssl_platform.schema import Schema
 
 COMPONENT_PACKAGES = ("models", "data", "losses", "optim", "hooks", "metrics", "tasks")
+BY_POSITION = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 PLUGIN_ENTRY_POINTS = "ssl_platform.plugins"
 
 
@@ -54,8 +55,7 @@ class Registry(FvcoreRegistry):
 
     def schema(self, name: str) -> Schema:
         """Options of component ``name``: its constructor's parameters after the runtime ones."""
-        parameters = list(inspect.signature(self.get(name)).parameters.values())
-        return Schema(name, parameters[len(self.runtime) :])
+        return Schema(name, _options_of(_parameters(self.get(name)), len(self.runtime)))
 
     def problems(self, node: Mapping[str, Any], *, where: str) -> list[str]:
         """What is wrong with a config node: its name and its options, one line each."""
@@ -64,7 +64,36 @@ class Registry(FvcoreRegistry):
             return [f"{where}.name: which {self.kind}? {nearest('', self.names())}"]
         if name not in self.names():
             return [f"{where}.name={name}: no such {self.kind}; {nearest(str(name), self.names())}"]
+        problem = self._problem_of_constructor(name)
+        if problem:
+            return [f"{where}: {problem}"]
         return self.schema(name).problems(_options(node), where=where)
+
+    def _problem_of_constructor(self, name: str) -> str | None:
+        """What is wrong with a constructor: it takes what the program hands in, then options."""
+        try:
+            parameters = _parameters(self.get(name))
+        except (TypeError, ValueError) as error:
+            return f"{name} tells no signature ({error}); write its __init__ in Python"
+        handed = ", ".join(self.runtime)
+        places = [p for p in parameters if p.kind in BY_POSITION]
+        is_short = len(places) < len(self.runtime)
+        if is_short and all(p.kind != p.VAR_POSITIONAL for p in parameters):
+            return (
+                f"the constructor of {name} has to take {handed} by position, then its options: "
+                f"def __init__(self, {handed}, *, ...)"
+            )
+        hidden = [p.name for p in places[len(self.runtime) :] if p.kind == p.POSITIONAL_ONLY]
+        if hidden:
+            return (
+                f"the constructor of {name} takes {', '.join(hidden)} by position only, where YAML "
+                "sets options by name: write them behind *"
+            )
+        try:
+            self.schema(name)
+        except Exception as error:  # of pydantic
+            return f"the constructor of {name} has an annotation that is no type ({blame(error)})"
+        return None
 
     def build(self, node: Mapping[str, Any], *runtime: Any) -> Any:
         """Construct the component that ``node`` names: its other keys are options.
@@ -74,6 +103,22 @@ class Registry(FvcoreRegistry):
         """
         options = self.schema(node["name"]).convert(_options(node))
         return self.get(node["name"])(*runtime, **options)
+
+
+def _parameters(component: Any) -> list[inspect.Parameter]:
+    """Those of a constructor, annotations that are text looked up where that can be done."""
+    try:
+        return list(inspect.signature(component, eval_str=True).parameters.values())
+    except (NameError, SyntaxError, AttributeError):  # a name that only type checkers import
+        parameters = inspect.signature(component).parameters.values()
+        empty = inspect.Parameter.empty
+        return [p.replace(annotation=empty) for p in parameters]
+
+
+def _options_of(parameters: list[inspect.Parameter], num_runtime: int) -> list[inspect.Parameter]:
+    """Those that YAML sets, and ``**`` where there is one; ``*args`` takes what is handed in."""
+    places = [p for p in parameters if p.kind in BY_POSITION]
+    return [p for p in parameters if p not in places[:num_runtime] and p.kind != p.VAR_POSITIONAL]
 
 
 def _options(node: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,8 +1,10 @@
 """From a config to the result of its task: the run directory, the ranks, the work of each."""
 
 import logging
+import multiprocessing
 import os
 import re
+import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -15,7 +17,7 @@ from yaml import YAMLError
 
 from ssl_platform import checkpoint, distributed
 from ssl_platform.build import components, options_of, resolve_device
-from ssl_platform.config import BEFORE_THERE_WERE_OPTIONS, with_defaults
+from ssl_platform.config import BEFORE_THERE_WERE_OPTIONS, checked, with_defaults
 from ssl_platform.errors import ConfigError
 from ssl_platform.launch import Submitted, joined_world, launch, submit
 from ssl_platform.legible import LegibleFormatter
@@ -50,11 +52,24 @@ SECRET = re.compile("token|secret|password|api_key", re.IGNORECASE)
 STRUCK_OUT = "*****"
 
 
-def run(cfg: DictConfig) -> Any:
+def run(cfg: Any) -> Any:
     """See `ssl_platform.run`."""
+    _refuse_to_start_within_a_start()
+    cfg = checked(cfg)
     if options_of(cfg).launch.slurm is not None:
         return submit_all([cfg])
     return run_here(OmegaConf.to_yaml(cfg))
+
+
+def _refuse_to_start_within_a_start() -> None:
+    """A process that is being started reads the user's script first, and may come by here again."""
+    if not getattr(multiprocessing.current_process(), "_inheriting", False):
+        return
+    told = (
+        "launch.processes: every process reads this script again as it starts; put the lines that "
+        "run something below if __name__ == '__main__':"
+    )
+    sys.exit(told if os.environ.get("RANK", "0") == "0" else 1)
 
 
 def submit_all(cfgs: list[DictConfig]) -> list[Submitted]:

@@ -19,6 +19,8 @@ class Schema:
 
     def __init__(self, owner: str, parameters: Collection[inspect.Parameter]):
         self.owner = owner
+        self.takes_any = any(p.kind == p.VAR_KEYWORD for p in parameters)  # **options
+        parameters = [p for p in parameters if p.kind != p.VAR_KEYWORD]
         self.annotations = {
             p.name: Any if p.annotation is p.empty else p.annotation for p in parameters
         }
@@ -40,8 +42,10 @@ class Schema:
         problems = self.problems(values, where="")
         if problems:
             raise ValueError("\n".join(problems))
+        others = {key: value for key, value in values.items() if key not in self._names}
+        values = {key: value for key, value in values.items() if key in self._names}
         parsed = self._model(**{self._names[name]: value for name, value in values.items()})
-        return {name: getattr(parsed, alias) for name, alias in self._names.items()}
+        return others | {name: getattr(parsed, alias) for name, alias in self._names.items()}
 
     def problems(self, values: Mapping[str, Any], *, where: str) -> list[str]:
         """One line for each value that is unknown, missing or of another type.
@@ -55,6 +59,8 @@ class Schema:
             lines = [self._needs(f"{where}.{key}" if where else key, key) for key in absent]
             others = self.problems(rest, where=where)
             return lines + [line for line in others if line not in lines]
+        if self.takes_any:
+            values = {key: value for key, value in values.items() if key in self._names}
         try:
             self._model(**{self._names.get(name, name): value for name, value in values.items()})
         except ValidationError as error:

@@ -24,7 +24,7 @@ MAY_IMPORT = {
     "ops": {"distributed"},
     "optim": {"errors", "registry"},
     "metrics": {"registry"},
-    "models": {"registry", "distributed"},
+    "models": {"registry", "distributed", "errors"},
     "data": {"registry", "distributed", "errors", "ops"},
     "features": {"data", "distributed", "errors"},
     "feature_files": {"data", "distributed", "errors"},
@@ -63,10 +63,13 @@ MAY_IMPORT = {
         "registry", "schema", "data", "engine", "models", "launch", "distributed", "run_state",
         "saver",
     },
-    "check": {"registry", "schema", "build", "data", "launch", "limits", "models"},
     "yaml_file": set(),
     "overrides": {"errors"},
     "config": {"errors", "schema", "check", "overrides", "yaml_file"},
+    "contract": {"errors", "events", "losses"},
+    "check": {
+        "registry", "schema", "build", "contract", "data", "errors", "launch", "limits", "models",
+    },
     "settled": {"build", "config", "data", "errors", "registry", "run_state"},
     "running": {
         "build", "checkpoint", "config", "distributed", "errors", "launch", "legible", "output",

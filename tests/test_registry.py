@@ -64,3 +64,71 @@ def test_components_load_without_what_only_some_of_them_need():
         [sys.executable, "-c", LOAD], cwd=root, capture_output=True, text=True, check=False
     )
     assert done.stderr == ""
+
+
+def registered(constructor, runtime=("in_dim",)):
+    registry = Registry("head", runtime=runtime)
+    registry.register(type("Mine", (), {"__init__": constructor}))
+    return registry
+
+
+def test_arguments_that_a_constructor_takes_by_stars_are_no_options():
+    def constructor(self, *args, width: int, **others):
+        self.all = args, width, others
+
+    registry = registered(constructor)
+    node = {"name": "Mine", "width": 3, "depth": "x"}
+    assert registry.problems(node, where="heads.a") == []
+    assert registry.build(node, 7).all == ((7,), 3, {"depth": "x"})
+    assert registry.problems({"name": "Mine", "width": "x"}, where="heads.a") == [
+        "heads.a.width=x: should be a valid integer, unable to parse string as an integer"
+    ]
+
+
+def test_options_without_annotation_docstring_or_default_take_any_value():
+    registry = registered(lambda self, in_dim, a, b=2: setattr(self, "all", (in_dim, a, b)))
+    assert registry.build({"name": "Mine", "a": [1]}, 7).all == (7, [1], 2)
+
+
+def test_annotations_that_are_text_are_read():
+    def constructor(self, in_dim: "int", *, width: "int", other: "NotImported" = None):  # noqa: F821
+        self.all = in_dim, width, other
+
+    assert registered(constructor).build({"name": "Mine", "width": 3}, 7).all == (7, 3, None)
+
+    def readable(self, in_dim: "int", *, width: "int"):
+        self.width = width
+
+    (line,) = registered(readable).problems({"name": "Mine", "width": "x"}, where="heads.a")
+    assert line.startswith("heads.a.width=x: should be a valid integer")
+
+
+def by_position_only(self, in_dim, width, /):
+    pass
+
+
+def nothing(self, *, width: int):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("constructor", "told"),
+    [
+        (by_position_only, "heads.a: the constructor of Mine takes width by position only"),
+        (nothing, "heads.a: the constructor of Mine has to take in_dim by position, then its opt"),
+    ],
+)
+def test_a_constructor_that_yaml_cannot_call_is_one_line(constructor, told):
+    (line,) = registered(constructor).problems({"name": "Mine", "width": 3}, where="heads.a")
+    assert line.startswith(told)
+
+
+def test_a_plugin_that_registers_one_name_twice_is_told(tmp_path, monkeypatch):
+    twice = "from ssl_platform.registry import METRICS\nclass Two:\n    pass\n"
+    twice += "METRICS.register(Two)\nMETRICS.register(Two)\n"
+    (tmp_path / "twice_plugin.py").write_text(twice)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(
+        ValueError, match=r"^metric 'Two' is registered twice: first by twice_plugin"
+    ):
+        load_components(["twice_plugin"])

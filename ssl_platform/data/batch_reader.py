@@ -11,6 +11,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from torch import Tensor
 
+from ssl_platform.data.contract import make_crops, read_image
 from ssl_platform.data.dataset import ImageDataset, UnreadableImage
 from ssl_platform.data.normalize import Normalize
 from ssl_platform.data.pixels import Notes
@@ -146,7 +147,8 @@ class BatchReader:
                 continue
             self._seek(epoch, index)
             more = [parameters[row]] if self.num_parameters else []
-            for rows, crop in zip(crops, self._transform(image, self._rng, *more), strict=True):
+            made = make_crops(self._transform, image, self._rng, *more)
+            for rows, crop in zip(crops, made, strict=True):
                 if self._normalize is None:
                     rows[row] = crop
                 else:
@@ -208,7 +210,7 @@ class BatchReader:
 
     def _read_one(self, position: int) -> np.ndarray:
         notes = Notes()
-        image = self._dataset.read_noting(position, notes)
+        image = read_image(self._dataset, position, notes)
         if notes.damage:
             named = UnreadableImage(self._dataset.describe(position), notes.damage)
             self._damaged.append((position, named))

@@ -7,12 +7,14 @@ import numpy as np
 
 from ssl_platform import distributed
 from ssl_platform.events import Events
-from ssl_platform.models.heads import prototype_head
+from ssl_platform.models import SSLModel
+from ssl_platform.models.heads import prototype_head, watched_head
 from ssl_platform.ops.partitions import normalized_mutual_information
 from ssl_platform.registry import HOOKS
 
 if TYPE_CHECKING:
     from ssl_platform.engine import Run
+    from ssl_platform.losses.base import Loss
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +40,9 @@ class AssignmentHealth(Events):
 
     def __init__(self, *, head: str, max_empty: float, max_share: float):
         self.head, self.max_empty, self.max_share = head, max_empty, max_share
+
+    def probe_model(self, model: SSLModel, loss: "Loss") -> None:
+        watched_head(model, self.head)
 
     def on_train_start(self, run: "Run") -> None:
         # a resumed run has the labels of the epoch before in its checkpoint

@@ -10,13 +10,15 @@ from torch import Tensor
 
 from ssl_platform import distributed
 from ssl_platform.events import Events
-from ssl_platform.models.heads import Prototyped, prototype_head
+from ssl_platform.models import SSLModel
+from ssl_platform.models.heads import Prototyped, prototype_head, watched_head
 from ssl_platform.ops.entropy import effective_rank, entropy
 from ssl_platform.ops.temperature import unusable_temperature
 from ssl_platform.registry import HOOKS
 
 if TYPE_CHECKING:
     from ssl_platform.engine import Run
+    from ssl_platform.losses.base import Loss
 
 logger = logging.getLogger(__name__)
 
@@ -69,6 +71,9 @@ class ClusteringHealth(Events):
         self.head, self.temperature = head, temperature
         self.uniform_margin, self.min_used, self.from_epoch = uniform_margin, min_used, from_epoch
         self.totals: dict[str, Tensor] = {}  # of this rank, over the epoch so far
+
+    def probe_model(self, model: SSLModel, loss: "Loss") -> None:
+        watched_head(model, self.head)
 
     def state_dict(self) -> dict[str, Any]:
         return self.totals

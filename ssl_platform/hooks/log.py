@@ -87,7 +87,6 @@ class Log(Events):
     def on_epoch_end(self, run: "Run") -> None:
         if run.report:
             self._write(run, dict(run.report))
-            run.report.clear()
 
     def on_save_start(self, run: "Run") -> None:
         for writer in self.writers:  # a checkpoint has the lines up to its step behind it

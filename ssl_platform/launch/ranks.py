@@ -10,6 +10,7 @@ import logging
 import math
 import os
 import signal
+import sys
 import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
@@ -116,13 +117,31 @@ def _started(
             if handler is not signal.SIG_IGN:
                 signal.signal(number, note)
         logs = DefaultLogsSpecs(os.devnull)
-        context = start_processes("rank", rank_main, args, variables, logs, start_method="spawn")
+        with _without_unreadable_main():
+            context = start_processes(
+                "rank", rank_main, args, variables, logs, start_method="spawn"
+            )
         signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
         yield context, stop_requests
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+
+
+@contextmanager
+def _without_unreadable_main() -> Iterator[None]:
+    """What was typed or piped into Python is no file that a new process could read again."""
+    main: Any = sys.modules["__main__"]
+    path = getattr(main, "__file__", None)
+    if path is None or os.path.exists(path):
+        yield
+        return
+    del main.__file__
+    try:
+        yield
+    finally:
+        main.__file__ = path
 
 
 class _Ranks:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from ssl_platform import distributed
 from ssl_platform.data.batch import Batch, DataInfo
+from ssl_platform.errors import ConfigError, kind_of
 from ssl_platform.events import Events
 from ssl_platform.models.ssl_model import SSLModel
 from ssl_platform.ops.rows import deal_out
@@ -65,6 +66,27 @@ class Loss(nn.Module, Events):
         return deal_out(parts, dim=self.row_dims[name], num_rows=batch_size, world_size=world_size)[
             distributed.rank()
         ]
+
+
+def check_losses(loss: Loss, losses: Any) -> None:
+    """Hold what a loss gave for a batch against its contract.
+
+    Raises:
+        ConfigError: there is nothing in it to minimise.
+    """
+    wanted = 'forward() has to give {"loss": a tensor with one number and a gradient, ...}'
+    name = type(loss).__name__
+    if not isinstance(losses, Mapping):
+        raise ConfigError([f"loss: {name} gave {kind_of(losses)}; {wanted}"])
+    if "loss" not in losses:
+        raise ConfigError([f"loss: {name} gave {sorted(map(str, losses))}; {wanted}"])
+    value = losses["loss"]
+    if not isinstance(value, Tensor) or value.numel() != 1 or not value.is_floating_point():
+        raise ConfigError([f"loss: {name} gave {kind_of(value)} as loss; {wanted}"])
+    if not value.requires_grad:
+        raise ConfigError(
+            [f"loss: {name} gave a loss without a gradient, of no trained weight; {wanted}"]
+        )
 
 
 def partial_batches(data: DataInfo) -> list[str]:

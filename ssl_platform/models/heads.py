@@ -96,3 +96,17 @@ def prototype_head(model: SSLModel, name: str) -> PrototypeHead:
             f"head={name}: has to be a PrototypeHead; the model's heads are {sorted(model.heads)}"
         )
     return head
+
+
+def watched_head(model: SSLModel, name: str) -> PrototypeHead:
+    """The head whose prototypes a hook watches.
+
+    Raises:
+        ValueError: there are none, and there is no use in such a hook.
+    """
+    try:
+        return prototype_head(model, name)
+    except ValueError as error:
+        raise ValueError(
+            f"{error}; a method without prototypes is watched by hooks=default"
+        ) from error

@@ -1,6 +1,6 @@
 """Trunk and heads as one module."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
@@ -37,6 +37,7 @@ class SSLModel(nn.Module):
         self.trunk, self.heads = trunk, nn.ModuleDict(heads)
         self.layers = {name: (layers or {}).get(name, POOLED) for name in heads}
         self.freeze_trunk = freeze_trunk
+        self.frozen: list[nn.Module] = []
         if freeze_trunk:
             trunk.requires_grad_(False).eval()
 
@@ -44,7 +45,18 @@ class SSLModel(nn.Module):
         super().train(mode)
         if self.freeze_trunk:
             self.trunk.eval()
+        for module in self.frozen:
+            module.eval()
         return self
+
+    def freeze(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Leave some parameters as they are: they get no gradient, and what is made of nothing
+        else stays in eval mode, its batch norms' statistics included."""
+        chosen = {parameter.requires_grad_(False) for parameter in parameters}
+        for module in self.modules():
+            of_module = set(module.parameters())
+            if of_module and of_module <= chosen:
+                self.frozen.append(module.eval())
 
     def forward(self, crops: Sequence[Tensor]) -> dict[str, Any]:
         """Map M crops, each (B, C, H, W), crops of one size adjacent, to the outputs by head name.

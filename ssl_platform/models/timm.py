@@ -1,39 +1,161 @@
 """Any trunk of the timm library, by its name there."""
 
+import difflib
 import importlib.util
+import urllib.error
+import urllib.request
+from typing import Any
 
+import torch
 from torch import Tensor, nn
 
+from ssl_platform.errors import blame, kind_of
+from ssl_platform.models.pretrained import Pretrained
 from ssl_platform.registry import TRUNKS
+
+# Transformers are made for images of one size; these let them take others, by resampling their
+# positions and, where a size is no multiple of a patch, by padding. At their own size they change
+# nothing. Most of them take both, some the first alone, and what is no transformer neither.
+ANY_SIZE: tuple[dict[str, bool], ...] = (
+    {"dynamic_img_size": True, "dynamic_img_pad": True},
+    {"dynamic_img_size": True},
+    {},
+)
+HUB_FILES = ("model.safetensors", "pytorch_model.bin")  # of timm's repositories
+REACH_SECONDS = 10.0
+OURS = {
+    "pretrained": "trunk.pretrained says it",
+    "num_classes": "a trunk has no classifier; heads have",
+}
 
 
 @TRUNKS.register()
-class TimmTrunk(nn.Module):
+class TimmTrunk(Pretrained, nn.Module):
     """Images (N, 3, H, W) to pooled features (N, ``out_dim``); needs ``pip install timm``.
 
+    A vision transformer takes images of any size where timm lets it.
+
     Args:
-        model: the model's name in timm, e.g. ``vit_small_patch16_224``; randomly initialised.
-        options: further arguments of ``timm.create_model``, e.g. ``{dynamic_img_size: true}``,
-            which a vision transformer needs to see crops of several sizes.
+        model: the model's name in timm, e.g. ``vit_small_patch16_224``.
+        options: further arguments of ``timm.create_model``, e.g. ``{drop_path_rate: 0.1}``.
+        pretrained: let a training that names no checkpoint start from timm's own weights; else
+            they are random.
     """
 
-    def __init__(self, *, model: str, options: dict[str, int | float | bool | str]):
+    def __init__(
+        self,
+        *,
+        model: str,
+        options: dict[str, int | float | bool | str],
+        pretrained: bool = False,
+    ):
         super().__init__()
         if importlib.util.find_spec("timm") is None:
             raise ValueError(f"model={model}: timm is not installed; pip install timm")
         import timm
 
         if not timm.is_model(model):
-            close = timm.list_models(f"*{model}*")[:5]
-            hint = f"close: {close}" if close else "see timm.list_models()"
-            raise ValueError(f"model={model}: timm has no such model; {hint}")
-        try:
-            self.model = timm.create_model(model, pretrained=False, num_classes=0, **options)
-        except TypeError as error:
-            raise ValueError(
-                f"options={options}: timm's {model} does not take them ({error})"
-            ) from error
-        self.out_dim: int = self.model.num_features
+            raise ValueError(f"model={model}: timm has no such model; {_nearest(model)}")
+        problems = [f"options.{key}={options[key]}: {OURS[key]}" for key in OURS if key in options]
+        if options.get("in_chans", 3) != 3:
+            problems.append(
+                f"options.in_chans={options['in_chans']}: images have 3 channels here, grey ones "
+                "too; leave it out"
+            )
+        has_weights = timm.is_model_pretrained(model)
+        if pretrained and not has_weights:
+            some = timm.list_pretrained(f"{model.partition('_')[0]}*")[:5]
+            problems.append(f"pretrained=true: timm has no weights of {model}; it has {some}")
+        if problems:
+            raise ValueError("\n".join(problems))
+        self.name, self.options, self.pretrained = model, options, pretrained
+        self.model = _created(model, options)
+        config = getattr(self.model, "pretrained_cfg", None) or {}
+        side = options.get("img_size", config.get("input_size", (3, 224, 224))[-1])
+        self.out_dim = _width(self.model, model, side)
+        is_fixed = config.get("fixed_input_size", False)
+        self.image_size: int | None = side if is_fixed else None  # that it is made for
 
     def forward(self, images: Tensor) -> Tensor:
         return self.model(images)
+
+    def load_pretrained(self) -> str:
+        try:
+            more = _where_weights_are(getattr(self.model, "pretrained_cfg", None) or {})
+            source = _created(self.name, self.options, pretrained=True, **more)
+        except Exception as error:  # of timm, of the hub that it asks, and of the network
+            raise ValueError(
+                f"pretrained=true: timm's weights of {self.name} cannot be had: "
+                f"{' '.join(str(error).split())}; or give a file with them: checkpoint=FILE "
+                "trunk.pretrained=false"
+            ) from error
+        self.model.load_state_dict(source.state_dict())
+        return f"timm:{self.name}"
+
+
+def _where_weights_are(config: dict[str, Any]) -> dict[str, Any]:
+    """What `timm.create_model` has to be told to take weights that were fetched before.
+
+    Raises:
+        OSError: they were not, and their address cannot be reached; the hub's own client asks for
+            most of a minute before it says so.
+    """
+    hub, address = config.get("hf_hub_id"), config.get("url")
+    if config.get("file") or config.get("state_dict"):
+        return {}
+    if hub:
+        from huggingface_hub import constants, try_to_load_from_cache
+
+        for name in HUB_FILES:
+            path = try_to_load_from_cache(hub, name)
+            if isinstance(path, str):
+                return {"pretrained_cfg_overlay": {"file": path}}
+        address = f"{constants.ENDPOINT}/{hub}"
+    if address:
+        try:
+            request = urllib.request.Request(address, method="HEAD")
+            urllib.request.urlopen(request, timeout=REACH_SECONDS).close()
+        except urllib.error.HTTPError:
+            pass  # somebody answers
+        except OSError as error:
+            reason = getattr(error, "reason", error)
+            raise OSError(f"{address} cannot be reached ({reason})") from error
+    return {}
+
+
+def _created(model: str, options: dict[str, Any], **arguments: Any) -> nn.Module:
+    import timm
+
+    for more in ANY_SIZE:
+        try:
+            return timm.create_model(model, num_classes=0, **{**more, **options}, **arguments)
+        except Exception as error:  # whatever timm says of a combination
+            if isinstance(error, TypeError) and any(key in str(error) for key in more):
+                continue
+            what = f"options={options}" if options else f"model={model}"
+            raise ValueError(f"{what}: timm cannot make such a {model} ({blame(error)})") from error
+    raise AssertionError("the last of ANY_SIZE has nothing that could be refused")
+
+
+def _width(model: nn.Module, name: str, side: int) -> int:
+    """Width of the features, read off what comes out: timm's own numbers leave some layers out."""
+    device = next(model.parameters()).device
+    was_training = model.training
+    with torch.no_grad(), device:
+        features = model.eval()(torch.zeros(1, 3, side, side))
+    model.train(was_training)
+    if not isinstance(features, Tensor) or features.ndim != 2:
+        raise ValueError(
+            f"model={name}: gives {kind_of(features)} for one image, where a trunk gives features "
+            "(1, D); choose another, or leave out the option that does it"
+        )
+    return features.shape[1]
+
+
+def _nearest(model: str) -> str:
+    import timm
+
+    names = timm.list_models()
+    close = difflib.get_close_matches(model, names, n=5, cutoff=0.6)
+    close += [name for name in names if model in name and name not in close][: 5 - len(close)]
+    return f"close: {', '.join(close)}" if close else "see timm.list_models()"

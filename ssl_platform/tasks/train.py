@@ -9,6 +9,7 @@ from ssl_platform.build import Builder, Node, TrainOptions
 from ssl_platform.engine import Run, train
 from ssl_platform.feature_cache import CacheOptions
 from ssl_platform.hooks.profile import StepProfile
+from ssl_platform.models.pretrained import Pretrained
 from ssl_platform.registry import TASKS, TRUNKS
 from ssl_platform.results import WEIGHTS, Results
 from ssl_platform.schema import dataclass_schema
@@ -37,9 +38,15 @@ class Train(Task):
         return filled | trunk_of(cfg["checkpoint"])
 
     def probe(self, options: TrainOptions) -> None:
+        trunk = TRUNKS.build(options.trunk)
         if options.checkpoint is not None:
             with as_problem():
-                _start_from(TRUNKS.build(options.trunk), options)
+                _start_from(trunk, options)
+        elif isinstance(trunk, Pretrained) and trunk.pretrained:
+            try:
+                trunk.load_pretrained()
+            except ValueError as error:
+                raise ValueError(f"trunk.{error}") from error
         if options.baselines:
             evaluation, evaluation_options = _baselines(options)
             evaluation.probe(evaluation_options)
@@ -49,15 +56,24 @@ class Train(Task):
         run = Builder(options).run()
         if options.profile:  # the first, so that no other hook's time counts as backward
             run.hooks = {"profile": StepProfile(), **run.hooks}
-        if options.checkpoint is not None and not checkpoint.any_in(run.output_dir):
-            weights = _start_from(run.model.trunk, options)
-            if distributed.rank() == 0:
-                origin = {key: getattr(weights, key) for key in ("source", "format", "sha256")}
+        if not checkpoint.any_in(run.output_dir):
+            origin = _start(run.model.trunk, options)
+            if origin and distributed.rank() == 0:
                 (run.output_dir / STARTED_FROM).write_text(json.dumps(origin, indent=2) + "\n")
         results = train(run)
         if "evaluation" in results:
             _write_results(run, options)
         return results
+
+
+def _start(trunk: Any, options: TrainOptions) -> dict[str, Any]:
+    """Give the trunk the weights that it starts from; returns whose they are, if anybody's."""
+    if options.checkpoint is not None:
+        weights = _start_from(trunk, options)
+        return {key: getattr(weights, key) for key in ("source", "format", "sha256")}
+    if isinstance(trunk, Pretrained) and trunk.pretrained:
+        return {"source": trunk.load_pretrained(), "format": "timm", "sha256": ""}
+    return {}
 
 
 def _start_from(trunk: Any, options: TrainOptions) -> Weights:

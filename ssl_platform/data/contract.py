@@ -1,0 +1,265 @@
+"""What data sets and transforms from outside have to give, and the one line when they do not.
+
+Whatever their code raises is told with the set, the image and the line of code: a plug-in's mistake
+is its author's to mend, and a traceback through the platform names neither.
+"""
+
+import operator
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from ssl_platform.data.dataset import ImageDataset, UnreadableImage
+from ssl_platform.data.pixels import Notes
+from ssl_platform.errors import DataError, blame, kind_of
+
+WANTED_IMAGE = "read() has to give a numpy array (H, W, 3) uint8, RGB"
+WANTED_CROP = "a transform has to give one numpy array (size, size, 3) uint8 for each crop"
+MAX_TRIED = 8  # images, where the first cannot be read
+MAX_SPARE_CLASSES = 100_000  # class numbers beyond one for each image: a table has a row for each
+
+
+def read_image(dataset: ImageDataset, index: int, notes: Notes | None = None) -> np.ndarray:
+    """Image ``index`` of a data set, which keeps to the contract.
+
+    Args:
+        notes: of what is worth telling of it; None where nobody asks.
+
+    Raises:
+        UnreadableImage: raised by the set.
+        DataError: the set gave something else, or raised something else.
+    """
+    try:
+        image: Any = dataset.read_noting(index, notes) if notes is not None else dataset.read(index)
+    except (UnreadableImage, DataError, MemoryError):
+        raise
+    except Exception as error:
+        raise DataError(
+            f"{_named(dataset, index)}: read() raised {blame(error)}; an image that cannot be read "
+            "is UnreadableImage(name, reason)"
+        ) from error
+    is_image = isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim == 3
+    if is_image and image.shape[2] == 3 and image.size > 0:
+        return image
+    raise DataError(f"{_named(dataset, index)} gave {kind_of(image)}, {WANTED_IMAGE}{_cure(image)}")
+
+
+def make_crops(
+    transform: Any, image: np.ndarray, rng: np.random.Generator, *parameters: np.ndarray
+) -> list[np.ndarray]:
+    """The crops of an image by a transform that keeps to the contract.
+
+    Raises:
+        DataError: it gave something else, or raised.
+    """
+    name = type(transform).__name__
+    try:
+        crops: Any = transform(image, rng, *parameters)
+    except (DataError, MemoryError):
+        raise
+    except Exception as error:
+        raise DataError(f"{name}: of {kind_of(image)} it raised {blame(error)}") from error
+    sizes = transform.crop_sizes
+    if not isinstance(crops, list | tuple) or len(crops) != len(sizes):
+        many = isinstance(crops, list | tuple)
+        given = f"{len(crops)} crops" if many else kind_of(crops)
+        raise DataError(
+            f"{name} gave {given} where crop_sizes names {len(sizes)}; {WANTED_CROP}, in a list"
+        )
+    for number, (crop, size) in enumerate(zip(crops, sizes, strict=True)):
+        is_array = isinstance(crop, np.ndarray) and crop.dtype == np.uint8
+        if not is_array or crop.shape != (size, size, 3):
+            raise DataError(
+                f"{name} gave {kind_of(crop)} as crop {number}, whose size is {size} by "
+                f"crop_sizes; {WANTED_CROP}"
+            )
+    return list(crops)
+
+
+def prepare(dataset: ImageDataset) -> None:
+    """Let a data set prepare itself.
+
+    Raises:
+        DataError: it raised, whatever that is.
+    """
+    try:
+        dataset.prepare()
+    except (DataError, MemoryError):
+        raise
+    except Exception as error:
+        raise DataError(f"{type(dataset).__name__}: prepare() raised {blame(error)}") from error
+
+
+def check_dataset(dataset: Any) -> np.ndarray | None:
+    """Hold a data set against the contract, one image of it included.
+
+    Returns:
+        The image; None where the first few cannot be read.
+
+    Raises:
+        ValueError: one line that says what it has and what it has to have.
+    """
+    name = type(dataset).__name__
+    if not isinstance(dataset, ImageDataset):
+        raise ValueError(f"{name} has to be an ssl_platform.data.dataset.ImageDataset")
+    try:
+        length = len(dataset)
+    except Exception as error:
+        raise ValueError(f"{name}: len() of it raised {blame(error)}") from error
+    if length < 1:
+        raise ValueError(f"{name} has no image")
+    _check_labels(name, dataset, length)
+    try:
+        return _first_image(dataset, length)
+    except DataError as error:
+        raise ValueError(str(error)) from error
+
+
+def check_transform(transform: Any, image: np.ndarray | None) -> None:
+    """Hold a transform against the contract, by an image where there is one.
+
+    Raises:
+        ValueError: one line that says what it has and what it has to have.
+    """
+    name = type(transform).__name__
+    try:
+        count, sizes = transform.num_crops, transform.crop_sizes
+    except Exception as error:
+        raise ValueError(
+            f"{name} has to have num_crops and crop_sizes, the side of each crop in pixels "
+            f"({blame(error)})"
+        ) from error
+    is_list = isinstance(sizes, Sequence) and all(_is_whole(s) and s >= 1 for s in sizes)
+    if not is_list or not sizes or count != len(sizes):
+        raise ValueError(
+            f"{name} has num_crops={count} and crop_sizes={sizes}; crop_sizes is a list of the "
+            "side of each crop in pixels, num_crops its length"
+        )
+    if len(set(sizes)) != 1 + sum(a != b for a, b in pairwise(sizes)):
+        raise ValueError(f"{name} has crop_sizes={sizes}; crops of equal size have to be adjacent")
+    if not callable(transform):
+        raise ValueError(f"{name} has to be called with an image and a random generator")
+    if image is None:
+        return
+    more = getattr(transform, "num_parameters", 0)
+    parameters = [np.zeros((count, more), np.float32)] if more else []
+    try:
+        make_crops(transform, image, np.random.default_rng(0), *parameters)
+    except DataError as error:
+        raise ValueError(str(error)) from error
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
+
+
+def _named(dataset: ImageDataset, index: int) -> str:
+    """``Mine[0] ('a.png')``."""
+    place = f"{type(dataset).__name__}[{index}]"
+    try:
+        told: Any = dataset.describe(index)
+    except Exception:  # describe() is held against the contract by itself
+        return place
+    return place if told == place else f"{place} ({told!r})"
+
+
+def _first_image(dataset: ImageDataset, length: int) -> np.ndarray | None:
+    """The first of a few images that can be read; ``describe`` has to say which it is."""
+    for index in range(min(length, MAX_TRIED)):
+        try:
+            image = _unprepared(dataset, index)
+        except UnreadableImage:
+            continue
+        try:
+            told: Any = dataset.describe(index)
+        except Exception as error:
+            raise DataError(
+                f"{_named(dataset, index)}: describe() raised {blame(error)}"
+            ) from error
+        if not isinstance(told, str):
+            raise DataError(
+                f"{type(dataset).__name__}[{index}]: describe() gave {kind_of(told)}, it has to "
+                "give a str: a path, or a name with the number"
+            )
+        return image
+    return None
+
+
+def _unprepared(dataset: ImageDataset, index: int) -> np.ndarray:
+    """Image ``index``, prepared for only where it has to be: that may take long."""
+    if type(dataset).prepare is not ImageDataset.prepare:
+        try:
+            return read_image(dataset, index)
+        except DataError:
+            prepare(dataset)
+    return read_image(dataset, index)
+
+
+def _check_labels(name: str, dataset: ImageDataset, length: int) -> None:
+    labels: Any = getattr(dataset, "labels", kind_of)  # None means that there are none
+    if labels is kind_of:
+        raise ValueError(f"{name} has no labels; set self.labels, None where there are none")
+    if labels is None:
+        return
+    wanted = f"labels have to be a numpy array ({length},) int64, or None"
+    if not isinstance(labels, np.ndarray) or labels.dtype.kind not in "iu":
+        raise ValueError(
+            f"{name} has labels that are {kind_of(labels)}; {wanted}: "
+            "np.asarray(labels, dtype=np.int64)"
+        )
+    if labels.shape != (length,):
+        raise ValueError(f"{name} has labels {labels.shape} for {length} images; {wanted}")
+    if labels.min() < -1:
+        raise ValueError(f"{name} has the label {labels.min()}; from 0 on, -1 where there is none")
+    if labels.max() >= length + MAX_SPARE_CLASSES:
+        raise ValueError(
+            f"{name} has the label {labels.max()} among {length} images; number the classes from 0 "
+            "on: np.unique(labels, return_inverse=True)[1]"
+        )
+    _check_classes(name, dataset.classes, int(labels.max()) + 1)
+
+
+def _check_classes(name: str, classes: Any, num_classes: int) -> None:
+    """Names are there for all classes that have images, or for none."""
+    if classes is None:
+        return
+    try:
+        count = operator.index(len(classes))
+        are_names = all(isinstance(classes[number], str) for number in range(count))
+    except Exception as error:
+        raise ValueError(
+            f"{name} has classes that are {kind_of(classes)}; a list with the name of each class, "
+            "or None"
+        ) from error
+    if not are_names:
+        raise ValueError(f"{name} has classes that are no names; a list of str, or None")
+    if count < num_classes:
+        raise ValueError(
+            f"{name} has {count} classes and labels up to {num_classes - 1}; the name of each "
+            "class, or None"
+        )
+
+
+def _cure(image: Any) -> str:
+    """What to write instead, where that is plain to see."""
+    if not isinstance(image, np.ndarray):
+        if hasattr(image, "convert"):
+            return ': np.asarray(image.convert("RGB"))'
+        return ": image.numpy()" if hasattr(image, "numpy") else ""
+    if image.size == 0:
+        return "; this one has no pixels"
+    if image.dtype == np.bool_:
+        return ": image.astype(np.uint8) * 255, three channels of it"
+    if image.dtype != np.uint8:
+        return "; bring the values to 0..255 and .astype(np.uint8)"
+    if image.ndim == 2:
+        return ": np.stack([image] * 3, axis=-1)"
+    if image.ndim == 3 and image.shape[2] == 1:
+        return ": np.repeat(image, 3, axis=2)"
+    if image.ndim == 3 and image.shape[2] == 4:
+        return ": image[..., :3]"
+    if image.ndim == 3 and image.shape[0] == 3:
+        return ": image.transpose(1, 2, 0)"
+    return ""

@@ -1,0 +1,144 @@
+"""Try a trunk and heads before a run: what do they give for images of the sizes that it has?
+
+A large module is tried on torch's meta device, where nothing is computed. Loading what torch needs
+for that takes longer than a small module takes to compute a batch, so that a small one is tried for
+real; and so is one that fails on the meta device, for it may do so for reasons of its own, such as
+control flow that depends on values. What is true of a real batch is believed.
+"""
+
+import sys
+from collections.abc import Callable, Sequence
+from numbers import Integral
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ssl_platform.errors import blame, kind_of
+
+SMALL = 16_000_000  # weights of a module that computes a batch in less than a second
+ROWS = 2  # of a batch that is tried: batch norms refuse one
+OTHER_SHAPES = {  # how to make features (N, D) of what is given instead
+    4: "average a map over its positions, e.g. .mean(dim=(2, 3))",
+    3: "take one token or the mean of all, e.g. .mean(dim=1)",
+}
+
+
+class Trial:
+    """A module that can be tried.
+
+    Args:
+        on_meta: the module on the meta device; it is given back as it was.
+        build: makes it anew, on the CPU.
+        device: of the run; a module that fails on the CPU is tried there.
+    """
+
+    def __init__(self, on_meta: nn.Module, build: Callable[[], nn.Module], device: torch.device):
+        self._on_meta, self._build, self._device = on_meta, build, device
+        self._real: nn.Module | None = None
+
+    def __call__(self, *shape: int, training: bool) -> Any:
+        """What the module gives for a tensor of a shape; whatever it raises is raised."""
+        is_small = sum(p.numel() for p in self._on_meta.parameters()) <= SMALL
+        if not is_small or "torch._dynamo" in sys.modules:
+            try:
+                return _output(self._on_meta, torch.device("meta"), shape, training)
+            except Exception:  # a real batch will tell
+                pass
+        try:
+            return self._for_real(torch.device("cpu"), shape, training)
+        except Exception:
+            if self._device.type == "cpu":
+                raise
+            return self._for_real(self._device, shape, training)
+
+    def _for_real(self, device: torch.device, shape: Sequence[int], training: bool) -> Any:
+        with torch.random.fork_rng(devices=[]), device:
+            if self._real is None:
+                self._real = self._build()
+            return _output(self._real.to(device), device, shape, training)
+
+
+@torch.no_grad()
+def _output(module: nn.Module, device: torch.device, shape: Sequence[int], training: bool) -> Any:
+    was_training = module.training
+    try:
+        with device:
+            return module.train(training)(torch.rand(shape, device=device))
+    finally:
+        module.train(was_training)
+
+
+def problem_of_trunk(
+    trunk: nn.Module, trial: Trial, crop_sizes: Sequence[int], eval_sizes: Sequence[int]
+) -> str | None:
+    """One line when the trunk does not give features (N, ``out_dim``) for images of any size.
+
+    Args:
+        trunk: the module that is tried.
+        trial: of it.
+        crop_sizes: sides of the images that it is trained on, pixels; tried in train mode.
+        eval_sizes: those of images that are looked at in eval mode.
+    """
+    name = type(trunk).__name__
+    failed: dict[int, str] = {}
+    sizes = [*((size, True) for size in crop_sizes), *((size, False) for size in eval_sizes)]
+    for size, training in dict.fromkeys(sizes):
+        try:
+            features = trial(ROWS, 3, size, size, training=training)
+        except Exception as error:
+            failed.setdefault(size, blame(error))
+            continue
+        problem = _problem_of_features(features, getattr(trunk, "out_dim", None))
+        if problem:
+            images = f"images ({ROWS}, 3, {size}, {size})"
+            return f"{name} gave {kind_of(features)} for {images}; {problem}"
+    if not failed:
+        return None
+    first, *others = failed
+    rest = f" (nor of {', '.join(map(str, others))})" if others else ""
+    made_for = getattr(trunk, "image_size", None)
+    right = f"the size that it is made for, {made_for}" if made_for else "a size that it takes"
+    return (
+        f"{name} cannot take images of {first} x {first} pixels{rest}: {failed[first]}; give all "
+        f"of data.transform.crops and data.eval_transform {right}, or choose a trunk that takes any"
+    )
+
+
+def _problem_of_features(features: Any, out_dim: Any) -> str | None:
+    """What is wrong with what a trunk gave for a batch of `ROWS` images."""
+    wanted = f"it has to give features ({ROWS}, out_dim) float32, one row for each image"
+    if not isinstance(features, Tensor):
+        return f"{wanted}, and nothing else"
+    if features.ndim != 2:
+        cure = OTHER_SHAPES.get(features.ndim)
+        return f"{wanted}: {cure}" if cure else wanted
+    if len(features) != ROWS:
+        return wanted
+    if features.dtype != torch.float32:
+        return f"{wanted}: .float()"
+    width = features.shape[1]
+    if out_dim is None:
+        return f"it has no out_dim, the number of its features: set self.out_dim = {width}"
+    if not isinstance(out_dim, Integral) or isinstance(out_dim, bool) or out_dim != width:
+        return f"its out_dim is {out_dim}: set self.out_dim = {width}"
+    return None
+
+
+def problem_of_head(head: nn.Module, trial: Trial, shape: int | tuple[int, ...]) -> str | None:
+    """One line when a head cannot take what its layer gives.
+
+    Args:
+        head: the module that is tried.
+        trial: of it.
+        shape: of one row of its input: D, or (C, H, W).
+    """
+    sides = (shape,) if isinstance(shape, int) else shape
+    name, given = type(head).__name__, f"a batch {(ROWS, *sides)}"
+    try:
+        output = trial(ROWS, *sides, training=True)
+    except Exception as error:
+        return f"{name} cannot take {given}: {blame(error)}"
+    if output is None:
+        return f"{name} gave None for {given}; forward() has to return what its loss reads"
+    return None

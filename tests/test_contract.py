@@ -1,0 +1,145 @@
+"""Components from outside: one line when they are not what the platform takes them for."""
+
+import pytest
+import torch
+from torch import nn
+
+from ssl_platform.contract import check_component, check_schedule
+from ssl_platform.errors import ConfigError
+from ssl_platform.events import Events
+from ssl_platform.losses.base import Loss, check_losses
+
+
+class MyHook(Events):
+    def on_epoch_end(self):
+        pass
+
+
+class Misspelt(Events):
+    def on_epoch_ends(self, run):
+        pass
+
+
+class Free(Events):
+    def on_epoch_end(self, *args):
+        pass
+
+    def on_step_end(self, run, verbose=False):
+        pass
+
+
+class MyLoss(Loss):
+    def forward(self, model, outputs):
+        return {}
+
+
+class Lbfgs(torch.optim.LBFGS):
+    pass
+
+
+class NoRate(torch.optim.Optimizer):
+    def __init__(self, params):
+        super().__init__(params, {})
+
+    def step(self, closure=None):
+        pass
+
+
+def weights():
+    return [nn.Parameter(torch.ones(1))]
+
+
+WRONG = {
+    "a moment without the run": (
+        "hooks.mine",
+        MyHook,
+        "MyHook.on_epoch_end() is called with the run: def on_epoch_end(self, run)",
+    ),
+    "no such moment": (
+        "hooks.mine",
+        Misspelt,
+        "Misspelt.on_epoch_ends is called at no moment; did you mean 'on_epoch_end'? (a helper "
+        "needs a name that does not begin with on_)",
+    ),
+    "no hook": ("hooks.mine", object, "object has to be a subclass of ssl_platform.events.Events"),
+    "no loss": (
+        "loss",
+        lambda: nn.Linear(1, 1),
+        "Linear has to be a subclass of ssl_platform.losses.base.Loss",
+    ),
+    "a loss that takes no batch": (
+        "loss",
+        MyLoss,
+        "MyLoss.forward(model, outputs) is called with the model, its outputs and the batch",
+    ),
+    "a closure": (
+        "optimizer",
+        lambda: Lbfgs(weights()),
+        "Lbfgs.step(closure) is called without a closure: an optimizer that needs one computes the "
+        "loss several times a step, which a training does not",
+    ),
+    "no rate": (
+        "optimizer",
+        lambda: NoRate(weights()),
+        "NoRate has no learning rate lr among its defaults, for a schedule to set",
+    ),
+    "no metric": ("metrics.mine", object, "object has to have __call__"),
+    "no schedule": ("schedule", object, "object has to have __call__"),
+}
+
+
+@pytest.mark.parametrize("kind", WRONG)
+def test_a_component_that_cannot_be_used_is_one_line(kind):
+    where, build, told = WRONG[kind]
+    with pytest.raises(ValueError, match=r".") as caught:
+        check_component(where, build())
+    assert str(caught.value) == told
+
+
+def test_any_signature_that_takes_the_run_will_do():
+    check_component("hooks.mine", Free())
+
+
+@pytest.mark.parametrize(
+    ("rate", "shown"),
+    [(float("nan"), "nan"), (-0.1, "-0.1"), (float("inf"), "inf"), (None, "None"), ("1", "a str")],
+)
+def test_a_schedule_that_gives_no_rate_at_some_step_is_told_with_the_step(rate, shown):
+    def schedule(step):
+        return rate if step == 99 else 1.0
+
+    with pytest.raises(ValueError, match=f"^function gives {shown} as the .* of step 99 of 100"):
+        check_schedule(schedule, 100)
+    check_schedule(lambda step: 0, 100)
+
+
+class Some(Loss):
+    def forward(self, model, outputs, batch):
+        raise NotImplementedError
+
+
+WANTED = 'forward() has to give {"loss": a tensor with one number and a gradient, ...}'
+LOSSES = {
+    "tensor": (torch.ones(1), f"loss: Some gave a Tensor, float32 (1,); {WANTED}"),
+    "other": ({"total": 1}, f"loss: Some gave ['total']; {WANTED}"),
+    "float": ({"loss": 1.0}, f"loss: Some gave a float as loss; {WANTED}"),
+    "rows": ({"loss": torch.ones(3)}, f"loss: Some gave a Tensor, float32 (3,) as loss; {WANTED}"),
+    "int": ({"loss": torch.tensor(1)}, f"loss: Some gave a Tensor, int64 () as loss; {WANTED}"),
+    "constant": (
+        {"loss": torch.ones(())},
+        f"loss: Some gave a loss without a gradient, of no trained weight; {WANTED}",
+    ),
+    "none": (None, f"loss: Some gave None; {WANTED}"),
+}
+
+
+@pytest.mark.parametrize("kind", LOSSES)
+def test_what_cannot_be_minimised_is_one_line(kind):
+    given, told = LOSSES[kind]
+    with pytest.raises(ConfigError) as caught:
+        check_losses(Some(), given)
+    assert caught.value.problems == [told]
+
+
+def test_a_loss_with_a_gradient_will_do():
+    check_losses(Some(), {"loss": torch.ones((), requires_grad=True) * 2, "more": 1})
