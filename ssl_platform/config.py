@@ -282,12 +282,17 @@ class Source:
             except Exception as error:
                 problems.append(self._explain(override, self._compose(good), error))
         cfg = self._compose(good)
+        absent: list[str] = []
         for override in values:
+            key = parsed(override).key_or_group
+            if override.startswith("+") and key in absent:  # told: the two replace a whole part
+                continue
             try:
                 ConfigLoaderImpl._apply_overrides_to_config([parsed(override)], cfg)
                 good.append(override)
             except Exception as error:
                 problems.append(self._explain(override, cfg, error))
+                absent += [key] if override.startswith("~") else []
         return good, problems
 
     def _is_composed(self, override: str) -> bool:

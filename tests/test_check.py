@@ -378,7 +378,7 @@ def test_the_hooks_of_clustering_on_a_loss_without_a_head_say_so():
         ),
         (
             "metrics.top5={name: TopKAccuracy, k: 5}",
-            "metrics.top5={name: TopKAccuracy, k: 5}: there is no metrics; a training has this "
+            "~metrics.top5: there is no metrics; a training has this "
             "key, this job has not: it has figures of its own",
         ),
     ],
