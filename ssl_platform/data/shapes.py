@@ -51,28 +51,28 @@ class Shapes(ImageDataset):
         self.size, self.seed = size, seed
         self.num_samples = num_samples
         self.labels = np.arange(num_samples, dtype=np.int64) % len(_DISTANCES)
-        self._images: np.ndarray | None = None  # (N, size, size, 3) uint8
+        self._blocks: dict[int, np.ndarray] = {}  # by their number, (<= BLOCK, size, size, 3) uint8
 
     def __len__(self) -> int:
         return self.num_samples
 
     def read(self, index: int) -> np.ndarray:
-        self.prepare()
-        assert self._images is not None
-        return self._images[index]
+        number, row = divmod(index, BLOCK)
+        return self._block(number)[row]
 
     def describe(self, index: int) -> str:
         return f"Shapes[{index}]"
 
     def prepare(self) -> None:
-        if self._images is not None:
-            return
-        images = np.empty((len(self), self.size, self.size, 3), dtype=np.uint8)
-        for start in range(0, len(self), BLOCK):
-            block = images[start : start + BLOCK]
-            rng = np.random.default_rng((self.seed, start // BLOCK))
-            block[:] = _render(start, len(block), self.size, rng)
-        self._images = images
+        for number in range(-(-len(self) // BLOCK)):
+            self._block(number)
+
+    def _block(self, number: int) -> np.ndarray:
+        if number not in self._blocks:
+            start, rng = number * BLOCK, np.random.default_rng((self.seed, number))
+            count = min(BLOCK, len(self) - start)
+            self._blocks[number] = _render(start, count, self.size, rng)
+        return self._blocks[number]
 
 
 def _render(start: int, count: int, size: int, rng: np.random.Generator) -> np.ndarray:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ssl_platform.errors import blame, kind_of
 
-SMALL = 16_000_000  # weights of a module that computes a batch in less than a second
+SMALL = 30_000_000  # weights of a module, such as ResNet-50, that is tried sooner than that
 ROWS = 2  # of a batch that is tried: batch norms refuse one
 OTHER_SHAPES = {  # how to make features (N, D) of what is given instead
     4: "average a map over its positions, e.g. .mean(dim=(2, 3))",
