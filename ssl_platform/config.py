@@ -316,7 +316,7 @@ class Source:
             if name not in node:
                 hint = nearest(name, [str(k) for k in node])
                 if depth == 0 and name in _keys_of_a_training():
-                    hint = "a training has this key, this job has not: it has figures of its own"
+                    hint = f"only a training has this key; {hint}"
                 return f"{override}: there is no {'.'.join(names[: depth + 1])}; {hint}"
             node = node[name] if not OmegaConf.is_missing(node, name) else None
         return f"{override}: {_first_line(error)}"

@@ -373,13 +373,11 @@ def test_the_hooks_of_clustering_on_a_loss_without_a_head_say_so():
     [
         (
             "+metrics.top5={name: TopKAccuracy, k: 5}",
-            "metrics: a training has this key, this job has not: it has figures of its own; "
-            "~metrics",
+            "metrics: only a training has this key; leave it out with ~metrics",
         ),
         (
             "metrics.top5={name: TopKAccuracy, k: 5}",
-            "~metrics.top5: there is no metrics; a training has this "
-            "key, this job has not: it has figures of its own",
+            "there is no metrics; only a training has this key; choose from ",
         ),
     ],
 )
@@ -394,4 +392,5 @@ def test_metrics_of_a_job_that_has_its_own_figures_are_refused_in_words(override
                     override,
                 ]
             )
-        assert caught.value.problems == [line]
+        (problem,) = caught.value.problems
+        assert line in problem

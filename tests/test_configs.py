@@ -73,7 +73,8 @@ def on_images_that_are_here(cfg: DictConfig) -> DictConfig:
             OmegaConf.update(cfg, "trunk", trunk, force_add=True)
     if "train" in cfg.data and cfg.data.train.name != "Shapes":
         cfg.data.train = {"name": "Shapes", "num_samples": IMAGENET_SIZE, "size": 32, "seed": 0}
-        cfg.data.val = None
+        if cfg.data.val is not None:
+            cfg.data.val = {"name": "Shapes", "num_samples": 50, "size": 32, "seed": 1}
     return cfg
 
 

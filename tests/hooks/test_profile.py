@@ -97,7 +97,9 @@ def test_a_job_that_trains_nothing_has_nothing_to_profile(pretrained):
             ["config=benchmark/knn/folder", f"checkpoint={pretrained}", "data=shapes", "profile=1"]
         )
     (line,) = error.value.problems
-    assert line.startswith("profile=1: there is no profile; choose from ")
+    assert line.startswith(
+        "profile=1: there is no profile; only a training has this key; choose from "
+    )
 
 
 def test_a_run_may_be_profiled_when_it_goes_on_and_says_when_it_is_too_short(

@@ -232,7 +232,7 @@ def test_mistakes_are_told_in_one_line(swav_run, tmp_path, monkeypatch):
         "task.images_per_sheet=0: at least 1"
     )
     assert mistake("checkpoint=run", "optimizer.lr=1").startswith(
-        "optimizer.lr=1: there is no optimizer; choose from checkpoint, data, "
+        "optimizer.lr=1: there is no optimizer; only a training has this key; choose from "
     )
     for folder in (swav_run / "checkpoints").iterdir():
         (folder / "shared.pt").write_bytes(b"damaged")
