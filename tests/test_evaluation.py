@@ -134,7 +134,7 @@ def test_every_head_of_the_layers_is_reported_by_name(pretrained, tmp_path):
     overrides += ["schedule.milestones=[1]"]
     assert problems(*overrides) == [
         "heads.res2.layer=layer1: its map is 8 x 12 x 12 on the crops of data.transform and 8 x 16 "
-        "x 16 on those of data.eval_transform; give both the same size"
+        "x 16 on those of data.eval_transform, of 32 pixels; give all of them the same size"
     ]
     results = run(*overrides, "data.transform.crops.large.size=32")
     assert list(results["evaluation"]["last"]) == ["res2", "res5avg", "res5avg_bn"]

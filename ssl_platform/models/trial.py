@@ -115,7 +115,7 @@ def _problem_of_features(features: Any, out_dim: Any) -> str | None:
         return f"{wanted}: {cure}" if cure else wanted
     if len(features) != ROWS:
         return wanted
-    if features.dtype != torch.float32:
+    if features.dtype != torch.get_default_dtype():
         return f"{wanted}: .float()"
     width = features.shape[1]
     if out_dim is None:
