@@ -277,6 +277,7 @@ def open_dataset(node: Node, data: DataOptions) -> ImageDataset:
     """A data set of a config, its pixels as the config wants them."""
     dataset: ImageDataset = DATASETS.build(node)
     dataset.pixels = data.pixels
+    contract.settle_labels(dataset)
     return dataset
 
 

@@ -7,9 +7,6 @@ component's own constructor is the one place that knows what it can work with.
 
 import os
 import re
-import shutil
-import subprocess
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 from functools import partial
@@ -26,7 +23,6 @@ from omegaconf.errors import (
     OmegaConfBaseException,
 )
 from torch import nn
-from torch.overrides import TorchFunctionMode
 
 from ssl_platform import limits
 from ssl_platform.build import (
@@ -35,26 +31,29 @@ from ssl_platform.build import (
     JobOptions,
     TrainOptions,
     autocast_dtype,
-    components,
     data_info,
     freeze,
-    head_layers,
     labelled_part,
     options_of,
     parameter_groups,
     resolve_device,
 )
-from ssl_platform.contract import check_component, check_schedule
+from ssl_platform.check_model import (
+    model_of,
+    problems_of_compiling,
+    trunk_of,
+    without_values,
+)
+from ssl_platform.contract import check_schedule
 from ssl_platform.data.contract import check_dataset, check_transform
 from ssl_platform.data.dataset import ImageDataset
 from ssl_platform.data.pixels import AUTO, PixelOptions
 from ssl_platform.data.transport import num_slots
 from ssl_platform.errors import blame, nearest
 from ssl_platform.launch import joined_world
-from ssl_platform.models.layers import POOLED, layer_shapes
 from ssl_platform.models.ssl_model import SSLModel
-from ssl_platform.models.trial import Trial, problem_of_head, problem_of_trunk
-from ssl_platform.registry import TASKS, Registry, is_module_name, load_components
+from ssl_platform.parts import Parts
+from ssl_platform.registry import TASKS, is_module_name, load_components
 from ssl_platform.schema import dataclass_schema, flat
 
 COPIES_OF_WEIGHTS = 3  # with gradients and the momentum of the optimizer
@@ -171,27 +170,13 @@ def _update(cfg: DictConfig, values: Mapping[str, Any]) -> None:
         OmegaConf.update(cfg, key, value, force_add=True)
 
 
-class _Trial:
-    """Constructs the components that can be constructed and collects why the others cannot."""
+class _Trial(Parts):
+    """The parts of a config, each tried as the run would use it."""
 
     def __init__(self, plain: Mapping[str, Any]):
-        self.problems: list[str] = []
-        self.nodes: dict[str, tuple[Registry, dict[str, Any]]] = {}
-        self.built: dict[str, Any] = {}
-        self.seen: set[str] = set()
+        super().__init__()
         self.pixels = _pixels(plain.get("data"))
         self.add({key: plain.get(key) for key in ("task", "data")})
-
-    def add(self, plain: Mapping[str, Any]) -> None:
-        """Hold the components of a config against their constructors' signatures."""
-        for where, registry, node in components(plain):
-            if where in self.seen:
-                continue
-            self.seen.add(where)
-            found = registry.problems(node, where=where)
-            self.problems += found
-            if not found:
-                self.nodes[where] = registry, node
 
     def data(self) -> None:
         found = [self.dataset(where) for where in ("data.train", "data.val")]
@@ -272,8 +257,8 @@ class _Trial:
 
     def looking(self, options: ImageJobOptions) -> None:
         """Try the trunk of a job that trains nothing."""
-        with torch.device("meta"), _NoRandomNumbers():
-            self.trunk(options)
+        with without_values():
+            trunk_of(self, options)
 
     def training(self, options: TrainOptions) -> None:
         for where in self.nodes:
@@ -284,8 +269,8 @@ class _Trial:
             self.built["data.train"] = self.attempt("", lambda: labelled_part(dataset, options))
         self.hooks_on_images()
         self.numbers(options)
-        with torch.device("meta"), _NoRandomNumbers():
-            model = self.model(options)
+        with without_values():
+            model = model_of(self, options)
             transform = self.built.get("data.transform")
             if self.has_steps(options):
                 dataset = self.built.get("data.train")
@@ -297,15 +282,11 @@ class _Trial:
                     world_size=world_size(options),
                 )
                 steps = max(1, info.steps_per_epoch)
-                schedule = self.build("schedule", 1.0, options.num_epochs, steps)
-                if schedule is not None:
-                    self.attempt(
-                        "schedule", lambda: check_schedule(schedule, options.num_epochs * steps)
-                    )
+                self.schedule(options.num_epochs, steps)
                 if model is not None and transform is not None and info.steps_per_epoch:
                     self.build("loss", model, info)
             if options.compile:
-                self.compiling(options)
+                self.problems += problems_of_compiling(options)
             if model is not None and options.launch.slurm is None:
                 self.memory(options, model, self.built.get("loss"))
             groups = None
@@ -324,7 +305,20 @@ class _Trial:
             return
         for where, hook in self.built.items():
             if where.startswith("hooks.") and hook is not None:
-                self.problems += _lines(partial(hook.probe, train, val))
+                try:
+                    hook.probe(train, val)
+                except ValueError as error:
+                    self.problems += str(error).splitlines()
+                except Exception as error:  # whatever the code of others does
+                    self.problems.append(f"{where}: {blame(error)}")
+
+    def schedule(self, num_epochs: int, steps_per_epoch: int) -> None:
+        """Ask the schedule for its rates, which have values."""
+        with torch.device("cpu"):
+            schedule = self.build("schedule", 1.0, num_epochs, steps_per_epoch)
+            if schedule is not None:
+                num_steps = num_epochs * steps_per_epoch
+                self.attempt("schedule", lambda: check_schedule(schedule, num_steps))
 
     def hooks(self, model: SSLModel) -> None:
         """Ask the hooks whether they are of use."""
@@ -356,109 +350,6 @@ class _Trial:
                 f"{ceil(needed / 2**30):,} GiB, {whose} {available / 2**30:,.1f}"
             )
         self.problems += limits.addresses_problems(per_process)
-
-    def compiling(self, options: TrainOptions) -> None:
-        """What ``compile`` cannot do."""
-        for name, layer in head_layers(options.heads).items():
-            if layer != POOLED:
-                self.problems.append(
-                    f"compile=true: heads.{name}.layer={layer} lies within the trunk that is "
-                    f"compiled as a whole; compile=false, or layer={POOLED}"
-                )
-        if resolve_device(options.device).type != "cpu":
-            return
-        chosen = os.environ.get("CXX")
-        compilers = [chosen] if chosen else ["c++", "g++", "clang++"]
-        if not any(map(_answers, compilers)):
-            self.problems.append(
-                "compile=true: on a CPU torch needs a C++ compiler, and there is none "
-                f"({' or '.join(compilers)}): install g++"
-            )
-
-    def model(self, options: TrainOptions) -> SSLModel | None:
-        trunk, transform = self.trunk(options), self.built.get("data.transform")
-        if trunk is None or transform is None:
-            return None
-        layers, shapes = head_layers(options.heads), {}
-        for name, layer in layers.items():
-            shapes[name] = self.attempt(
-                f"heads.{name}", lambda layer=layer: self.shape_of(trunk, layer, transform)
-            )
-        built = {
-            name: self.head(f"heads.{name}", shape, options)
-            for name, shape in shapes.items()
-            if shape is not None
-        }
-        heads = {name: head for name, head in built.items() if head is not None}
-        if len(heads) < len(layers):
-            return None
-        return SSLModel(trunk, heads, layers=layers, freeze_trunk=options.freeze_trunk)
-
-    def trunk(self, options: ImageJobOptions) -> nn.Module | None:
-        """The trunk, on the meta device, if it gives features of images of every size."""
-        trunk = self.build("trunk")
-        sizes = [
-            transform.crop_sizes if transform is not None else []
-            for w in ("data.transform", "data.eval_transform")
-            for transform in [self.built.get(w)]
-        ]
-        if not isinstance(options, TrainOptions):  # it trains nothing
-            sizes[0] = []
-        works = self.works(
-            "trunk", trunk, options, lambda trial: problem_of_trunk(trunk, trial, *sizes)
-        )
-        return trunk if works else None
-
-    def head(
-        self, where: str, shape: int | tuple[int, ...], options: TrainOptions
-    ) -> nn.Module | None:
-        """A head, on the meta device, if it takes what its layer gives."""
-        head = self.build(where, shape)
-        works = self.works(
-            where, head, options, lambda trial: problem_of_head(head, trial, shape), shape
-        )
-        return head if works else None
-
-    def works(
-        self,
-        where: str,
-        module: Any,
-        options: ImageJobOptions,
-        problem_of: Callable[[Trial], str | None],
-        *runtime: Any,
-    ) -> bool:
-        """Whether a trunk or head does what it has to."""
-        if module is None:
-            return False
-        registry, node = self.nodes[where]
-        if not isinstance(module, nn.Module):
-            self.problems.append(f"{where}: {type(module).__name__} has to be a torch.nn.Module")
-            return False
-        is_elsewhere = options.launch.slurm is not None
-        device = torch.device("cpu") if is_elsewhere else _available_device(options.device)
-        problem = problem_of(Trial(module, lambda: registry.build(node, *runtime), device))
-        if problem and is_elsewhere and OF_A_GPU.search(problem):
-            warnings.warn(f"{where}: could not be tried on this machine: {problem}", stacklevel=2)
-        elif problem:
-            self.problems.append(f"{where}: {problem}")
-            return False
-        return True
-
-    def shape_of(self, trunk: nn.Module, layer: str, transform: Any) -> int | tuple[int, ...]:
-        """What a head on a layer gets, which has to be the same in training and evaluation."""
-        evaluated = self.built.get("data.eval_transform")
-        sizes = [*transform.crop_sizes, *(evaluated.crop_sizes if evaluated is not None else [])]
-        shapes = {size: layer_shapes(trunk, [layer], size)[layer] for size in dict.fromkeys(sizes)}
-        shape = shapes[sizes[0]]
-        for size, other in shapes.items():
-            if other != shape:
-                of = "data.transform" if size in transform.crop_sizes else "data.eval_transform"
-                raise ValueError(
-                    f"layer={layer}: its map is {_by(shape)} on the crops of data.transform and "
-                    f"{_by(other)} on those of {of}, of {size} pixels; give all of them the same "
-                    "size"
-                )
-        return shape
 
     def numbers(self, options: TrainOptions) -> None:
         """Rules among the values that no component owns."""
@@ -512,66 +403,6 @@ class _Trial:
     def num_samples(self) -> int:
         dataset = self.built.get("data.train")
         return UNKNOWN_SIZE if dataset is None else len(dataset)
-
-    def holds(self, where: str, action: Callable[[], Any]) -> bool:
-        """Whether an action finds nothing wrong; what it finds is kept."""
-        before = len(self.problems)
-        self.attempt(where, action)
-        return len(self.problems) == before
-
-    def build(self, where: str, *runtime: Any) -> Any:
-        """The component, or None when its node is wrong or it refuses."""
-        if where not in self.nodes:
-            return None
-        registry, node = self.nodes[where]
-
-        def make() -> Any:
-            component = registry.build(node, *runtime)
-            check_component(where, component)
-            return component
-
-        self.built[where] = self.attempt(where, make)
-        return self.built[where]
-
-    def attempt(self, where: str, action: Any) -> Any:
-        try:
-            return action()
-        except (ValueError, RuntimeError, OverflowError) as error:
-            options = self.nodes[where][1] if where in self.nodes else {}
-            lines = str(error).splitlines()
-            # torch, about a size that is impossible: what follows its first line is for developers
-            for line in lines if isinstance(error, ValueError) else lines[:1]:
-                names_an_option = line.partition("=")[0].partition(".")[0] in options
-                prefix = f"{where}{'.' if names_an_option else ': '}" if where else ""
-                self.problems.append(f"{prefix}{line}")
-        except Exception as error:  # whatever the code of others does
-            self.problems.append(f"{where}: {blame(error)}")
-        return None
-
-
-def _available_device(name: str) -> torch.device:
-    """The device of a run; the CPU where it is not here, which is told elsewhere."""
-    return resolve_device(name if name != "cuda" or torch.cuda.is_available() else "cpu")
-
-
-def _answers(compiler: str) -> bool:
-    command = shutil.which(compiler)
-    if command is None:
-        return False
-    return subprocess.run([command, "--version"], capture_output=True).returncode == 0
-
-
-def _by(shape: Any) -> str:
-    return " x ".join(map(str, shape))
-
-
-class _NoRandomNumbers(TorchFunctionMode):
-    """Leave weights undrawn: on the meta device torch loads its compiler to draw them, 2 s."""
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func in (torch.Tensor.normal_, torch.Tensor.uniform_) and args[0].is_meta:
-            return args[0]
-        return func(*args, **(kwargs or {}))
 
 
 def world_size(options: JobOptions) -> int:

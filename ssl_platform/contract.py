@@ -6,6 +6,7 @@ from math import isfinite
 from typing import Any
 
 import torch
+from torch import nn
 
 from ssl_platform.errors import kind_of, nearest
 from ssl_platform.events import Events
@@ -35,6 +36,9 @@ def check_component(where: str, component: Any) -> None:
         kind, path = KINDS[section]
         if not isinstance(component, kind):
             raise ValueError(f"{name} has to be a subclass of {path}")
+    _check_base(name, component)
+    if section == "metrics" and callable(component) and not _takes(component, 2):
+        raise ValueError(f"{name}{_signature(component)} is called with the scores and the labels")
     if section in ("metrics", "schedule") and not callable(component):
         raise ValueError(f"{name} has to have __call__")
     if isinstance(component, Events):
@@ -46,6 +50,19 @@ def check_component(where: str, component: Any) -> None:
         )
     if isinstance(component, torch.optim.Optimizer):
         _check_optimizer(component)
+
+
+def _check_base(name: str, component: Any) -> None:
+    """What torch's own constructors make, which a subclass has to call."""
+    own = vars(component) if hasattr(component, "__dict__") else {}
+    is_module = isinstance(component, nn.Module) and "_buffers" not in own
+    is_optimizer = (
+        isinstance(component, torch.optim.Optimizer)
+        and "_optimizer_state_dict_pre_hooks" not in own
+    )
+    if is_module or is_optimizer:
+        call = "super().__init__(params, defaults)" if is_optimizer else "super().__init__()"
+        raise ValueError(f"the constructor of {name} has to call {call} first")
 
 
 def check_schedule(schedule: Callable[[int], float], num_steps: int) -> None:

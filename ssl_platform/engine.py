@@ -136,8 +136,7 @@ def train_step(replica: nn.Module, batch: Batch, run: Run) -> None:
         run.device.type, run.autocast_dtype, enabled=run.autocast_dtype is not None
     ):
         run.outputs = replica(batch.crops)
-    run.losses = run.loss(run.model, run.outputs, batch)
-    check_losses(run.loss, run.losses)
+    run.losses = check_losses(run.loss, run.loss(run.model, run.outputs, batch))
     run.optimizer.zero_grad(set_to_none=True)
     run.scaler.scale(run.losses["loss"]).backward()
     run.scaler.unscale_(run.optimizer)

@@ -1,5 +1,8 @@
 """Components from outside: one line when they are not what the platform takes them for."""
 
+import json
+
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -7,7 +10,9 @@ from torch import nn
 from ssl_platform.contract import check_component, check_schedule
 from ssl_platform.errors import ConfigError
 from ssl_platform.events import Events
+from ssl_platform.hooks import log, summary
 from ssl_platform.losses.base import Loss, check_losses
+from ssl_platform.metrics import measured
 
 
 class MyHook(Events):
@@ -35,6 +40,27 @@ class MyLoss(Loss):
 
 class Lbfgs(torch.optim.LBFGS):
     pass
+
+
+class HalfLoss(Loss):
+    def __init__(self):
+        pass
+
+    def forward(self, model, outputs, batch):
+        return {}
+
+
+class HalfOptimizer(torch.optim.Optimizer):
+    def __init__(self):
+        self.defaults, self.param_groups = {"lr": 1.0}, [{"lr": 1.0}]
+
+    def step(self):
+        pass
+
+
+class NoLabels:
+    def __call__(self, scores):
+        return 0.0
 
 
 class NoRate(torch.optim.Optimizer):
@@ -83,6 +109,21 @@ WRONG = {
         lambda: NoRate(weights()),
         "NoRate has no learning rate lr among its defaults, for a schedule to set",
     ),
+    "a loss without its base": (
+        "loss",
+        HalfLoss,
+        "the constructor of HalfLoss has to call super().__init__() first",
+    ),
+    "an optimizer without its base": (
+        "optimizer",
+        HalfOptimizer,
+        "the constructor of HalfOptimizer has to call super().__init__(params, defaults) first",
+    ),
+    "a metric without labels": (
+        "metrics.mine",
+        NoLabels,
+        "NoLabels(scores) is called with the scores and the labels",
+    ),
     "no metric": ("metrics.mine", object, "object has to have __call__"),
     "no schedule": ("schedule", object, "object has to have __call__"),
 }
@@ -130,6 +171,14 @@ LOSSES = {
         f"loss: Some gave a loss without a gradient, of no trained weight; {WANTED}",
     ),
     "none": (None, f"loss: Some gave None; {WANTED}"),
+    "text": (
+        {"loss": torch.ones((), requires_grad=True), "more": "x"},
+        "loss: Some gave a str as more; one number each",
+    ),
+    "more rows": (
+        {"loss": torch.ones((), requires_grad=True), "more": torch.ones(2)},
+        "loss: Some gave a Tensor, float32 (2,) as more; one number each",
+    ),
 }
 
 
@@ -141,5 +190,51 @@ def test_what_cannot_be_minimised_is_one_line(kind):
     assert caught.value.problems == [told]
 
 
-def test_a_loss_with_a_gradient_will_do():
-    check_losses(Some(), {"loss": torch.ones((), requires_grad=True) * 2, "more": 1})
+def test_a_loss_with_a_gradient_will_do_and_more_numbers_of_any_kind():
+    loss = torch.ones(1, requires_grad=True) * 2
+    checked = check_losses(Some(), {"loss": loss, "more": 1, "of_numpy": np.float32(0.5)})
+    assert {name: value.item() for name, value in checked.items()} == {
+        "loss": 2,
+        "more": 1,
+        "of_numpy": 0.5,
+    }
+    assert all(value.shape == () for value in checked.values())
+    assert checked["loss"].requires_grad
+
+
+@pytest.mark.parametrize("given", [3, 3.0, np.float32(3), torch.tensor(3.0), torch.ones(1) * 3])
+def test_a_metric_may_give_a_number_of_any_kind(given):
+    found = measured({"mine": lambda scores, labels: given}, torch.ones(2, 2), torch.ones(2))
+    assert found == {"mine": 3}
+    assert type(found["mine"]) is float
+    assert float(log._number("mine", given)) == 3
+    assert json.loads(json.dumps({"mine": given}, default=summary._plain)) in (
+        {"mine": 3},
+        {"mine": [3]},
+    )
+
+
+def fails(scores, labels):
+    raise KeyError("class")
+
+
+@pytest.mark.parametrize(
+    ("metric", "told"),
+    [
+        (lambda scores, labels: "x", "metrics.mine: <lambda> gave a str, it has to give one "),
+        (lambda scores, labels: scores, "metrics.mine: <lambda> gave a Tensor, float32 (2, 2), "),
+        (lambda scores, labels: None, "metrics.mine: <lambda> gave None, it has to give one num"),
+        (fails, "metrics.mine: fails raised KeyError: 'class' ("),
+    ],
+)
+def test_a_metric_that_gives_no_number_is_one_line(metric, told):
+    with pytest.raises(ConfigError) as caught:
+        measured({"mine": metric}, torch.ones(2, 2), torch.ones(2))
+    (line,) = caught.value.problems
+    assert line.startswith(told)
+
+
+@pytest.mark.parametrize("value", ["x", None, np.ones(3), object()])
+def test_what_a_hook_reports_and_is_no_number_is_one_line(value):
+    with pytest.raises(ConfigError, match=r"^hooks: run.report\['mine'\] is .*one number$"):
+        log._number("mine", value)

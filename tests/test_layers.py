@@ -23,7 +23,7 @@ MAY_IMPORT = {
     "launch": {"errors", "limits", "output", "progress"},
     "ops": {"distributed"},
     "optim": {"errors", "registry"},
-    "metrics": {"registry"},
+    "metrics": {"errors", "registry"},
     "models": {"registry", "distributed", "errors"},
     "data": {"registry", "distributed", "errors", "ops"},
     "features": {"data", "distributed", "errors"},
@@ -67,8 +67,11 @@ MAY_IMPORT = {
     "overrides": {"errors"},
     "config": {"errors", "schema", "check", "overrides", "yaml_file"},
     "contract": {"errors", "events", "losses"},
+    "parts": {"build", "contract", "errors", "registry"},
+    "check_model": {"build", "models", "parts"},
     "check": {
-        "registry", "schema", "build", "contract", "data", "errors", "launch", "limits", "models",
+        "registry", "schema", "build", "check_model", "contract", "data", "errors", "launch",
+        "limits", "models", "parts",
     },
     "settled": {"build", "config", "data", "errors", "registry", "run_state"},
     "running": {
@@ -79,8 +82,8 @@ MAY_IMPORT = {
 }  # fmt: skip
 ENTRY = {"__init__", "__main__"}
 CORE = (
-    "engine", "checkpoint", "run_state", "saver", "stopping", "build", "check", "config", "launch",
-    "running", "cli", "registry",
+    "engine", "checkpoint", "run_state", "saver", "stopping", "build", "check", "check_model",
+    "config", "launch", "parts", "running", "cli", "registry",
 )  # fmt: skip
 
 

@@ -2,7 +2,7 @@
 
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -51,7 +51,8 @@ def labels_to_test(train: ImageDataset, val: ImageDataset) -> np.ndarray:
             f"data.val: has {_num_classes(val)} classes, data.train has {_num_classes(train)}"
         )
     if found.unknown:
-        missing = [name for name in train.classes or () if name not in set(val.classes or ())]
+        there = set(_names(val))
+        missing = [name for name in _names(train) if name not in there]
         raise ValueError(
             f"data.val: its {_num_classes(val)} classes are not the {_num_classes(train)} of "
             f"data.train: only in data.train {named(missing) or 'none'}, "
@@ -137,11 +138,11 @@ def _notes(
 
 
 def _num_classes(dataset: ImageDataset) -> int:
-    return max(dataset.num_classes or 0, len(dataset.classes or ()))
+    return max(dataset.num_classes or 0, len(_names(dataset)))
 
 
 def _names_of(dataset: ImageDataset, marks: np.ndarray) -> list[str]:
-    names: Sequence[str] = dataset.classes or ()
+    names = _names(dataset)
     return [names[n] if n < len(names) else str(n) for n in np.flatnonzero(marks).tolist()]
 
 
@@ -150,3 +151,7 @@ def named(names: Iterable[str]) -> str:
     some = sorted(map(str, names))
     rest = len(some) - NUM_NAMED
     return ", ".join(some[:NUM_NAMED]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def _names(dataset: ImageDataset) -> list[str]:
+    return [] if dataset.classes is None else list(dataset.classes)

@@ -6,6 +6,7 @@ is its author's to mend, and a traceback through the platform names neither.
 
 import operator
 from collections.abc import Sequence
+from contextlib import suppress
 from itertools import pairwise
 from typing import Any
 
@@ -78,18 +79,30 @@ def make_crops(
     return list(crops)
 
 
+def settle_labels(dataset: ImageDataset) -> None:
+    """Whole numbers of any kind become those that torch takes for an index."""
+    labels: Any = getattr(dataset, "labels", None)
+    is_whole = isinstance(labels, np.ndarray) and labels.dtype.kind in "iu"
+    if is_whole and labels.dtype != np.int64:
+        with suppress(AttributeError):  # a property
+            dataset.labels = labels.astype(np.int64)
+
+
 def prepare(dataset: ImageDataset) -> None:
-    """Let a data set prepare itself.
+    """Let a data set prepare itself, unless it has.
 
     Raises:
         DataError: it raised, whatever that is.
     """
+    if dataset.is_prepared:
+        return
     try:
         dataset.prepare()
     except (DataError, MemoryError):
         raise
     except Exception as error:
         raise DataError(f"{type(dataset).__name__}: prepare() raised {blame(error)}") from error
+    dataset.is_prepared = True
 
 
 def check_dataset(dataset: Any) -> np.ndarray | None:
@@ -108,9 +121,11 @@ def check_dataset(dataset: Any) -> np.ndarray | None:
         length = len(dataset)
     except Exception as error:
         raise ValueError(f"{name}: len() of it raised {blame(error)}") from error
+    settle_labels(dataset)
     if length < 1:
         raise ValueError(f"{name} has no image")
     _check_labels(name, dataset, length)
+    _check_number_of_classes(name, dataset)
     try:
         return _first_image(dataset, length)
     except DataError as error:
@@ -219,6 +234,15 @@ def _check_labels(name: str, dataset: ImageDataset, length: int) -> None:
             "on: np.unique(labels, return_inverse=True)[1]"
         )
     _check_classes(name, dataset.classes, int(labels.max()) + 1)
+
+
+def _check_number_of_classes(name: str, dataset: ImageDataset) -> None:
+    try:
+        number: Any = dataset.num_classes
+    except Exception as error:
+        raise ValueError(f"{name}: num_classes of it raised {blame(error)}") from error
+    if number is not None and not _is_whole(number):
+        raise ValueError(f"{name} has num_classes that is {kind_of(number)}; an int, or None")
 
 
 def _check_classes(name: str, classes: Any, num_classes: int) -> None:

@@ -44,6 +44,7 @@ class ImageDataset(ABC):
     labels: np.ndarray | None  # (N,) int64 class; None when the set is unlabelled
     classes: Sequence[str] | None = None  # name of each class; None where the set has no names
     pixels = PixelOptions()  # of sets that read files; set by the program before the first read
+    is_prepared = False  # set by the program
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -51,7 +52,9 @@ class ImageDataset(ABC):
     @property
     def num_classes(self) -> int | None:
         """Classes are numbered from 0 up to this; None when the set is unlabelled."""
-        return None if self.labels is None else int(self.labels.max(initial=-1)) + 1
+        if self.labels is None:
+            return None
+        return int(self.labels.max()) + 1 if len(self.labels) else 0
 
     @abstractmethod
     def read(self, index: int) -> np.ndarray:
@@ -78,7 +81,7 @@ class ImageDataset(ABC):
         what = f"{len(self)} {'image' if len(self) == 1 else 'images'}"
         if self.labels is None:
             return what
-        names = self.classes or ()
+        names = [] if self.classes is None else list(self.classes)
         number = len(names) or len(np.unique(self.labels[self.labels >= 0]))
         told = ", ".join(names[:NUM_NAMED]) + (", ..." if len(names) > NUM_NAMED else "")
         what += f" in {number} {'class' if number == 1 else 'classes'}"

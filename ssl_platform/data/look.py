@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ssl_platform.data.contract import read_image
 from ssl_platform.data.dataset import ImageDataset, UnreadableImage
 from ssl_platform.data.pixels import UPRIGHT, Notes, PixelOptions
 
@@ -50,7 +51,7 @@ def look(dataset: ImageDataset, seed: int) -> Look:
     for index in np.random.default_rng(seed).choice(len(dataset), size, replace=False).tolist():
         notes = Notes(thorough=True)
         try:
-            pixels = dataset.read_noting(index, notes)
+            pixels = read_image(dataset, index, notes)
         except UnreadableImage as error:
             bad.append(error)
             continue

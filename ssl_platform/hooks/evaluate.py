@@ -13,6 +13,7 @@ from ssl_platform.data.dataset import ImageDataset
 from ssl_platform.errors import ConfigError
 from ssl_platform.events import Events
 from ssl_platform.features import extract
+from ssl_platform.metrics import measured
 from ssl_platform.registry import HOOKS
 
 if TYPE_CHECKING:
@@ -102,6 +103,6 @@ class Evaluate(Events):
             return {}
         by_head = scores.split(list(widths.values()), dim=1)
         return {
-            head: {name: metric(part, labels) for name, metric in run.metrics.items()}
+            head: measured(run.metrics, part, labels)
             for head, part in zip(widths, by_head, strict=True)
         }

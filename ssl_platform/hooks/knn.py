@@ -15,6 +15,7 @@ from ssl_platform.data.dataset import ImageDataset
 from ssl_platform.events import Events
 from ssl_platform.features import extract
 from ssl_platform.hooks.files import write_or_warn
+from ssl_platform.metrics import measured
 from ssl_platform.ops.draws import draw_balanced, stratified_split
 from ssl_platform.ops.knn import knn_votes
 from ssl_platform.registry import HOOKS
@@ -179,7 +180,7 @@ class KNNMonitor(Events):
             temperature=self.temperature,
             num_classes=self.num_classes,
         )
-        return {name: metric(votes, queries.labels) for name, metric in run.metrics.items()}
+        return measured(run.metrics, votes, queries.labels)
 
 
 def _has_two_classes(dataset: ImageDataset) -> bool:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ssl_platform import distributed
-from ssl_platform.errors import ConfigError
+from ssl_platform.errors import ConfigError, kind_of
 from ssl_platform.events import Events
 from ssl_platform.hooks.files import EventFile, reason
 from ssl_platform.registry import HOOKS
@@ -86,7 +86,7 @@ class Log(Events):
 
     def on_epoch_end(self, run: "Run") -> None:
         if run.report:
-            self._write(run, dict(run.report))
+            self._write(run, {name: _number(name, value) for name, value in run.report.items()})
 
     def on_save_start(self, run: "Run") -> None:
         for writer in self.writers:  # a checkpoint has the lines up to its step behind it
@@ -283,3 +283,18 @@ def _clock(seconds: float) -> str:
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{seconds:02d}"
+
+
+def _number(name: Any, value: Any) -> float:
+    """What a hook reports, as a plain number.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    try:
+        number = value.item() if hasattr(value, "item") else value
+        return number if isinstance(number, int) else float(number)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ConfigError(
+            [f"hooks: run.report[{name!r}] is {kind_of(value)}; a hook reports one number"]
+        ) from error

@@ -28,7 +28,7 @@ class Summary(Events):
         path = run.output_dir / "summary.json"
         # that of a run which was over before knows more
         if run.step > self.start_step or not path.exists():
-            write_or_warn(path, json.dumps(run.results, indent=2) + "\n")
+            write_or_warn(path, json.dumps(run.results, indent=2, default=_plain) + "\n")
         print("\n".join(["", *self._lines(run)]), flush=True)
 
     def _lines(self, run: "Run") -> list[str]:
@@ -101,3 +101,8 @@ def _verdict(rows: dict[str, dict[str, float]], num_images: int) -> list[str]:
 def _over(gains: dict[str, float]) -> str:
     first, *others = (f"{gain:+.1f}{{}} over {name}" for name, gain in gains.items())
     return ", ".join([first.format(" points"), *(other.format("") for other in others)])
+
+
+def _plain(value: Any) -> Any:
+    """What hooks of others leave in the results, for JSON: numbers of torch and numpy, or text."""
+    return value.tolist() if hasattr(value, "tolist") else str(value)

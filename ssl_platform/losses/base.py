@@ -2,8 +2,10 @@
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from numbers import Real
 from typing import Any, ClassVar, Final
 
+import torch
 from torch import Tensor, nn
 
 from ssl_platform import distributed
@@ -68,11 +70,11 @@ class Loss(nn.Module, Events):
         ]
 
 
-def check_losses(loss: Loss, losses: Any) -> None:
-    """Hold what a loss gave for a batch against its contract.
+def check_losses(loss: Loss, losses: Any) -> dict[str, Tensor]:
+    """What a loss gave for a batch, which keeps to its contract, as tensors of one number each.
 
     Raises:
-        ConfigError: there is nothing in it to minimise.
+        ConfigError: there is nothing in it to minimise, or something that is no number.
     """
     wanted = 'forward() has to give {"loss": a tensor with one number and a gradient, ...}'
     name = type(loss).__name__
@@ -87,6 +89,14 @@ def check_losses(loss: Loss, losses: Any) -> None:
         raise ConfigError(
             [f"loss: {name} gave a loss without a gradient, of no trained weight; {wanted}"]
         )
+    for key, other in losses.items():
+        is_number = isinstance(other, Real) or (isinstance(other, Tensor) and other.numel() == 1)
+        if not is_number:
+            raise ConfigError([f"loss: {name} gave {kind_of(other)} as {key}; one number each"])
+    return {
+        str(key): torch.as_tensor(other, device=value.device).reshape(())
+        for key, other in losses.items()
+    }
 
 
 def partial_batches(data: DataInfo) -> list[str]:

@@ -1,6 +1,7 @@
 """Outputs of a trunk's inner layers, by the layers' names."""
 
 from collections.abc import Iterable
+from numbers import Integral
 
 import torch
 from torch import Tensor, nn
@@ -64,9 +65,9 @@ def layer_shapes(
     """
     inner = set(layers) - {POOLED}
     out_dim = getattr(trunk, "out_dim", None)
-    if not isinstance(out_dim, int):
+    if not isinstance(out_dim, Integral):
         raise ValueError(f"{type(trunk).__name__} has no out_dim, the number of its features")
-    shapes: dict[str, int | tuple[int, ...]] = {POOLED: out_dim}
+    shapes: dict[str, int | tuple[int, ...]] = {POOLED: int(out_dim)}
     if not inner:
         return shapes
     device = next(trunk.parameters()).device

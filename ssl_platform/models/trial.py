@@ -56,15 +56,24 @@ class Trial:
         with torch.random.fork_rng(devices=[]), device:
             if self._real is None:
                 self._real = self._build()
-            return _output(self._real.to(device), device, shape, training)
+            module = self._real.to(memory_format=torch.channels_last).to(device)
+            threads = torch.get_num_threads()
+            torch.set_num_threads(1)  # more of them wait longer for each other than so little takes
+            try:
+                return _output(module, device, shape, training)
+            finally:
+                torch.set_num_threads(threads)
 
 
-@torch.no_grad()
 def _output(module: nn.Module, device: torch.device, shape: Sequence[int], training: bool) -> Any:
+    """What a module gives for a batch that lies in memory as a run's batches do."""
+    batch = torch.rand(shape, device=device)
+    if batch.ndim == 4:
+        batch = batch.contiguous(memory_format=torch.channels_last)
     was_training = module.training
     try:
-        with device:
-            return module.train(training)(torch.rand(shape, device=device))
+        with device, torch.set_grad_enabled(training):
+            return module.train(training)(batch)
     finally:
         module.train(was_training)
 
@@ -99,9 +108,12 @@ def problem_of_trunk(
     rest = f" (nor of {', '.join(map(str, others))})" if others else ""
     made_for = getattr(trunk, "image_size", None)
     right = f"the size that it is made for, {made_for}" if made_for else "a size that it takes"
+    takes_none = made_for is None and len(failed) == len({size for size, _ in sizes})
+    doubt = "if that is for their size, " if takes_none else ""
     return (
-        f"{name} cannot take images of {first} x {first} pixels{rest}: {failed[first]}; give all "
-        f"of data.transform.crops and data.eval_transform {right}, or choose a trunk that takes any"
+        f"{name} cannot take images of {first} x {first} pixels{rest}: {failed[first]}; {doubt}"
+        f"give all of data.transform.crops and data.eval_transform {right}, or choose a trunk that "
+        "takes any"
     )
 
 

@@ -38,13 +38,15 @@ class Train(Task):
         return filled | trunk_of(cfg["checkpoint"])
 
     def probe(self, options: TrainOptions) -> None:
-        trunk = TRUNKS.build(options.trunk)
+        kind = TRUNKS.get(options.trunk["name"])
         if options.checkpoint is not None:
             with as_problem():
-                _start_from(trunk, options)
-        elif isinstance(trunk, Pretrained) and trunk.pretrained:
+                _start_from(TRUNKS.build(options.trunk), options)
+        elif isinstance(kind, type) and issubclass(kind, Pretrained):
             try:
-                trunk.load_pretrained()
+                trunk = TRUNKS.build(options.trunk)
+                if trunk.pretrained:
+                    trunk.load_pretrained()
             except ValueError as error:
                 raise ValueError(f"trunk.{error}") from error
         if options.baselines:

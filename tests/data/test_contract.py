@@ -9,6 +9,7 @@ from ssl_platform.data.batch_reader import BadImageLimit, BatchReader
 from ssl_platform.data.center_crop import CenterCrop
 from ssl_platform.data.contract import check_dataset, check_transform, prepare, read_image
 from ssl_platform.data.dataset import ImageDataset, UnreadableImage
+from ssl_platform.data.look import look
 from ssl_platform.errors import DataError
 
 PIXELS = np.arange(8 * 8 * 3, dtype=np.uint8).reshape(8, 8, 3)
@@ -125,8 +126,12 @@ def test_labels_that_are_none_are_told(kind):
 
 
 def test_labels_of_any_whole_numbers_are_taken():
-    for dtype in (np.int64, np.int32, np.uint8):
-        assert check_dataset(Mine(labels=np.array([0, 1, 0, 1], dtype))) is PIXELS
+    for dtype in (np.int64, np.int32, np.uint8, np.uint64, ">i8"):
+        dataset = Mine(labels=np.array([0, 1, 0, 1], dtype), classes=np.array(["ant", "bee"]))
+        assert check_dataset(dataset) is PIXELS
+        assert dataset.labels.dtype == np.int64  # the only ones that torch takes for an index
+        assert dataset.num_classes == 2
+        assert dataset.found() == "4 images in 2 classes (ant, bee)"
     assert check_dataset(Mine(labels=np.array([0, -1, 0, 1]), classes=["ant", "bee"])) is PIXELS
 
 
@@ -236,3 +241,35 @@ def test_a_transform_that_gives_its_crops_is_right():
 def test_lack_of_memory_is_no_fault_of_a_set():
     with pytest.raises(MemoryError):
         read_image(Mine(MemoryError()), 0)
+
+
+def test_a_set_is_prepared_once_however_often_it_is_read_through():
+    class Counted(Mine):
+        times = 0
+
+        def prepare(self):
+            self.times += 1
+
+    dataset = Counted()
+    prepare(dataset)
+    prepare(dataset)
+    assert dataset.times == 1
+
+
+@pytest.mark.parametrize(
+    ("number", "told"),
+    [("4", "Mine has num_classes that is a str; an int, or None"), (None, None)],
+)
+def test_a_number_of_classes_that_is_none_is_told(number, told, monkeypatch):
+    monkeypatch.setattr(Mine, "num_classes", number)
+    if told is None:
+        assert check_dataset(Mine()) is PIXELS
+        return
+    with pytest.raises(ValueError, match="Mine") as caught:
+        check_dataset(Mine())
+    assert str(caught.value) == told
+
+
+def test_an_image_of_the_look_that_raises_is_one_line():
+    with pytest.raises(DataError, match=r"^Mine\[\d\].*gave float64"):
+        look(Mine(image=PIXELS / 255), seed=0)

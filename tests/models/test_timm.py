@@ -4,7 +4,7 @@ import socket
 import pytest
 import torch
 
-from ssl_platform.check import _NoRandomNumbers
+from ssl_platform.check_model import without_values
 from ssl_platform.config import compose
 from ssl_platform.errors import ConfigError
 from ssl_platform.models.timm import TimmTrunk
@@ -32,7 +32,7 @@ WIDTHS = {
 
 
 def on_meta(model: str, **options):
-    with torch.device("meta"), _NoRandomNumbers():
+    with without_values():
         return TimmTrunk(model=model, options=options)
 
 

@@ -31,7 +31,7 @@ class FlatTrunk(Trunk):
     """Takes images of one size: what it flattens has to be as wide as its layer."""
 
     def __init__(self):
-        super().__init__(lambda x: self.linear(x.view(-1, 6 * 15 * 15)))
+        super().__init__(lambda x: self.linear(x.reshape(-1, 6 * 15 * 15)))
         self.linear = nn.Linear(6 * 15 * 15, 6)
 
 
@@ -46,7 +46,9 @@ class NumpyTrunk(Trunk):
     """Leaves torch on its way."""
 
     def __init__(self):
-        super().__init__(lambda x: x.mean((2, 3)) * float(x.mean((2, 3)).numpy().std() + 1))
+        super().__init__(
+            lambda x: x.mean((2, 3)) * float(x.detach().mean((2, 3)).numpy().std() + 1)
+        )
 
 
 def pooled(maps):
@@ -107,7 +109,46 @@ def test_a_trunk_for_grey_images_is_told_so():
     assert "to have 1 channels, but got 3 channels" in line
 
 
-@pytest.mark.parametrize("kind", [ValuesTrunk, NumpyTrunk, lambda: Trunk(pooled)])
+class Strided(Trunk):
+    """Looks at how its images lie in memory: as those of a run do, channels last."""
+
+    def forward(self, images):
+        assert images.is_contiguous(memory_format=torch.channels_last)
+        return super().forward(images)
+
+
+class OwnGradient(Trunk):
+    """Needs a gradient within its forward pass."""
+
+    def forward(self, images):
+        if not self.training:
+            return super().forward(images)
+        images = images.detach().requires_grad_(True)
+        features = super().forward(images)
+        (gradient,) = torch.autograd.grad(features.sum(), images, create_graph=True)
+        return features + gradient.mean()
+
+
+def test_images_that_are_taken_for_contiguous_are_told_before_the_run():
+    class Rows(Trunk):
+        def forward(self, images):
+            return images.view(len(images), -1)[:, :6] * self.conv[0].weight.mean()
+
+    line = tried(lambda: Rows(pooled))
+    assert "Use .reshape(...) instead." in line
+    assert "; if that is for their size, give all of data.transform.crops" in line
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        ValuesTrunk,
+        NumpyTrunk,
+        lambda: Trunk(pooled),
+        lambda: Strided(pooled),
+        lambda: OwnGradient(pooled),
+    ],
+)
 def test_a_trunk_that_works_is_let_through_whatever_it_is_on_the_meta_device(kind):
     assert tried(kind) is None
 
