@@ -5,7 +5,7 @@ import re
 import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from itertools import accumulate
+from itertools import accumulate, takewhile
 
 import numpy as np
 
@@ -228,9 +228,7 @@ def _refuse_splits(path: str, index: FolderIndex) -> str:
 
 
 def _refuse_parts(path: str, classes: Sequence[bytes], *, is_nested: bool) -> None:
-    # names, of which letters are compared
-    common = os.path.commonprefix(classes) if len(classes) > 1 else b""  # noqa: RUF071
-    start = max(map(common.rfind, (b"_", b"-", b" ", b"."))) + 1  # of seg_train and seg_test
+    start = _shared_start(classes)  # of seg_train and seg_test
     matches = {name: _SPLIT.fullmatch(name[start:]) for name in classes}
     splits = [name for name, match in matches.items() if match]
     train = [name for name, match in matches.items() if match and match["train"]]
@@ -247,6 +245,17 @@ def _refuse_parts(path: str, classes: Sequence[bytes], *, is_nested: bool) -> No
         f"path={path}: {parts} in it {'are parts' if len(splits) > 1 else 'is a part'} of a set, "
         f"and no class; write {' '.join(map(shlex.quote, options))}"
     )
+
+
+def _shared_start(names: Sequence[bytes]) -> int:
+    """Where what differs begins in some sorted names, after a mark that ends a word."""
+    if len(names) < 2:
+        return 0
+    same = takewhile(
+        lambda letters: letters[0] == letters[1], zip(names[0], names[-1], strict=False)
+    )
+    size = len(list(same))
+    return max(names[0].rfind(mark, 0, size) for mark in (b"_", b"-", b" ", b".")) + 1
 
 
 def _below(path: str, name: bytes) -> str:
