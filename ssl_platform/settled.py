@@ -1,16 +1,24 @@
 """What is settled before a run begins, and kept with it: how it sees its images."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from omegaconf import DictConfig, open_dict
 
-from ssl_platform.build import ImageJobOptions, JobOptions, open_dataset
+from ssl_platform.build import (
+    DataOptions,
+    ImageJobOptions,
+    JobOptions,
+    TrainOptions,
+    open_dataset,
+)
 from ssl_platform.config import BEFORE_THERE_WERE_OPTIONS
+from ssl_platform.data.batch_reader import BadImageLimit
+from ssl_platform.data.dataset import ImageDataset
 from ssl_platform.data.look import describe, found_range, look
 from ssl_platform.data.pixels import AUTO
-from ssl_platform.errors import ConfigError
+from ssl_platform.errors import ConfigError, DataError
 from ssl_platform.registry import TRANSFORMS
 from ssl_platform.run_state import is_below
 
@@ -66,11 +74,12 @@ def settle_range(cfg: DictConfig, options: JobOptions) -> list[str]:
     """
     if not isinstance(options, ImageJobOptions) or options.data.range != AUTO:
         return []
-    dataset = open_dataset(options.data.train, options.data)
-    try:
-        found = found_range(look(dataset, options.seed))
-    except ValueError as error:
-        raise ConfigError([f"data.{error}"]) from error
+    found = None
+    for _, dataset in _sets(options.data):  # those of training may be of 8 bits alone
+        try:
+            found = found or found_range(look(dataset, options.seed))
+        except ValueError as error:
+            raise ConfigError([f"data.{error}"]) from error
     cfg.data.range = found
     if found is None:
         return ["data.range=auto: the images tried are of 8 bits, which are taken as they are"]
@@ -79,13 +88,29 @@ def settle_range(cfg: DictConfig, options: JobOptions) -> list[str]:
 
 
 def images_found(options: JobOptions) -> list[str]:
-    """What there is to say of a job's images, see `data.look`."""
+    """What there is to say of a job's images, see `data.look`.
+
+    Raises:
+        DataError: more of those tried are unreadable than of all may be.
+    """
     if not isinstance(options, ImageJobOptions):
         return []
     data, lines = options.data, []
-    crop_size = max(TRANSFORMS.build(data.transform).crop_sizes)
+    is_training = isinstance(options, TrainOptions)
+    transform = TRANSFORMS.build(data.transform if is_training else data.eval_transform)
+    for where, dataset in _sets(data):
+        found = look(dataset, options.seed)
+        limit = BadImageLimit(
+            data.max_bad_fraction, len(dataset), is_training and where == "data.train"
+        )
+        if len(found.bad) > limit.allowed:  # the job would find out later
+            raise DataError(f"{where}: {limit.error(found.bad, num_tried=found.number)}")
+        lines += describe(where, dataset, found, crop_size=max(transform.crop_sizes))
+    return lines
+
+
+def _sets(data: DataOptions) -> Iterator[tuple[str, ImageDataset]]:
+    """The sets of images of a job, with what messages call them."""
     for where, node in (("data.train", data.train), ("data.val", data.val)):
         if node is not None:
-            dataset = open_dataset(node, data)
-            lines += describe(where, dataset, look(dataset, options.seed), crop_size=crop_size)
-    return lines
+            yield where, open_dataset(node, data)

@@ -9,11 +9,11 @@ from omegaconf import OmegaConf
 from PIL import Image
 from tiff_files import tiff
 
-from ssl_platform import running
+from ssl_platform import running, settled
 from ssl_platform.build import open_dataset, options_of
 from ssl_platform.config import BEFORE_THERE_WERE_OPTIONS, Source, compose
 from ssl_platform.data.pixels import PixelOptions
-from ssl_platform.errors import ConfigError
+from ssl_platform.errors import ConfigError, DataError
 from ssl_platform.tasks.trunk import range_of_run
 
 RUN = [
@@ -90,6 +90,45 @@ def test_auto_of_8_bits_is_kept_as_none(started, photographs, tmp_path, capsys):
     assert "are of 8 bits, which are taken as they are" in capsys.readouterr().out
     assert saved(tmp_path).data.range is None
     assert started(photographs, data__range="auto").data.range is None
+
+
+def test_auto_is_found_in_the_validation_images_where_those_of_training_are_of_8_bits(
+    started, photographs, tmp_path, capsys
+):
+    images = write(tmp_path / "deep", top=4096)
+    node = {"name": "ImageFolder", "path": str(images)}
+    low, high = started(photographs, data__val=node, data__range="auto").data.range
+    assert 0 <= low < 50 and 4050 < high <= 4095
+    assert "warning: data.val" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("where", ["train", "val"])
+def test_more_unreadable_images_than_are_allowed_are_told_before_the_ranks_start(
+    where, started, photographs, tmp_path
+):
+    images = write(tmp_path / "deep", top=4096)
+    for number in range(2):
+        (images / f"{number}.tif").write_bytes(b"")
+    node = {"name": "ImageFolder", "path": str(images)}
+    train = images if where == "train" else photographs
+    with pytest.raises(DataError) as caught:
+        started(train, data__val=None if where == "train" else node)
+    how = "with others in their place" if where == "train" else "without them"
+    told = str(caught.value)
+    assert told.startswith(
+        f"data.{where}: 2 of 8 images tried cannot be read, data.max_bad_fraction=0.01 allows 1 of "
+        "8: "
+    )
+    assert told.endswith(f"; to go on {how} set data.max_bad_fraction=0.5")
+    started(train, data__val=None if where == "train" else node, data__max_bad_fraction=0.5)
+
+
+def test_an_evaluation_is_not_told_of_crops_that_it_does_not_take(photographs, pretrained, capsys):
+    overrides = ["config=analysis/features", f"checkpoint={pretrained}", f"data.path={photographs}"]
+    small = ["data.eval_transform={name: CenterCrop, resize: 48, size: 48}"]
+    assert settled.images_found(options_of(compose([*overrides, *small]))) == [
+        "data.train: 12 images in 3 classes (class0, class1, class2)"
+    ]
 
 
 def test_auto_that_cannot_be_found_is_one_line(started, tmp_path):

@@ -237,17 +237,17 @@ class BadImageLimit:
         """One at least: a single bad file is no reason to stop."""
         return max(1, int(self.fraction * self.num_images))
 
-    def error(self, found: Collection[UnreadableImage]) -> DataError:
-        """What to say where there are too many."""
-        if len(found) == self.num_images:
-            return DataError(
-                f"none of the {self.num_images} images can be read: {name_some(found)}"
-            )
+    def error(self, found: Collection[UnreadableImage], num_tried: int | None = None) -> DataError:
+        """What to say where there are too many, of all or of those tried."""
+        number, what = num_tried or self.num_images, "images tried" if num_tried else "images"
+        if len(found) == number:
+            return DataError(f"none of the {number} {what} can be read: {name_some(found)}")
         how = "with others in their place" if self.replace_bad else "without them"
-        enough = min(1.0, 2 * len(found) / self.num_images)
+        enough = min(1.0, 2 * len(found) / number)
+        allowed = f"{self.allowed} of {self.num_images}" if num_tried else self.allowed
         return DataError(
-            f"{len(found)} of {self.num_images} images cannot be read, "
-            f"data.max_bad_fraction={self.fraction} allows {self.allowed}: {name_some(found)}; "
+            f"{len(found)} of {number} {what} cannot be read, "
+            f"data.max_bad_fraction={self.fraction} allows {allowed}: {name_some(found)}; "
             f"to go on {how} set data.max_bad_fraction={enough:.1g}"
         )
 

@@ -1,5 +1,6 @@
 """Encoded bytes to pixels."""
 
+import logging
 import os
 import re
 import stat
@@ -41,6 +42,7 @@ TOO_MANY = re.compile(r"(\d+) extraneous bytes before marker 0xd9")
 FEW = 0.01  # of the file
 MAX_DEEP_BYTES = 16  # of a pixel, if there are as many as may be: four floats
 DEFAULT = PixelOptions()
+logging.getLogger("PIL").setLevel(logging.CRITICAL)  # what it says of files does not name them
 
 
 def decode(data: bytes, options: PixelOptions = DEFAULT, notes: Notes | None = None) -> np.ndarray:

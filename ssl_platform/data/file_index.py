@@ -16,7 +16,7 @@ import numpy as np
 
 from ssl_platform.data.decode import printable
 from ssl_platform.data.file_table import Names
-from ssl_platform.data.folder_scan import EXTENSIONS, FolderIndex, scan
+from ssl_platform.data.folder_scan import EXTENSIONS, LITTER, FolderIndex, scan
 
 logger = logging.getLogger(__name__)
 
@@ -49,8 +49,8 @@ def folder_index(root: bytes) -> FolderIndex:
 
 def _index_path(root: bytes) -> Path:
     base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    # endings are more with another Pillow
-    known = b"\0".join((os.path.realpath(root), *EXTENSIONS))
+    # endings are more with another Pillow, and litter with another version
+    known = b"\0".join((os.path.realpath(root), *EXTENSIONS, *sorted(LITTER)))
     key = hashlib.blake2b(known, digest_size=16).hexdigest()
     return Path(base) / "ssl_platform" / "folders-2" / f"{key}"  # 2: of this format
 

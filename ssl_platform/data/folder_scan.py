@@ -41,6 +41,7 @@ _SNIFFED = 32  # bytes
 LITTER = frozenset({
     b"__macosx", b"@eadir", b"@tmp", b"@recycle", b"@recently-snapshot", b"#recycle", b"#snapshot",
     b"lost+found", b"$recycle.bin", b"recycler", b"system volume information", b"__pycache__",
+    b"@__thumb", b"network trash folder", b"temporary items",
 })  # fmt: skip
 _PLAIN_ENDING = re.compile(rb"\.(?!\d+$)[a-z0-9_+-]{1,10}")
 

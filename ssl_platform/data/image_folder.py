@@ -5,7 +5,7 @@ import re
 import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from itertools import accumulate
+from itertools import accumulate, takewhile
 
 import numpy as np
 
@@ -103,7 +103,7 @@ class ImageFolder(ImageFiles):
         for folder, count in zip(index.folders, index.counts.tolist(), strict=True):
             images[first_level(folder)] += count
         classes = sorted(name for name, count in images.items() if name and count)
-        _refuse_splits(path, classes, index)
+        self._wrapped = _refuse_splits(path, index)
         self._left_out: dict[str, int] = {}
         self._beside = _names_in_root(index) if classes else []
         if 0 < len(self._beside) < len(classes):
@@ -135,6 +135,8 @@ class ImageFolder(ImageFiles):
                 f"({some(self._beside)}): moved into folders, or away, they leave each folder a "
                 "class"
             )
+        if self._wrapped:
+            what += f"; {self._wrapped}"
         return f"{what}; left out: {counted(self._left_out)}" if self._left_out else what
 
 
@@ -185,7 +187,7 @@ def _index_of(path: str, root: bytes) -> FolderIndex:
         looked_for = ", ".join(extension.decode() for extension in EXTENSIONS)
         raise ValueError(
             f"path={path}: no image in this folder or below it (looked for {looked_for})"
-            + (f"; there are {counted(index.skipped)}" if index.skipped else "")
+            + (f"; left out: {counted(index.skipped)}" if index.skipped else "")
         )
     return index
 
@@ -203,17 +205,38 @@ def _without_root(index: FolderIndex) -> FolderIndex:
     return index._replace(counts=counts, names=index.names.without_first(int(index.counts[0])))
 
 
-def _refuse_splits(path: str, classes: Sequence[bytes], index: FolderIndex) -> None:
-    """Refuse train/ and val/ in the place of classes, and say what is meant."""
-    matches = {name: _SPLIT.fullmatch(name) for name in classes}
+def _refuse_splits(path: str, index: FolderIndex) -> str:
+    """Refuse train/ and val/ in the place of classes, also where one folder lies around them.
+
+    Returns:
+        What is to be said where one folder lies around several others, which are no classes so.
+    """
+    folders = [f for f, count in zip(index.folders, index.counts, strict=True) if f and count]
+    is_wrapped = False
+    while folders:
+        names = sorted({first_level(folder) for folder in folders})
+        is_nested = not is_wrapped and any(b"/" in folder for folder in folders)
+        _refuse_parts(path, names, is_nested=is_nested)
+        if len(names) > 1:
+            what = f"the {len(names)} folders in it ({some(names)}) become classes with path={path}"
+            return what if is_wrapped else ""
+        if names[0] in folders or index.counts[0]:  # images lie beside what is deeper
+            return ""
+        path, is_wrapped = os.path.join(path, printable(names[0])), True
+        folders = [folder.partition(b"/")[2] for folder in folders]
+    return ""
+
+
+def _refuse_parts(path: str, classes: Sequence[bytes], *, is_nested: bool) -> None:
+    start = _shared_start(classes)  # of seg_train and seg_test
+    matches = {name: _SPLIT.fullmatch(name[start:]) for name in classes}
     splits = [name for name, match in matches.items() if match]
     train = [name for name, match in matches.items() if match and match["train"]]
     others = [name for name in splits if name not in train]
-    is_nested = any(b"/" in folder for folder in index.folders)
     all_are_splits = len(splits) == len(classes) and (len(splits) > 1 or is_nested)
     if not splits or not (all_are_splits or (train and others)):
         return
-    names = [*train[:1], *sorted(others, key=lambda name: not name.lower().startswith(b"val"))]
+    names = [*train[:1], *sorted(others, key=lambda name: b"val" not in name.lower())]
     options = [f"data.train.path={_below(path, names[0])}"]
     if len(names) > 1:
         options.append(f"data.val={{name: ImageFolder, path: {_below(path, names[1])}}}")
@@ -222,6 +245,17 @@ def _refuse_splits(path: str, classes: Sequence[bytes], index: FolderIndex) -> N
         f"path={path}: {parts} in it {'are parts' if len(splits) > 1 else 'is a part'} of a set, "
         f"and no class; write {' '.join(map(shlex.quote, options))}"
     )
+
+
+def _shared_start(names: Sequence[bytes]) -> int:
+    """Where what differs begins in some sorted names, after a mark that ends a word."""
+    if len(names) < 2:
+        return 0
+    same = takewhile(
+        lambda letters: letters[0] == letters[1], zip(names[0], names[-1], strict=False)
+    )
+    size = len(list(same))
+    return max(names[0].rfind(mark, 0, size) for mark in (b"_", b"-", b" ", b".")) + 1
 
 
 def _below(path: str, name: bytes) -> str:

@@ -40,6 +40,8 @@ class ListFile(ImageFiles):
 
     def __init__(self, *, path: str, root: str | None = None, allow_outside: bool = False):
         self.path = path
+        if os.path.isdir(os.path.expanduser(path)):
+            raise ValueError(f"path={path}: a folder is read by data=folder data.train.path={path}")
         file = existing("path", path, directory=False)
         folder = os.path.dirname(file) or "."
         self.root = folder if root is None else existing("root", root, directory=True)

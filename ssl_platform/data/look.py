@@ -10,7 +10,7 @@ from ssl_platform.data.dataset import ImageDataset, UnreadableImage
 from ssl_platform.data.pixels import UPRIGHT, Notes, PixelOptions
 
 NUM_LOOKED_AT = 64
-MAX_PIXELS = 200_000_000  # of all of them: two seconds of one core; then fewer are looked at
+MAX_PIXELS = 800_000_000  # of all of them: some seconds of one core; then fewer are looked at
 PERCENTILES = (0.1, 99.9)  # of the values of a sample: what data.range=auto takes
 HUNDREDTH = 2  # of 255
 MANY = 0.25  # of the images tried
@@ -56,13 +56,18 @@ def look(dataset: ImageDataset, seed: int) -> Look:
             bad.append(error)
             continue
         height, width = pixels.shape[:2]
-        flat = pixels.reshape(height * width, -1)
-        spread = int((flat.max(axis=0).astype(int) - flat.min(axis=0)).max())
-        seen.append(Seen(dataset.describe(index), notes, height, width, spread))
+        seen.append(Seen(dataset.describe(index), notes, height, width, _spread(pixels)))
         left -= height * width
         if left <= 0:
             break
     return Look(seen, bad)
+
+
+def _spread(pixels: np.ndarray) -> int:
+    """Of (H, W, 3) values, greatest less least, in the colour where it is widest."""
+    # rows first, which is ten times as fast as all pixels of a colour at once
+    high, low = pixels.max(axis=0).max(axis=0), pixels.min(axis=0).min(axis=0)
+    return int((high.astype(int) - low).max())
 
 
 def found_range(found: Look) -> list[float] | None:

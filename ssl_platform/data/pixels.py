@@ -1,5 +1,6 @@
 """From what a decoder gives to what a network gets: 8 bits of red, green and blue."""
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isfinite
@@ -253,8 +254,10 @@ def exif_orientation(exif: bytes | None) -> int:
         return UPRIGHT
     tags = Image.Exif()
     try:
-        tags.load(exif)
-        return valid_orientation(tags.get(ExifTags.Base.Orientation))
+        with warnings.catch_warnings():  # of what is damaged in it, without a name
+            warnings.simplefilter("ignore")
+            tags.load(exif)
+            return valid_orientation(tags.get(ExifTags.Base.Orientation))
     except Exception:  # whatever a reader of tags stumbles on in what was no EXIF
         return UPRIGHT
 

@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from PIL import Image
+
 CONVERT = "convert it to PNG or JPEG"
 FETCH = "fetch it again"
 
@@ -56,6 +58,7 @@ SIGNATURES = (
     Signature(b"\0\0\x01\0", "an icon", CONVERT),
     Signature(b"\0\0\x02\0", "a cursor", CONVERT),
     Signature(b"icns", "an icon", CONVERT),
+    Signature(b"P7\n", "a PAM image", CONVERT),
     Signature(b"qoif", "a QOI image", CONVERT),
     Signature(b"DDS ", "a DDS texture", CONVERT),
     Signature(b"gimp xcf", "a GIMP file", CONVERT),
@@ -69,6 +72,15 @@ SIGNATURES = (
     Signature(b"\x80\x04", "a Python pickle", "save its images as PNG or JPEG"),
     Signature(b"\x80\x05", "a Python pickle", "save its images as PNG or JPEG"),
 )
+# of images that are read here, unless they are damaged
+DAMAGED = {
+    b"\x89PNG": "PNG",
+    b"GIF8": "GIF",
+    b"BM": "BMP",
+    b"\0\0\0\x0cjP": "JPEG 2000",
+    b"\xff\x4f\xff\x51": "JPEG 2000",
+    **{f"P{number}".encode(): "PNM" for number in range(1, 7)},
+}
 # of ISO media files: the brand follows b"ftyp"
 BRANDS = {
     b"avif": ("an AVIF image", f"install a Pillow that reads AVIF (11.3 or later), or {CONVERT}"),
@@ -82,6 +94,8 @@ BRANDS = {
     ),
     b"crx ": ("a raw photograph", "develop it to JPEG or TIFF"),
 }
+# by what brands begin with: the format of Pillow's reader, where it has one
+_READERS = {b"avi": "AVIF", b"hei": "HEIF", b"hev": "HEIF", b"mif": "HEIF", b"msf": "HEIF"}
 MARKUP = (
     (b"<svg", "an SVG drawing", "render it to PNG"),
     (b"<html", "a web page, not an image", FETCH),
@@ -105,6 +119,8 @@ def what_is(data: bytes) -> str:
     if data.startswith(JPEG):
         return _kind_of_jpeg(data)
     if data[4:8] == b"ftyp":
+        if _READERS.get(data[8:11]) in Image.OPEN:
+            return f"a damaged {_READERS[data[8:11]]} image: {FETCH}"
         return _told(*BRANDS.get(data[8:12], ("a video", "extract its frames")))
     for start, what, cure, offset in SIGNATURES:
         if data.startswith(start, offset):
@@ -118,6 +134,9 @@ def what_is(data: bytes) -> str:
         return _told("text, not an image", FETCH)
     if JPEG in data[:LOOKED_AT]:
         return _told(f"a JPEG behind {data.index(JPEG)} other bytes", "cut them off")
+    for start, name in DAMAGED.items():
+        if data.startswith(start):
+            return f"a damaged {name}: {FETCH}"
     return f"not an image: it begins with {data[:8].hex(' ')}"
 
 

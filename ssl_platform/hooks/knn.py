@@ -81,13 +81,15 @@ class KNNMonitor(Events):
         self.num_labels, self.num_queries, self.seed = num_labels, num_queries, seed
         self.is_possible = False
         self.latest: tuple[int, dict[str, float]] | None = None  # epoch, scores
+        self.counts: dict[str, int] = {}  # of the images that could be read
         self.baselines: dict[str, dict[str, float]] | None = None
 
     def state_dict(self) -> dict[str, Any]:
-        return {"latest": self.latest, "baselines": self.baselines}
+        return {"latest": self.latest, "baselines": self.baselines, "counts": self.counts}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.latest, self.baselines = state["latest"], state["baselines"]
+        self.counts = state.get("counts", {})  # older runs did not keep them
 
     def on_train_start(self, run: "Run") -> None:
         if not self._choose_images(run):
@@ -120,10 +122,12 @@ class KNNMonitor(Events):
             if self.latest is None or self.latest[0] != run.epoch:
                 self._measure_trunk(run)
             assert self.latest is not None
-            run.results["knn"]["trained"] = self.latest[1]
+            run.results["knn"] |= {**self.counts, "trained": self.latest[1]}
 
     def _measure_trunk(self, run: "Run") -> None:
-        scores = self._scores(run, *self._features(run, run.model.trunk))
+        bank, queries = self._features(run, run.model.trunk)
+        self.counts = {"labels": len(bank.labels), "queries": len(queries.labels)}
+        scores = self._scores(run, bank, queries)
         self.latest = run.epoch, scores
         run.report |= {f"knn/{name}": score for name, score in scores.items()}
 

@@ -28,11 +28,12 @@ from ssl_platform.data.dataset import ImageDataset
 from ssl_platform.data.image_folder import ImageFiles, ImageFolder
 from ssl_platform.data.list_file import ListFile
 from ssl_platform.data.loader import Loader
+from ssl_platform.data.look import describe, look
 from ssl_platform.errors import ConfigError
 from ssl_platform.features import extract
 from ssl_platform.models.heads import PrototypeHead, prototype_head
 from ssl_platform.models.ssl_model import SSLModel
-from ssl_platform.registry import DATASETS, TASKS
+from ssl_platform.registry import DATASETS, TASKS, TRANSFORMS
 from ssl_platform.tasks import Task
 from ssl_platform.trained_run import TrainedRun
 from ssl_platform.zoo.weights import ZOO
@@ -85,6 +86,8 @@ class FindClusters(Task):
         """Find and write the clusters; returns the figures that ``summary.json`` holds."""
         run = _open_run(options.checkpoint)
         dataset = _open_images(run, options.data)
+        if distributed.rank() == 0:
+            print("\n".join(_about_images(run, dataset, options)), flush=True)
         clusters = self._find(run, dataset, options)
         folder, title = Path(options.output_dir), f"Clusters of {run.options.name}"
         return self.output.write(folder, dataset, clusters, title=title)
@@ -286,6 +289,13 @@ def _open_images(run: TrainedRun, options: ImagesOptions) -> ImageDataset:
         raise ValueError(
             f"data.path=null: the run's own images cannot be found ({error}); set data.path"
         ) from error
+
+
+def _about_images(run: TrainedRun, dataset: ImageDataset, options: ClustersOptions) -> list[str]:
+    """See `look`; the images are not in the config, which has been looked at before the start."""
+    where = f"data.{options.data.split} of the run" if options.data.path is None else "data.path"
+    crop_size = max(TRANSFORMS.build(run.options.data.eval_transform).crop_sizes)
+    return describe(where, dataset, look(dataset, options.seed), crop_size=crop_size)
 
 
 def _positions_in_training(

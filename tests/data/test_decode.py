@@ -2,6 +2,7 @@
 
 import io
 import os
+import struct
 import tracemalloc
 
 import numpy as np
@@ -136,3 +137,14 @@ def test_a_missing_file_is_an_unreadable_image(tmp_path):
 
 def test_names_become_one_printable_line():
     assert printable(b"a b/\xff\n\xc3\xa9.jpg") == "a b/\\xff\\né.jpg"
+
+
+def test_what_pillow_says_of_damaged_tags_is_not_shown_for_it_names_no_file(image, recwarn, caplog):
+    exif = b"Exif\0\0MM\0*\0\0\0\x08\0\x02\x01\x12\0\x03\0\0\xff\xff\0\x06\0\0\x01"
+    assert decode(encode(image, "JPEG", exif=exif)).shape == (30, 40, 3)
+    data = encode(image.convert("YCbCr"), "TIFF")
+    samples = struct.pack("<HHI", 277, 3, 1)
+    at = data.index(samples)
+    with pytest.raises(ValueError):
+        decode(data[: at + 8] + struct.pack("<H", 2048) + data[at + 10 :])
+    assert (list(recwarn), caplog.messages) == ([], [])

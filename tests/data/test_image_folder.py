@@ -166,6 +166,11 @@ def test_as_many_images_beside_the_folders_as_there_are_make_the_set_unlabelled(
             "data.train.path={0}/training_set "
             "'data.val={{name: ImageFolder, path: {0}/validation}}'",
         ),
+        (
+            ["seg_train/a/1.png", "seg_test/a/1.png", "seg_val/a/1.png"],
+            "seg_test/ and seg_train/ and seg_val/ in it are parts",
+            "data.train.path={0}/seg_train 'data.val={{name: ImageFolder, path: {0}/seg_val}}'",
+        ),
         (["train2017/a/1.png"], "train2017/ in it is a part", "data.train.path={0}/train2017"),
     ],
 )
@@ -178,9 +183,36 @@ def test_train_and_val_are_told_apart_from_classes(names, parts, command, tmp_pa
     )
 
 
+def test_parts_of_a_set_are_told_apart_where_a_folder_lies_around_them(tmp_path):
+    make(tmp_path, "a/images/train/1.png", "a/images/val/1.png", "a/readme.txt")
+    with pytest.raises(ValueError) as caught:
+        ImageFolder(path=str(tmp_path))
+    inner = tmp_path / "a" / "images"
+    assert str(caught.value) == (
+        f"path={inner}: train/ and val/ in it are parts of a set, and no class; write "
+        f"data.train.path={inner}/train 'data.val={{name: ImageFolder, path: {inner}/val}}'"
+    )
+
+
+def test_a_folder_around_the_classes_is_told(tmp_path):
+    make(tmp_path, "set/ant/1.png", "set/bee/x/1.png")
+    dataset = ImageFolder(path=str(tmp_path))
+    assert (dataset.classes, dataset.found()) == (
+        ["set"],
+        "2 images in 1 class (set); the 2 folders in it (ant, bee) become classes with "
+        f"path={tmp_path}/set",
+    )
+    make(tmp_path / "one", "a/1.png", "a/b/1.png", "a/c/1.png")
+    assert ImageFolder(path=str(tmp_path / "one")).found() == "3 images in 1 class (a)"
+
+
 def test_classes_that_are_called_like_parts_are_classes(tmp_path):
-    make(tmp_path, "train/1.png", "bus/1.png", "car/1.png")
-    assert ImageFolder(path=str(tmp_path)).classes == ["bus", "car", "train"]
+    make(tmp_path / "odd", "steam_train/1.png", "crash_test/1.png")
+    assert ImageFolder(path=str(tmp_path / "odd")).classes == ["crash_test", "steam_train"]
+    make(tmp_path / "two", "a/test/b/1.png")
+    assert ImageFolder(path=str(tmp_path / "two")).classes == ["a"]
+    make(tmp_path / "bus", "train/1.png", "bus/1.png", "car/1.png")
+    assert ImageFolder(path=str(tmp_path / "bus")).classes == ["bus", "car", "train"]
     make(tmp_path / "one", "test/1.png")
     assert ImageFolder(path=str(tmp_path / "one")).classes == ["test"]
 
@@ -284,7 +316,7 @@ def test_what_cannot_work_is_named(tmp_path, monkeypatch):
 def test_a_folder_with_no_image_says_what_is_in_it(tmp_path):
     for name in ("1.tar", "2.tar", "list.csv"):
         (tmp_path / name).touch()
-    with pytest.raises(ValueError, match=r"\.jpx\); there are 2 \.tar, 1 \.csv$"):
+    with pytest.raises(ValueError, match=r"\.jpx\); left out: 2 \.tar, 1 \.csv$"):
         ImageFolder(path=str(tmp_path))
 
 

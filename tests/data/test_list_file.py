@@ -219,7 +219,7 @@ def test_what_is_not_understood_is_one_line_with_the_line_and_what_is_right(text
 def test_a_list_that_is_not_there_is_one_line(tmp_path):
     with pytest.raises(ValueError, match=r"^path=/gone: no such file"):
         ListFile(path="/gone", root=str(tmp_path))
-    with pytest.raises(ValueError, match=r": not a file$"):
+    with pytest.raises(ValueError, match=r": a folder is read by data=folder data\.train\.path="):
         ListFile(path=str(tmp_path))
 
 

@@ -115,6 +115,7 @@ def test_a_sample_is_the_same_for_a_seed_and_bounded(tmp_path, monkeypatch):
     names = [seen.name for seen in look(dataset, 1).seen]
     assert names == [seen.name for seen in look(dataset, 1).seen]
     assert names != [seen.name for seen in look(dataset, 2).seen]
+    assert looking.NUM_LOOKED_AT * 12_000_000 <= looking.MAX_PIXELS  # those of a telephone
     monkeypatch.setattr(looking, "MAX_PIXELS", 100)
     assert look(dataset, 1).number == 7
 

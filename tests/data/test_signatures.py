@@ -1,8 +1,10 @@
 """What is no image is named by its first bytes, with what to do."""
 
 import pytest
+from PIL import Image
 
 from ssl_platform.data.decode import decode
+from ssl_platform.data.signatures import what_is
 
 ZERO = bytes(200)
 LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:0"
@@ -35,6 +37,11 @@ NO_IMAGES = {
     b"\xff\xd8\xff\xc3\0\x0b\x08" + ZERO: "a lossless JPEG: convert it to PNG or JPEG",
     b"\xff\xd8\xff\xc1\0\x11\x0c" + ZERO: "a JPEG of 12 bits: convert it to 16-bit PNG",
     b"\xff\xd8\xff\xf7\0\x0b\x08" + ZERO: "a JPEG-LS JPEG: convert it to PNG or JPEG",
+    b"\x89PNG\r\r\n\x1a\n" + ZERO: "a damaged PNG: fetch it again",
+    b"GIF89a" + ZERO: "a damaged GIF: fetch it again",
+    b"BM" + bytes(10): "a damaged BMP: fetch it again",
+    b"P5 -3 4 255\n" + ZERO: "a damaged PNM: fetch it again",
+    b"P7\nWIDTH 2\n" + ZERO: "a PAM image: convert it to PNG or JPEG",
     b"\xfe\xed\xfa\xce" + ZERO: "not an image: it begins with fe ed fa ce 00 00 00 00",
 }
 
@@ -51,3 +58,11 @@ def test_heic_says_what_to_install(monkeypatch):
     for brand in (b"heic", b"mif1"):
         with pytest.raises(ValueError, match=r"^a HEIC image: pip install pillow-heif"):
             decode(b"\0\0\0\x18ftyp" + brand + ZERO)
+
+
+def test_a_damaged_image_whose_reader_is_there_is_not_told_to_install_it(monkeypatch):
+    heic = b"\0\0\0\x18ftypheic" + ZERO
+    monkeypatch.delitem(Image.OPEN, "HEIF", raising=False)
+    assert what_is(heic) == "a HEIC image: pip install pillow-heif, or convert it to PNG or JPEG"
+    monkeypatch.setitem(Image.OPEN, "HEIF", None)
+    assert what_is(heic) == "a damaged HEIF image: fetch it again"

@@ -189,6 +189,13 @@ def test_unreadable_images_are_left_out_of_the_score_and_told(tmp_path, caplog):
     assert run.report == {"knn/top1": 100}
     assert "1 of the 30 images of the kNN accuracy cannot be read and are left out" in caplog.text
     assert "2 of the 9 images of the kNN accuracy cannot be read and are left out" in caplog.text
+    monitor.on_train_end(run)
+    assert (run.results["knn"]["labels"], run.results["knn"]["queries"]) == (29, 7)
+    again, run.results = a_monitor(num_labels=None), {}
+    again.on_train_start(run)
+    again.load_state_dict(monitor.state_dict())
+    again.on_train_end(run)  # nothing is left to do, or to measure
+    assert (run.results["knn"]["labels"], run.results["knn"]["queries"]) == (29, 7)
 
 
 def test_without_validation_images_the_queries_are_other_training_images(tmp_path):

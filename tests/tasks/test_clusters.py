@@ -172,12 +172,15 @@ def test_two_processes_find_what_one_finds(swav_run):
 
 
 def test_an_unreadable_image_has_no_cluster_and_the_others_have_theirs(
-    swav_run, photographs, tmp_path
+    swav_run, photographs, tmp_path, capsys
 ):
     clusters(swav_run)
-    (photographs / "class1" / "4.jpg").write_bytes(b"no image")
+    bad = photographs / "class1" / "4.jpg"
+    bad.write_bytes(b"no image")
     summary = clusters(swav_run, "name=after")
     assert summary["unreadable"] == 1
+    found = f"of 12 images tried: 1 unreadable, first {bad}: text, not an image: fetch it again"
+    assert found in capsys.readouterr().out
     before, after = table(swav_run / "clusters"), table(swav_run / "after")
     for first, second in zip(before, after, strict=True):
         if second["image"].endswith("4.jpg"):
