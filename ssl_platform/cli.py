@@ -3,6 +3,7 @@
 import os
 import sys
 import warnings
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -59,12 +60,17 @@ FLAGS_WITH_VALUE = ("--config-dir", "-cd")
 
 def main(argv: list[str] | None = None) -> int:
     """Run a command line; returns the exit code (0, or that of the `PlatformError`)."""
-    keep_streams()
     arguments = sys.argv[1:] if argv is None else list(argv)
-    debug = "--debug" in arguments
+    plain = [a for a in arguments if a != "--debug"]
+    return answered(lambda: _main(plain), debug="--debug" in arguments)
+
+
+def answered(command: Callable[[], int], *, debug: bool = False) -> int:
+    """The exit code of a command, whose errors are told in words."""
+    keep_streams()
     make_logs_legible()
     try:
-        code = _main([a for a in arguments if a != "--debug"])
+        code = command()
         _tell_of_unwritten()
         return code
     except Exception as error:

@@ -48,10 +48,10 @@ MAY_IMPORT = {
         "saver", "stopping",
     },
     "results": set(),
-    "results_table": {"config", "errors", "results", "schema", "zoo"},
+    "results_table": {"config", "errors", "results", "schema", "yaml_file", "zoo"},
     "trained_run": {"build", "checkpoint", "config", "models", "registry", "yaml_file"},
     "zoo": {
-        "checkpoint", "config", "disk", "errors", "legible", "models", "output", "registry",
+        "checkpoint", "cli", "config", "disk", "errors", "legible", "models", "output", "registry",
         "schema", "trained_run",
     },
     "tasks": {

@@ -54,6 +54,8 @@ def export(weights: Weights, format: str, output: Path) -> list[Path]:
 @contextmanager
 def _whole(path: Path) -> Iterator[Path]:
     """A file to write to, which becomes ``path`` when it is complete."""
+    if not path.name or (path.exists() and not path.is_file()):  # as a device, which stays one
+        raise ConfigError([f"-o {path}: not a file; give one to be written, e.g. trunk.pth"])
     if not path.parent.is_dir():
         raise ConfigError([f"-o {path}: there is no folder {path.parent}"])
     partial = path.with_name(f".partial.{path.name}")  # torch wants its ending
