@@ -13,7 +13,7 @@ MAY_IMPORT = {
     "events": set(),
     "disk": set(),
     "output": {"errors"},
-    "limits": {"errors"},
+    "limits": {"disk", "errors"},
     "legible": set(),
     "schema": {"errors"},
     "distributed": set(),
@@ -36,7 +36,7 @@ MAY_IMPORT = {
     "losses": {"registry", "distributed", "errors", "events", "ops", "models", "data"},
     "hooks": {
         "registry", "distributed", "events", "ops", "models", "data", "errors", "features",
-        "metrics", "baselines", "anatomy", "checkpoint",
+        "legible", "metrics", "baselines", "anatomy", "checkpoint",
     },
     "checkpoint": {"disk", "errors"},
     "position": set(),
@@ -56,8 +56,8 @@ MAY_IMPORT = {
     },
     "tasks": {
         "registry", "distributed", "engine", "build", "checkpoint", "ops", "models", "metrics",
-        "data", "errors", "features", "cluster_files", "cluster_page", "trained_run", "results",
-        "zoo", "baselines", "feature_cache", "feature_files", "hooks", "schema", "yaml_file",
+        "data", "disk", "errors", "legible", "features", "cluster_files", "cluster_page",
+        "trained_run", "results", "zoo", "baselines", "feature_cache", "feature_files", "hooks", "schema", "yaml_file",
     },
     "build": {
         "registry", "schema", "data", "engine", "models", "launch", "distributed", "run_state",

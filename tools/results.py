@@ -5,7 +5,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # a checkout needs no installation
 
-from ssl_platform.cli import answered
+from ssl_platform.cli import answered, check_working_directory
 from ssl_platform.legible import legible
 from ssl_platform.output import show
 from ssl_platform.results_table import results_table
@@ -20,6 +20,7 @@ def _main(arguments: list[str]) -> int:
     if {"-h", "--help"} & {*arguments}:
         show(f"{__doc__}")
         return 0
+    check_working_directory()
     for line in results_table(map(Path, arguments or ["runs"])):
         show(legible(line))
     return 0

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from ssl_platform.cli import answered
+from ssl_platform.cli import answered, check_working_directory
 from ssl_platform.disk import sha256_of
 from ssl_platform.legible import one_line
 from ssl_platform.output import show
@@ -24,6 +24,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _main(argv: list[str] | None) -> int:
     arguments = _parser().parse_args(argv)
+    check_working_directory()
     for line in arguments.command(arguments):
         show(line)
     return 0
