@@ -142,9 +142,14 @@ def test_a_reader_that_has_seen_enough_is_no_error(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("flag", "shown"), [("--hydra-help", "--multirun"), ("--version", "Hydra")]
+    ("arguments", "shown"),
+    [
+        (["--hydra-help"], "--multirun"),
+        ([QUICKSTART, "--hydra-help"], "--multirun"),
+        (["--version"], "Hydra"),
+    ],
 )
-def test_flags_of_hydra_that_are_about_no_config_need_none(flag, shown, tmp_path):
-    done = tool(flag, cwd=tmp_path)
+def test_flags_of_hydra_that_are_about_no_config_need_none(arguments, shown, tmp_path):
+    done = tool(*arguments, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert shown in done.stdout

@@ -57,7 +57,8 @@ MAY_IMPORT = {
     "tasks": {
         "registry", "distributed", "engine", "build", "checkpoint", "ops", "models", "metrics",
         "data", "disk", "errors", "legible", "features", "cluster_files", "cluster_page",
-        "trained_run", "results", "zoo", "baselines", "feature_cache", "feature_files", "hooks", "schema", "yaml_file",
+        "trained_run", "results", "zoo", "baselines", "feature_cache", "feature_files", "hooks",
+        "schema", "yaml_file",
     },
     "build": {
         "registry", "schema", "data", "engine", "models", "launch", "distributed", "run_state",

@@ -397,11 +397,9 @@ def test_old_versions_with_known_holes_are_not_installed(package):
 def test_keys_of_a_run_that_are_no_names_are_refused_in_one_line(key, foreign_run):
     with (foreign_run / "config.yaml").open("a") as file:
         file.write(f"{key}: 2\n")
-    with pytest.raises(
-        ValueError, match=r"^checkpoint=.*: .*: the config has no such option"
-    ) as error:
+    told = r"^checkpoint=.*: the config has no such option; choose from [^\n]*$"
+    with pytest.raises(ValueError, match=told):
         TrainedRun.open(str(foreign_run))
-    assert "\n" not in str(error.value)
 
 
 def test_the_reason_of_a_run_that_cannot_be_read_is_told_once(foreign_run):
