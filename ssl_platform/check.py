@@ -58,6 +58,7 @@ from ssl_platform.schema import dataclass_schema, flat
 
 COPIES_OF_WEIGHTS = 3  # with gradients and the momentum of the optimizer
 WORKER_BYTES = 32 * 2**20  # of a data worker, beside what it shares with its process
+MAX_NAME = 255  # bytes
 MAX_SEED = 2**63 - 1  # all that draw random numbers take it
 MEMORY_SHARE = 0.8  # of the machine, that a run may need
 OF_A_GPU = re.compile("cuda|gpu|triton", re.IGNORECASE)  # what fails for want of one says so
@@ -221,7 +222,11 @@ class _Trial(Parts):
             self.problems.append(f"seed={options.seed}: from 0 to {MAX_SEED}")
         if not options.name or ".." in Path(options.name).parts:
             self.problems.append(f"name={options.name}: a name of its own, without '..'")
-        if Path(os.path.abspath(options.output_dir)) in Path.cwd().parents:
+        if not _can_be_a_path(options.output_dir):
+            self.problems.append(
+                f"output_dir={options.output_dir}: no directory can have such a name"
+            )
+        elif Path(os.path.abspath(options.output_dir)) in Path.cwd().parents:
             self.problems.append(
                 f"output_dir={options.output_dir}: the working directory lies in it; give the run "
                 "a directory of its own"
@@ -418,3 +423,12 @@ def cpu_is_fast_in(dtype: torch.dtype) -> bool:
         torch.float16: ("avx512_fp16", "amx_fp16", "fp16"),
     }
     return any(capabilities.get(name, False) for name in names[dtype])
+
+
+def _can_be_a_path(text: str) -> bool:
+    """Whether a file system takes it, as far as its bytes tell."""
+    try:
+        parts = os.fsencode(text).split(b"/")
+    except UnicodeEncodeError:
+        return False
+    return all(len(part) <= MAX_NAME and b"\0" not in part for part in parts)

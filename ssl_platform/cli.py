@@ -3,11 +3,12 @@
 import os
 import sys
 import warnings
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from ssl_platform.errors import ConfigError, PlatformError, StopRequested
+from ssl_platform.errors import CheckpointError, ConfigError, PlatformError, StopRequested
 from ssl_platform.legible import MOST_LINES, legible, make_logs_legible, one_line
 from ssl_platform.limits import check_torch_fits, in_words
 from ssl_platform.output import keep_streams, show, why_unwritten
@@ -59,12 +60,17 @@ FLAGS_WITH_VALUE = ("--config-dir", "-cd")
 
 def main(argv: list[str] | None = None) -> int:
     """Run a command line; returns the exit code (0, or that of the `PlatformError`)."""
-    keep_streams()
     arguments = sys.argv[1:] if argv is None else list(argv)
-    debug = "--debug" in arguments
+    plain = [a for a in arguments if a != "--debug"]
+    return answered(lambda: _main(plain), debug="--debug" in arguments)
+
+
+def answered(command: Callable[[], int], *, debug: bool = False) -> int:
+    """The exit code of a command, whose errors are told in words."""
+    keep_streams()
     make_logs_legible()
     try:
-        code = _main([a for a in arguments if a != "--debug"])
+        code = command()
         _tell_of_unwritten()
         return code
     except Exception as error:
@@ -88,15 +94,17 @@ def _tell_of_unwritten() -> None:
 def _main(arguments: list[str]) -> int:
     from omegaconf import OmegaConf
 
-    from ssl_platform.config import Source, calls, nameless
+    from ssl_platform.config import Source, calls, nameless, runnable
 
     if not arguments or {"-h", "--help"} & set(arguments):
         show(_help())
         return 0
-    _check_working_directory()
+    check_working_directory()
     overrides, config_dirs, flags = _split(arguments)
     _check_flags(flags)
     if any(flag.split("=")[0] in HYDRA_FLAGS for flag in flags):
+        if not overrides and flags in (["--hydra-help"], ["--version"]):
+            overrides = [f"config={runnable()[0]}"]  # Hydra wants one, whichever
         if overrides:
             cfg, problems = Source.of(overrides, config_dirs).read()
             problems += calls(cfg) + nameless(cfg)
@@ -114,7 +122,8 @@ def _main(arguments: list[str]) -> int:
     return 0
 
 
-def _check_working_directory() -> None:
+def check_working_directory() -> None:
+    """Raise `ConfigError` where it was removed."""
     try:
         Path.cwd()
     except OSError as error:
@@ -166,7 +175,8 @@ def _hydra(source: Any, flags: list[str], task: Any = None) -> int:
     import hydra
 
     source.refuse_calls()
-    sys.argv = [sys.argv[0], *source.arguments(), *flags]
+    arguments = [] if flags == ["--hydra-help"] else source.arguments()  # it reads no config
+    sys.argv = [sys.argv[0], *arguments, *flags]
     decorate = hydra.main(str(source.directory), source.primary, version_base="1.3")
     decorate(task or (lambda cfg: None))()
     return 0
@@ -253,6 +263,8 @@ def _say(error: PlatformError) -> None:
         lines += [f"... ({more} more)"] if more else []
         if len(lines) > 1:
             lines = [f"{len(error.problems)} problems:", *(f"  {line}" for line in lines)]
+    elif isinstance(error, CheckpointError):  # with names from a file, or what a server answered
+        lines = [one_line(str(error))]
     else:
         lines = legible(str(error)).splitlines()
     lines = lines or [type(error).__name__]

@@ -11,6 +11,7 @@ from zipfile import BadZipFile, ZipFile
 # torch does not compress what it saves, and weights hardly can be; zip bombs reach a thousand
 UNPACKED_TIMES, UNPACKED_BYTES = 16, 2**26
 SMALL = 2**22  # bytes
+OF_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 
 
 def sha256_of(path: Path) -> str:
@@ -37,8 +38,18 @@ def names_left(folder: Path) -> int | None:
     return found.f_favail if found.f_files else None
 
 
+def of_disk(error: BaseException | None) -> OSError | None:
+    """The error of a full or read-only disk that another may have come of, as torch's own does."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in OF_DISK:
+            return error
+        error = error.__cause__ or error.__context__
+    return None
+
+
 def why_not_written(error: Exception, folder: Path, num_bytes: int) -> str:
     """Why ``num_bytes`` could not be written below ``folder``, with what there is and is not."""
+    error = of_disk(error) or error
     number = error.errno if isinstance(error, OSError) else None
     told = os.strerror(number) if number is not None else str(error).partition("\n")[0]
     while not folder.exists():

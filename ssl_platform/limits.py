@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from ssl_platform.disk import OF_DISK
 from ssl_platform.errors import ConfigError, DiskError, PlatformError
 
 CGROUPS = Path("/sys/fs/cgroup")
@@ -23,7 +24,6 @@ OF_MEMORY = (
     "unable to mmap",
     "failed to map segment",
 )
-OF_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 
 
 def memory() -> tuple[int, str]:
@@ -122,6 +122,8 @@ def in_words(error: BaseException) -> PlatformError | None:
     text = next(iter(str(error).strip().splitlines()), type(error).__name__)
     if number in OF_DISK:
         return DiskError(f"{text}{_told('-f', resource.RLIMIT_FSIZE, number == errno.EFBIG)}")
+    if number == errno.ENAMETOOLONG:
+        return ConfigError([text])
     if number in (errno.EMFILE, errno.ENFILE):
         return PlatformError(f"{text}{_told('-n', resource.RLIMIT_NOFILE)}: raise it")
     if number == errno.EAGAIN or "start new thread" in text:

@@ -1,17 +1,18 @@
 """The results of many evaluations side by side, and beside what was published."""
 
-import json
 from collections.abc import Iterable, Mapping
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from ssl_platform.config import Source
 from ssl_platform.errors import ConfigError
 from ssl_platform.results import NAME, Results, aligned
 from ssl_platform.schema import flat
+from ssl_platform.yaml_file import parse_yaml
 from ssl_platform.zoo.catalogue import Model, models
 
 # what a figure does not depend on, or what is the user's to say
@@ -41,7 +42,7 @@ def results_table(folders: Iterable[Path]) -> list[str]:
 def _files(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise ConfigError([f"{folder}: no such directory (working directory: {Path.cwd()})"])
-    files = sorted(folder.rglob(NAME))
+    files = sorted(path for path in folder.rglob(NAME) if path.is_file())  # a pipe never ends
     if not files:
         raise ConfigError([f"{folder}: no {NAME} in it or below; an evaluation writes one"])
     return files
@@ -49,9 +50,29 @@ def _files(folder: Path) -> list[Path]:
 
 def _read(path: Path) -> Results:
     try:
-        return Results.read(path.parent)
-    except (OSError, TypeError, json.JSONDecodeError) as error:
+        found = Results.read(path.parent)
+        _require_types(found)
+        return found
+    except (OSError, TypeError, ValueError, OmegaConfBaseException, RecursionError) as error:
         raise ConfigError([f"{path}: not the results of an evaluation ({error})"]) from error
+
+
+def _require_types(found: Results) -> None:
+    """Somebody else may have written the file."""
+    if not (isinstance(found.protocol, str) and isinstance(found.config, str)):
+        raise TypeError("protocol and config are texts")
+    if not OmegaConf.is_dict(parse_yaml(found.config.encode())):
+        raise TypeError("config is a mapping")
+    if not isinstance(found.baselines, dict):
+        raise TypeError("baselines are figures by name")
+    if not (
+        isinstance(found.weights, dict) and all(isinstance(v, str) for v in found.weights.values())
+    ):
+        raise TypeError("weights are texts by name")
+    for figures in (found.figures, *found.baselines.values()):
+        values = flat(figures).values() if isinstance(figures, dict) else [None]
+        if any(isinstance(value, bool) or not isinstance(value, int | float) for value in values):
+            raise TypeError("figures are numbers by what was measured and metric")
 
 
 def _table(found: list[tuple[Path, Results]]) -> list[str]:
@@ -117,7 +138,7 @@ def _differences(config_yaml: str, published: str) -> list[str]:
     What the published config leaves open (null) is not compared.
     """
     composed, _ = Source.of([f"config={published}"]).read()
-    wanted, given = _plain(composed), _plain(OmegaConf.create(config_yaml))
+    wanted, given = _plain(composed), _plain(parse_yaml(config_yaml.encode()))
     return [
         f"{key}: {given.get(key, 'not set')}, there {wanted.get(key, 'not set')}"
         for key in sorted(wanted.keys() | given.keys())

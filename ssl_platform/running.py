@@ -194,7 +194,7 @@ def _reasons_not_to_go_on(cfg: DictConfig, output_dir: Path) -> list[str]:
         if not saved.is_file():
             return [f"resume.mode={mode}: auto, never, or the directory of a run; no {saved}"]
         changes = _differences(saved, cfg, allowed)
-        where = f"resume.mode={mode}: that run has other settings"
+        where = f"resume.mode={mode}: that run has other settings; give this one the same"
     if not changes:
         return _too_few_epochs(cfg, source)
     if not resume:  # of a job that has nothing to go on from

@@ -62,7 +62,7 @@ class Schema:
         if self.takes_any:
             values = {key: value for key, value in values.items() if key in self._names}
         try:
-            self._model(**{self._names.get(name, name): value for name, value in values.items()})
+            self._model(**{self._names.get(k, str(k)): value for k, value in values.items()})
         except ValidationError as error:
             originals = {alias: name for name, alias in self._names.items()}
             found = error.errors(include_url=False)

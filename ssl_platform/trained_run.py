@@ -77,8 +77,9 @@ class TrainedRun:
         """
         config, chosen, state = _read(path)
         load_components()
+        plain = _plain(path, config)
         try:
-            options = options_of(_plain(path, config))
+            options = options_of(plain)
         except (ValueError, KeyError) as error:
             raise ValueError(f"checkpoint={path}: {_one_line(error)}") from error
         if not isinstance(options, TrainOptions):

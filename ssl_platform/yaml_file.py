@@ -4,6 +4,7 @@ A few hundred bytes of YAML can stand for gigabytes: an alias of aliases, a refe
 Both are counted before anything is made of them.
 """
 
+import io
 import itertools
 import re
 from collections.abc import Iterator, Mapping
@@ -33,13 +34,18 @@ def read_yaml(path: Path) -> Any:
     if path.exists() and not path.is_file():  # a pipe would be waited for, a device never ends
         raise ValueError("not a file")
     with path.open("rb") as file:
-        data = file.read(LARGEST_FILE + 1)
+        return parse_yaml(file.read(LARGEST_FILE + 1))
+
+
+def parse_yaml(data: bytes) -> Any:
+    """As `read_yaml`, of what the file holds."""
     if len(data) > LARGEST_FILE:
         raise ValueError(f"larger than {LARGEST_FILE:,} bytes, which no config is")
     try:
-        node = yaml.compose(data.decode("utf-8"), Loader=yaml.SafeLoader)
+        text = data.decode("utf-8")
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
         _count(node, itertools.count(1), 0)
-        config = OmegaConf.load(path)
+        config = OmegaConf.load(io.StringIO(text))
     except yaml.YAMLError as error:  # it says what on one line and where on others
         raise ValueError(" ".join(str(error).split())) from error
     except RecursionError:

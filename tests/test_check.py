@@ -71,6 +71,7 @@ MISTAKES = {
     "seed=-1": "seed=-1: from 0 to 9223372036854775807",
     "name=": "name=: a name of its own, without '..'",
     "name=../escape": "name=../escape: a name of its own, without '..'",
+    "output_dir=" + "x" * 256: f"output_dir={'x' * 256}: no directory can have such a name",
     "output_dir=/": (
         "output_dir=/: the working directory lies in it; give the run a directory of its own"
     ),

@@ -139,3 +139,17 @@ def test_a_reader_that_has_seen_enough_is_no_error(tmp_path):
         process.stdout.close()  # before anything is written
         assert process.stderr.read() == b""
     assert process.returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "shown"),
+    [
+        (["--hydra-help"], "--multirun"),
+        ([QUICKSTART, "--hydra-help"], "--multirun"),
+        (["--version"], "Hydra"),
+    ],
+)
+def test_flags_of_hydra_that_are_about_no_config_need_none(arguments, shown, tmp_path):
+    done = tool(*arguments, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert shown in done.stdout

@@ -1,6 +1,7 @@
 """Limits of the machine: told as such, in one line, before a run starts where that is possible."""
 
 import errno
+import io
 import os
 import resource
 import subprocess
@@ -223,3 +224,18 @@ def test_a_working_directory_that_was_removed_is_said(tmp_path, monkeypatch, cap
         "error: the working directory is gone (No such file or directory): cd to one that is "
         "there\n"
     )
+
+
+def test_the_disk_is_the_reason_behind_what_torch_says(tmp_path):
+    class Full(io.BytesIO):
+        def write(self, _):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with pytest.raises((RuntimeError, OSError)) as caught:
+        torch.save({"a": torch.ones(2**20)}, Full())
+    assert disk.why_not_written(caught.value, tmp_path, 1).startswith("No space left on device: ")
+
+
+def test_a_name_that_is_too_long_is_told():
+    error = OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG), "x")
+    assert isinstance(limits.in_words(error), ConfigError)

@@ -84,3 +84,14 @@ def test_nohup_is_heeded():
             assert stop.number == 0
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.parametrize("tool", [["zoo.py", "list"], ["results.py", "--help"]])
+def test_the_other_tools_keep_streams_that_are_closed_or_full(tool, tmp_path):
+    arguments = [str(TOOL.with_name(tool[0])), *tool[1:]]
+    assert spoken('exec "$@" <&- >&- 2>&-', tmp_path, *arguments) == (0, "")
+    assert spoken('"$@" | true; exit ${PIPESTATUS[0]}', tmp_path, *arguments) == (0, "")
+    assert spoken('exec "$@" >/dev/full', tmp_path, *arguments) == (
+        1,
+        "error: standard output cannot be written (No space left on device)\n",
+    )

@@ -1,7 +1,10 @@
 """Results side by side, and what they may be compared with."""
 
+import json
+import os
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -137,3 +140,26 @@ def test_the_tool_prints_the_table_or_one_line(tmp_path):
     )
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == f"error: no: no such directory (working directory: {tmp_path})\n"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"[]", b"5", b"\xff", b"[" * 100_000, b"{}",
+        {"figures": 5}, {"figures": {"a": {"top1": "b"}}}, {"baselines": [1]}, {"weights": None},
+        {"config": "a: [*x"}, {"config": "[" * 5000}, {"config": 5}, {"protocol": None},
+    ],
+)  # fmt: skip
+def test_results_that_somebody_else_made_up_are_refused_in_one_line(tmp_path, content):
+    if isinstance(content, dict):
+        content = json.dumps(asdict(knn(65.3)) | content).encode()
+    (tmp_path / "results.json").write_bytes(content)
+    with pytest.raises(ConfigError, match=r"results.json: not the results of an eval") as error:
+        results_table([tmp_path])
+    assert len(error.value.problems) == 1
+
+
+def test_a_pipe_is_no_results(tmp_path):
+    os.mkfifo(tmp_path / "results.json")
+    with pytest.raises(ConfigError, match=r"no results\.json in it or below"):
+        results_table([tmp_path])

@@ -18,6 +18,7 @@ from omegaconf import OmegaConf
 from test_launch import LOOPBACK
 from torchvision.datasets.utils import extract_archive
 
+import ssl_platform
 from ssl_platform import checkpoint
 from ssl_platform.cli import main as platform_main
 from ssl_platform.config import compose
@@ -25,6 +26,7 @@ from ssl_platform.data.torchvision_dataset import members_stay_inside
 from ssl_platform.errors import CheckpointError, ConfigError
 from ssl_platform.legible import legible
 from ssl_platform.running import claimed
+from ssl_platform.trained_run import TrainedRun
 from ssl_platform.zoo.cli import main as zoo_main
 
 ROOT = Path(checkpoint.__file__).parents[1]
@@ -389,3 +391,29 @@ def test_old_versions_with_known_holes_are_not_installed(package):
     ]
     assert tuple(map(int, floor.split("."))) >= FLOORS[package]
     assert tuple(map(int, re.findall(r"\d+", version(package))[:3])) >= FLOORS[package]
+
+
+@pytest.mark.parametrize("key", ["1", "true", "1.5"])
+def test_keys_of_a_run_that_are_no_names_are_refused_in_one_line(key, foreign_run):
+    with (foreign_run / "config.yaml").open("a") as file:
+        file.write(f"{key}: 2\n")
+    told = r"^checkpoint=.*: the config has no such option; choose from [^\n]*$"
+    with pytest.raises(ValueError, match=told):
+        TrainedRun.open(str(foreign_run))
+
+
+def test_the_reason_of_a_run_that_cannot_be_read_is_told_once(foreign_run):
+    (foreign_run / "config.yaml").write_text("a: [")
+    with pytest.raises(ValueError, match=r"config\.yaml cannot be read") as error:
+        TrainedRun.open(str(foreign_run))
+    assert str(error.value).count("checkpoint=") == 1
+
+
+def test_what_is_shown_at_the_end_of_a_run_is_escaped(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    cfg = compose([*TINY, "num_epochs=1", "schedule.warmup_epochs=0", "~hooks.knn"])
+    cfg.name = "a\x1b[31mb"
+    ssl_platform.run(cfg)
+    told = capsys.readouterr()
+    assert "\x1b" not in told.out + told.err
+    assert "a\\x1b[31mb: 1 epochs" in told.out

@@ -5,16 +5,24 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # a checkout needs no installation
 
-from ssl_platform.errors import PlatformError
+from ssl_platform.cli import answered, check_working_directory
+from ssl_platform.legible import legible
+from ssl_platform.output import show
 from ssl_platform.results_table import results_table
 
 
-def main(folders: list[str]) -> int:
-    try:
-        print("\n".join(results_table(map(Path, folders or ["runs"]))))
-    except PlatformError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+def main(arguments: list[str]) -> int:
+    """Run a command line; returns the exit code (0, or that of the `PlatformError`)."""
+    return answered(lambda: _main(arguments))
+
+
+def _main(arguments: list[str]) -> int:
+    if {"-h", "--help"} & {*arguments}:
+        show(f"{__doc__}")
+        return 0
+    check_working_directory()
+    for line in results_table(map(Path, arguments or ["runs"])):
+        show(legible(line))
     return 0
 
 

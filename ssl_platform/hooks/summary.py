@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from ssl_platform import anatomy, distributed
 from ssl_platform.events import Events
 from ssl_platform.hooks.files import write_or_warn
+from ssl_platform.legible import legible
 from ssl_platform.ops.proportions import two_standard_errors
 from ssl_platform.registry import HOOKS
 
@@ -29,7 +30,7 @@ class Summary(Events):
         # that of a run which was over before knows more
         if run.step > self.start_step or not path.exists():
             write_or_warn(path, json.dumps(run.results, indent=2, default=_plain) + "\n")
-        print("\n".join(["", *self._lines(run)]), flush=True)
+        print(legible("\n".join(["", *self._lines(run)])), flush=True)
 
     def _lines(self, run: "Run") -> list[str]:
         results = run.results

@@ -29,8 +29,10 @@ from ssl_platform.data.image_folder import ImageFiles, ImageFolder
 from ssl_platform.data.list_file import ListFile
 from ssl_platform.data.loader import Loader
 from ssl_platform.data.look import describe, look
-from ssl_platform.errors import ConfigError
+from ssl_platform.disk import of_disk
+from ssl_platform.errors import ConfigError, DiskError
 from ssl_platform.features import extract
+from ssl_platform.legible import legible
 from ssl_platform.models.heads import PrototypeHead, prototype_head
 from ssl_platform.models.ssl_model import SSLModel
 from ssl_platform.registry import DATASETS, TASKS, TRANSFORMS
@@ -152,11 +154,15 @@ class ClusterOutput:
 
         Raises:
             ConfigError: the folder cannot be written, or holds files of others.
+            DiskError: the disk is full.
         """
         try:
             return self._write(folder, dataset, clusters, title)
         except OSError as error:
-            raise ConfigError([f"output_dir={folder}: cannot be written ({error})"]) from error
+            problem = f"output_dir={folder}: cannot be written ({error})"
+            if of_disk(error) is not None:
+                raise DiskError(problem) from error
+            raise ConfigError([problem]) from error
         except ValueError as error:
             raise ConfigError([str(error)]) from error
 
@@ -181,7 +187,8 @@ class ClusterOutput:
                 logger.info("no folders of links: these images are not files of their own")
             (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
             write_overview(folder, dataset, clusters, summary, title=title)  # links the others
-            print("\n".join(["", *_told(summary), f"look at {folder / 'index.html'}"]), flush=True)
+            lines = ["", *_told(summary), f"look at {folder / 'index.html'}"]
+            print(legible("\n".join(lines)), flush=True)
         return summary
 
 

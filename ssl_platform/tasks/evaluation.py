@@ -20,6 +20,7 @@ from ssl_platform.baselines import (
 )
 from ssl_platform.build import JobOptions, resolve_device
 from ssl_platform.feature_cache import CacheOptions, FeatureCache, say, short_digest
+from ssl_platform.legible import legible
 from ssl_platform.results import WEIGHTS, Figures, Results
 from ssl_platform.tasks.labelled_images import LabelledImages
 from ssl_platform.tasks.trunk import TrainedTrunk, TrunkOptions, TrunkTask, as_problem, random_trunk
@@ -105,7 +106,7 @@ class Evaluation(TrunkTask):
             options, config, trunk.weights, (train, test), features[WEIGHTS], measured
         )
         results.write(folder)
-        print(f"\n{results.table()}", flush=True)
+        print(legible(f"\n{results.table()}"), flush=True)
         return results
 
     def _results(

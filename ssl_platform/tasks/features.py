@@ -13,6 +13,7 @@ from ssl_platform.build import eval_loader, open_dataset, resolve_device
 from ssl_platform.data.dataset import ImageDataset
 from ssl_platform.feature_cache import images_provenance, say
 from ssl_platform.feature_files import INDEX, FeatureFiles, write_features
+from ssl_platform.legible import legible
 from ssl_platform.models.layers import POOLED, layer_outputs, submodule
 from ssl_platform.registry import TASKS
 from ssl_platform.tasks.trunk import TrainedTrunk, TrunkOptions, TrunkTask, as_problem
@@ -77,7 +78,7 @@ class ExtractFeatures(TrunkTask):
             },
         )
         if distributed.rank() == 0:
-            print("\n".join(["", *_told(files, dataset)]), flush=True)
+            print(legible("\n".join(["", *_told(files, dataset)])), flush=True)
         return files
 
 

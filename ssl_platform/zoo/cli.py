@@ -1,14 +1,13 @@
 """The command line of the zoo. What needs torch is imported by the commands that need it."""
 
 import argparse
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from ssl_platform.cli import answered, check_working_directory
 from ssl_platform.disk import sha256_of
-from ssl_platform.errors import PlatformError
-from ssl_platform.legible import make_logs_legible, one_line
+from ssl_platform.legible import one_line
 from ssl_platform.output import show
 from ssl_platform.zoo import catalogue
 from ssl_platform.zoo.fetch import cached
@@ -20,18 +19,15 @@ FORMATS = ("torchvision", "timm", "safetensors", "onnx", "torch_export")
 
 def main(argv: list[str] | None = None) -> int:
     """Run a command line; returns the exit code (0, or that of the `PlatformError`)."""
+    return answered(lambda: _main(argv))
+
+
+def _main(argv: list[str] | None) -> int:
     arguments = _parser().parse_args(argv)
-    make_logs_legible()
-    try:
-        for line in arguments.command(arguments):
-            show(line)
-        return 0
-    except PlatformError as error:
-        print(f"error: {one_line(str(error))}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
-        return 130
+    check_working_directory()
+    for line in arguments.command(arguments):
+        show(line)
+    return 0
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -109,8 +109,11 @@ def _refusal(path: Path, head: bytes, message: str) -> CheckpointError:
 def _protocol(path: Path, head: bytes) -> int:
     """Of the pickle in a file; 0 where there is none."""
     if head.startswith(ZIP):
-        with ZipFile(path) as archive, archive.open(_pickles(archive.infolist())[0]) as file:
-            head = file.read(2)
+        try:
+            with ZipFile(path) as archive, archive.open(_pickles(archive.infolist())[0]) as file:
+                head = file.read(2)
+        except Exception:  # a damaged or encrypted member can raise anything
+            return 0
     return head[1] if head.startswith(PICKLE) and len(head) > 1 else 0
 
 

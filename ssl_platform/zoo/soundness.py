@@ -36,6 +36,8 @@ def unsound(name: str, tensor: Tensor) -> str | None:
         return "is sparse, nested or quantized; wanted are plain tensors"
     if tensor.is_meta:
         return "has a shape and no values: it was saved from the device meta"
+    if tensor.numel() == 0:
+        return f"has no values; its shape is {tuple(tensor.shape)}"
     if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
         return (
             f"has {tensor.numel():,} elements, of which the file holds "

@@ -5,7 +5,7 @@ import logging
 import os
 import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,8 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from ssl_platform.disk import sha256_of
-from ssl_platform.errors import CheckpointError, ConfigError
+from ssl_platform.disk import of_disk, sha256_of
+from ssl_platform.errors import CheckpointError, ConfigError, DiskError
 from ssl_platform.zoo.model_card import model_card
 from ssl_platform.zoo.weights import Weights, built, load_trunk
 
@@ -54,6 +54,8 @@ def export(weights: Weights, format: str, output: Path) -> list[Path]:
 @contextmanager
 def _whole(path: Path) -> Iterator[Path]:
     """A file to write to, which becomes ``path`` when it is complete."""
+    if not path.name or (path.exists() and not path.is_file()):  # as a device, which stays one
+        raise ConfigError([f"-o {path}: not a file; give one to be written, e.g. trunk.pth"])
     if not path.parent.is_dir():
         raise ConfigError([f"-o {path}: there is no folder {path.parent}"])
     partial = path.with_name(f".partial.{path.name}")  # torch wants its ending
@@ -63,9 +65,13 @@ def _whole(path: Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         partial.replace(path)
     except (OSError, RuntimeError) as error:
+        full = of_disk(error)
+        if full is not None:
+            raise DiskError(f"-o {path}: cannot be written ({full.strerror})") from error
         raise ConfigError([f"-o {path}: cannot be written ({error})"]) from error
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):  # a disk that is read-only
+            partial.unlink(missing_ok=True)
 
 
 def state_for_torchvision(weights: Weights) -> dict[str, Tensor]:
@@ -104,12 +110,17 @@ def trunk_of(weights: Weights) -> nn.Module:
     return trunk.eval()
 
 
+def _save(state: dict[str, Tensor], path: Path) -> None:
+    with path.open("wb") as file:  # torch opened it without a word on why it cannot be written
+        torch.save(state, file)
+
+
 def _write_torchvision(weights: Weights, path: Path) -> None:
-    torch.save(state_for_torchvision(weights), path)
+    _save(state_for_torchvision(weights), path)
 
 
 def _write_timm(weights: Weights, path: Path) -> None:
-    torch.save(state_for_timm(weights), path)
+    _save(state_for_timm(weights), path)
 
 
 def _write_safetensors(weights: Weights, path: Path) -> None:

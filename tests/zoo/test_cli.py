@@ -1,3 +1,4 @@
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -129,3 +130,34 @@ def test_a_wrong_command_line_is_exit_code_2(command, capsys):
         main(command)
     assert caught.value.code == 2
     assert "error: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("output", ["/dev/null", ""])
+def test_export_leaves_alone_what_is_no_file(mirror, capsys, output):
+    error = told(capsys, "export", "zoo:swav_800ep", "--format", "timm", "-o", output, code=2)
+    assert error == (
+        f"error: -o {output or '.'}: not a file; give one to be written, e.g. trunk.pth\n"
+    )
+    assert Path("/dev/null").is_char_device()
+
+
+def test_export_to_a_full_disk_is_told_in_words(mirror, tmp_path, capsys):
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**16, before[1]))
+    try:
+        error = told(
+            capsys, "export", "zoo:swav_800ep", "--format", "timm", "-o", tmp_path / "a", code=5
+        )
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert error == f"error: -o {tmp_path}/a: cannot be written (File too large)\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["mirror"]
+
+
+def test_a_working_directory_that_was_removed_is_told(tmp_path, monkeypatch, capsys):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert told(capsys, "verify", "a.pth", code=2).startswith(
+        "error: the working directory is gone"
+    )

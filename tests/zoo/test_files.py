@@ -4,6 +4,7 @@ import ast
 import os
 import random
 from pathlib import Path
+from zipfile import ZipFile
 
 import pytest
 import safetensors.torch
@@ -133,3 +134,23 @@ UNPICKLERS = {
     "torch.load", "pickle.load", "pickle.loads", "torch.hub.load_state_dict_from_url",
     "torch.hub.load", "joblib.load",
 }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("local", "central", "value"),
+    [(6, 8, 1), (8, 10, 99), (30, None, 0xFF)],
+    ids=["encrypted", "of an unknown method", "under another name"],
+)
+def test_a_zip_archive_whose_member_cannot_be_read_is_one_line(local, central, value, tmp_path):
+    path = tmp_path / "a.pth"
+    with ZipFile(path, "w") as archive:
+        archive.writestr("a/data.pkl", b"\x80\x02}.")
+    data = bytearray(path.read_bytes())
+    data[local] = value
+    if central is not None:
+        data[data.index(b"PK\1\2") + central] = value
+    path.write_bytes(data)
+    with pytest.raises(
+        CheckpointError, match=r"^[^\n]*a\.pth: not a checkpoint, or a truncated or da"
+    ):
+        read_content(path)

@@ -40,6 +40,7 @@ def written(folder, content, **options):
             torch.zeros(1).expand(2**40),
             "has 1,099,511,627,776 elements, of which the file holds 1",
         ),
+        (torch.ones(0, 3), "has no values; its shape is (0, 3)"),
         (torch.ones(3, device="meta"), "has a shape and no values"),
         (torch.eye(3).to_sparse(), "is sparse, nested or quantized"),
         (torch.ones(3, dtype=torch.int8), "has the type torch.int8"),
