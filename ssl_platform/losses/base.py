@@ -67,6 +67,13 @@ class Loss(nn.Module, Events):
             distributed.rank()
         ]
 
+    def fitted(self, name: str, value: Tensor) -> Tensor:
+        """A rank-owned buffer that a run of another batch or data set has left, for this run.
+
+        By default it is as it was: one of another size is refused.
+        """
+        return value
+
 
 def check_losses(loss: Loss, losses: Any) -> None:
     """Hold what a loss gave for a batch against its contract.
