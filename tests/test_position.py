@@ -142,7 +142,7 @@ def test_a_finished_run_goes_on_for_more_epochs_and_not_for_fewer(pretrained, tm
 @pytest.mark.parametrize(("batch_size", "length"), [(20, 60), (128, 0)])
 def test_a_queue_of_another_length_keeps_its_newest(batch_size, length, small, tmp_path, caplog):
     caplog.set_level("INFO")
-    queue = ["loss.queue_length=64", "loss.queue_start_epoch=0", "num_epochs=1"]
+    queue = ["loss.queue_length=64", "loss.queue_start_epoch=0", "num_epochs=2"]
     queue += ["resume.allow_changes=[data.batch_size]"]
     with pytest.raises(StopRequested):
         train(small, tmp_path, *queue, stop_at(3))
