@@ -21,7 +21,7 @@ from ssl_platform.hooks.log import _Console
 from ssl_platform.losses.swav import SwAVLoss
 from ssl_platform.models.heads import PrototypeHead
 from ssl_platform.optim.schedules import EpochCosine, Steps, WarmupCosine
-from ssl_platform.position import take_position
+from ssl_platform.position import change_of_length, take_position
 
 HERE = Path(__file__).parent
 STOP = 6  # of 12: in the middle of the second epoch
@@ -232,6 +232,16 @@ def test_the_position_follows_from_the_epoch(state, sizes, epoch_step, position)
     assert Steps(1.0, 10, spe, milestones=[4, 5], factor=0.1)(run.position) == 0.1
     at_start = at({k: 0 if k.startswith("epoch_") else v for k, v in state.items()}, **sizes)
     assert (at_start.epoch_step, at_start.epoch_images) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("epoch", "epoch_step", "told"),
+    [(1, 2, "epochs of 8 steps before, 3 epochs of 4 steps now"), (0, 10, ""), (2, 2, "")],
+)
+def test_an_old_checkpoint_of_other_batches_is_told_by_its_steps(epoch, epoch_step, told):
+    run: Any = SimpleNamespace(num_epochs=3, train_sampler=SimpleNamespace(steps_per_epoch=4))
+    state = {"step": 10, "epoch": epoch, "epoch_step": epoch_step}
+    assert change_of_length(run, state) == told
 
 
 def test_a_position_without_a_batch_left_is_at_the_end_of_its_epoch():
