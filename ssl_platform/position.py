@@ -39,21 +39,30 @@ def _share_done(run: "Run", state: Mapping[str, Any]) -> Fraction:
     """The part of its epoch's images that a checkpoint has behind it."""
     if "epoch_images" in state:
         return Fraction(state["epoch_images"], state["num_images"])
-    # an older one tells the steps of an epoch by those that are over, if there are any
-    sampler, epoch, epoch_step = run.train_sampler, state["epoch"], state["epoch_step"]
-    steps = (state["step"] - epoch_step) // epoch if epoch else sampler.steps_per_epoch
+    sampler, epoch_step = run.train_sampler, state["epoch_step"]
+    steps = _old_steps_per_epoch(run, state)
     if steps == sampler.steps_per_epoch:
         return min(Fraction(1), Fraction(epoch_step * sampler.batch_size, sampler.num_samples))
     return Fraction(epoch_step, steps)
 
 
+def _old_steps_per_epoch(run: "Run", state: Mapping[str, Any]) -> int:
+    """An old checkpoint tells it by the epochs that are over; before there are any, as today."""
+    epoch, sampler = state["epoch"], run.train_sampler
+    return (state["step"] - state["epoch_step"]) // epoch if epoch else sampler.steps_per_epoch
+
+
 def change_of_length(run: "Run", state: Mapping[str, Any]) -> str:
     """What the training is made of before and now, in words; nothing where that is the same.
 
-    An old checkpoint does not tell, and counts as the same.
+    Of an old checkpoint, the number of epochs is not known, and counts as the same.
     """
     now, before = _length_of(run), state.get("length")
-    return "" if before in (None, now) else f"{_in_words(before)} before, {_in_words(now)} now"
+    if before is None:
+        steps = _old_steps_per_epoch(run, state)
+        told = f"epochs of {steps} steps"
+        return "" if steps == now["steps_per_epoch"] else f"{told} before, {_in_words(now)} now"
+    return "" if before == now else f"{_in_words(before)} before, {_in_words(now)} now"
 
 
 def tell_of_another_schedule(run: "Run", state: Mapping[str, Any]) -> None:

@@ -290,6 +290,7 @@ def _restore_rank(run: "Run", folder: Path, world_size: int) -> None:
     own = rank_buffers(run.loss)
     if own.keys() != buffers.keys():
         raise CheckpointError(f"{folder}: its loss has other buffers: {', '.join(buffers)}")
+    buffers = {name: run.loss.fitted(name, value) for name, value in buffers.items()}
     _refuse_other_sizes(folder, buffers, own)
     for name, value in buffers.items():
         own[name].copy_(value)

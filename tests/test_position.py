@@ -6,18 +6,22 @@ import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import patch
 
 import pytest
+import torch
 from test_resume import checkpoints, refused, stop_at
 from test_training import train
 
 from ssl_platform import checkpoint
 from ssl_platform.data.sampler import ShuffledSampler
+from ssl_platform.engine import Run
 from ssl_platform.errors import CheckpointError, StopRequested
 from ssl_platform.hooks.log import _Console
+from ssl_platform.losses.swav import SwAVLoss
 from ssl_platform.models.heads import PrototypeHead
 from ssl_platform.optim.schedules import EpochCosine, Steps, WarmupCosine
-from ssl_platform.position import take_position
+from ssl_platform.position import change_of_length, take_position
 
 HERE = Path(__file__).parent
 STOP = 6  # of 12: in the middle of the second epoch
@@ -135,17 +139,36 @@ def test_a_finished_run_goes_on_for_more_epochs_and_not_for_fewer(pretrained, tm
     assert list(rates(run_dir).values())[8:] == [schedule(p) for p in range(8, 12)]
 
 
-def test_a_queue_of_another_length_is_one_line(small, tmp_path):
-    queue = ["loss.queue_length=64", "resume.allow_changes=[data.batch_size]"]
+@pytest.mark.parametrize(("batch_size", "length"), [(20, 60), (128, 0)])
+def test_a_queue_of_another_length_keeps_its_newest(batch_size, length, small, tmp_path, caplog):
+    caplog.set_level("INFO")
+    queue = ["loss.queue_length=64", "loss.queue_start_epoch=0", "num_epochs=2"]
+    queue += ["resume.allow_changes=[data.batch_size]"]
     with pytest.raises(StopRequested):
-        train(small, tmp_path, *queue, stop_at(2))
-    with pytest.raises(CheckpointError) as error:
-        train(small, tmp_path, *queue, "data.batch_size=20")
-    assert str(error.value) == (
-        f"{tmp_path}/checkpoints/step_00000002: what its loss has kept does not fit: queue "
-        "2 x 64 x 8 before, 2 x 60 x 8 now; bring back the number of images, data.batch_size and "
-        "the loss's options of before, or start a new run from its weights with checkpoint=..."
-    )
+        train(small, tmp_path, *queue, stop_at(3))
+    before = checkpoint.read(tmp_path / "checkpoints" / "step_00000003" / "rank_0.pt")["buffers"]
+    taken, start = [], SwAVLoss.on_train_start
+
+    def look(loss: SwAVLoss, run: Run) -> None:
+        start(loss, run)
+        taken.append(loss.queue.clone())
+
+    with patch.object(SwAVLoss, "on_train_start", look):
+        train(small, tmp_path, *queue, f"data.batch_size={batch_size}")
+    assert taken[0].equal(before["queue"][:, :length])
+    assert f"the queue had 64 rows in each process, and has {length}" in caplog.text
+
+
+def test_a_queue_that_has_become_longer_is_used_when_it_is_full():
+    loss = object.__new__(SwAVLoss)
+    torch.nn.Module.__init__(loss)
+    loss.queue = torch.zeros(2, 6, 3)
+    shorter = torch.rand(2, 4, 3)
+    longer = loss.fitted("queue", shorter)
+    assert longer[:, :4].equal(shorter)
+    assert not longer[:, 4:].any()
+    of_other_width = torch.rand(2, 4, 5)
+    assert loss.fitted("queue", of_other_width) is of_other_width
 
 
 def test_a_bank_that_goes_on_with_half_the_batch_has_each_image_once(tiny, tmp_path):
@@ -209,6 +232,16 @@ def test_the_position_follows_from_the_epoch(state, sizes, epoch_step, position)
     assert Steps(1.0, 10, spe, milestones=[4, 5], factor=0.1)(run.position) == 0.1
     at_start = at({k: 0 if k.startswith("epoch_") else v for k, v in state.items()}, **sizes)
     assert (at_start.epoch_step, at_start.epoch_images) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("epoch", "epoch_step", "told"),
+    [(1, 2, "epochs of 8 steps before, 3 epochs of 4 steps now"), (0, 10, ""), (2, 2, "")],
+)
+def test_an_old_checkpoint_of_other_batches_is_told_by_its_steps(epoch, epoch_step, told):
+    run: Any = SimpleNamespace(num_epochs=3, train_sampler=SimpleNamespace(steps_per_epoch=4))
+    state = {"step": 10, "epoch": epoch, "epoch_step": epoch_step}
+    assert change_of_length(run, state) == told
 
 
 def test_a_position_without_a_batch_left_is_at_the_end_of_its_epoch():

@@ -195,6 +195,7 @@ def _has_two_classes(dataset: ImageDataset) -> bool:
 def _matched_labels(train: ImageDataset, val: ImageDataset) -> np.ndarray | None:
     """Labels of the validation images in the numbering of the training images; None if none is."""
     if val.labels is None or not (val.labels >= 0).any():
+        _say("data.val: no image has a label; the kNN accuracy is of other training images")
         return None
     try:
         found = match_classes(train, val)

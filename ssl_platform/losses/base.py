@@ -69,6 +69,13 @@ class Loss(nn.Module, Events):
             distributed.rank()
         ]
 
+    def fitted(self, name: str, value: Tensor) -> Tensor:
+        """A rank-owned buffer that a run of another batch or data set has left, for this run.
+
+        By default it is as it was: one of another size is refused.
+        """
+        return value
+
 
 def check_losses(loss: Loss, losses: Any) -> dict[str, Tensor]:
     """What a loss gave for a batch, which keeps to its contract, as tensors of one number each.

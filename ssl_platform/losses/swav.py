@@ -1,5 +1,6 @@
 """SwAV: predict the code of one crop from another crop (Caron et al., arXiv:2006.09882)."""
 
+import logging
 import math
 import warnings
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -9,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ssl_platform.data.batch import Batch, DataInfo
+from ssl_platform.distributed import rank
 from ssl_platform.losses.base import Loss, partial_batches, unusable_crops
 from ssl_platform.models.heads import prototype_head
 from ssl_platform.models.ssl_model import SSLModel
@@ -18,6 +20,8 @@ from ssl_platform.registry import LOSSES
 
 if TYPE_CHECKING:
     from ssl_platform.engine import Run
+
+logger = logging.getLogger(__name__)
 
 
 @LOSSES.register()
@@ -105,9 +109,12 @@ class SwAVLoss(Loss):
         assert isinstance(prototypes, nn.Linear)
         return prototypes
 
+    def on_train_start(self, run: "Run") -> None:
+        self.on_epoch_start(run)  # a queue of before may have another length
+
     def on_epoch_start(self, run: "Run") -> None:
         self.queue_has_started = self.queue.shape[1] > 0 and run.epoch >= self.queue_start_epoch
-        self.queue_is_full = False
+        self.queue_is_full = False  # found anew before it is used
 
     def on_backward_end(self, run: "Run") -> None:
         if run.position < self.freeze_prototypes_steps or run.epoch < self.freeze_prototypes_epochs:
@@ -138,6 +145,18 @@ class SwAVLoss(Loss):
     def set_extra_state(self, state: dict[str, bool]) -> None:
         self.queue_has_started = state["queue_has_started"]
         self.queue_is_full = state["queue_is_full"]
+
+    def fitted(self, name: str, value: Tensor) -> Tensor:
+        """The newest of a queue that was longer; one that was shorter has yet to be filled."""
+        length = self.queue.shape[1]
+        if value.shape[::2] != self.queue.shape[::2] or value.shape[1] == length:
+            return value
+        if rank() == 0:
+            logger.info("the queue had %d rows in each process, and has %d", value.shape[1], length)
+        fitted = torch.zeros_like(self.queue, device=value.device)
+        newest = value[:, :length]
+        fitted[:, : newest.shape[1]] = newest
+        return fitted
 
     @torch.no_grad()
     def _advance_queue(self, slot: int, embeddings: Tensor, prototypes: nn.Linear) -> Tensor:

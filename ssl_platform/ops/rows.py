@@ -20,8 +20,17 @@ def deal_out(
 
     Returns:
         The parts of these ranks.
+
+    Raises:
+        ValueError: the parts are of other batches.
     """
-    rows_before = num_rows * world_size // len(parts)
-    shape = (parts[0].shape[dim] // rows_before, rows_before)
+    rows_before, rest = divmod(num_rows * world_size, len(parts))
+    length = parts[0].shape[dim]
+    if rest or length % rows_before:
+        raise ValueError(
+            f"{length} rows of each rank are not of batches of {num_rows * world_size}: the batch "
+            "size is another, too; change it before or after the number of processes, not with it"
+        )
+    shape = (length // rows_before, rows_before)
     steps = torch.cat([part.unflatten(dim, shape) for part in parts], dim + 1)
     return tuple(mine.flatten(dim, dim + 1) for mine in steps.split(num_rows, dim + 1))

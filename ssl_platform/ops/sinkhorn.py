@@ -52,26 +52,34 @@ def sinkhorn(scores: Tensor, *, epsilon: float, num_iters: int) -> Tensor:
     lowest, highest = scores.aminmax()
     highest, minus_lowest = all_reduce_max(torch.stack([highest, -lowest]))
     # Factors and sums lie within exp(+-range) times N and K, for which the rest is left.
-    largest_range = 2 / 3 * math.log(torch.finfo(scores.dtype).max)
-    if (highest + minus_lowest) / epsilon <= largest_range:
-        return _by_factors(scores, highest, epsilon, num_iters)
+    log_range = float((highest + minus_lowest) / epsilon)
+    if log_range <= 2 / 3 * math.log(torch.finfo(scores.dtype).max):
+        return _by_factors(scores, highest, log_range, epsilon, num_iters)
     return _by_logarithms(scores, epsilon, num_iters)
 
 
-def _by_factors(scores: Tensor, highest: Tensor, epsilon: float, num_iters: int) -> Tensor:
+def _by_factors(
+    scores: Tensor, highest: Tensor, log_range: float, epsilon: float, num_iters: int
+) -> Tensor:
     """Codes as diag(row_factors) kernel diag(column_factors)."""
+    num_samples, num_prototypes = len(scores) * world_size(), scores.shape[1]
     # exp2 takes half the time of exp
     rate = min(math.log2(math.e) / epsilon, torch.finfo(scores.dtype).max)
     kernel = (scores - highest).mul_(rate).exp2_()
     if num_iters == 0:
-        num_samples = len(scores) * world_size()
         return kernel.mul_(num_samples / all_reduce_sum(kernel.sum()))
+    # with every iteration they are N / K times as large, or as small
+    growth = num_iters * abs(math.log(num_samples / num_prototypes))
+    furthest = 2 * log_range + growth + math.log(num_samples * num_prototypes)
+    may_overflow = furthest > math.log(torch.finfo(kernel.dtype).max)
     row_factors = kernel.new_ones(len(kernel))
     for _ in range(num_iters):
         column_factors = all_reduce_sum(row_factors @ kernel).reciprocal_()
-        # N / K times as large with every iteration, they would overflow
-        column_factors *= _power_of_two_over(column_factors.amax())
+        if may_overflow:
+            column_factors *= _power_of_two_over(column_factors.amax())
         row_factors = (kernel @ column_factors).reciprocal_()
+    if not may_overflow:
+        return kernel.mul_(column_factors).mul_(row_factors[:, None])
     lift = _power_of_two_over(column_factors.amin())  # else small entries underflow half way
     return kernel.mul_(column_factors * lift).mul_((row_factors / lift)[:, None])
 

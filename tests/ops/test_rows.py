@@ -1,3 +1,4 @@
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -27,3 +28,10 @@ def test_each_step_keeps_its_total_batch_in_order(before, after, num_steps, dim)
     assert len(found) == after
     for mine, expected in zip(found, cut(after), strict=True):
         assert torch.equal(mine, expected)
+
+
+@pytest.mark.parametrize(("num_parts", "num_rows"), [(1, 5), (4, 1), (4, 6)])
+def test_rows_of_other_batches_are_refused(num_parts, num_rows):
+    parts = [torch.zeros(16)] * num_parts
+    with pytest.raises(ValueError, match="the batch size is another, too"):
+        deal_out(parts, dim=0, num_rows=num_rows, world_size=1)
