@@ -235,8 +235,11 @@ NAMES = ["ant", "bee", "cat"]  # kinds 0, 1, 2
              "classes, data.val has numbers for 2 classes; give both of them names, or the same "
              "number of classes; the kNN accuracy is of other training images"],
         ),
-        (a_data_set([-1] * 3, NAMES, [0] * 3), 24, []),
-        (a_data_set(None), 24, []),
+        *[
+            (val, 24,
+             ["data.val: no image has a label; the kNN accuracy is of other training images"])
+            for val in (a_data_set([-1] * 3, NAMES, [0] * 3), a_data_set(None))
+        ],
         (
             a_data_set([2, 1, 0] * 3), 9,
             ["kNN: data.val: its classes have no names; the two sets are matched by number"],
