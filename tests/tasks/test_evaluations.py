@@ -260,7 +260,10 @@ def test_too_many_unreadable_images_are_told_with_the_option_that_raises_the_lim
             "data.eval_transform.resize=16", "data.eval_transform.size=16",
         )  # fmt: skip
     message = str(error.value)
-    assert message.startswith("2 of 12 images cannot be read, data.max_bad_fraction=0.001 allows 1")
+    assert message.startswith(
+        "data.train: 2 of 12 images tried cannot be read, data.max_bad_fraction=0.001 allows 1 of "
+        "12: "
+    )
     assert message.endswith("; to go on without them set data.max_bad_fraction=0.3")
 
 
