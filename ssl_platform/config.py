@@ -313,6 +313,8 @@ class Source:
         for depth, name in enumerate(names):
             if not isinstance(node, DictConfig):
                 return f"{override}: {'.'.join(names[:depth])} is a value and has no {name!r}"
+            if depth and not node:  # null, which Hydra has just made a mapping of
+                return f"{override}: {self._null(names[:depth], names[depth:], value)}"
             if name not in node:
                 hint = nearest(name, [str(k) for k in node])
                 if depth == 0 and name in _keys_of_a_training():
@@ -320,6 +322,13 @@ class Source:
                 return f"{override}: there is no {'.'.join(names[: depth + 1])}; {hint}"
             node = node[name] if not OmegaConf.is_missing(node, name) else None
         return f"{override}: {_first_line(error)}"
+
+    def _null(self, above: list[str], below: list[str], value: str) -> str:
+        """What to type for a value below a key that is null, such as ``data.val.path=...``."""
+        part, group = ".".join(above), above[0]
+        told = f"{part} is null; give all of it, as in '{part}={{{'.'.join(below)}: {value}, ...}}'"
+        others = self._choices(group)
+        return f"{told}, or another {group}={'|'.join(others)}" if others else told
 
     def _choices(self, group: str) -> list[str]:
         """Files of a config group; none for what is no name of a folder."""

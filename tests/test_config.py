@@ -163,3 +163,16 @@ def test_a_file_does_not_stand_in_the_way_of_another_of_its_name(tmp_path):
         )
     assert config.compose([f"config={tmp_path / 'elsewhere' / 'mine.yaml'}"]).seed == 2
     assert config.compose(["config=mine"], [tmp_path]).seed == 1
+
+
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        ("data.val.path=/v", "data.val is null; give all of it, as in 'data.val={path: /v, ...}'"),
+        ("launch.slurm.partition=x", "or another launch=one_node_8gpu|one_process|slurm"),
+    ],
+)
+def test_a_value_below_null_says_what_to_type(override, told):
+    with pytest.raises(ConfigError) as error:
+        compose(["config=pretrain/swav/folder", "data.train.path=/t", override])
+    assert any(told in line for line in error.value.problems)
