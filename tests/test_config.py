@@ -6,6 +6,8 @@ import pytest
 from omegaconf import OmegaConf
 
 from ssl_platform import config
+from ssl_platform.config import compose
+from ssl_platform.errors import ConfigError
 from ssl_platform.running import claimed
 
 QUICKSTART = "config=pretrain/swav/quickstart"
