@@ -44,7 +44,7 @@ MAY_IMPORT = {
     "saver": {"checkpoint", "disk", "distributed", "errors", "ops", "run_state"},
     "stopping": {"errors"},
     "engine": {
-        "data", "distributed", "events", "losses", "metrics", "models", "progress", "run_state",
+        "data", "distributed", "errors", "events", "losses", "metrics", "models", "progress", "run_state",
         "saver", "stopping",
     },
     "results": set(),
