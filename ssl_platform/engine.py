@@ -1,5 +1,6 @@
 """The training loop. It knows batches, losses and events, and no loss or hook by name."""
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -161,8 +162,9 @@ def outputs_of(replica: nn.Module, batch: Batch, model: nn.Module) -> dict[str, 
     except RuntimeError as error:
         if "finished reduction" not in str(error):  # torch's, and it is long
             raise
-        weights = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
-        idle = ", ".join(name for name, weight in weights if weight.grad is None)
+        names = [name for name, weight in model.named_parameters() if weight.requires_grad]
+        places = re.search(r"for rank \d+: ([\d ]+)", str(error))
+        idle = ", ".join(names[int(place)] for place in places[1].split()) if places else ""
         raise ConfigError(
             [
                 f"launch.processes: the loss gave no gradient to {idle or 'some weights'}, and "
