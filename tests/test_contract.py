@@ -1,6 +1,7 @@
 """Components from outside: one line when they are not what the platform takes them for."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import torch
 from torch import nn
 
 from ssl_platform.contract import check_component, check_schedule
+from ssl_platform.engine import outputs_of
 from ssl_platform.errors import ConfigError
 from ssl_platform.events import Events
 from ssl_platform.hooks import log, summary
@@ -238,3 +240,18 @@ def test_a_metric_that_gives_no_number_is_one_line(metric, told):
 def test_what_a_hook_reports_and_is_no_number_is_one_line(value):
     with pytest.raises(ConfigError, match=r"^hooks: run.report\['mine'\] is .*one number$"):
         log._number("mine", value)
+
+
+def test_a_weight_without_a_gradient_is_named_where_several_processes_wait_for_it():
+    model = nn.ModuleDict({"used": nn.Linear(1, 1, bias=False), "fc": nn.Linear(1, 1)})
+
+    def replica(crops):
+        raise RuntimeError(
+            "Expected to have finished reduction in the prior iteration\n"
+            "Parameter indices which did not receive grad for rank 1: 1 2\n In addition"
+        )
+
+    with pytest.raises(ConfigError) as caught:
+        outputs_of(replica, SimpleNamespace(crops=[]), model)
+    (line,) = caught.value.problems
+    assert line.startswith("launch.processes: the loss gave no gradient to fc.weight, fc.bias, and")

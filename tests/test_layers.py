@@ -44,8 +44,8 @@ MAY_IMPORT = {
     "saver": {"checkpoint", "disk", "distributed", "errors", "ops", "run_state"},
     "stopping": {"errors"},
     "engine": {
-        "data", "distributed", "events", "losses", "metrics", "models", "progress", "run_state",
-        "saver", "stopping",
+        "data", "distributed", "errors", "events", "losses", "metrics", "models", "progress",
+        "run_state", "saver", "stopping",
     },
     "results": set(),
     "results_table": {"config", "errors", "results", "schema", "yaml_file", "zoo"},
