@@ -38,6 +38,7 @@ def export(weights: Weights, format: str, output: Path) -> list[Path]:
     Raises:
         CheckpointError: the weights cannot be written in this format.
         ConfigError: the file cannot be written, or a library is missing.
+        DiskError: the disk is full.
     """
     if not weights.trunk:
         raise CheckpointError(f"{weights.source}: holds no trunk to export")

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from sklearn.datasets import load_sample_images
 from torchvision.transforms.v2 import functional as F
 
-from ssl_platform.errors import CheckpointError, ConfigError
+from ssl_platform.errors import CheckpointError, ConfigError, DiskError
 from ssl_platform.models.timm import TimmTrunk
 from ssl_platform.zoo.cli import FORMATS
 from ssl_platform.zoo.weights import Weights, read_weights
@@ -165,7 +165,7 @@ def test_a_folder_that_is_not_there_gets_a_line(weights, tmp_path):
 def test_a_disk_that_fails_leaves_the_old_file(format, weights, tmp_path, monkeypatch):
     (tmp_path / "a.file").write_text("old")
     monkeypatch.setattr("os.fsync", failing)
-    with pytest.raises(ConfigError, match=r"cannot be written .*No space left on device"):
+    with pytest.raises(DiskError, match=r"cannot be written .*No space left on device"):
         export(weights, format, tmp_path / "a.file")
     assert [path.name for path in tmp_path.iterdir()] == ["a.file"]
     assert (tmp_path / "a.file").read_text() == "old"
