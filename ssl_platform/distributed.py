@@ -2,12 +2,15 @@
 
 import copy
 import os
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+
+from ssl_platform.errors import ConfigError
 
 
 def is_distributed() -> bool:
@@ -154,3 +157,26 @@ def _tensors(outputs: Any) -> Iterator[Tensor]:
     elif isinstance(outputs, Mapping | list | tuple):
         for output in outputs.values() if isinstance(outputs, Mapping) else outputs:
             yield from _tensors(output)
+
+
+def outputs_of(replica: nn.Module, crops: list[Tensor], model: nn.Module) -> dict[str, Any]:
+    """What the heads of a model give, through its replica; see `replicate`.
+
+    Raises:
+        ConfigError: a weight got no gradient in the step before, which several processes wait for.
+    """
+    try:
+        return replica(crops)
+    except RuntimeError as error:
+        if "finished reduction" not in str(error):  # torch's, and it is long
+            raise
+        names = [name for name, weight in model.named_parameters() if weight.requires_grad]
+        places = re.search(r"for rank \d+: ([\d ]+)", str(error))
+        idle = ", ".join(names[int(place)] for place in places[1].split()) if places else ""
+        raise ConfigError(
+            [
+                f"launch.processes: the loss gave no gradient to {idle or 'some weights'}, and "
+                "several processes need one for each: leave such weights out of the model, or "
+                "freeze them: param_groups=[{match: NAME, lr_scale: 0, weight_decay: null}]"
+            ]
+        ) from error

@@ -1,6 +1,5 @@
 """The training loop. It knows batches, losses and events, and no loss or hook by name."""
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +14,6 @@ from ssl_platform.data.batch import Batch
 from ssl_platform.data.dataset import ImageDataset
 from ssl_platform.data.loader import Loader
 from ssl_platform.data.sampler import ShuffledSampler
-from ssl_platform.errors import ConfigError
 from ssl_platform.events import Events
 from ssl_platform.losses.base import Loss, check_losses
 from ssl_platform.metrics import Metric
@@ -137,7 +135,7 @@ def train_step(replica: nn.Module, batch: Batch, run: Run) -> None:
     with torch.autocast(
         run.device.type, run.autocast_dtype, enabled=run.autocast_dtype is not None
     ):
-        run.outputs = outputs_of(replica, batch, run.model)
+        run.outputs = distributed.outputs_of(replica, batch.crops, run.model)
     run.losses = check_losses(run.loss, run.loss(run.model, run.outputs, batch))
     run.optimizer.zero_grad(set_to_none=True)
     run.scaler.scale(run.losses["loss"]).backward()
@@ -149,29 +147,6 @@ def train_step(replica: nn.Module, batch: Batch, run: Run) -> None:
     run.epoch_images += run.train_sampler.batch_size
     report_step(run.step)
     run.fire("on_step_end")
-
-
-def outputs_of(replica: nn.Module, batch: Batch, model: nn.Module) -> dict[str, Any]:
-    """What the heads give.
-
-    Raises:
-        ConfigError: a weight got no gradient in the step before, which several processes wait for.
-    """
-    try:
-        return replica(batch.crops)
-    except RuntimeError as error:
-        if "finished reduction" not in str(error):  # torch's, and it is long
-            raise
-        names = [name for name, weight in model.named_parameters() if weight.requires_grad]
-        places = re.search(r"for rank \d+: ([\d ]+)", str(error))
-        idle = ", ".join(names[int(place)] for place in places[1].split()) if places else ""
-        raise ConfigError(
-            [
-                f"launch.processes: the loss gave no gradient to {idle or 'some weights'}, and "
-                "several processes need one for each: leave such weights out of the model, or "
-                "freeze them: param_groups=[{match: NAME, lr_scale: 0, weight_decay: null}]"
-            ]
-        ) from error
 
 
 def between_steps(run: Run, stop: StopSignals) -> None:

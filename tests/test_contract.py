@@ -1,7 +1,6 @@
 """Components from outside: one line when they are not what the platform takes them for."""
 
 import json
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,7 +8,7 @@ import torch
 from torch import nn
 
 from ssl_platform.contract import check_component, check_schedule
-from ssl_platform.engine import outputs_of
+from ssl_platform.distributed import outputs_of
 from ssl_platform.errors import ConfigError
 from ssl_platform.events import Events
 from ssl_platform.hooks import log, summary
@@ -252,6 +251,6 @@ def test_a_weight_without_a_gradient_is_named_where_several_processes_wait_for_i
         )
 
     with pytest.raises(ConfigError) as caught:
-        outputs_of(replica, SimpleNamespace(crops=[]), model)
+        outputs_of(replica, [], model)
     (line,) = caught.value.problems
     assert line.startswith("launch.processes: the loss gave no gradient to fc.weight, fc.bias, and")

@@ -16,7 +16,7 @@ MAY_IMPORT = {
     "limits": {"disk", "errors"},
     "legible": set(),
     "schema": {"errors"},
-    "distributed": set(),
+    "distributed": {"errors"},
     "registry": {"errors", "schema"},
     "progress": set(),
     "run_lock": {"errors"},
