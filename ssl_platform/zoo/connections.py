@@ -9,6 +9,7 @@ import threading
 import urllib.error
 import urllib.request
 from contextlib import suppress
+from functools import partial
 from http.client import HTTPConnection, HTTPResponse, HTTPSConnection
 from typing import Any
 from urllib.parse import SplitResult, quote, unquote, urljoin, urlsplit
@@ -141,10 +142,7 @@ class _Http(urllib.request.HTTPHandler):
         self.pace = pace
 
     def http_open(self, request: urllib.request.Request) -> HTTPResponse:
-        def connection(*args: Any, **options: Any) -> HTTPConnection:
-            return self.pace.connection(HTTPConnection, *args, **options)
-
-        return self.do_open(connection, request)
+        return self.do_open(partial(self.pace.connection, HTTPConnection), request)
 
 
 class _Https(urllib.request.HTTPSHandler):
@@ -153,7 +151,4 @@ class _Https(urllib.request.HTTPSHandler):
         self.pace = pace
 
     def https_open(self, request: urllib.request.Request) -> HTTPResponse:
-        def connection(*args: Any, **options: Any) -> HTTPConnection:
-            return self.pace.connection(HTTPSConnection, *args, **options)
-
-        return self.do_open(connection, request)
+        return self.do_open(partial(self.pace.connection, HTTPSConnection), request)
