@@ -28,6 +28,8 @@ class Seen(NamedTuple):
 
 
 class Look(NamedTuple):
+    """What a sample of a data set's images showed."""
+
     seen: list[Seen]
     bad: list[UnreadableImage]
 

@@ -10,6 +10,8 @@ FETCH = "fetch it again"
 
 
 class Signature(NamedTuple):
+    """Bytes at ``offset`` of a file that tell what it is, and what to do."""
+
     start: bytes
     what: str
     cure: str

@@ -12,6 +12,8 @@ OF_NO_TASKS = 0xFFFFFFF0  # from here on SLURM numbers the steps of a job's scri
 
 
 class World(NamedTuple):
+    """Ranks that another program has started, as one of them sees it."""
+
     rank: int
     size: int
     local_rank: int
@@ -72,6 +74,11 @@ def warn_of_tasks_that_srun_would_start() -> None:
 
 
 def number(name: str) -> int:
+    """The whole number that a variable of the environment holds.
+
+    Raises:
+        ConfigError: it holds none.
+    """
     value = os.environ.get(name, "")
     if not value.isdecimal():
         raise ConfigError([f"{name}={value!r}: the environment must give a whole number"])

@@ -24,6 +24,16 @@ REDIRECTS = (301, 302, 303, 307, 308)
 
 
 def open_address(address: str, headers: dict[str, str], pace: "Pace") -> HTTPResponse:
+    """Open an address, through the redirects that may be followed.
+
+    Args:
+        headers: sent to every server on the way; a login is sent to the first one alone.
+        pace: watches what comes.
+
+    Raises:
+        CheckpointError: a redirect may not be followed, or there are too many.
+        urllib.error.URLError: the server cannot be reached, or refuses.
+    """
     opener = urllib.request.build_opener(_Http(pace), _Https(pace), _NoRedirects)
     first, place = urlsplit(address), address
     for _ in range(MOST_REDIRECTS):
