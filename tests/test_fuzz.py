@@ -1,6 +1,6 @@
 """What nobody would type or save on purpose: an error of ours in words, or it is fine; no more.
 
-The same cases in every run; ``FUZZ_TIMES=8`` takes eight times as many of those that compose.
+The same cases in every run; ``FUZZ_TIMES=8`` takes eight times as many.
 """
 
 import io
