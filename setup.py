@@ -6,8 +6,8 @@ packages = find_packages(include=["ssl_platform", "ssl_platform.*"])
 
 # without a compiler the build goes on, and OpenCV does its work
 augment = Extension(
-    "ssl_platform.data._augment",
-    ["ssl_platform/data/native/augment.cpp"],
+    "ssl_platform.data.crops._augment",
+    ["ssl_platform/data/crops/native/augment.cpp"],
     extra_compile_args=[
         "-std=c++17",
         "-O3",

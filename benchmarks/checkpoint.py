@@ -15,10 +15,11 @@ from time import perf_counter, sleep
 
 import torch
 
-from ssl_platform.build import Builder, options_of
 from ssl_platform.config import compose
-from ssl_platform.engine import Run
-from ssl_platform.saver import Saver
+from ssl_platform.config.options import options_of
+from ssl_platform.engine.build import Builder
+from ssl_platform.engine.run import Run
+from ssl_platform.engine.saver import Saver
 
 RESNET50_SWAV = [
     "config=pretrain/swav/quickstart",

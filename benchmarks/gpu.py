@@ -42,9 +42,11 @@ from step import LARGE, SMALL, Layout, swapped_loss
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from ssl_platform.build import Builder, options_of
 from ssl_platform.config import compose
-from ssl_platform.engine import Run, train_step
+from ssl_platform.config.options import options_of
+from ssl_platform.engine.build import Builder
+from ssl_platform.engine.loop import train_step
+from ssl_platform.engine.run import Run
 from ssl_platform.optim.larc import LARC
 
 ROOT = Path(__file__).parents[1]

@@ -20,10 +20,10 @@ from typing import Any
 import numpy as np
 from torchvision import datasets
 
-from ssl_platform.data.file_index import folder_index
-from ssl_platform.data.file_table import FileTable, Names
-from ssl_platform.data.folder_scan import scan
-from ssl_platform.data.image_folder import ImageFolder
+from ssl_platform.data.sets.file_index import folder_index
+from ssl_platform.data.sets.file_table import FileTable, Names
+from ssl_platform.data.sets.folder_scan import scan
+from ssl_platform.data.sets.image_folder import ImageFolder
 
 LONG_AGO = 10**18  # ns: a folder that has just changed gets no index
 NUM_CLASSES, NUM_IMAGES = 1000, 1280  # of ImageNet, about

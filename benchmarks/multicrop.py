@@ -23,10 +23,10 @@ import torch
 from PIL import Image, ImageFilter
 from torchvision import transforms
 
-from ssl_platform.data import native_crop, opencv_crop
-from ssl_platform.data.augment import Blur, ColorJitter
-from ssl_platform.data.decode import decode
-from ssl_platform.data.multicrop import CropGroup, MultiCrop
+from ssl_platform.data.crops import native_crop, opencv_crop
+from ssl_platform.data.crops.augment import Blur, ColorJitter
+from ssl_platform.data.crops.multicrop import CropGroup, MultiCrop
+from ssl_platform.data.decoding.decode import decode
 
 LARGE = CropGroup(size=224, count=2, scale=(0.14, 1.0))
 SMALL = CropGroup(size=96, count=6, scale=(0.05, 0.14))

@@ -28,14 +28,16 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ssl_platform import distributed
-from ssl_platform.build import Builder, TrainOptions, build_model, data_info, options_of
-from ssl_platform.config import Source, compose
+from ssl_platform.config import compose
+from ssl_platform.config.options import TrainOptions, options_of
+from ssl_platform.config.source import Source
 from ssl_platform.data.batch import DataInfo
-from ssl_platform.engine import between_steps, train_step
+from ssl_platform.engine.build import Builder, build_model, data_info
+from ssl_platform.engine.loop import between_steps, train_step
+from ssl_platform.engine.stopping import StopSignals
 from ssl_platform.models.heads import prototype_head
 from ssl_platform.models.ssl_model import SSLModel
 from ssl_platform.registry import LOSSES, load_components
-from ssl_platform.stopping import StopSignals
 
 TINY = [
     "data.train.num_samples=128",  # 4 steps

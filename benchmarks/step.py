@@ -27,9 +27,10 @@ from multicrop import photograph
 from sinkhorn import textbook
 from torch import Tensor, nn
 
-from ssl_platform.build import Builder, options_of
 from ssl_platform.config import compose
-from ssl_platform.engine import train_step
+from ssl_platform.config.options import options_of
+from ssl_platform.engine.build import Builder
+from ssl_platform.engine.loop import train_step
 
 TEMPERATURE = 0.1
 LARGE = {"config": "pretrain/swav/rn50_200ep_bs256", "data.batch_size": 8, "loss.queue_length": 0}

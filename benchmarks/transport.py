@@ -20,9 +20,9 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from ssl_platform.data.batch_reader import BadImageLimit, BatchReader
 from ssl_platform.data.dataset import ImageDataset
-from ssl_platform.data.transport import Transport
+from ssl_platform.data.loading.batch_reader import BadImageLimit, BatchReader
+from ssl_platform.data.loading.transport import Transport
 
 SIZES = [224] * 2 + [96] * 6
 BATCH_SIZE, NUM_WORKERS, NUM_IMAGES = 32, 2, 1024

@@ -23,6 +23,6 @@ def run(cfg: "DictConfig | Mapping[str, Any]") -> Any:
     Raises:
         PlatformError: whatever the command line would report in words.
     """
-    from ssl_platform.running import run as run_config  # torch is not needed to import the package
+    from ssl_platform.job.running import run as run_config
 
     return run_config(cfg)

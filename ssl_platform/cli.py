@@ -8,10 +8,17 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from ssl_platform.console import (
+    MOST_LINES,
+    keep_streams,
+    legible,
+    make_logs_legible,
+    one_line,
+    show,
+    why_unwritten,
+)
 from ssl_platform.errors import CheckpointError, ConfigError, PlatformError, StopRequested
-from ssl_platform.legible import MOST_LINES, legible, make_logs_legible, one_line
-from ssl_platform.limits import check_torch_fits, in_words
-from ssl_platform.output import keep_streams, show, why_unwritten
+from ssl_platform.launch.limits import check_torch_fits, in_words
 
 HELP = """\
 Self-supervised learning by clustering.
@@ -94,7 +101,9 @@ def _tell_of_unwritten() -> None:
 def _main(arguments: list[str]) -> int:
     from omegaconf import OmegaConf
 
-    from ssl_platform.config import Source, calls, nameless, runnable
+    from ssl_platform.config.calls.calls import calls, nameless
+    from ssl_platform.config.shipped import runnable
+    from ssl_platform.config.source import Source
 
     if not arguments or {"-h", "--help"} & set(arguments):
         show(_help())
@@ -190,8 +199,9 @@ def _sweep(overrides: list[str], config_dirs: list[str], flags: list[str]) -> in
     from hydra.core.hydra_config import HydraConfig
 
     import ssl_platform
-    from ssl_platform.config import Source, check_sweep
-    from ssl_platform.overrides import swept_keys
+    from ssl_platform.config.overrides import swept_keys
+    from ssl_platform.config.source import Source
+    from ssl_platform.job.check import check_sweep
 
     check_sweep(overrides, config_dirs)
     source = Source.of(overrides, config_dirs)
@@ -220,7 +230,7 @@ def _sweep(overrides: list[str], config_dirs: list[str], flags: list[str]) -> in
 
     _hydra(source, flags, task)
     if to_submit:
-        from ssl_platform.running import submit_all
+        from ssl_platform.job.running import submit_all
 
         submit_all(to_submit)
     return max(codes)
@@ -249,7 +259,7 @@ def _split(arguments: list[str]) -> tuple[list[str], list[str], list[str]]:
 
 
 def _help() -> str:
-    from ssl_platform.config import groups, runnable
+    from ssl_platform.config.shipped import groups, runnable
 
     configs = "\n".join(f"  {name}" for name in runnable())
     parts = "\n".join(f"  {group}: {', '.join(names)}" for group, names in groups().items())

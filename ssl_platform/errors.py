@@ -6,6 +6,8 @@ import traceback
 from collections.abc import Iterable
 from typing import Any
 
+from yaml import YAMLError
+
 PACKAGE = os.path.dirname(__file__) + os.sep
 MAX_REASON = 300  # letters of what somebody's code says
 
@@ -100,3 +102,9 @@ def kind_of(value: Any) -> str:
     if isinstance(value, list | tuple | dict):
         return f"a {type(value).__name__} of {len(value)}"
     return "None" if value is None else f"a {type(value).__name__}"
+
+
+def first_line(error: Exception) -> str:
+    if isinstance(error, YAMLError):  # it says what on one line and where on others
+        return " ".join(str(error).split())
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -27,8 +27,8 @@ import torch  # noqa: E402
 from conftest import TINY  # noqa: E402
 from forked import import_all  # noqa: E402
 
-from ssl_platform import checkpoint  # noqa: E402
 from ssl_platform.cli import main as command_line  # noqa: E402
+from ssl_platform.engine import checkpoint  # noqa: E402
 
 NUM_STEPS = 12
 NOT_OF_THE_RUN = ("images_per_second", "data_wait", "seconds")  # what the clock says

@@ -21,7 +21,7 @@ from typing import Any
 from torch.distributed.elastic import multiprocessing as elastic
 
 from ssl_platform.cli import main
-from ssl_platform.config import Source
+from ssl_platform.config.source import Source
 
 TOOL = Path(__file__).parents[1] / "tools" / "run_distributed.py"
 NOBODY = 65534
@@ -105,8 +105,8 @@ def import_all() -> None:
     import torch._dynamo  # of which several processes need parts
     import torch.nn.parallel.distributed
 
-    import ssl_platform.check
-    import ssl_platform.running  # noqa: F401
+    import ssl_platform.job.check
+    import ssl_platform.job.running  # noqa: F401
     from ssl_platform.registry import load_components
 
     torch.set_num_threads(1)

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from ssl_platform import distributed
-from ssl_platform.events import Events
+from ssl_platform.engine.run import Events
 from ssl_platform.registry import HOOKS
 
 if TYPE_CHECKING:
-    from ssl_platform.engine import Run
+    from ssl_platform.engine.run import Run
 
 
 @HOOKS.register()

@@ -19,7 +19,7 @@ from forked import fork_ranks
 
 from ssl_platform.errors import CheckpointError, ConfigError, PlatformError, StopRequested
 from ssl_platform.launch import LaunchOptions, launch
-from ssl_platform.progress import report_step
+from ssl_platform.launch.progress import report_step
 
 
 class TwoPartError(PlatformError):

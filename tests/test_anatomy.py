@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from ssl_platform.anatomy import PARTS, Anatomy, Reading, advice, lines, parts_of
+from ssl_platform.hooks.step_timing import PARTS, Anatomy, Reading, advice, lines, parts_of
 
 READING = Reading(
     decode=0.001,

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ssl_platform.baselines import LabelledFeatures, measure_baselines, pixels
+from ssl_platform.evaluation.baselines import LabelledFeatures, measure_baselines, pixels
 
 
 class Pool(nn.Module):

@@ -3,8 +3,9 @@
 import pytest
 from omegaconf import OmegaConf
 
-from ssl_platform.config import checked, compose
+from ssl_platform.config import compose
 from ssl_platform.errors import ConfigError
+from ssl_platform.job.check import checked
 from ssl_platform.registry import Registry
 
 QUICKSTART = "config=pretrain/swav/quickstart"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ssl_platform import checkpoint
+from ssl_platform.engine import checkpoint
 from ssl_platform.errors import CheckpointError
 
 BYTES = 20_000

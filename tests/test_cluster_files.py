@@ -12,7 +12,7 @@ from PIL import Image
 from pyarrow import csv as arrow_csv
 from pyarrow import parquet
 
-from ssl_platform.cluster_files import (
+from ssl_platform.clusters.files import (
     BLOCK,
     GAP,
     SHEET_GROUND,
@@ -23,7 +23,7 @@ from ssl_platform.cluster_files import (
     write_tables,
 )
 from ssl_platform.data.dataset import ImageDataset, UnreadableImage
-from ssl_platform.data.image_folder import ImageFolder
+from ssl_platform.data.sets.image_folder import ImageFolder
 
 RED, GREEN, BLUE, YELLOW = (200, 30, 30), (30, 160, 30), (40, 40, 200), (200, 200, 40)
 STRANGE = (b"a,b.png", b'"quoted".png', b"new\nline.png", b"\xff\xfe.png", "\u00e4 b.png".encode())

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ssl_platform.cluster_files import Clusters, summarize, write_sheets, write_symlinks
-from ssl_platform.cluster_page import FEW, write_overview
-from ssl_platform.data.image_folder import ImageFolder
-from ssl_platform.data.shapes import Shapes
+from ssl_platform.clusters.files import Clusters, summarize, write_sheets, write_symlinks
+from ssl_platform.clusters.page import FEW, write_overview
+from ssl_platform.data.sets.image_folder import ImageFolder
+from ssl_platform.data.sets.shapes import Shapes
 
 
 class Page(HTMLParser):

@@ -5,10 +5,10 @@ import copy
 import pytest
 from omegaconf import OmegaConf
 
-from ssl_platform import config
 from ssl_platform.config import compose
+from ssl_platform.config import source as config
 from ssl_platform.errors import ConfigError
-from ssl_platform.running import claimed
+from ssl_platform.job.directory import claimed
 
 QUICKSTART = "config=pretrain/swav/quickstart"
 

@@ -10,8 +10,10 @@ from typing import Any, NamedTuple
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
-from ssl_platform.check import check
-from ssl_platform.config import CONFIG_DIR, Source, compose, groups, runnable
+from ssl_platform.config import compose
+from ssl_platform.config.shipped import CONFIG_DIR, groups, runnable
+from ssl_platform.config.source import Source
+from ssl_platform.job.check import check
 from ssl_platform.registry import (
     DATASETS,
     HEADS,

@@ -7,12 +7,13 @@ import pytest
 import torch
 from torch import nn
 
-from ssl_platform.contract import check_component, check_schedule
 from ssl_platform.distributed import outputs_of
+from ssl_platform.engine.loop import check_losses
+from ssl_platform.engine.run import Events
 from ssl_platform.errors import ConfigError
-from ssl_platform.events import Events
 from ssl_platform.hooks import log, summary
-from ssl_platform.losses.base import Loss, check_losses
+from ssl_platform.job.contract import check_component, check_schedule
+from ssl_platform.losses.base import Loss
 from ssl_platform.metrics import measured
 
 
@@ -88,7 +89,11 @@ WRONG = {
         "Misspelt.on_epoch_ends is called at no moment; did you mean 'on_epoch_end'? (a helper "
         "needs a name that does not begin with on_)",
     ),
-    "no hook": ("hooks.mine", object, "object has to be a subclass of ssl_platform.events.Events"),
+    "no hook": (
+        "hooks.mine",
+        object,
+        "object has to be a subclass of ssl_platform.events.Events",
+    ),
     "no loss": (
         "loss",
         lambda: nn.Linear(1, 1),

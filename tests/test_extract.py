@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from ssl_platform.clusters.nearest import find_nearest
 from ssl_platform.data.batch import Batch
 from ssl_platform.errors import DivergedError
-from ssl_platform.features import extract
+from ssl_platform.evaluation.features import extract
 from ssl_platform.models.heads import PrototypeHead
-from ssl_platform.tasks.clusters import find_nearest
 
 
 class SomeLoader:

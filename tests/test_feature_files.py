@@ -8,13 +8,13 @@ import torch
 from pyarrow import parquet
 from ranks import run_on_ranks
 
-from ssl_platform.data.center_crop import CenterCrop
-from ssl_platform.data.image_folder import ImageFolder
-from ssl_platform.data.loader import Loader
-from ssl_platform.data.normalize import Normalize
-from ssl_platform.data.sampler import SequentialSampler
+from ssl_platform.data.crops.center_crop import CenterCrop
+from ssl_platform.data.crops.normalize import Normalize
+from ssl_platform.data.loading.loader import Loader
+from ssl_platform.data.loading.sampler import SequentialSampler
+from ssl_platform.data.sets.image_folder import ImageFolder
 from ssl_platform.errors import ConfigError, DataError
-from ssl_platform.feature_files import FeatureFiles, write_features
+from ssl_platform.evaluation.feature_files import FeatureFiles, write_features
 
 ROUNDING = 32 * 32 * 2**-24  # at most, of the mean of so many pixels from 0 to 1
 POSITIONS = np.array([7, 0, 3, 11, 4])

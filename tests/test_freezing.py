@@ -3,11 +3,12 @@
 import pytest
 import torch
 
-from ssl_platform.build import Builder, options_of
 from ssl_platform.config import compose
-from ssl_platform.engine import train_epoch
+from ssl_platform.config.options import options_of
+from ssl_platform.engine.build import Builder
+from ssl_platform.engine.loop import train_epoch
+from ssl_platform.engine.stopping import StopSignals
 from ssl_platform.errors import ConfigError
-from ssl_platform.stopping import StopSignals
 
 DECAY = [
     "optimizer.weight_decay=0.1",

@@ -19,9 +19,10 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 from PIL import Image
 
-from ssl_platform import checkpoint
-from ssl_platform.config import Source, compose, sweep_jobs
-from ssl_platform.data.decode import decode
+from ssl_platform.config import compose
+from ssl_platform.config.source import Source, sweep_jobs
+from ssl_platform.data.decoding.decode import decode
+from ssl_platform.engine import checkpoint
 from ssl_platform.errors import CheckpointError, ConfigError
 
 QUICKSTART = "config=pretrain/swav/quickstart"

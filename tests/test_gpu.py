@@ -14,18 +14,19 @@ from test_offline_runs import tiny_of
 from test_training import folder_of, losses, run_tool, saved, train
 
 import ssl_platform
-from ssl_platform.anatomy import PARTS
-from ssl_platform.build import Builder, TrainOptions, options_of
 from ssl_platform.config import compose
-from ssl_platform.data.augment import Blur, ColorJitter
-from ssl_platform.data.batch_reader import BadImageLimit, BatchReader
-from ssl_platform.data.center_crop import CenterCrop
-from ssl_platform.data.loader import Loader
-from ssl_platform.data.multicrop import CropGroup, MultiCrop
-from ssl_platform.data.normalize import Normalize
-from ssl_platform.data.sampler import SequentialSampler
-from ssl_platform.data.shapes import Shapes
-from ssl_platform.data.transport import Transport
+from ssl_platform.config.options import TrainOptions, options_of
+from ssl_platform.data.crops.augment import Blur, ColorJitter
+from ssl_platform.data.crops.center_crop import CenterCrop
+from ssl_platform.data.crops.multicrop import CropGroup, MultiCrop
+from ssl_platform.data.crops.normalize import Normalize
+from ssl_platform.data.loading.batch_reader import BadImageLimit, BatchReader
+from ssl_platform.data.loading.loader import Loader
+from ssl_platform.data.loading.sampler import SequentialSampler
+from ssl_platform.data.loading.transport import Transport
+from ssl_platform.data.sets.shapes import Shapes
+from ssl_platform.engine.build import Builder
+from ssl_platform.hooks.step_timing import PARTS
 from ssl_platform.registry import OPTIMIZERS, load_components
 
 GPU = "cuda"

@@ -12,12 +12,12 @@ import pytest
 import torch
 from test_cli import QUICKSTART, TOOL
 
-from ssl_platform import disk, limits
+from ssl_platform import files as disk
 from ssl_platform.cli import main
 from ssl_platform.config import compose
+from ssl_platform.engine.saver import Saver
 from ssl_platform.errors import ConfigError, DiskError, PlatformError
-from ssl_platform.launch import rank
-from ssl_platform.saver import Saver
+from ssl_platform.launch import limits, rank
 
 GIB = 2**30
 UNLIMITED = resource.RLIM_INFINITY
@@ -205,7 +205,7 @@ def test_why_a_checkpoint_cannot_be_written(number, free_names, why, ulimit, tmp
 
 
 def test_a_disk_without_inodes_is_refused_before_the_first_step(tmp_path, monkeypatch):
-    monkeypatch.setattr("ssl_platform.saver._checkpoint_bytes", lambda _: 1)
+    monkeypatch.setattr("ssl_platform.engine.saver._checkpoint_bytes", lambda _: 1)
     names = SimpleNamespace(f_files=100, f_favail=3, f_bavail=9, f_blocks=9, f_bfree=9, f_frsize=1)
     monkeypatch.setattr(os, "statvfs", lambda _: names)
     saver = Saver(tmp_path, None)

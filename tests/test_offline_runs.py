@@ -11,13 +11,14 @@ from conftest import TINY
 from test_training import assert_equal, folder_of, losses, run_tool, saved, train
 from torch import Tensor
 
-from ssl_platform.build import Builder, options_of
 from ssl_platform.config import compose
+from ssl_platform.config.options import options_of
 from ssl_platform.data.batch import Batch
-from ssl_platform.data.loader import Loader
-from ssl_platform.engine import train_epoch
+from ssl_platform.data.loading.loader import Loader
+from ssl_platform.engine.build import Builder
+from ssl_platform.engine.loop import train_epoch
+from ssl_platform.engine.stopping import StopSignals
 from ssl_platform.errors import CheckpointError
-from ssl_platform.stopping import StopSignals
 
 METHODS = ["deepcluster_v2", "sela_v2"]
 EVERY_STEP = ["save.every_steps=1", "save.keep=99"]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from test_cli import QUICKSTART, TOOL
 
-from ssl_platform.stopping import StopSignals, stop_error
+from ssl_platform.engine.stopping import StopSignals, stop_error
 
 # what a run says at its end, when all is saved, and what C code and a file of its own write
 SPEAKS = f"""

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from ssl_platform.check_model import model_of, without_values
+from ssl_platform.job.check_model import model_of, without_values
+from ssl_platform.job.parts import Parts
 from ssl_platform.models.layers import layer_shapes
-from ssl_platform.parts import Parts
 from ssl_platform.registry import TRUNKS
 
 

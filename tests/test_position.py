@@ -13,15 +13,15 @@ import torch
 from test_resume import checkpoints, refused, stop_at
 from test_training import train
 
-from ssl_platform import checkpoint
-from ssl_platform.data.sampler import ShuffledSampler
-from ssl_platform.engine import Run
+from ssl_platform.data.loading.sampler import ShuffledSampler
+from ssl_platform.engine import checkpoint
+from ssl_platform.engine.position import change_of_length, take_position
+from ssl_platform.engine.run import Run
 from ssl_platform.errors import CheckpointError, StopRequested
 from ssl_platform.hooks.log import _Console
 from ssl_platform.losses.swav import SwAVLoss
 from ssl_platform.models.heads import PrototypeHead
 from ssl_platform.optim.schedules import EpochCosine, Steps, WarmupCosine
-from ssl_platform.position import change_of_length, take_position
 
 HERE = Path(__file__).parent
 STOP = 6  # of 12: in the middle of the second epoch

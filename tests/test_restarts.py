@@ -11,12 +11,12 @@ from conftest import TINY
 from forked import TOOL, tool
 from test_training import assert_equal
 
-from ssl_platform.checkpoint import latest
+from ssl_platform.engine.checkpoint import latest
 
 PLUGIN = '''
 import os, signal, threading
 from ssl_platform import distributed
-from ssl_platform.events import Events
+from ssl_platform.engine.run import Events
 from ssl_platform.registry import HOOKS
 
 @HOOKS.register()

@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from ssl_platform.config import Source, runnable
+from ssl_platform.config.shipped import runnable
+from ssl_platform.config.source import Source
 from ssl_platform.errors import ConfigError
-from ssl_platform.results import Results
-from ssl_platform.results_table import published_beside, results_table
+from ssl_platform.evaluation.results import Results
+from ssl_platform.evaluation.results_table import published_beside, results_table
 from ssl_platform.zoo.catalogue import models
 
 TOOL = Path(__file__).parents[1] / "tools" / "results.py"

@@ -14,8 +14,8 @@ from forked import tool
 from omegaconf import OmegaConf
 from test_training import QUEUE, assert_equal, run_tool, saved, train
 
-from ssl_platform import check, checkpoint, running
-from ssl_platform.data import multicrop, native_crop, opencv_crop
+from ssl_platform.data.crops import multicrop, native_crop, opencv_crop
+from ssl_platform.engine import checkpoint
 from ssl_platform.errors import (
     CheckpointError,
     ConfigError,
@@ -24,7 +24,8 @@ from ssl_platform.errors import (
     DivergedError,
     StopRequested,
 )
-from ssl_platform.trained_run import TrainedRun
+from ssl_platform.job import check, running
+from ssl_platform.zoo.trained_run import TrainedRun
 
 HERE = Path(__file__).parent
 NUM_STEPS = 12

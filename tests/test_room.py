@@ -9,8 +9,8 @@ import pytest
 from forked import tool
 from test_training import QUEUE, train
 
+from ssl_platform.engine.saver import SPARE_ROOM
 from ssl_platform.errors import ConfigError
-from ssl_platform.saver import SPARE_ROOM
 
 FULL_DISK = """
 import shutil

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from ssl_platform import run_lock
 from ssl_platform.errors import ConfigError
-from ssl_platform.run_lock import LOCK_FILE, locked
+from ssl_platform.job import directory as run_lock
+from ssl_platform.job.directory import LOCK_FILE, locked
 
 HOLD = """
 import os, sys, time
 from pathlib import Path
-from ssl_platform.run_lock import locked
+from ssl_platform.job.directory import locked
 with locked(Path(sys.argv[1])):
     if os.fork():
         print("locked", flush=True)

@@ -14,16 +14,17 @@ from ranks import run_on_ranks
 from torch import Tensor, nn
 
 from ssl_platform import distributed
+from ssl_platform.config.options import SaveOptions
+from ssl_platform.engine.run import Events
+from ssl_platform.engine.saver import Saver
 from ssl_platform.errors import DivergedError
-from ssl_platform.events import Events
 from ssl_platform.losses.base import Loss
-from ssl_platform.saver import SaveOptions, Saver
 
 PROGRAM = """
 import sys, threading
 from pathlib import Path
 import torch
-from ssl_platform.saver import _Writing
+from ssl_platform.engine.saver import _Writing
 
 _Writing(
     Path(sys.argv[1]), {"rank_0.pt": {"x": torch.ones(9)}}, {"step": 1},

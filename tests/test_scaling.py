@@ -14,12 +14,12 @@ import torch
 from ranks import run_on_ranks
 
 from ssl_platform.data.batch import DataInfo
-from ssl_platform.data.file_table import FileTable, Names
-from ssl_platform.data.sampler import ShuffledSampler
+from ssl_platform.data.loading.sampler import ShuffledSampler
+from ssl_platform.data.sets.file_table import FileTable, Names
 from ssl_platform.losses.deepcluster_v2 import DeepClusterV2Loss
 from ssl_platform.models.heads import PrototypeHead
 from ssl_platform.models.ssl_model import SSLModel
-from ssl_platform.ops.draws import draw_balanced
+from ssl_platform.ops.sampling import draw_balanced
 
 METHODS = ["swav", "deepcluster_v2", "sela_v2"]
 N = 400_000

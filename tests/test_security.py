@@ -19,15 +19,15 @@ from test_launch import LOOPBACK
 from torchvision.datasets.utils import extract_archive
 
 import ssl_platform
-from ssl_platform import checkpoint
 from ssl_platform.cli import main as platform_main
 from ssl_platform.config import compose
-from ssl_platform.data.torchvision_dataset import members_stay_inside
+from ssl_platform.console import legible
+from ssl_platform.data.sets.torchvision_dataset import members_stay_inside
+from ssl_platform.engine import checkpoint
 from ssl_platform.errors import CheckpointError, ConfigError
-from ssl_platform.legible import legible
-from ssl_platform.running import claimed
-from ssl_platform.trained_run import TrainedRun
+from ssl_platform.job.directory import claimed
 from ssl_platform.zoo.cli import main as zoo_main
+from ssl_platform.zoo.trained_run import TrainedRun
 
 ROOT = Path(checkpoint.__file__).parents[1]
 QUICKSTART = "config=pretrain/swav/quickstart"
@@ -115,7 +115,7 @@ def test_a_config_that_wants_something_called_is_refused(tmp_path, text, flags):
 
 
 def test_hydra_calls_nothing_but_its_own_parts(tmp_path):
-    from ssl_platform.config import Source
+    from ssl_platform.config.source import Source
 
     Source.of([QUICKSTART, "hydra.sweep.dir=x", "seed=1,2"]).refuse_calls()
     config = tmp_path / "config" / "mine.yaml"
@@ -160,8 +160,8 @@ PLUGIN = '''
 import os, sys
 from pathlib import Path
 from ssl_platform import distributed
-from ssl_platform.data.shapes import Shapes
-from ssl_platform.events import Events
+from ssl_platform.data.sets.shapes import Shapes
+from ssl_platform.engine.run import Events
 from ssl_platform.registry import DATASETS, HOOKS
 
 @DATASETS.register()

@@ -9,11 +9,14 @@ from omegaconf import OmegaConf
 from PIL import Image
 from tiff_files import tiff
 
-from ssl_platform import running, settled
-from ssl_platform.build import open_dataset, options_of
-from ssl_platform.config import BEFORE_THERE_WERE_OPTIONS, Source, compose
-from ssl_platform.data.pixels import PixelOptions
+from ssl_platform.config import compose
+from ssl_platform.config.options import options_of
+from ssl_platform.config.saved import BEFORE_THERE_WERE_OPTIONS
+from ssl_platform.config.source import Source
+from ssl_platform.data.decoding.pixels import PixelOptions
+from ssl_platform.engine.build import open_dataset
 from ssl_platform.errors import ConfigError, DataError
+from ssl_platform.job import running, settled
 from ssl_platform.tasks.trunk import range_of_run
 
 RUN = [

@@ -9,7 +9,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from ssl_platform.data.fashion_mnist import (
+from ssl_platform.data.sets.fashion_mnist import (
     DEBIAN_FOLDER,
     DOWNLOAD_FOLDER,
     download_from_torchvision,

@@ -6,9 +6,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))  # a checkout needs no installation
 
 from ssl_platform.cli import answered, check_working_directory
-from ssl_platform.legible import legible
-from ssl_platform.output import show
-from ssl_platform.results_table import results_table
+from ssl_platform.console import legible, show
+from ssl_platform.evaluation.results_table import results_table
 
 
 def main(arguments: list[str]) -> int:

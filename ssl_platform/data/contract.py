@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ssl_platform.data.dataset import ImageDataset, UnreadableImage
-from ssl_platform.data.pixels import Notes
+from ssl_platform.data.decoding.pixels import Notes
 from ssl_platform.errors import DataError, blame, kind_of
 
 WANTED_IMAGE = "read() has to give a numpy array (H, W, 3) uint8, RGB"

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ssl_platform.data.pixels import Notes, PixelOptions
+from ssl_platform.data.decoding.pixels import Notes, PixelOptions
 
 NUM_NAMED = 5  # classes or files in one line
 NUM_STAMPS = 1000  # images whose files are looked at; a local disk answers in milliseconds

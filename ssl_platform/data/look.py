@@ -7,7 +7,7 @@ import numpy as np
 
 from ssl_platform.data.contract import read_image
 from ssl_platform.data.dataset import ImageDataset, UnreadableImage
-from ssl_platform.data.pixels import UPRIGHT, Notes, PixelOptions
+from ssl_platform.data.decoding.pixels import UPRIGHT, Notes, PixelOptions
 
 NUM_LOOKED_AT = 64
 MAX_PIXELS = 800_000_000  # of all of them: some seconds of one core; then fewer are looked at

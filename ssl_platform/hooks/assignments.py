@@ -1,20 +1,16 @@
 """How the labels of an offline method are spread, and how much they change."""
 
 import logging
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ssl_platform import distributed
-from ssl_platform.events import Events
+from ssl_platform.engine.run import Events, Run
+from ssl_platform.losses.base import Loss
 from ssl_platform.models import SSLModel
 from ssl_platform.models.heads import prototype_head, watched_head
 from ssl_platform.ops.partitions import normalized_mutual_information
 from ssl_platform.registry import HOOKS
-
-if TYPE_CHECKING:
-    from ssl_platform.engine import Run
-    from ssl_platform.losses.base import Loss
 
 logger = logging.getLogger(__name__)
 
@@ -41,14 +37,14 @@ class AssignmentHealth(Events):
     def __init__(self, *, head: str, max_empty: float, max_share: float):
         self.head, self.max_empty, self.max_share = head, max_empty, max_share
 
-    def probe_model(self, model: SSLModel, loss: "Loss") -> None:
+    def probe_model(self, model: SSLModel, loss: Loss) -> None:
         watched_head(model, self.head)
 
-    def on_train_start(self, run: "Run") -> None:
+    def on_train_start(self, run: Run) -> None:
         # a resumed run has the labels of the epoch before in its checkpoint
         self.previous = _labels(run) if run.step > 0 else None
 
-    def on_epoch_start(self, run: "Run") -> None:
+    def on_epoch_start(self, run: Run) -> None:
         labels = _labels(run)
         if labels is None or distributed.rank() != 0 or run.epoch_images > 0:  # told of before
             return
@@ -90,6 +86,6 @@ class AssignmentHealth(Events):
             )
 
 
-def _labels(run: "Run") -> np.ndarray | None:
+def _labels(run: Run) -> np.ndarray | None:
     """(sets of prototypes, num_samples); a copy."""
     return None if run.loss.assignments is None else run.loss.assignments.cpu().numpy().copy()

@@ -2,18 +2,14 @@
 
 import logging
 from io import BytesIO
-from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 
 from ssl_platform import distributed
-from ssl_platform.events import Events
+from ssl_platform.engine.run import Events, Run
 from ssl_platform.hooks.files import EventFile, reason, write_or_warn
 from ssl_platform.registry import HOOKS
-
-if TYPE_CHECKING:
-    from ssl_platform.engine import Run
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +29,7 @@ class CropPicture(Events):
             raise ValueError(f"num_images={num_images}: at least 1")
         self.num_images = num_images
 
-    def on_step_end(self, run: "Run") -> None:
+    def on_step_end(self, run: Run) -> None:
         if run.step != 1 or distributed.rank() != 0 or run.batch is None:
             return
         columns = [run.train_loader.to_pixels(crop[: self.num_images]) for crop in run.batch.crops]

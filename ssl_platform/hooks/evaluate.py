@@ -1,23 +1,20 @@
 """How well do the heads classify the validation images?"""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ssl_platform import distributed
-from ssl_platform.data.classes import check_labelled, labels_to_test
 from ssl_platform.data.dataset import ImageDataset
+from ssl_platform.data.sets.classes import check_labelled, labels_to_test
+from ssl_platform.engine.run import Events, Run
 from ssl_platform.errors import ConfigError
-from ssl_platform.events import Events
-from ssl_platform.features import extract
+from ssl_platform.evaluation.features import extract
 from ssl_platform.metrics import measured
 from ssl_platform.registry import HOOKS
-
-if TYPE_CHECKING:
-    from ssl_platform.engine import Run
 
 
 @HOOKS.register()
@@ -55,7 +52,7 @@ class Evaluate(Events):
         if train.labels is not None:  # else the loss refuses
             labels_to_test(train, val)
 
-    def on_train_start(self, run: "Run") -> None:
+    def on_train_start(self, run: Run) -> None:
         try:
             self.probe(run.train_data, run.val_data)
         except ValueError as error:
@@ -63,7 +60,7 @@ class Evaluate(Events):
         assert run.val_data is not None
         self.labels = labels_to_test(run.train_data, run.val_data)
 
-    def on_epoch_end(self, run: "Run") -> None:
+    def on_epoch_end(self, run: Run) -> None:
         if run.epoch % self.every_epochs and run.epoch != run.num_epochs:
             return
         self.last = self._measure(run)
@@ -73,7 +70,7 @@ class Evaluate(Events):
             if head not in self.best or scores[first] > self.best[head][first]:
                 self.best[head] = {**scores, "epoch": float(run.epoch)}
 
-    def on_train_end(self, run: "Run") -> None:
+    def on_train_end(self, run: Run) -> None:
         batch_size = run.train_loader.batch_size * distributed.world_size()
         trained = "frozen trunk" if run.model.freeze_trunk else "whole network"
         run.results["evaluation"] = {
@@ -84,7 +81,7 @@ class Evaluate(Events):
             "last": self.last,
         }
 
-    def _measure(self, run: "Run") -> dict[str, dict[str, float]]:
+    def _measure(self, run: Run) -> dict[str, dict[str, float]]:
         assert run.val_data is not None
         positions = np.flatnonzero(self.labels >= 0)
         widths: dict[str, int] = {}

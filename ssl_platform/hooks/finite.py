@@ -4,20 +4,18 @@ import json
 import math
 from collections import deque
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from ssl_platform import checkpoint, distributed
+from ssl_platform import distributed
+from ssl_platform.engine import checkpoint
+from ssl_platform.engine.run import Events, Run
 from ssl_platform.errors import DivergedError
-from ssl_platform.events import Events
 from ssl_platform.hooks.files import write_or_warn
 from ssl_platform.ops.finite import all_finite
 from ssl_platform.registry import HOOKS
-
-if TYPE_CHECKING:
-    from ssl_platform.engine import Run
 
 
 class Step(NamedTuple):
@@ -51,14 +49,14 @@ class StopWhenNotFinite(Events):
             raise ValueError(f"max_skipped={max_skipped}: 0 or more")
         self.every_steps, self.max_skipped = every_steps, max_skipped
 
-    def on_train_start(self, run: "Run") -> None:
+    def on_train_start(self, run: Run) -> None:
         self.allowed = self.max_skipped if run.scaler.is_enabled() else 0
         self.ask_every = 1 if run.device.type == "cpu" else self.every_steps
         self.num_in_a_row = torch.zeros((), dtype=torch.long, device=run.device)
         self.bad_step = torch.zeros_like(self.num_in_a_row)  # first that is one too many
         self.recent: deque[Step] = deque(maxlen=self.ask_every)
 
-    def on_backward_end(self, run: "Run") -> None:
+    def on_backward_end(self, run: Run) -> None:
         assert run.batch is not None
         losses = torch.stack([loss.detach().float() for loss in run.losses.values()])
         lr = run.schedule(run.position)
@@ -71,10 +69,10 @@ class StopWhenNotFinite(Events):
         if (run.step + 1) % self.ask_every == 0:
             self._stop_if_bad(run)
 
-    def on_save_start(self, run: "Run") -> None:
+    def on_save_start(self, run: Run) -> None:
         self._stop_if_bad(run)
 
-    def _stop_if_bad(self, run: "Run") -> None:
+    def _stop_if_bad(self, run: Run) -> None:
         number = int(self.bad_step)
         if number == 0:
             return
@@ -88,7 +86,7 @@ class StopWhenNotFinite(Events):
             f"images of that step; {checkpoint.what_is_saved(run.output_dir)}"
         )
 
-    def _dump(self, run: "Run", step: Step, path: Path) -> None:
+    def _dump(self, run: Run, step: Step, path: Path) -> None:
         """Keep what the step was made of, over all ranks; collective."""
         losses = distributed.all_gather(step.losses).view(-1, len(step.losses)).tolist()
         index = distributed.all_gather(step.positions).tolist()
@@ -109,7 +107,7 @@ class StopWhenNotFinite(Events):
         distributed.barrier()  # a rank that leaves ends the others
 
 
-def _gradients(run: "Run") -> dict[str, Tensor]:
+def _gradients(run: Run) -> dict[str, Tensor]:
     return {name: p.grad for name, p in run.model.named_parameters() if p.grad is not None}
 
 

@@ -3,22 +3,19 @@
 import logging
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ssl_platform import distributed
-from ssl_platform.events import Events
+from ssl_platform.engine.run import Events, Run
+from ssl_platform.losses.base import Loss
 from ssl_platform.models import SSLModel
 from ssl_platform.models.heads import Prototyped, prototype_head, watched_head
 from ssl_platform.ops.entropy import effective_rank, entropy
 from ssl_platform.ops.temperature import unusable_temperature
 from ssl_platform.registry import HOOKS
-
-if TYPE_CHECKING:
-    from ssl_platform.engine import Run
-    from ssl_platform.losses.base import Loss
 
 logger = logging.getLogger(__name__)
 
@@ -72,7 +69,7 @@ class ClusteringHealth(Events):
         self.uniform_margin, self.min_used, self.from_epoch = uniform_margin, min_used, from_epoch
         self.totals: dict[str, Tensor] = {}  # of this rank, over the epoch so far
 
-    def probe_model(self, model: SSLModel, loss: "Loss") -> None:
+    def probe_model(self, model: SSLModel, loss: Loss) -> None:
         watched_head(model, self.head)
 
     def state_dict(self) -> dict[str, Any]:
@@ -81,7 +78,7 @@ class ClusteringHealth(Events):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.totals = dict(state)
 
-    def on_epoch_start(self, run: "Run") -> None:
+    def on_epoch_start(self, run: Run) -> None:
         head = prototype_head(run.model, self.head)
         num_prototypes, dim = head.num_prototypes[0], head.out_dim
         shapes: dict[str, tuple[int, ...]] = {
@@ -98,7 +95,7 @@ class ClusteringHealth(Events):
         }
 
     @torch.no_grad()
-    def on_step_end(self, run: "Run") -> None:
+    def on_step_end(self, run: Run) -> None:
         output: Prototyped = run.outputs[self.head]
         rows = len(output.embeddings) // run.train_loader.transform.num_crops
         embeddings, scores = output.embeddings[:rows].float(), output.scores[0][:rows].float()
@@ -112,7 +109,7 @@ class ClusteringHealth(Events):
         totals["embedding"] += embeddings.sum(dim=0)
         totals["product"] += embeddings.T @ embeddings
 
-    def on_epoch_end(self, run: "Run") -> None:
+    def on_epoch_end(self, run: Run) -> None:
         totals = {name: distributed.all_reduce_sum(t) for name, t in self.totals.items()}
         self.totals = {}
         report = {f"health/{name}": value.item() for name, value in _figures(totals).items()}

@@ -3,25 +3,22 @@
 import json
 import logging
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
 from ssl_platform import distributed
-from ssl_platform.baselines import Embed, LabelledFeatures, measure_baselines
-from ssl_platform.data.classes import match_classes, named
 from ssl_platform.data.dataset import ImageDataset
-from ssl_platform.events import Events
-from ssl_platform.features import extract
+from ssl_platform.data.sets.classes import match_classes, named
+from ssl_platform.engine.run import Events, Run
+from ssl_platform.evaluation.baselines import Embed, LabelledFeatures, measure_baselines
+from ssl_platform.evaluation.features import extract
 from ssl_platform.hooks.files import write_or_warn
 from ssl_platform.metrics import measured
-from ssl_platform.ops.draws import draw_balanced, stratified_split
 from ssl_platform.ops.knn import knn_votes
+from ssl_platform.ops.sampling import draw_balanced, stratified_split
 from ssl_platform.registry import HOOKS
-
-if TYPE_CHECKING:
-    from ssl_platform.engine import Run
 
 logger = logging.getLogger(__name__)
 
@@ -91,7 +88,7 @@ class KNNMonitor(Events):
         self.latest, self.baselines = state["latest"], state["baselines"]
         self.counts = state.get("counts", {})  # older runs did not keep them
 
-    def on_train_start(self, run: "Run") -> None:
+    def on_train_start(self, run: Run) -> None:
         if not self._choose_images(run):
             return
         if run.step == 0:
@@ -113,25 +110,25 @@ class KNNMonitor(Events):
             **(self.baselines or {}),
         }
 
-    def on_epoch_end(self, run: "Run") -> None:
+    def on_epoch_end(self, run: Run) -> None:
         if self.is_possible and run.epoch % self.every_epochs == 0:
             self._measure_trunk(run)
 
-    def on_train_end(self, run: "Run") -> None:
+    def on_train_end(self, run: Run) -> None:
         if self.is_possible:
             if self.latest is None or self.latest[0] != run.epoch:
                 self._measure_trunk(run)
             assert self.latest is not None
             run.results["knn"] |= {**self.counts, "trained": self.latest[1]}
 
-    def _measure_trunk(self, run: "Run") -> None:
+    def _measure_trunk(self, run: Run) -> None:
         bank, queries = self._features(run, run.model.trunk)
         self.counts = {"labels": len(bank.labels), "queries": len(queries.labels)}
         scores = self._scores(run, bank, queries)
         self.latest = run.epoch, scores
         run.report |= {f"knn/{name}": score for name, score in scores.items()}
 
-    def _choose_images(self, run: "Run") -> bool:
+    def _choose_images(self, run: Run) -> bool:
         train, val = run.train_data, run.val_data
         learned = next((s for s in (train, val) if s is not None and _has_two_classes(s)), None)
         if learned is None:
@@ -164,17 +161,17 @@ class KNNMonitor(Events):
         self.bank = _Images(learned, learned.labels, bank)
         self.queries = _Images(asked, labels, queries)
 
-    def _features(self, run: "Run", embed: Embed) -> tuple[LabelledFeatures, LabelledFeatures]:
+    def _features(self, run: Run, embed: Embed) -> tuple[LabelledFeatures, LabelledFeatures]:
         return self._labelled(run, embed, self.bank), self._labelled(run, embed, self.queries)
 
-    def _labelled(self, run: "Run", embed: Embed, images: _Images) -> LabelledFeatures:
+    def _labelled(self, run: Run, embed: Embed, images: _Images) -> LabelledFeatures:
         loader = run.eval_loader(images.dataset, images.positions)
         found = extract(embed, loader, len(images.positions))
         labels = torch.from_numpy(images.labels[images.positions])
         return LabelledFeatures(*found.leave_out(labels, "images of the kNN accuracy"))
 
     def _scores(
-        self, run: "Run", bank: LabelledFeatures, queries: LabelledFeatures
+        self, run: Run, bank: LabelledFeatures, queries: LabelledFeatures
     ) -> dict[str, float]:
         votes = knn_votes(
             queries.features[:],

@@ -8,18 +8,15 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from ssl_platform import distributed
+from ssl_platform.engine.run import Events, Run
 from ssl_platform.errors import ConfigError, kind_of
-from ssl_platform.events import Events
 from ssl_platform.hooks.files import EventFile, reason
 from ssl_platform.registry import HOOKS
-
-if TYPE_CHECKING:
-    from ssl_platform.engine import Run
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +59,7 @@ class Log(Events):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.loss_sum, self.num_losses = state["loss_sum"], state["num_losses"]
 
-    def on_train_start(self, run: "Run") -> None:
+    def on_train_start(self, run: Run) -> None:
         self.start = time.monotonic()
         self.start_step = run.step
         self._restart_clock(run)
@@ -71,11 +68,11 @@ class Log(Events):
             if self.tensorboard:
                 self.writers.append(_TensorBoard(run.output_dir / "tensorboard", run.step))
 
-    def on_epoch_start(self, run: "Run") -> None:
+    def on_epoch_start(self, run: Run) -> None:
         if run.step == self.start_step:  # what came before the first step is no part of its speed
             self._restart_clock(run)
 
-    def on_step_end(self, run: "Run") -> None:
+    def on_step_end(self, run: Run) -> None:
         loss = run.losses["loss"].detach()
         self.loss_sum = loss.clone() if self.loss_sum is None else self.loss_sum + loss
         self.num_losses += 1
@@ -84,15 +81,15 @@ class Log(Events):
             self.loss_sum, self.num_losses = None, 0
             self._restart_clock(run)
 
-    def on_epoch_end(self, run: "Run") -> None:
+    def on_epoch_end(self, run: Run) -> None:
         if run.report:
             self._write(run, {name: _number(name, value) for name, value in run.report.items()})
 
-    def on_save_start(self, run: "Run") -> None:
+    def on_save_start(self, run: Run) -> None:
         for writer in self.writers:  # a checkpoint has the lines up to its step behind it
             writer.sync()
 
-    def on_train_end(self, run: "Run") -> None:
+    def on_train_end(self, run: Run) -> None:
         if run.step > self.start_step:
             seconds = time.monotonic() - self.start
             images = (run.step - self.start_step) * self._images_per_step(run)
@@ -101,7 +98,7 @@ class Log(Events):
         for writer in self.writers:
             writer.close()
 
-    def _figures(self, run: "Run", loss_sum: torch.Tensor) -> dict[str, float]:
+    def _figures(self, run: Run, loss_sum: torch.Tensor) -> dict[str, float]:
         seconds = time.monotonic() - self.window_start
         num_steps = run.step - self.window_step
         total = distributed.all_reduce_sum(loss_sum)
@@ -115,17 +112,17 @@ class Log(Events):
             "data_wait": (run.train_loader.wait_seconds - self.window_wait) / seconds,
         }
 
-    def _write(self, run: "Run", figures: dict[str, float]) -> None:
+    def _write(self, run: Run, figures: dict[str, float]) -> None:
         seconds = time.monotonic() - self.start
         line = {"step": run.step, "epoch": run.epoch, **figures, "seconds": seconds}
         for writer in self.writers:
             writer.write(line)
 
     @staticmethod
-    def _images_per_step(run: "Run") -> int:
+    def _images_per_step(run: Run) -> int:
         return run.train_loader.batch_size * distributed.world_size()
 
-    def _restart_clock(self, run: "Run") -> None:
+    def _restart_clock(self, run: Run) -> None:
         self.window_start, self.window_step = time.monotonic(), run.step
         self.window_wait = run.train_loader.wait_seconds
 
@@ -136,7 +133,7 @@ class _Console:
     It counts the steps that the whole training would have with its present epochs.
     """
 
-    def __init__(self, run: "Run"):
+    def __init__(self, run: Run):
         self.run, self.start = run, run.position
         self.total = run.num_epochs * run.train_sampler.steps_per_epoch
         self.bar: Any = None

@@ -3,19 +3,16 @@
 import logging
 import os
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch.profiler import ProfilerActivity, profile, record_function, schedule
 
 from ssl_platform import distributed
-from ssl_platform.anatomy import PARTS, Anatomy, Reading, lines, parts_of
-from ssl_platform.data import native_crop
-from ssl_platform.data.multicrop import MultiCrop
-from ssl_platform.events import Events
-
-if TYPE_CHECKING:
-    from ssl_platform.engine import Run
+from ssl_platform.data.crops import native_crop
+from ssl_platform.data.crops.multicrop import MultiCrop
+from ssl_platform.engine.run import Events, Run
+from ssl_platform.hooks.step_timing import PARTS, Anatomy, Reading, lines, parts_of
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +42,7 @@ class StepProfile(Events):
     between two epochs is no part of a step.
     """
 
-    def on_train_start(self, run: "Run") -> None:
+    def on_train_start(self, run: Run) -> None:
         self.start_step = run.step
         self.clock = _Clock(run.device)
         self.step: list[Mark] = []  # the one under way, if it is looked at
@@ -62,10 +59,10 @@ class StepProfile(Events):
             run.optimizer.register_step_post_hook(lambda *_: self._begin("rest")),
         ]
 
-    def on_backward_end(self, run: "Run") -> None:
+    def on_backward_end(self, run: Run) -> None:
         self._begin("rest")
 
-    def on_step_end(self, run: "Run") -> None:
+    def on_step_end(self, run: Run) -> None:
         if not self.handles:
             return
         number = run.step - self.start_step
@@ -82,7 +79,7 @@ class StepProfile(Events):
             self.waited = run.train_loader.wait_seconds
             self._enter("wait")
 
-    def on_train_end(self, run: "Run") -> None:
+    def on_train_end(self, run: Run) -> None:
         if self.recorder is not None:
             self._stop_trace()
         if self.steps and self.handles:
@@ -112,14 +109,14 @@ class StepProfile(Events):
             self.range.__exit__(None, None, None)
             self.range = None
 
-    def _end_step(self, run: "Run", *, is_measured: bool) -> None:
+    def _end_step(self, run: Run, *, is_measured: bool) -> None:
         self._leave_range()
         if self.step and is_measured:
             self.step.append(("end", self.clock.now()))
             self.steps.append((self.step, run.train_loader.wait_seconds - self.waited))
         self.step = []
 
-    def _start_trace(self, run: "Run") -> None:
+    def _start_trace(self, run: Run) -> None:
         path = run.output_dir / TRACE
         os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # it reports each start and stop
 
@@ -145,7 +142,7 @@ class StepProfile(Events):
         self.recorder.stop()
         self.recorder = None
 
-    def _report(self, run: "Run") -> None:
+    def _report(self, run: Run) -> None:
         """Put the figures among the run's results, and say them; collective."""
         for handle in self.handles:
             handle.remove()
@@ -175,7 +172,7 @@ class _Clock:
         return start.elapsed_time(end) / 1000
 
 
-def _anatomy(run: "Run", steps: list[dict[str, float]]) -> Anatomy:
+def _anatomy(run: Run, steps: list[dict[str, float]]) -> Anatomy:
     """The mean over steps and ranks; collective."""
     loader, num_processes = run.train_loader, distributed.world_size()
     mine = torch.tensor([[step[part] for part in PARTS] for step in steps], dtype=torch.float64)

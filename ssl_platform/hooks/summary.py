@@ -1,17 +1,15 @@
 """The verdict at the end of a run."""
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from ssl_platform import anatomy, distributed
-from ssl_platform.events import Events
+from ssl_platform import distributed
+from ssl_platform.console import legible
+from ssl_platform.engine.run import Events, Run
+from ssl_platform.hooks import step_timing as anatomy
 from ssl_platform.hooks.files import write_or_warn
-from ssl_platform.legible import legible
 from ssl_platform.ops.proportions import two_standard_errors
 from ssl_platform.registry import HOOKS
-
-if TYPE_CHECKING:
-    from ssl_platform.engine import Run
 
 
 @HOOKS.register()
@@ -20,10 +18,10 @@ class Summary(Events):
 
     comes_last = True
 
-    def on_train_start(self, run: "Run") -> None:
+    def on_train_start(self, run: Run) -> None:
         self.start_step = run.step
 
-    def on_train_end(self, run: "Run") -> None:
+    def on_train_end(self, run: Run) -> None:
         if distributed.rank() != 0:
             return
         path = run.output_dir / "summary.json"
@@ -32,7 +30,7 @@ class Summary(Events):
             write_or_warn(path, json.dumps(run.results, indent=2, default=_plain) + "\n")
         print(legible("\n".join(["", *self._lines(run)])), flush=True)
 
-    def _lines(self, run: "Run") -> list[str]:
+    def _lines(self, run: Run) -> list[str]:
         results = run.results
         lines = [f"{run.name}: {run.epoch} epochs, {run.step} steps"]
         if "seconds" in results:

@@ -11,15 +11,15 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
 
+from ssl_platform.console import keep_streams
 from ssl_platform.errors import PlatformError
+from ssl_platform.launch.heartbeat import answer_with_stack
 from ssl_platform.launch.job import Job, RankFailedError
 from ssl_platform.launch.joined import World, number
+from ssl_platform.launch.limits import has_few_addresses, in_words
 from ssl_platform.launch.meeting import store_of
-from ssl_platform.launch.stall import answer_with_stack
+from ssl_platform.launch.progress import watched_through
 from ssl_platform.launch.world import die_with_parent, is_echo, is_timeout, work_in_group
-from ssl_platform.limits import has_few_addresses, in_words
-from ssl_platform.output import keep_streams
-from ssl_platform.progress import watched_through
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1)
 

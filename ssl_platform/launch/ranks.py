@@ -21,10 +21,10 @@ from multiprocessing.sharedctypes import RawValue
 from typing import Any
 
 from ssl_platform.errors import PlatformError, StopRequested
+from ssl_platform.launch.heartbeat import Pulse, ask_for_stacks
 from ssl_platform.launch.job import EX_TEMPFAIL, Job, LaunchOptions, RankFailedError
 from ssl_platform.launch.meeting import LOOPBACK, kept_store
 from ssl_platform.launch.rank import STOP_SIGNALS, Channels, Done, Failure, left, rank_main
-from ssl_platform.launch.stall import Pulse, ask_for_stacks
 from ssl_platform.launch.world import share_of_cores
 
 logger = logging.getLogger(__name__)

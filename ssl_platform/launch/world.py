@@ -8,10 +8,10 @@ from datetime import timedelta
 from typing import Any
 
 from ssl_platform.errors import ConfigError
-from ssl_platform.launch.awaited import stalled_error
 from ssl_platform.launch.job import Job, LaunchOptions, RankFailedError
 from ssl_platform.launch.joined import World, number
 from ssl_platform.launch.meeting import meet
+from ssl_platform.launch.stalled_ranks import stalled_error
 
 logger = logging.getLogger(__name__)
 

@@ -4,7 +4,7 @@ epoch, from embeddings of the epoch before (Caron et al., arXiv:2006.09882, appe
 import logging
 import math
 from abc import abstractmethod
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -13,7 +13,8 @@ from torch import Tensor
 
 from ssl_platform import distributed
 from ssl_platform.data.batch import Batch, DataInfo
-from ssl_platform.data.sampler import BEFORE_TRAINING
+from ssl_platform.data.loading.sampler import BEFORE_TRAINING
+from ssl_platform.engine.run import Run
 from ssl_platform.errors import DivergedError
 from ssl_platform.losses.base import UNASSIGNED, Loss, partial_batches, unusable_crops
 from ssl_platform.losses.memory_bank import MemoryBank
@@ -21,9 +22,6 @@ from ssl_platform.models.heads import prototype_head
 from ssl_platform.models.ssl_model import SSLModel
 from ssl_platform.ops.finite import num_bad_rows
 from ssl_platform.ops.temperature import unusable_temperature
-
-if TYPE_CHECKING:
-    from ssl_platform.engine import Run
 
 logger = logging.getLogger(__name__)
 
@@ -89,12 +87,12 @@ class OfflineClusteringLoss(Loss):
             (S,) int64 labels of this rank's rows.
         """
 
-    def on_train_start(self, run: "Run") -> None:
+    def on_train_start(self, run: Run) -> None:
         # a run that goes on with another batch is at another step of its epoch
         self.bank.cursor = run.epoch_step * self.bank.batch_size
 
     @torch.no_grad()
-    def on_epoch_start(self, run: "Run") -> None:
+    def on_epoch_start(self, run: Run) -> None:
         head = prototype_head(run.model, self.head)
         if run.step == 0:
             self._fill_bank(run)
@@ -110,7 +108,7 @@ class OfflineClusteringLoss(Loss):
             self.bank.spread(labels, table)
         self.bank.rewind()
 
-    def _fill_bank(self, run: "Run") -> None:
+    def _fill_bank(self, run: Run) -> None:
         """One pass in the order of the first epoch, over crops that no epoch draws again."""
         if distributed.rank() == 0:
             logger.info("filling the memory bank: one pass over the images without training")
@@ -119,7 +117,7 @@ class OfflineClusteringLoss(Loss):
         self.bank.fill(lambda crop: run.model([crop])[self.head].embeddings, run.train_loader)
         run.train_sampler.set_epoch(run.epoch)
 
-    def _refuse_bad_rows(self, run: "Run") -> None:
+    def _refuse_bad_rows(self, run: Run) -> None:
         bad = sum(map(num_bad_rows, self.bank.embeddings))
         if bad:
             raise DivergedError(

@@ -6,21 +6,18 @@ their reasons are in docs/methods.md.
 """
 
 import logging
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from ssl_platform import distributed
 from ssl_platform.data.batch import DataInfo
+from ssl_platform.engine.run import Run
 from ssl_platform.losses.offline_clustering import OfflineClusteringLoss
 from ssl_platform.models.heads import prototype_head
 from ssl_platform.models.ssl_model import SSLModel
 from ssl_platform.ops.sinkhorn import balanced_labels
 from ssl_platform.registry import LOSSES
-
-if TYPE_CHECKING:
-    from ssl_platform.engine import Run
 
 logger = logging.getLogger(__name__)
 
@@ -79,7 +76,7 @@ class SeLaV2Loss(OfflineClusteringLoss):
         self.freeze_prototypes_steps = freeze_prototypes_steps
         self.freeze_prototypes_epochs = freeze_prototypes_epochs
 
-    def on_backward_end(self, run: "Run") -> None:
+    def on_backward_end(self, run: Run) -> None:
         if run.position < self.freeze_prototypes_steps or run.epoch < self.freeze_prototypes_epochs:
             prototype_head(run.model, self.head).drop_prototype_gradients()
 

@@ -3,7 +3,7 @@
 import logging
 import math
 import warnings
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -11,15 +11,13 @@ from torch import Tensor, nn
 
 from ssl_platform.data.batch import Batch, DataInfo
 from ssl_platform.distributed import rank
+from ssl_platform.engine.run import Run
 from ssl_platform.losses.base import Loss, partial_batches, unusable_crops
 from ssl_platform.models.heads import prototype_head
 from ssl_platform.models.ssl_model import SSLModel
 from ssl_platform.ops.sinkhorn import sinkhorn
 from ssl_platform.ops.temperature import unusable_temperature
 from ssl_platform.registry import LOSSES
-
-if TYPE_CHECKING:
-    from ssl_platform.engine import Run
 
 logger = logging.getLogger(__name__)
 
@@ -109,14 +107,14 @@ class SwAVLoss(Loss):
         assert isinstance(prototypes, nn.Linear)
         return prototypes
 
-    def on_train_start(self, run: "Run") -> None:
+    def on_train_start(self, run: Run) -> None:
         self.on_epoch_start(run)  # a queue of before may have another length
 
-    def on_epoch_start(self, run: "Run") -> None:
+    def on_epoch_start(self, run: Run) -> None:
         self.queue_has_started = self.queue.shape[1] > 0 and run.epoch >= self.queue_start_epoch
         self.queue_is_full = False  # found anew before it is used
 
-    def on_backward_end(self, run: "Run") -> None:
+    def on_backward_end(self, run: Run) -> None:
         if run.position < self.freeze_prototypes_steps or run.epoch < self.freeze_prototypes_epochs:
             prototype_head(run.model, self.head).drop_prototype_gradients()
 

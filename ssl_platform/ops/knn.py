@@ -5,7 +5,7 @@ import logging
 import torch
 from torch import Tensor
 
-from ssl_platform.ops.table import Table
+from ssl_platform.ops.feature_table import Table
 
 logger = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ssl_platform.ops.table import Table
+from ssl_platform.ops.feature_table import Table
 
 BLOCK = 4096  # rows that are on the device at once
 HELD_BYTES = 2**30  # of standardised features at most that are kept for many passes

@@ -7,11 +7,7 @@ import torch
 from torch import Tensor
 from torch.optim.sgd import sgd
 
-from ssl_platform.optim.torch_optimizers import (
-    FusedOptimizer,
-    refuse_impossible,
-    start_momentum,
-)
+from ssl_platform.optim.torch_optimizers import FusedOptimizer, refuse_impossible, start_momentum
 from ssl_platform.registry import OPTIMIZERS
 
 

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
-from ssl_platform.build import JobOptions
+from ssl_platform.config.options import JobOptions
 
 
 class Task(ABC):

@@ -7,8 +7,8 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from ssl_platform.baselines import LabelledFeatures
-from ssl_platform.ops.draws import stratified_split
+from ssl_platform.evaluation.baselines import LabelledFeatures
+from ssl_platform.evaluation.labelled_images import LabelledImages, open_labelled_images
 from ssl_platform.ops.linear_probe import (
     LinearClassifiers,
     Rows,
@@ -18,9 +18,9 @@ from ssl_platform.ops.linear_probe import (
     fit_ridge,
     fit_sgd,
 )
+from ssl_platform.ops.sampling import stratified_split
 from ssl_platform.registry import TASKS
 from ssl_platform.tasks.evaluation import Evaluation, EvaluationOptions, Measurement
-from ssl_platform.tasks.labelled_images import LabelledImages, open_labelled_images
 
 
 class Solver(Protocol):

@@ -3,10 +3,11 @@
 from pathlib import Path
 from typing import Any
 
-from ssl_platform.build import eval_loader, open_dataset, resolve_device
-from ssl_platform.cluster_files import Clusters
+from ssl_platform.clusters.files import Clusters
+from ssl_platform.clusters.nearest import find_nearest
+from ssl_platform.engine.build import eval_loader, open_dataset, resolve_device
 from ssl_platform.registry import TASKS
-from ssl_platform.tasks.clusters import ClusterOutput, find_nearest
+from ssl_platform.tasks.clusters import ClusterOutput
 from ssl_platform.tasks.trunk import TrainedTrunk, TrunkOptions, TrunkTask, as_problem
 
 

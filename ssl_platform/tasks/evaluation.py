@@ -10,7 +10,10 @@ import torch
 from torch import nn
 
 from ssl_platform import distributed
-from ssl_platform.baselines import (
+from ssl_platform.config.options import JobOptions
+from ssl_platform.console import legible
+from ssl_platform.engine.build import resolve_device
+from ssl_platform.evaluation.baselines import (
     RANDOM_INIT,
     RAW_PIXELS,
     Embed,
@@ -18,11 +21,9 @@ from ssl_platform.baselines import (
     measure_baselines,
     pixels,
 )
-from ssl_platform.build import JobOptions, resolve_device
-from ssl_platform.feature_cache import CacheOptions, FeatureCache, say, short_digest
-from ssl_platform.legible import legible
-from ssl_platform.results import WEIGHTS, Figures, Results
-from ssl_platform.tasks.labelled_images import LabelledImages
+from ssl_platform.evaluation.feature_cache import CacheOptions, FeatureCache, say, short_digest
+from ssl_platform.evaluation.labelled_images import LabelledImages
+from ssl_platform.evaluation.results import WEIGHTS, Figures, Results
 from ssl_platform.tasks.trunk import TrainedTrunk, TrunkOptions, TrunkTask, as_problem, random_trunk
 from ssl_platform.zoo.weights import Weights
 

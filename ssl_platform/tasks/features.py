@@ -9,11 +9,11 @@ import numpy as np
 from torch import Tensor, nn
 
 from ssl_platform import distributed
-from ssl_platform.build import eval_loader, open_dataset, resolve_device
+from ssl_platform.console import legible
 from ssl_platform.data.dataset import ImageDataset
-from ssl_platform.feature_cache import images_provenance, say
-from ssl_platform.feature_files import INDEX, FeatureFiles, write_features
-from ssl_platform.legible import legible
+from ssl_platform.engine.build import eval_loader, open_dataset, resolve_device
+from ssl_platform.evaluation.feature_cache import images_provenance, say
+from ssl_platform.evaluation.feature_files import INDEX, FeatureFiles, write_features
 from ssl_platform.models.layers import POOLED, layer_outputs, submodule
 from ssl_platform.registry import TASKS
 from ssl_platform.tasks.trunk import TrainedTrunk, TrunkOptions, TrunkTask, as_problem
@@ -33,7 +33,7 @@ class FeaturesOptions(TrunkOptions):
 class ExtractFeatures(TrunkTask):
     """Features of every image's centre crop: ``<layer>.npy`` each, and ``index.parquet``.
 
-    See `ssl_platform.feature_files`. A row whose image cannot be read is NaN, and marked in the
+    See `evaluation.feature_files`. A row whose image cannot be read is NaN, and marked in the
     index.
     """
 

@@ -4,12 +4,12 @@ import logging
 
 import torch
 
-from ssl_platform.baselines import LabelledFeatures
+from ssl_platform.evaluation.baselines import LabelledFeatures
+from ssl_platform.evaluation.labelled_images import LabelledImages, open_labelled_images
 from ssl_platform.metrics.accuracy import top_accuracies
 from ssl_platform.ops.knn import nearest_neighbours, weighted_votes
 from ssl_platform.registry import TASKS
 from ssl_platform.tasks.evaluation import Evaluation, EvaluationOptions, Measurement
-from ssl_platform.tasks.labelled_images import LabelledImages, open_labelled_images
 
 logger = logging.getLogger(__name__)
 

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from ssl_platform.baselines import LabelledFeatures
-from ssl_platform.build import DataOptions, Node, open_dataset
-from ssl_platform.data.voc import VOC2007
+from ssl_platform.config.options import DataOptions, Node
+from ssl_platform.data.sets.voc import VOC2007
+from ssl_platform.engine.build import open_dataset
+from ssl_platform.evaluation.baselines import LabelledFeatures
+from ssl_platform.evaluation.labelled_images import LabelledImages
 from ssl_platform.ops.average_precision import average_precision
 from ssl_platform.registry import TASKS
 from ssl_platform.tasks.evaluation import Evaluation, EvaluationOptions, Measurement
-from ssl_platform.tasks.labelled_images import LabelledImages
 
 if TYPE_CHECKING:
     from sklearn.svm import LinearSVC

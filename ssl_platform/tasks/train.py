@@ -4,14 +4,18 @@ import json
 from dataclasses import dataclass, fields
 from typing import Any
 
-from ssl_platform import checkpoint, distributed
-from ssl_platform.build import Builder, Node, TrainOptions
-from ssl_platform.engine import Run, train
-from ssl_platform.feature_cache import CacheOptions
+from ssl_platform import distributed
+from ssl_platform.config.options import Node, TrainOptions
+from ssl_platform.engine import checkpoint
+from ssl_platform.engine.build import Builder
+from ssl_platform.engine.loop import train
+from ssl_platform.engine.run import Run
+from ssl_platform.engine.saver import Saver
+from ssl_platform.evaluation.feature_cache import CacheOptions
+from ssl_platform.evaluation.results import WEIGHTS, Results
 from ssl_platform.hooks.profile import StepProfile
 from ssl_platform.models.pretrained import Pretrained
 from ssl_platform.registry import TASKS, TRUNKS
-from ssl_platform.results import WEIGHTS, Results
 from ssl_platform.schema import dataclass_schema
 from ssl_platform.tasks import Task
 from ssl_platform.tasks.evaluation import Evaluation, EvaluationOptions
@@ -62,7 +66,7 @@ class Train(Task):
             origin = _start(run.model.trunk, options)
             if origin and distributed.rank() == 0:
                 (run.output_dir / STARTED_FROM).write_text(json.dumps(origin, indent=2) + "\n")
-        results = train(run)
+        results = train(run, Saver(run.output_dir, options.save), options.resume)
         if "evaluation" in results:
             _write_results(run, options)
         return results

@@ -11,12 +11,12 @@ import torch
 from omegaconf import MISSING, OmegaConf
 from torch import nn
 
-from ssl_platform.build import ImageJobOptions, Node
-from ssl_platform.data.pixels import AUTO
+from ssl_platform.config.options import ImageJobOptions, Node
+from ssl_platform.config.yaml_file import read_yaml
+from ssl_platform.data.decoding.pixels import AUTO
 from ssl_platform.errors import CheckpointError
 from ssl_platform.registry import TRUNKS
 from ssl_platform.tasks import Task
-from ssl_platform.yaml_file import read_yaml
 from ssl_platform.zoo.weights import Weights, load_trunk, read_weights, unknown_trunk
 
 

@@ -8,7 +8,7 @@ import torch
 import yaml
 from torch import Tensor
 
-from ssl_platform.config import CONFIG_DIR
+from ssl_platform.config.shipped import CONFIG_DIR
 from ssl_platform.models.heads import PrototypeHead
 from ssl_platform.models.resnet import ResNet
 from ssl_platform.registry import TRUNKS

@@ -6,9 +6,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from ssl_platform.cli import answered, check_working_directory
-from ssl_platform.disk import sha256_of
-from ssl_platform.legible import one_line
-from ssl_platform.output import show
+from ssl_platform.console import one_line, show
+from ssl_platform.files import sha256_of
 from ssl_platform.zoo import catalogue
 from ssl_platform.zoo.fetch import cached
 

@@ -14,8 +14,8 @@ from http.client import HTTPConnection, HTTPResponse, HTTPSConnection
 from typing import Any
 from urllib.parse import SplitResult, quote, unquote, urljoin, urlsplit
 
+from ssl_platform.console import without_secrets
 from ssl_platform.errors import CheckpointError
-from ssl_platform.legible import without_secrets
 
 TIMEOUT = 30  # seconds without a byte
 PACE_SECONDS, SLOWEST = 60, 1000  # in so many seconds at least so many bytes in each

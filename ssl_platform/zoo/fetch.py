@@ -9,9 +9,9 @@ from urllib.parse import SplitResult, quote, unquote, urlsplit
 
 from filelock import FileLock
 
-from ssl_platform.disk import sha256_of, sync_folder
+from ssl_platform.console import without_secrets
 from ssl_platform.errors import CheckpointError
-from ssl_platform.legible import without_secrets
+from ssl_platform.files import sha256_of, sync_folder
 from ssl_platform.zoo.raw import is_web_page
 from ssl_platform.zoo.transfer import forget, receive
 

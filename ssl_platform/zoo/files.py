@@ -13,8 +13,8 @@ from zipfile import BadZipFile, ZipFile, ZipInfo
 import safetensors.torch
 import torch
 
-from ssl_platform.disk import unpacks_to_too_much
 from ssl_platform.errors import CheckpointError
+from ssl_platform.files import unpacks_to_too_much
 from ssl_platform.zoo.raw import UNPACK, first_bytes, is_tar, is_web_page, other_kind
 
 # in what torch says of a pickle that it refuses

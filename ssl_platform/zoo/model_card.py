@@ -3,10 +3,10 @@
 import json
 from pathlib import Path
 
-from ssl_platform.legible import escaped, without_secrets
+from ssl_platform.console import escaped, without_secrets
 from ssl_platform.schema import flat
-from ssl_platform.trained_run import SavedRun
 from ssl_platform.zoo.architecture import trunk_option
+from ssl_platform.zoo.trained_run import SavedRun
 from ssl_platform.zoo.weights import Weights
 
 CARD = """\

@@ -15,8 +15,8 @@ from urllib.parse import urlsplit
 
 from tqdm import tqdm
 
+from ssl_platform.console import without_secrets
 from ssl_platform.errors import CheckpointError
-from ssl_platform.legible import without_secrets
 from ssl_platform.zoo.connections import PACE_SECONDS, SLOWEST, Pace, open_address
 
 BLOCK = 1 << 20

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ssl_platform.disk import sha256_of
+from ssl_platform.console import without_secrets
 from ssl_platform.errors import CheckpointError
-from ssl_platform.legible import without_secrets
+from ssl_platform.files import sha256_of
 from ssl_platform.models.heads import PrototypeHead
 from ssl_platform.registry import HEADS, TRUNKS, load_components
 from ssl_platform.zoo import catalogue
@@ -122,7 +122,7 @@ def _of_fetched(source: str, path: Path) -> Weights:
 
 
 def _of_run(source: str) -> Weights:
-    from ssl_platform.trained_run import SavedRun  # much to import, and files do without
+    from ssl_platform.zoo.trained_run import SavedRun
 
     try:
         run = SavedRun.open(source)
@@ -150,7 +150,7 @@ def unknown_trunk(weights: Weights) -> str | None:
 
     Only a command of the user imports code. That of a run belongs to whoever made its directory.
     """
-    from ssl_platform.trained_run import plugins_hint
+    from ssl_platform.zoo.trained_run import plugins_hint
 
     load_components()
     node = weights.trunk_node

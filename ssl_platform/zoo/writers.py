@@ -13,8 +13,8 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from ssl_platform.disk import of_disk, sha256_of
 from ssl_platform.errors import CheckpointError, ConfigError, DiskError
+from ssl_platform.files import of_disk, sha256_of
 from ssl_platform.zoo.model_card import model_card
 from ssl_platform.zoo.weights import Weights, built, load_trunk
 

@@ -7,13 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ssl_platform.data.augment import (
-    NUM_UNIFORMS,
-    Blur,
-    ColorJitter,
-    CropRule,
-    draw_crop,
-)
+from ssl_platform.data.crops.augment import NUM_UNIFORMS, Blur, ColorJitter, CropRule, draw_crop
 
 RULE = CropRule(
     size=96,

@@ -14,12 +14,12 @@ from PIL import Image
 
 import ssl_platform
 from ssl_platform.config import compose
-from ssl_platform.data.center_crop import CenterCrop
-from ssl_platform.data.image_folder import ImageFolder
-from ssl_platform.data.loader import Loader
-from ssl_platform.data.normalize import Normalize
-from ssl_platform.data.pixels import PixelOptions
-from ssl_platform.data.sampler import SequentialSampler
+from ssl_platform.data.crops.center_crop import CenterCrop
+from ssl_platform.data.crops.normalize import Normalize
+from ssl_platform.data.decoding.pixels import PixelOptions
+from ssl_platform.data.loading.loader import Loader
+from ssl_platform.data.loading.sampler import SequentialSampler
+from ssl_platform.data.sets.image_folder import ImageFolder
 
 
 def picture(mode: str = "RGB", size: tuple[int, int] = (40, 30)) -> Image.Image:

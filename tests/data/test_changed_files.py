@@ -10,16 +10,16 @@ import numpy as np
 import pytest
 
 import ssl_platform
-from ssl_platform import run_state
-from ssl_platform.build import DataOptions
 from ssl_platform.config import compose
+from ssl_platform.config.options import DataOptions
+from ssl_platform.data.crops.normalize import Normalize
 from ssl_platform.data.dataset import NUM_STAMPS, FileChanges
-from ssl_platform.data.image_folder import ImageFolder
-from ssl_platform.data.normalize import Normalize
-from ssl_platform.data.shapes import Shapes
-from ssl_platform.data.subset import StratifiedSubset
+from ssl_platform.data.sets.image_folder import ImageFolder
+from ssl_platform.data.sets.shapes import Shapes
+from ssl_platform.data.sets.subset import StratifiedSubset
+from ssl_platform.engine import state as run_state
 from ssl_platform.errors import CheckpointError
-from ssl_platform.feature_cache import images_provenance
+from ssl_platform.evaluation.feature_cache import images_provenance
 
 
 def opened(folder: Path) -> ImageFolder:

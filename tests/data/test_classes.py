@@ -4,7 +4,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from ssl_platform.data.classes import labels_to_test, match_classes
+from ssl_platform.data.sets.classes import labels_to_test, match_classes
 
 
 def images(classes: str | None, labels: list[int]) -> SimpleNamespace:

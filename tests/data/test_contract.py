@@ -5,10 +5,10 @@ import pytest
 import torch
 from PIL import Image
 
-from ssl_platform.data.batch_reader import BadImageLimit, BatchReader
-from ssl_platform.data.center_crop import CenterCrop
 from ssl_platform.data.contract import check_dataset, check_transform, prepare, read_image
+from ssl_platform.data.crops.center_crop import CenterCrop
 from ssl_platform.data.dataset import ImageDataset, UnreadableImage
+from ssl_platform.data.loading.batch_reader import BadImageLimit, BatchReader
 from ssl_platform.data.look import look
 from ssl_platform.errors import DataError
 

@@ -18,8 +18,8 @@ from PIL import Image, ImageFilter
 from sklearn.datasets import load_sample_images
 from torchvision.transforms import functional as F
 
-from ssl_platform.data import device_crop, native_crop, opencv_crop
-from ssl_platform.data.augment import (
+from ssl_platform.data.crops import device_crop, native_crop, opencv_crop
+from ssl_platform.data.crops.augment import (
     NUM_UNIFORMS,
     Blur,
     ColorJitter,
@@ -27,8 +27,8 @@ from ssl_platform.data.augment import (
     CropRule,
     draw_crop,
 )
-from ssl_platform.data.multicrop import CropGroup, MultiCrop
-from ssl_platform.data.normalize import Normalize
+from ssl_platform.data.crops.multicrop import CropGroup, MultiCrop
+from ssl_platform.data.crops.normalize import Normalize
 
 VECTORS = Path(__file__).parent.parent / "vectors"
 PHOTOGRAPHS = [np.ascontiguousarray(image) for image in load_sample_images().images]

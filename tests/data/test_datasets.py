@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ssl_platform.data import fashion_mnist
-from ssl_platform.data.fashion_mnist import Canvas, FashionMNIST
-from ssl_platform.data.shapes import BLOCK, Shapes
-from ssl_platform.data.torchvision_dataset import TorchvisionDataset
+from ssl_platform.data.sets import fashion_mnist
+from ssl_platform.data.sets.fashion_mnist import Canvas, FashionMNIST
+from ssl_platform.data.sets.shapes import BLOCK, Shapes
+from ssl_platform.data.sets.torchvision_dataset import TorchvisionDataset
 
 NUM_TEST_IMAGES = 20
 

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from ssl_platform.data.dataset import UnreadableImage
-from ssl_platform.data.decode import decode, printable, read_image
-from ssl_platform.data.pixels import PixelOptions
+from ssl_platform.data.decoding.decode import decode, printable, read_image
+from ssl_platform.data.decoding.pixels import PixelOptions
 
 
 def encode(image: Image.Image, kind: str, **options) -> bytes:

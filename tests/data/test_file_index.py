@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ssl_platform.data import file_index
-from ssl_platform.data.file_index import WORTH_KEEPING, folder_index
-from ssl_platform.data.folder_scan import FolderIndex, scan
-from ssl_platform.data.image_folder import ImageFolder
+from ssl_platform.data.sets import file_index
+from ssl_platform.data.sets.file_index import WORTH_KEEPING, folder_index
+from ssl_platform.data.sets.folder_scan import FolderIndex, scan
+from ssl_platform.data.sets.image_folder import ImageFolder
 
 LONG_AGO = 10**18  # ns
 NUM_FOLDERS = 4

@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 from torchvision import datasets
 
-from ssl_platform.data import folder_scan
-from ssl_platform.data.file_table import FileTable, Names
-from ssl_platform.data.image_folder import ImageFolder
+from ssl_platform.data.sets import folder_scan
+from ssl_platform.data.sets.file_table import FileTable, Names
+from ssl_platform.data.sets.image_folder import ImageFolder
 
 
 def make(root: Path, *names: str | bytes) -> None:

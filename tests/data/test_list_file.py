@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from ssl_platform.data.image_list import read_image_list
-from ssl_platform.data.list_file import MAX_NUMBER, ListFile
+from ssl_platform.data.sets.image_list import read_image_list
+from ssl_platform.data.sets.list_file import MAX_NUMBER, ListFile
 from ssl_platform.registry import DATASETS, load_components
 
 NAMES = ["ant/a b.png", "bee/c 3.png", "cat/d,e.png"]

@@ -11,15 +11,16 @@ import numpy as np
 import pytest
 import torch
 
-from ssl_platform.data import native_crop, transport
-from ssl_platform.data.augment import Blur, ColorJitter
 from ssl_platform.data.batch import Batch, DataInfo
-from ssl_platform.data.center_crop import CenterCrop
+from ssl_platform.data.crops import native_crop
+from ssl_platform.data.crops.augment import Blur, ColorJitter
+from ssl_platform.data.crops.center_crop import CenterCrop
+from ssl_platform.data.crops.multicrop import CropGroup, MultiCrop
+from ssl_platform.data.crops.normalize import Normalize
 from ssl_platform.data.dataset import ImageDataset, UnreadableImage
-from ssl_platform.data.loader import Loader
-from ssl_platform.data.multicrop import CropGroup, MultiCrop
-from ssl_platform.data.normalize import Normalize
-from ssl_platform.data.sampler import SequentialSampler, ShuffledSampler
+from ssl_platform.data.loading import transport
+from ssl_platform.data.loading.loader import Loader
+from ssl_platform.data.loading.sampler import SequentialSampler, ShuffledSampler
 from ssl_platform.errors import DataError, DataWorkerError
 
 CPU = torch.device("cpu")
@@ -365,7 +366,7 @@ def test_the_device_at_work_is_no_waiting_for_data(monkeypatch):
             now += 1.0
 
     data = loader(Numbered(8), SequentialSampler(range(8), 0, 1))
-    monkeypatch.setattr("ssl_platform.data.loader.perf_counter", lambda: now)
+    monkeypatch.setattr("ssl_platform.data.loading.loader.perf_counter", lambda: now)
     data._copied = Copied()
     assert len(list(data)) == now == 2
     assert data.wait_seconds == 0

@@ -9,10 +9,10 @@ from tiff_files import tiff
 
 from ssl_platform.data import look as looking
 from ssl_platform.data.dataset import ImageDataset
-from ssl_platform.data.image_folder import ImageFolder
+from ssl_platform.data.decoding.pixels import PixelOptions
 from ssl_platform.data.look import describe, found_range, look
-from ssl_platform.data.pixels import PixelOptions
-from ssl_platform.data.shapes import Shapes
+from ssl_platform.data.sets.image_folder import ImageFolder
+from ssl_platform.data.sets.shapes import Shapes
 
 
 def noise(seed: int, *, top: int = 256, shape: tuple[int, ...] = (40, 50, 3)) -> np.ndarray:

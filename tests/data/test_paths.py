@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
 
-from ssl_platform.cluster_files import Clusters, write_symlinks, write_tables
-from ssl_platform.data.image_folder import ImageFolder
-from ssl_platform.data.paths import path_of, uri_of
-from ssl_platform.feature_files import _write_index
+from ssl_platform.clusters.files import Clusters, write_symlinks, write_tables
+from ssl_platform.data.sets.image_folder import ImageFolder
+from ssl_platform.data.sets.paths import path_of, uri_of
+from ssl_platform.evaluation.feature_files import _write_index
 
 ODD = [
     b"a,b", b'quo"te', b"new\nline", b"tab\there", b"latin\xe9\xff", "日本語".encode(), b" lead",

@@ -11,9 +11,9 @@ from PIL import Image
 from tiff_files import CMYK, MIN_IS_BLACK, MIN_IS_WHITE, RGB, tiff
 
 from ssl_platform.data.dataset import UnreadableImage
-from ssl_platform.data.decode import decode, pixels_of, read_image
-from ssl_platform.data.pixels import AUTO, Notes, PixelOptions
-from ssl_platform.data.torchvision_dataset import TorchvisionDataset
+from ssl_platform.data.decoding.decode import decode, pixels_of, read_image
+from ssl_platform.data.decoding.pixels import AUTO, Notes, PixelOptions
+from ssl_platform.data.sets.torchvision_dataset import TorchvisionDataset
 
 HEIGHT, WIDTH = 24, 36
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ssl_platform.data.sampler import BEFORE_TRAINING, SequentialSampler, ShuffledSampler
+from ssl_platform.data.loading.sampler import BEFORE_TRAINING, SequentialSampler, ShuffledSampler
 
 VECTORS = Path(__file__).parent.parent / "vectors"
 

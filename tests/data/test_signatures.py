@@ -3,8 +3,8 @@
 import pytest
 from PIL import Image
 
-from ssl_platform.data.decode import decode
-from ssl_platform.data.signatures import what_is
+from ssl_platform.data.decoding.decode import decode
+from ssl_platform.data.sets.signatures import what_is
 
 ZERO = bytes(200)
 LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:0"
@@ -54,7 +54,7 @@ def test_what_is_no_image_is_named_by_its_first_bytes(data):
 
 
 def test_heic_says_what_to_install(monkeypatch):
-    monkeypatch.setattr("ssl_platform.data.decode._register_heif", lambda: None)
+    monkeypatch.setattr("ssl_platform.data.decoding.decode._register_heif", lambda: None)
     for brand in (b"heic", b"mif1"):
         with pytest.raises(ValueError, match=r"^a HEIC image: pip install pillow-heif"):
             decode(b"\0\0\0\x18ftyp" + brand + ZERO)

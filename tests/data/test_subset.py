@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ssl_platform.data.image_folder import ImageFolder
-from ssl_platform.data.subset import NamedSubset, StratifiedSubset
+from ssl_platform.data.sets.image_folder import ImageFolder
+from ssl_platform.data.sets.subset import NamedSubset, StratifiedSubset
 
 COUNTS = {"n01": 40, "n02": 3, "n03": 20}
 

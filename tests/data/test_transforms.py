@@ -6,10 +6,10 @@ import torch
 from PIL import Image
 from torchvision import transforms
 
-from ssl_platform.data import native_crop
-from ssl_platform.data.augment import Blur, ColorJitter
-from ssl_platform.data.center_crop import CenterCrop
-from ssl_platform.data.multicrop import CropGroup, MultiCrop
+from ssl_platform.data.crops import native_crop
+from ssl_platform.data.crops.augment import Blur, ColorJitter
+from ssl_platform.data.crops.center_crop import CenterCrop
+from ssl_platform.data.crops.multicrop import CropGroup, MultiCrop
 
 OPTIONS = {
     "crops": {"large": CropGroup(32, 2, (0.14, 1.0)), "small": CropGroup(20, 3, (0.05, 0.14))},

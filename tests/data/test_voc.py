@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 from voc_tree import a_voc_tree
 
-from ssl_platform.data.voc import VOC2007
+from ssl_platform.data.sets.voc import VOC2007
 
 
 def test_images_carry_the_marks_of_every_class(tmp_path):

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from ssl_platform import distributed
 from ssl_platform.data.batch import Batch
-from ssl_platform.data.sampler import SequentialSampler
+from ssl_platform.data.loading.sampler import SequentialSampler
 from ssl_platform.errors import DataError
-from ssl_platform.features import Features, extract
+from ssl_platform.evaluation.features import Features, extract
 from ssl_platform.hooks.knn import KNNMonitor
 from ssl_platform.metrics.accuracy import TopKAccuracy
 

@@ -9,10 +9,10 @@ import pytest
 from test_offline_runs import tiny_of
 from test_training import assert_equal, losses, run_tool, saved, train
 
-from ssl_platform.anatomy import PARTS
 from ssl_platform.config import compose
 from ssl_platform.errors import ConfigError
 from ssl_platform.hooks.profile import TRACED_STEPS
+from ssl_platform.hooks.step_timing import PARTS
 
 METHODS = ["swav", "deepcluster_v2", "sela_v2"]
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ssl_platform import distributed
 from ssl_platform.data.batch import Batch, DataInfo
-from ssl_platform.data.sampler import ShuffledSampler
+from ssl_platform.data.loading.sampler import ShuffledSampler
 from ssl_platform.errors import DivergedError
 from ssl_platform.losses.base import UNASSIGNED
 from ssl_platform.losses.deepcluster_v2 import DeepClusterV2Loss

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ssl_platform import distributed
 from ssl_platform.data.batch import Batch, DataInfo
-from ssl_platform.engine import train_step
+from ssl_platform.engine.loop import train_step
 from ssl_platform.losses import swav
 from ssl_platform.losses.swav import SwAVLoss
 from ssl_platform.models import SSLModel

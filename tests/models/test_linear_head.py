@@ -3,8 +3,8 @@ import torch
 import torch.nn.functional as F
 from omegaconf import OmegaConf
 
-from ssl_platform.build import head_layers
-from ssl_platform.config import CONFIG_DIR
+from ssl_platform.config.shipped import CONFIG_DIR
+from ssl_platform.engine.build import head_layers
 from ssl_platform.models.layers import layer_shapes
 from ssl_platform.models.linear_head import LinearHead, Pool
 from ssl_platform.registry import HEADS, TRUNKS, load_components

@@ -4,9 +4,9 @@ import socket
 import pytest
 import torch
 
-from ssl_platform.check_model import without_values
 from ssl_platform.config import compose
 from ssl_platform.errors import ConfigError
+from ssl_platform.job.check_model import without_values
 from ssl_platform.models.timm import TimmTrunk
 from ssl_platform.models.trial import Trial, problem_of_trunk
 

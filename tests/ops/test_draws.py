@@ -3,7 +3,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from ssl_platform.ops.draws import draw_balanced, stratified_split
+from ssl_platform.ops.sampling import draw_balanced, stratified_split
 
 labels_with_gaps = arrays(np.int64, st.integers(1, 60), elements=st.integers(-1, 4))
 

@@ -3,7 +3,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ssl_platform.ops.rows import deal_out
+from ssl_platform.ops.resharding import deal_out
 
 
 @settings(max_examples=60, deadline=None)

@@ -3,8 +3,8 @@ import pytest
 import torch
 from sklearn.decomposition import PCA
 
-from ssl_platform.ops import table
-from ssl_platform.ops.table import Centred, blocks, mean_of, principal_components
+from ssl_platform.ops import feature_table as table
+from ssl_platform.ops.feature_table import Centred, blocks, mean_of, principal_components
 
 
 @pytest.mark.parametrize(("num_rows", "dim", "asked"), [(50, 8, 3), (50, 8, 100), (5, 8, 8)])

@@ -12,10 +12,10 @@ from PIL import Image
 from pyarrow import parquet
 
 import ssl_platform
+from ssl_platform.clusters.nearest import CLOSE_CALL, nearest_prototypes
 from ssl_platform.config import compose
 from ssl_platform.errors import ConfigError
 from ssl_platform.models.heads import PrototypeHead
-from ssl_platform.tasks.clusters import CLOSE_CALL, nearest_prototypes
 
 ROUNDING = 1e-4  # of a cosine; those of two images are further apart
 TASK = ["config=analysis/clusters", "data.num_workers=0", "device=cpu"]

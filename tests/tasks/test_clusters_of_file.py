@@ -9,8 +9,8 @@ from zoo_files import write_released
 import ssl_platform
 from ssl_platform.config import compose
 from ssl_platform.errors import ConfigError
-from ssl_platform.trained_run import TrainedRun
 from ssl_platform.zoo import catalogue
+from ssl_platform.zoo.trained_run import TrainedRun
 
 TASK = ["config=analysis/clusters_of_file", "data.num_workers=0", "device=cpu"]
 SHORT = ["num_epochs=1", "schedule.warmup_epochs=0", "~hooks.knn", "~hooks.crops"]

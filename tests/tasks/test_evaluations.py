@@ -13,11 +13,11 @@ from voc_tree import a_voc_tree
 
 import ssl_platform
 from ssl_platform.config import compose
-from ssl_platform.data.center_crop import CenterCrop
-from ssl_platform.data.shapes import Shapes
+from ssl_platform.data.crops.center_crop import CenterCrop
+from ssl_platform.data.sets.shapes import Shapes
 from ssl_platform.errors import ConfigError, DataError
-from ssl_platform.results import Results
-from ssl_platform.trained_run import TrainedRun
+from ssl_platform.evaluation.results import Results
+from ssl_platform.zoo.trained_run import TrainedRun
 
 IMAGES = [  # 16 pixels, so that raw pixels are few
     "data=shapes",
@@ -120,7 +120,7 @@ def test_every_figure_has_its_baselines_and_is_kept(pretrained, here, capsys):
 
 def lines_of(caplog: pytest.LogCaptureFixture) -> list[str]:
     """What the cache has said."""
-    records = [r for r in caplog.records if r.name == "ssl_platform.feature_cache"]
+    records = [r for r in caplog.records if r.name == "ssl_platform.evaluation.feature_cache"]
     lines = [record.message.partition(": ")[2] for record in records]
     caplog.clear()
     return lines

@@ -11,11 +11,11 @@ from pyarrow import parquet
 
 import ssl_platform
 from ssl_platform.config import compose
-from ssl_platform.data.image_folder import ImageFolder
+from ssl_platform.data.sets.image_folder import ImageFolder
 from ssl_platform.errors import ConfigError
-from ssl_platform.feature_files import FeatureFiles
+from ssl_platform.evaluation.feature_files import FeatureFiles
 from ssl_platform.models.layers import layer_outputs
-from ssl_platform.trained_run import TrainedRun
+from ssl_platform.zoo.trained_run import TrainedRun
 
 ROUNDING = 1e-3  # of a feature of size 1; those of two images are further apart
 TASK = [

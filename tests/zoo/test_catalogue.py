@@ -4,7 +4,8 @@ import pytest
 import torch
 from zoo_files import VECTORS, row_of
 
-from ssl_platform.config import Source, runnable
+from ssl_platform.config.shipped import runnable
+from ssl_platform.config.source import Source
 from ssl_platform.errors import CheckpointError
 from ssl_platform.zoo.architecture import head_node, resnet_node, trunk_option
 from ssl_platform.zoo.catalogue import model, models

@@ -8,7 +8,7 @@ import pytest
 import torch
 from zoo_files import released_state
 
-from ssl_platform import checkpoint
+from ssl_platform.engine import checkpoint
 from ssl_platform.errors import CheckpointError
 from ssl_platform.zoo.cli import main
 from ssl_platform.zoo.soundness import first_gap

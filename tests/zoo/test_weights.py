@@ -7,9 +7,9 @@ from zoo_files import VECTORS, released_state, write_released
 
 from ssl_platform.errors import CheckpointError
 from ssl_platform.registry import TRUNKS
-from ssl_platform.trained_run import TrainedRun
 from ssl_platform.zoo.architecture import resnet_node, trunk_option
 from ssl_platform.zoo.layouts import sort_keys
+from ssl_platform.zoo.trained_run import TrainedRun
 from ssl_platform.zoo.weights import load_trunk, read_weights
 
 ROWS = tuple(json.loads(VECTORS.read_text())["keys"])

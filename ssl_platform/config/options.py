@@ -1,0 +1,186 @@
+"""Every key that a config may have at its top, and which of them name components."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from omegaconf import OmegaConf
+
+from ssl_platform.data.crops.normalize import Normalize
+from ssl_platform.data.decoding.pixels import PixelOptions
+from ssl_platform.launch import LaunchOptions
+from ssl_platform.registry import (
+    DATASETS,
+    HEADS,
+    HOOKS,
+    LOSSES,
+    METRICS,
+    OPTIMIZERS,
+    SCHEDULES,
+    TASKS,
+    TRANSFORMS,
+    TRUNKS,
+    Registry,
+)
+from ssl_platform.schema import dataclass_schema
+
+
+@dataclass(frozen=True)
+class ResumeOptions:
+    mode: str  # auto, never, or the path of another run or of one of its checkpoints
+    allow_changes: list[str]  # keys that may differ from the run that is resumed
+    exact: bool  # refuse where the result could differ from an unbroken run's
+
+    @property
+    def source(self) -> Path | None:
+        """The other run to start from."""
+        return None if self.mode in ("auto", "never") else Path(self.mode)
+
+    def allows(self, key: str) -> bool:
+        return is_below(key, self.allow_changes)
+
+
+def is_below(key: str, prefixes: Sequence[str]) -> bool:
+    """Whether a dotted key is one of ``prefixes`` or lies below it."""
+    return any(key == prefix or key.startswith(f"{prefix}.") for prefix in prefixes)
+
+
+@dataclass(frozen=True)
+class SaveOptions:
+    every_epochs: int | None
+    every_steps: int | None
+    every_minutes: float | None
+    keep: int  # latest checkpoints that stay
+    keep_every_epochs: int | None  # of those at an epoch's end, which stay for good
+    asynchronous: bool
+    max_failures: int  # in a row
+
+
+Node = dict[str, Any]  # {name: <registered class>, <option>: <value>, ...}
+
+
+@dataclass(frozen=True)
+class SyncBatchNormOptions:
+    enabled: bool
+    group_size: int  # consecutive ranks that share statistics; 0 for all
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    train: Node
+    val: Node | None
+    transform: Node
+    eval_transform: Node
+    normalize: Normalize
+    batch_size: int  # over all processes
+    num_workers: int
+    max_bad_fraction: float
+    # those that are younger than some configs: without them, what was done before there were any
+    normalize_on: Literal["device", "workers"] = "device"  # crops of training
+    range: Any = None  # this and the next five: see PixelOptions, which checks them
+    orientation: Literal["apply", "ignore"] = "ignore"
+    background: Any = None
+    corrupt: Literal["use", "refuse"] = "use"
+    max_pixels: int = 50_000_000
+    max_bytes: int = 256 * 2**20
+    path: str | None = None  # for other keys to refer to: ${data.path}/train
+
+    @property
+    def pixels(self) -> PixelOptions:
+        """Raises ``ValueError`` with a line for each key that is wrong."""
+        return PixelOptions(**{f.name: getattr(self, f.name) for f in fields(PixelOptions)})
+
+
+@dataclass(frozen=True)
+class ParameterGroup:
+    """Parameters that are optimised in their own way."""
+
+    match: str  # shell pattern of their names in the model: heads.*, *.batch_norm.*
+    lr_scale: float  # times the schedule's learning rate; 0 freezes them
+    weight_decay: float | None  # null: the optimizer's
+
+
+@dataclass(frozen=True)
+class JobOptions:
+    """The top-level keys that a config has whatever its task."""
+
+    name: str
+    output_dir: str
+    seed: int
+    device: Literal["auto", "cpu", "cuda"]
+    plugins: list[str]
+    task: Node
+    launch: LaunchOptions
+
+
+@dataclass(frozen=True)
+class ImageJobOptions(JobOptions):
+    """Those of a job that reads images."""
+
+    data: DataOptions
+
+
+@dataclass(frozen=True)
+class TrainOptions(ImageJobOptions):
+    """Every top-level key of a training. Component nodes are held against their constructors."""
+
+    precision: Literal["auto", "float32", "bfloat16", "float16"]
+    sync_batch_norm: SyncBatchNormOptions
+    num_epochs: int
+    train_fraction: float | None  # of every class's training images
+    drop_last: bool  # leave out the last batch of an epoch when it is not full
+    checkpoint: str | None  # weights that the trunk starts from
+    allow_partial: bool  # start although some of the trunk's weights are not in it
+    freeze_trunk: bool
+    trunk: Node
+    heads: dict[str, Node]
+    loss: Node
+    optimizer: Node
+    param_groups: list[ParameterGroup]  # the first that matches counts
+    schedule: Node
+    baselines: dict[str, Any] | bool  # how to measure them, the task Train says; false: not
+    metrics: dict[str, Node]
+    hooks: dict[str, Node | None]
+    save: SaveOptions
+    resume: ResumeOptions
+    profile: bool = False  # it changes no number
+    compile: bool = False  # the trunk, by torch.compile
+
+
+def options_of(cfg: Any) -> JobOptions:
+    """The options of a checked config, as its task wants them; components have been loaded."""
+    plain: Any = OmegaConf.to_container(cfg, resolve=True) if OmegaConf.is_config(cfg) else cfg
+    kind = TASKS.get(plain["task"]["name"]).options
+    return kind(**dataclass_schema(kind).convert(plain))
+
+
+def components(cfg: Mapping[str, Any]) -> Iterator[tuple[str, Registry, Node]]:
+    """Every place of a config that names a component, in the order in which they are built."""
+    data = cfg.get("data")
+    data = data if isinstance(data, Mapping) else {}
+    places: list[tuple[str, Registry, Any]] = [
+        ("task", TASKS, cfg.get("task")),
+        ("data.train", DATASETS, data.get("train")),
+        ("data.val", DATASETS, data.get("val")),
+        ("data.transform", TRANSFORMS, data.get("transform")),
+        ("data.eval_transform", TRANSFORMS, data.get("eval_transform")),
+        ("trunk", TRUNKS, cfg.get("trunk")),
+        *_named("heads", HEADS, cfg),
+        ("loss", LOSSES, cfg.get("loss")),
+        ("optimizer", OPTIMIZERS, cfg.get("optimizer")),
+        ("schedule", SCHEDULES, cfg.get("schedule")),
+        *_named("metrics", METRICS, cfg),
+        *_named("hooks", HOOKS, cfg),
+    ]
+    for where, registry, node in places:
+        if isinstance(node, Mapping):
+            yield where, registry, dict(node)
+
+
+def _named(
+    section: str, registry: Registry, cfg: Mapping[str, Any]
+) -> list[tuple[str, Registry, Any]]:
+    nodes = cfg.get(section)
+    nodes = nodes if isinstance(nodes, Mapping) else {}
+    return [(f"{section}.{key}", registry, node) for key, node in nodes.items()]

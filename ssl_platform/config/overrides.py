@@ -1,0 +1,146 @@
+"""Overrides as they are typed, and the runs that a sweep over some of them stands for."""
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator
+from functools import cache, lru_cache
+from math import isfinite
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Glob, Override, RangeSweep, ValueType
+
+from ssl_platform.errors import ConfigError, first_line, nearest
+
+MOST_OVERRIDES, MOST_RUNS = 1000, 1000
+
+
+@cache
+def _parser() -> OverridesParser:
+    return OverridesParser.create()
+
+
+@lru_cache(maxsize=2 * MOST_OVERRIDES)
+def parsed(override: str) -> Override:
+    """An override, read by Hydra.
+
+    Raises:
+        Exception: whatever Hydra stumbles on.
+    """
+    return _parser().parse_override(override)
+
+
+def spelled_out(override: str) -> str:
+    """``resume=X`` is ``resume.mode=X``."""
+    section, _, value = override.partition("=")
+    is_short = section == "resume" and not value.startswith("{")  # else a mapping of its options
+    return f"resume.mode={value}" if is_short and value else override
+
+
+def replacing(override: str) -> list[str]:
+    """A whole component for a key, ``data.train={name: ..., ...}``: Hydra would merge the two."""
+    key, value = parsed(override).key_or_group, parsed(override).value()
+    is_component = "." in key and isinstance(value, dict) and "name" in value
+    return [f"~{key}", f"+{override}"] if is_component and override.startswith(key) else [override]
+
+
+def swept_keys(overrides: Iterable[str]) -> list[str]:
+    """The keys that several values are given for: ``optimizer.lr=0.1,0.3``."""
+    return [o.key_or_group for o in map(parsed, overrides) if o.is_sweep_override()]
+
+
+def combinations(
+    overrides: Iterable[str], choices: Callable[[str], list[str]]
+) -> Iterator[list[str]]:
+    """The overrides of each run of a sweep.
+
+    Args:
+        overrides: which can be read.
+        choices: the names of the files of a group.
+
+    Raises:
+        ConfigError: an override stands for no values, or all of them for too many runs.
+    """
+    values = [_values(text, parsed(text), choices) for text in overrides]
+    number = 1
+    for each in values:
+        number *= len(each)
+    if number > MOST_RUNS:
+        raise ConfigError([f"-m: {number:,} runs, more than {MOST_RUNS:,}"])
+    return (list(job) for job in itertools.product(*values))
+
+
+def _values(text: str, override: Override, choices: Callable[[str], list[str]]) -> list[str]:
+    """The overrides that one stands for, each with one value."""
+    if not override.is_sweep_override():
+        return [text]
+    key, value = override.get_key_element(), override.value()
+    if isinstance(value, Glob):
+        found = value.filter(choices(override.key_or_group))
+        hint = nearest("", choices(override.key_or_group))
+        _require(found, f"{text}: no part of this group is named so; {hint}")
+        return [f"{key}={name}" for name in found]
+    _require(
+        override.value_type != ValueType.INTERVAL_SWEEP,
+        f"{text}: an interval has no end of values; name them, as in choice(0.1, 0.3)",
+    )
+    if isinstance(value, RangeSweep):
+        _check_range(text, value)
+    try:
+        return [f"{key}={one}" for one in override.sweep_string_iterator()]
+    except Exception as error:  # whatever Hydra stumbles on
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise ConfigError([f"{text}: not values to sweep over ({reason})"]) from error
+
+
+def _check_range(text: str, sweep: RangeSweep) -> None:
+    start, stop, step = sweep.start, sweep.stop, sweep.step
+    given = [number for number in (start, stop, step) if number is not None]
+    _require(
+        len(given) == 3 and all(map(isfinite, given)) and step != 0,
+        f"{text}: a range goes from a number to another, in steps that are not 0",
+    )
+    number = (stop - start) / step  # type: ignore[operator]
+    _require(number > 0, f"{text}: this range is empty")
+    _require(number <= MOST_RUNS, f"{text}: {number:,.0f} values, more than {MOST_RUNS:,}")
+
+
+def _require(holds: Any, problem: str) -> None:
+    if not holds:
+        raise ConfigError([problem])
+
+
+LONGEST_KEY = 200  # letters; file systems take no longer name of a group
+
+
+def unreadable(override: str) -> list[str]:
+    if "\0" in override:
+        return [f"{override}: a null byte, which no value can have"]
+    length = len(override.partition("=")[0])
+    if length > LONGEST_KEY:  # which takes long to read, and no file system has as a name
+        return [f"{override}: no key has {length:,} letters"]
+    try:
+        if not key_of(override):
+            return [f"{override}: not an override; write key=value"]
+    except Exception as error:
+        key, is_assigned, value = override.partition("=")
+        if is_assigned and not {"'", '"'} & set(value):
+            hint = f"""quote its value, and all of it for the shell: "{key}='{value}'\""""
+        else:
+            hint = first_line(error) if is_assigned else "write key=value"
+        return [f"{override}: not an override; {hint}"]
+    return []
+
+
+def swept(override: str) -> list[str]:
+    if not swept_keys([override]):
+        return []
+    key, _, value = override.partition("=")
+    return [
+        f"{override}: several values; -m runs each of them, and quotes make one of them: "
+        f"\"{key}='{value}'\""
+    ]
+
+
+def key_of(override: str) -> str:
+    key: str = parsed(override).key_or_group
+    return key

@@ -1,0 +1,76 @@
+"""PNG, PGM, PPM and JPEG 2000 of more than 8 bits, as they were stored.
+
+Pillow keeps the upper 8 bits of deep colours, and stretches grey to 16 bits.
+"""
+
+import numpy as np
+from PIL import Image
+
+from ssl_platform.data.decoding.opencv_read import opencv_read
+from ssl_platform.data.decoding.pixels import PixelOptions, Stored
+from ssl_platform.data.decoding.tiff import BITS, PACKED
+
+UINT16_MAX = 2**16 - 1
+
+
+def deep_grey(image: Image.Image, data: bytes, options: PixelOptions) -> Stored:
+    """Grey of more than 8 bits that Pillow has read, of any format."""
+    values = np.array(image)
+    if image.mode == "F":
+        return Stored(values, full=None)
+    values, full = values.astype(np.uint16), UINT16_MAX
+    if image.format == "TIFF" and image.tag_v2.get(BITS) == (PACKED,):  # type: ignore[attr-defined]
+        full = 2**PACKED - 1
+    elif image.format == "PPM" and options.range is not None:
+        full = pnm_maximum(data)
+        values = np.rint(values * (full / UINT16_MAX)).astype(np.uint16)
+    elif image.format == "JPEG2000" and options.range is not None:
+        bits = jpeg2000_bits(data)
+        values, full = values >> (16 - bits), 2**bits - 1
+    alpha = None
+    transparent = image.info.get("transparency")
+    if isinstance(transparent, int):
+        alpha = np.where(values == transparent, 0, 255).astype(np.uint8)
+    return Stored(values, full, alpha)
+
+
+def deep_colours(image: Image.Image, data: bytes) -> Stored | None:
+    """All bits of the colours of which Pillow has kept the upper 8; None if there are no more.
+
+    Raises:
+        ValueError: there are more, and they cannot be had.
+    """
+    full = None
+    if image.format == "PNG" and data[24] == 16:
+        full = UINT16_MAX
+    elif image.format == "PPM" and pnm_maximum(data) > 255:
+        full = pnm_maximum(data)
+    elif image.format == "JPEG2000" and jpeg2000_bits(data) > 8:
+        raise ValueError(
+            "a JPEG 2000 of deep colours, to which data.range cannot be applied: convert it to "
+            "16-bit PNG"
+        )
+    if full is None:
+        return None
+    values = opencv_read(data)
+    if values is None or values.ndim != 3 or values.dtype != np.uint16:
+        raise ValueError(
+            "deep colours, to which data.range cannot be applied: convert it to 16-bit PNG"
+        )
+    alpha = None
+    if image.has_transparency_data:
+        alpha = np.array(image.convert("RGBA"))[..., 3]
+    return Stored(values[..., :3], full, alpha)
+
+
+def pnm_maximum(data: bytes) -> int:
+    """The value of white in a PGM or PPM file: the fourth word of its header; 1 in others."""
+    lines = (line.partition(b"#")[0] for line in data[:4096].split(b"\n"))
+    words = [word for line in lines for word in line.split()]
+    return int(words[3]) if data[:2] in (b"P2", b"P3", b"P5", b"P6") else 1
+
+
+def jpeg2000_bits(data: bytes) -> int:
+    """Of the first component, by the header of the codestream."""
+    start = data.index(b"\xff\x4f\xff\x51")
+    return (data[start + 42] & 0x7F) + 1

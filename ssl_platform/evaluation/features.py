@@ -1,0 +1,94 @@
+"""Features of many images, computed by all ranks together and returned in the images' order."""
+
+import logging
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ssl_platform import distributed
+from ssl_platform.data.batch import Batch
+from ssl_platform.data.loading.loader import Loader
+from ssl_platform.errors import DataError, DivergedError
+
+logger = logging.getLogger(__name__)
+
+
+class Features(NamedTuple):
+    rows: Tensor  # (N, D) float32, NaN where the image cannot be read
+    readable: Tensor  # (N,) bool
+
+    def leave_out(self, labels: Tensor, what: str) -> tuple[Tensor, Tensor]:
+        """Features and labels of the images that can be read; says how many cannot.
+
+        Args:
+            labels: (N, ...).
+            what: are these images, in words.
+        """
+        missing = int((~self.readable).sum())
+        if not missing:
+            return self.rows, labels
+        if distributed.rank() == 0:
+            logger.info(
+                "%d of the %d %s cannot be read and are left out", missing, len(labels), what
+            )
+        return self.rows[self.readable], labels[self.readable]
+
+
+@torch.no_grad()
+def extract(embed: Callable[[Tensor], Tensor], loader: Loader, num_samples: int) -> Features:
+    """Apply ``embed`` to the first crop of every batch of a loader that is dealt out over ranks.
+
+    Args:
+        embed: (B, C, H, W) images to (B, D) features; a module is used in eval mode.
+        loader: rank r gives samples r, r + R, r + 2R, ... of the R ranks.
+        num_samples: over all ranks.
+
+    Returns:
+        The same on every rank, on the CPU.
+
+    Raises:
+        DataError: none of the images can be read, or too many cannot.
+        DivergedError: not one of the images has finite features.
+    """
+    was_training = isinstance(embed, nn.Module) and embed.training
+    if isinstance(embed, nn.Module):
+        embed.eval()
+    try:
+        parts = [_rows(embed, batch, loader) for batch in loader]
+    finally:
+        if isinstance(embed, nn.Module):
+            embed.train(was_training)
+    # a rank without images learns the width from the others
+    known = torch.tensor(parts[0].shape[1] if parts else 0, device=loader.device)
+    width = int(distributed.all_reduce_max(known))
+    local = torch.cat([torch.empty(0, width), *parts])
+    ranks = distributed.world_size()
+    share = -(-num_samples // ranks)
+    padded = torch.nn.functional.pad(local, (0, 0, 0, share - len(local)))
+    gathered = _gather(padded, loader.device).unflatten(0, (ranks, share))
+    rows = gathered.transpose(0, 1).flatten(0, 1)[:num_samples]
+    readable = rows[:, -1] > 0
+    if num_samples and not readable.any():
+        raise DataError(f"none of these {num_samples} images can be read")
+    rows = rows[:, :-1].contiguous()
+    if num_samples and not rows[readable].isfinite().all(dim=1).any():
+        raise DivergedError(
+            f"the features of all {num_samples} images are NaN or infinite: so are the weights, or "
+            "the running statistics of batch norms; take an earlier checkpoint, or train with a "
+            "lower optimizer.lr"
+        )
+    rows[~readable] = torch.nan
+    return Features(rows, readable)
+
+
+def _rows(embed: Callable[[Tensor], Tensor], batch: Batch, loader: Loader) -> Tensor:
+    """(B, D + 1) features, and whether each is one of its image."""
+    readable = loader.readable(batch.index)[:, None]
+    return torch.cat([embed(batch.crops[0]).float().cpu(), readable.float()], dim=1)
+
+
+def _gather(rows: Tensor, device: torch.device) -> Tensor:
+    # nccl moves tensors of the GPU only
+    return distributed.all_gather(rows.to(device)).cpu()

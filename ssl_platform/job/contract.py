@@ -1,0 +1,128 @@
+"""What components from outside have to be, beyond their options: one line when they are not."""
+
+import inspect
+from collections.abc import Callable
+from math import isfinite
+from typing import Any
+
+import torch
+from torch import nn
+
+from ssl_platform.engine.run import Events, Loss
+from ssl_platform.errors import kind_of, nearest
+
+MOMENTS = tuple(name for name in vars(Events) if name.startswith("on_"))
+NUM_STEPS = 64  # of a schedule that are asked for
+
+KINDS: dict[str, tuple[type, str]] = {
+    "hooks": (Events, "ssl_platform.events.Events"),
+    "loss": (Loss, "ssl_platform.losses.base.Loss"),
+    "optimizer": (torch.optim.Optimizer, "torch.optim.Optimizer"),
+}
+
+
+def check_component(where: str, component: Any) -> None:
+    """Hold a component against what the platform does with it.
+
+    Args:
+        where: its place in the config.
+
+    Raises:
+        ValueError: one line that says what it has and what it has to have.
+    """
+    section, name = where.partition(".")[0], type(component).__name__
+    if section in KINDS:
+        kind, path = KINDS[section]
+        if not isinstance(component, kind):
+            raise ValueError(f"{name} has to be a subclass of {path}")
+    _check_base(name, component)
+    if section == "metrics" and callable(component) and not _takes(component, 2):
+        raise ValueError(f"{name}{_signature(component)} is called with the scores and the labels")
+    if section in ("metrics", "schedule") and not callable(component):
+        raise ValueError(f"{name} has to have __call__")
+    if isinstance(component, Events):
+        _check_moments(component)
+    if isinstance(component, Loss) and not _takes(component.forward, 3):
+        raise ValueError(
+            f"{name}.forward{_signature(component.forward)} is called with the model, its outputs "
+            "and the batch"
+        )
+    if isinstance(component, torch.optim.Optimizer):
+        _check_optimizer(component)
+
+
+def _check_base(name: str, component: Any) -> None:
+    """What torch's own constructors make, which a subclass has to call."""
+    own = vars(component) if hasattr(component, "__dict__") else {}
+    is_module = isinstance(component, nn.Module) and "_buffers" not in own
+    is_optimizer = (
+        isinstance(component, torch.optim.Optimizer)
+        and "_optimizer_state_dict_pre_hooks" not in own
+    )
+    if is_module or is_optimizer:
+        call = "super().__init__(params, defaults)" if is_optimizer else "super().__init__()"
+        raise ValueError(f"the constructor of {name} has to call {call} first")
+
+
+def check_schedule(schedule: Callable[[int], float], num_steps: int) -> None:
+    """Ask a schedule for the learning rates of some steps, the first and the last among them.
+
+    Raises:
+        ValueError: one of them is no number from 0 on.
+    """
+    name, last = type(schedule).__name__, max(0, num_steps - 1)
+    for step in sorted({round(last * part / NUM_STEPS) for part in range(NUM_STEPS + 1)}):
+        rate: Any = schedule(step)
+        try:
+            is_rate = isfinite(rate) and rate >= 0
+        except (TypeError, ValueError):
+            rate, is_rate = kind_of(rate), False
+        if not is_rate:
+            raise ValueError(
+                f"{name} gives {rate} as the learning rate of step {step} of {num_steps}, where "
+                "optimizer.lr is 1; it has to give a number from 0 on"
+            )
+
+
+def _check_moments(listener: Events) -> None:
+    name = type(listener).__name__
+    for method in MOMENTS:
+        if not _takes(getattr(listener, method), 1):
+            raise ValueError(
+                f"{name}.{method}{_signature(getattr(listener, method))} is called with the run: "
+                f"def {method}(self, run)"
+            )
+    for method in dir(type(listener)):
+        if method.startswith("on_") and method not in MOMENTS:
+            raise ValueError(
+                f"{name}.{method} is called at no moment; {nearest(method, MOMENTS)} (a helper "
+                "needs a name that does not begin with on_)"
+            )
+
+
+def _check_optimizer(optimizer: torch.optim.Optimizer) -> None:
+    name = type(optimizer).__name__
+    if not _takes(optimizer.step, 0):
+        raise ValueError(
+            f"{name}.step{_signature(optimizer.step)} is called without a closure: an optimizer "
+            "that needs one computes the loss several times a step, which a training does not"
+        )
+    if "lr" not in optimizer.defaults or any("lr" not in g for g in optimizer.param_groups):
+        raise ValueError(
+            f"{name} has no learning rate lr among its defaults, for a schedule to set"
+        )
+
+
+def _takes(function: Any, count: int) -> bool:
+    """Whether a function can be called with so many arguments."""
+    try:
+        inspect.signature(function).bind(*range(count))
+    except TypeError:
+        return False
+    except ValueError:  # it tells no signature
+        return True
+    return True
+
+
+def _signature(function: Any) -> str:
+    return str(inspect.signature(function))
