@@ -123,3 +123,7 @@ def flat(values: Mapping[str, Any]) -> dict[str, Any]:
         else:
             found[str(key)] = value
     return found
+
+
+# metadata of a field of options that may differ when a run goes on in its directory
+FREE = {"free_to_change": True}

@@ -17,7 +17,7 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from ssl_platform.config.changes import differences, without_secrets
+from ssl_platform.config.saved import differences, without_secrets
 from ssl_platform.config.yaml_file import read_yaml
 from ssl_platform.engine import checkpoint
 from ssl_platform.errors import ConfigError

@@ -14,7 +14,7 @@ from ssl_platform.config.options import (
     is_below,
     options_of,
 )
-from ssl_platform.config.saved import BEFORE_THERE_WERE_OPTIONS
+from ssl_platform.config.saved import YOUNGER_THAN_SOME_RUNS
 from ssl_platform.data.dataset import ImageDataset
 from ssl_platform.data.decoding.pixels import AUTO
 from ssl_platform.data.loading.batch_reader import BadImageLimit
@@ -47,7 +47,7 @@ def go_on_as_begun(cfg: DictConfig, begun: Any, allowed: Sequence[str]) -> list[
         cfg.data.range = before["range"]
     told = []
     for key in YOUNGER:
-        value = BEFORE_THERE_WERE_OPTIONS[key]
+        value = YOUNGER_THAN_SOME_RUNS[key]
         if key in before or cfg.data.get(key, value) == value or is_below(f"data.{key}", allowed):
             continue
         with open_dict(cfg):

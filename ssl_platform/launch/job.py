@@ -2,11 +2,12 @@
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import Any, Literal
 
 from ssl_platform.errors import PlatformError
+from ssl_platform.schema import FREE
 
 EX_TEMPFAIL = 75  # of <sysexits.h>: start it again
 MIN_TIMEOUT_MINUTES = 0.01
@@ -70,12 +71,18 @@ def plain_name(name: str) -> str:
 @dataclass(frozen=True)
 class LaunchOptions:
     processes: int  # ranks to start on this machine
-    timeout_minutes: float  # how long the others wait for a rank, and how long it may do nothing
-    stop_seconds: float  # from being asked to stop to being killed
-    max_restarts: int  # of all ranks, when one has died or stalled
-    slurm: SlurmOptions | None  # submit a job instead of starting ranks here
-    threads: int | None  # torch CPU threads of each rank; null = usable cores // ranks here
-    worker_start: Literal["fork", "spawn"] | None  # of data workers; null = fork
+    # how long the others wait for a rank, and how long it may do nothing
+    timeout_minutes: float = field(metadata=FREE)
+    # from being asked to stop to being killed
+    stop_seconds: float = field(metadata=FREE)
+    # of all ranks, when one has died or stalled
+    max_restarts: int = field(metadata=FREE)
+    # submit a job instead of starting ranks here
+    slurm: SlurmOptions | None = field(metadata=FREE)
+    # torch CPU threads of each rank; null = usable cores // ranks here
+    threads: int | None = field(metadata=FREE)
+    # of data workers; null = fork
+    worker_start: Literal["fork", "spawn"] | None = field(metadata=FREE)
 
     @property
     def world_size(self) -> int:
