@@ -21,6 +21,7 @@ from ssl_platform.config.saved import differences, without_secrets
 from ssl_platform.config.yaml_file import read_yaml
 from ssl_platform.engine import checkpoint
 from ssl_platform.errors import ConfigError
+from ssl_platform.files import replacing
 from ssl_platform.job.settled import go_on_as_begun
 
 LOCK_FILE = ".lock"
@@ -117,11 +118,9 @@ def claimed(cfg: DictConfig, output_dir: Path) -> Iterator[None]:
     if problems:
         raise ConfigError(problems)
     with locked(output_dir):
-        path = output_dir / "config.yaml"
-        partial = path.with_suffix(".partial")
         try:
-            partial.write_text(OmegaConf.to_yaml(without_secrets(cfg)))
-            partial.replace(path)
+            with replacing(output_dir / "config.yaml") as partial:
+                partial.write_text(OmegaConf.to_yaml(without_secrets(cfg)))
         except OSError as error:
             problem = f"output_dir={output_dir}: cannot be written ({error.strerror})"
             raise ConfigError([problem]) from error
