@@ -12,7 +12,6 @@ from ssl_platform.config.source import PRIMARY, Source
 
 # of data: what was done by runs that are older than the key
 BEFORE_THERE_WERE_OPTIONS = {
-    "normalize_on": "device",
     "range": None,
     "orientation": "ignore",
     "background": None,

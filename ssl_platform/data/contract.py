@@ -47,9 +47,7 @@ def read_image(dataset: ImageDataset, index: int, notes: Notes | None = None) ->
     raise DataError(f"{_named(dataset, index)} gave {kind_of(image)}, {WANTED_IMAGE}{_cure(image)}")
 
 
-def make_crops(
-    transform: Any, image: np.ndarray, rng: np.random.Generator, *parameters: np.ndarray
-) -> list[np.ndarray]:
+def make_crops(transform: Any, image: np.ndarray, rng: np.random.Generator) -> list[np.ndarray]:
     """The crops of an image by a transform that keeps to the contract.
 
     Raises:
@@ -57,7 +55,7 @@ def make_crops(
     """
     name = type(transform).__name__
     try:
-        crops: Any = transform(image, rng, *parameters)
+        crops: Any = transform(image, rng)
     except (DataError, MemoryError):
         raise
     except Exception as error:
@@ -158,10 +156,8 @@ def check_transform(transform: Any, image: np.ndarray | None) -> None:
         raise ValueError(f"{name} has to be called with an image and a random generator")
     if image is None:
         return
-    more = getattr(transform, "num_parameters", 0)
-    parameters = [np.zeros((count, more), np.float32)] if more else []
     try:
-        make_crops(transform, image, np.random.default_rng(0), *parameters)
+        make_crops(transform, image, np.random.default_rng(0))
     except DataError as error:
         raise ValueError(str(error)) from error
 

@@ -252,12 +252,6 @@ class _Trial(Parts):
                 f"data.max_bad_fraction={data.max_bad_fraction}: from 0 to 1, e.g. 0.001"
             )
         self.problems += [f"data.{line}" for line in _lines(lambda: data.pixels)]
-        unfinished = getattr(self.built.get("data.transform"), "num_parameters", 0) > 0
-        if unfinished and data.normalize_on == "workers":
-            self.problems.append(
-                "data.normalize_on=workers: data.transform.augment_on=device changes colours after "
-                "that; use data.normalize_on=device"
-            )
 
     def looking(self, options: ImageJobOptions) -> None:
         """Try the trunk of a job that trains nothing."""
@@ -343,8 +337,7 @@ class _Trial(Parts):
         batch_size = options.data.batch_size // max(1, world_size(options))
         images = num_slots(batch_size, workers) * batch_size
         sizes = self.built["data.transform"].crop_sizes
-        pixel = 3 * (1 if options.data.normalize_on == "device" else 4)
-        per_process += workers * WORKER_BYTES + images * sum(pixel * size**2 for size in sizes)
+        per_process += workers * WORKER_BYTES + images * sum(3 * size**2 for size in sizes)
         needed = options.launch.processes * per_process
         available, whose = limits.memory()
         if needed > MEMORY_SHARE * available:

@@ -5,17 +5,18 @@ import json
 import logging
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from loaders import OPTIONS
 from PIL import Image
 
 import ssl_platform
 from ssl_platform.config import compose
 from ssl_platform.data.crops.center_crop import CenterCrop
-from ssl_platform.data.crops.normalize import Normalize
 from ssl_platform.data.decoding.pixels import PixelOptions
 from ssl_platform.data.loading.loader import Loader
 from ssl_platform.data.loading.sampler import SequentialSampler
@@ -80,15 +81,8 @@ def load(dataset: ImageFolder) -> Loader:
         dataset,
         CenterCrop(resize=16, size=16),
         SequentialSampler(range(len(dataset)), 0, 1),
-        batch_size=4,
-        num_workers=0,
-        start_method=None,
-        timeout_seconds=60.0,
-        seed=0,
-        normalize=Normalize([0.5] * 3, [0.5] * 3),
-        device=torch.device("cpu"),
-        max_bad_fraction=0.5,
-        drop_last=False,
+        replace(OPTIONS, seed=0, max_bad_fraction=0.5),
+        torch.device("cpu"),
     )
 
 

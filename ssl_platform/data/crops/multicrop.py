@@ -2,16 +2,12 @@
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from itertools import groupby
-from typing import Literal
+from dataclasses import dataclass
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from ssl_platform import distributed
-from ssl_platform.data.crops import device_crop, native_crop, opencv_crop
+from ssl_platform.data.crops import native_crop, opencv_crop
 from ssl_platform.data.crops.augment import (
     NUM_UNIFORMS,
     Blur,
@@ -46,8 +42,6 @@ class MultiCrop:
         jitter: colour jitter.
         grayscale: probability of becoming grey.
         blur: Gaussian blur.
-        augment_on: where colours and blur are made: ``workers`` (data workers), or ``device`` (that
-            of the model, of many crops at once).
 
     Raises:
         ValueError: a value outside its range, or no crop at all.
@@ -62,7 +56,6 @@ class MultiCrop:
         jitter: ColorJitter,
         grayscale: float,
         blur: Blur,
-        augment_on: Literal["workers", "device"] = "workers",
     ):
         problems = [
             *_problems_of_crops(crops),
@@ -72,17 +65,14 @@ class MultiCrop:
             *_problem_of_probability("grayscale", grayscale),
             *_problem_of_probability("blur.probability", blur.probability),
             *_problem_of_range("blur.sigma", blur.sigma, 0.01, 100),
-            *_problem_of_place(augment_on, blur),
         ]
         if problems:
             raise ValueError("\n".join(problems))
         sizes = list(dict.fromkeys(group.size for group in crops.values()))
         self._apply, self.implementation, description = _implementation()
         if distributed.rank() == 0:
-            rest = "; colours and blur on the device" if augment_on == "device" else ""
-            logger.info("crops: %s%s", description, rest)
+            logger.info("crops: %s", description)
         self._blur_kind = blur.kind
-        self.num_parameters = device_crop.NUM_PARAMETERS if augment_on == "device" else 0
         self._rules = [
             CropRule(group.size, group.scale, ratio, flip, jitter, grayscale, blur)
             for group in sorted(crops.values(), key=lambda group: sizes.index(group.size))
@@ -98,40 +88,11 @@ class MultiCrop:
         """Side of each crop, in pixels; equal sizes are adjacent."""
         return [rule.size for rule in self._rules]
 
-    def __call__(
-        self, image: np.ndarray, rng: np.random.Generator, parameters: np.ndarray | None = None
-    ) -> list[np.ndarray]:
-        """Crops of ``image`` ((H, W, 3) uint8 RGB): one (size, size, 3) uint8 RGB array each.
-
-        With ``parameters``, (num_crops, num_parameters) float32, they are only cut out and flipped,
-        and what ``finish`` has to do is written there.
-        """
+    def __call__(self, image: np.ndarray, rng: np.random.Generator) -> list[np.ndarray]:
+        """Crops of ``image`` ((H, W, 3) uint8 RGB): one (size, size, 3) uint8 RGB array each."""
         height, width, _ = image.shape
         draws = self.draw(height, width, rng)
-        if parameters is not None:
-            parameters[:] = [device_crop.pack(draw) for draw in draws]
-            draws = [replace(draw, jitter=(), grayscale=False, sigma=None) for draw in draws]
         return [self._apply(image, draw, self._blur_kind) for draw in draws]
-
-    def finish(self, crops: list[Tensor], parameters: np.ndarray) -> list[Tensor]:
-        """Colours and blur, on the device of the crops.
-
-        Args:
-            crops: one (B, size, size, 3) uint8 tensor per crop.
-            parameters: (B, num_crops, num_parameters) float32, of the same images.
-
-        Returns:
-            Tensors of the same shapes, float32, whole numbers from 0 to 255.
-        """
-        done: list[Tensor] = []
-        for _, group in groupby(crops, key=lambda crop: crop.shape[1]):
-            same_size = list(group)
-            of_group = parameters[:, len(done) : len(done) + len(same_size)].swapaxes(0, 1)
-            finished = device_crop.finish(
-                torch.cat(same_size), of_group.reshape(-1, self.num_parameters)
-            )
-            done += finished.chunk(len(same_size))
-        return done
 
     def draw(self, height: int, width: int, rng: np.random.Generator) -> list[CropDraw]:
         """The random parameters of every crop of an image of ``height`` x ``width`` pixels."""
@@ -176,15 +137,6 @@ def _problems_of_jitter(jitter: ColorJitter) -> list[str]:
     if not 0 <= jitter.hue <= 0.5:
         problems.append(f"jitter.hue={jitter.hue}: must lie in [0, 0.5]")
     return problems
-
-
-def _problem_of_place(augment_on: str, blur: Blur) -> list[str]:
-    if augment_on == "workers" or blur.kind == "gaussian23":
-        return []
-    return [
-        f"augment_on={augment_on}: blur.kind={blur.kind} is computed by Pillow, in data workers; "
-        "set blur.kind=gaussian23 or augment_on=workers"
-    ]
 
 
 def _problem_of_probability(name: str, value: float) -> list[str]:

@@ -1,11 +1,9 @@
-"""Grey levels to what a network sees: by the device, or by data workers before they send crops."""
+"""From grey levels to what a network sees."""
 
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-
-from ssl_platform.data.crops import native_crop
 
 
 @dataclass(frozen=True)
@@ -28,12 +26,3 @@ class Normalize:
         scale = 1 / (255 * np.array(self.std, np.float64))
         shift = -255 * np.array(self.mean, np.float64) * scale
         return scale.astype(np.float32), shift.astype(np.float32)
-
-    def __call__(self, crop: np.ndarray, out: np.ndarray) -> None:
-        """Write ``crop`` ((H, W, 3) uint8) into ``out`` (of the same shape, float32)."""
-        scale, shift = self.scale_and_shift
-        if native_crop.AVAILABLE:
-            native_crop.normalize(crop, out, scale, shift)
-        else:
-            np.multiply(crop, scale, out=out)
-            np.add(out, shift, out=out)

@@ -9,10 +9,8 @@ from time import thread_time
 from typing import NamedTuple, Protocol
 
 import numpy as np
-from torch import Tensor
 
 from ssl_platform.data.contract import make_crops, read_image
-from ssl_platform.data.crops.normalize import Normalize
 from ssl_platform.data.dataset import ImageDataset, UnreadableImage
 from ssl_platform.data.decoding.pixels import Notes
 from ssl_platform.errors import DataError
@@ -30,24 +28,6 @@ class Transform(Protocol):
     def crop_sizes(self) -> list[int]: ...
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator) -> list[np.ndarray]: ...
-
-
-class DeviceTransform(Transform, Protocol):
-    """A transform that leaves a part of its work to the device.
-
-    What is left to do for a crop is told by some numbers, which travel with it: ``parameters``,
-    float32, (num_crops, num_parameters) of one image where they are written, (B, num_crops,
-    num_parameters) of a batch where crops are finished. ``finish`` takes one (B, size, size, 3)
-    uint8 tensor per crop and gives float32 ones, from 0 to 255, on the same device.
-    """
-
-    num_parameters: int  # of each crop; 0 leaves nothing to do
-
-    def __call__(
-        self, image: np.ndarray, rng: np.random.Generator, parameters: np.ndarray | None = None
-    ) -> list[np.ndarray]: ...
-
-    def finish(self, crops: list[Tensor], parameters: np.ndarray) -> list[Tensor]: ...
 
 
 class ReadingCost(NamedTuple):
@@ -78,7 +58,6 @@ class BatchReader:
         transform: gives an image's crops.
         seed: of the augmentation.
         num_workers: processes that share the reading.
-        normalize: of the crops; None leaves them uint8.
         limit: on unreadable images; says whether another stands in for one, else its crops are
             zeros.
     """
@@ -89,12 +68,11 @@ class BatchReader:
         transform: Transform,
         seed: int,
         num_workers: int,
-        normalize: Normalize | None = None,
         *,
         limit: "BadImageLimit",
     ):
-        self._normalize, self._limit = normalize, limit
-        self._dataset, self._transform, self._seed = dataset, transform, seed
+        self._dataset, self._transform = dataset, transform
+        self._seed, self._limit = seed, limit
         # shared by the data workers: the image that each is at
         self._positions = RawArray(ctypes.c_int64, [-1] * num_workers)
         self._worker: int | None = None
@@ -107,30 +85,18 @@ class BatchReader:
         """Side of each crop, in pixels."""
         return self._transform.crop_sizes
 
-    @property
-    def crop_dtype(self) -> np.dtype:
-        """uint8, or float32 where crops are normalised here."""
-        return np.dtype(np.uint8 if self._normalize is None else np.float32)
-
-    @property
-    def num_parameters(self) -> int:
-        """Numbers that tell what is left to do for a crop."""
-        return getattr(self._transform, "num_parameters", 0)
-
     def __call__(
         self,
         samples: Sequence[tuple[int, int]],
         crops: list[np.ndarray],
         indices: np.ndarray,
-        parameters: np.ndarray,
     ) -> Report:
         """Read a batch into the first B rows of some arrays.
 
         Args:
             samples: B ``(epoch, index)`` pairs.
-            crops: one (>= B, size, size, 3) array of ``crop_dtype`` per crop.
+            crops: one (>= B, size, size, 3) uint8 array per crop.
             indices: (>= B,) int64, of the images that were read.
-            parameters: (>= B, crops, num_parameters) float32, see ``DeviceTransform``.
 
         Raises:
             DataError: more images than may be cannot be read.
@@ -142,17 +108,13 @@ class BatchReader:
             image, indices[row] = self._read(index, bad)
             decoded = thread_time()
             if image is None:
-                for rows in (*crops, parameters):
+                for rows in crops:
                     rows[row] = 0
                 continue
             self._seek(epoch, index)
-            more = [parameters[row]] if self.num_parameters else []
-            made = make_crops(self._transform, image, self._rng, *more)
+            made = make_crops(self._transform, image, self._rng)
             for rows, crop in zip(crops, made, strict=True):
-                if self._normalize is None:
-                    rows[row] = crop
-                else:
-                    self._normalize(crop, rows[row])
+                rows[row] = crop
             decode += decoded - start
             augment += thread_time() - decoded
         self._note(-1)
