@@ -6,7 +6,7 @@ The types are those of the Python annotations; pydantic compares and converts.
 import inspect
 from collections.abc import Collection, Mapping
 from functools import cache
-from typing import Any
+from typing import Annotated, Any, get_origin
 
 from omegaconf import MISSING
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
@@ -84,11 +84,12 @@ class Schema:
             return f"{known_by} (~{place} leaves it out)" if where else known_by
         if error["input"] is None:
             return self._needs(place, path[0] if len(path) == 1 else None)
-        message = error["msg"].removeprefix("Input ")
+        message = error["msg"].removeprefix("Input ").removeprefix("Value error, ")
         return f"{place}={error['input']}: {message}"
 
     def _needs(self, place: str, key: str | None) -> str:
         kind = self.annotations.get(key) if key is not None else None
+        kind = kind.__origin__ if get_origin(kind) is Annotated else kind
         wanted = f" ({inspect.formatannotation(kind)})" if kind is not None else ""
         return f"{place}: {self.owner} needs a value{wanted}; set {place}=..."
 

@@ -7,6 +7,7 @@ from loaders import NORMALIZE, Numbered, loader, multicrop, shuffled
 
 from ssl_platform.data.batch import Batch, DataInfo
 from ssl_platform.data.crops.normalize import Normalize
+from ssl_platform.schema import dataclass_schema
 
 
 def equal(first: Batch, second: Batch) -> bool:
@@ -87,10 +88,11 @@ def test_the_device_at_work_is_no_waiting_for_data(monkeypatch):
 
 
 def test_normalize_that_cannot_work_is_named():
-    with pytest.raises(ValueError, match=r"^mean=\[0.5\]: must be three numbers, for R, G and B$"):
-        Normalize(mean=[0.5], std=[0.2, 0.2, 0.2])
-    with pytest.raises(ValueError, match=r"^std=\[0.2, 0.2, 0\]: must be above 0$"):
-        Normalize(mean=[0.5, 0.5, 0.5], std=[0.2, 0.2, 0])
+    schema = dataclass_schema(Normalize)
+    with pytest.raises(ValueError, match=r"^mean=\[0.5\]: List should have at least 3 items"):
+        schema.convert({"mean": [0.5], "std": [0.2, 0.2, 0.2]})
+    with pytest.raises(ValueError, match=r"^std\.2=0: should be greater than 0$"):
+        schema.convert({"mean": [0.5, 0.5, 0.5], "std": [0.2, 0.2, 0]})
 
 
 def test_data_info_counts_the_samples_of_a_rank():

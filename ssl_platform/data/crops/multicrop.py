@@ -3,8 +3,10 @@
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
+from pydantic import Field
 
 from ssl_platform import distributed
 from ssl_platform.data.crops import native_crop, opencv_crop
@@ -14,7 +16,9 @@ from ssl_platform.data.crops.augment import (
     ColorJitter,
     CropDraw,
     CropRule,
+    Probability,
     draw_crop,
+    rising,
 )
 from ssl_platform.registry import TRANSFORMS
 
@@ -25,9 +29,10 @@ logger = logging.getLogger(__name__)
 class CropGroup:
     """Crops of one size and scale."""
 
-    size: int  # side, pixels
-    count: int  # per image; 0 turns the group off
-    scale: tuple[float, float]  # range of a crop's area, as a part of the image's
+    size: Annotated[int, Field(ge=1)]  # side, pixels
+    count: Annotated[int, Field(ge=0)]  # per image; 0 turns the group off
+    # range of a crop's area, as a part of the image's
+    scale: Annotated[tuple[float, float], rising(0, 1)]
 
 
 @TRANSFORMS.register()
@@ -44,30 +49,23 @@ class MultiCrop:
         blur: Gaussian blur.
 
     Raises:
-        ValueError: a value outside its range, or no crop at all.
+        ValueError: no crop at all.
     """
 
     def __init__(
         self,
         *,
         crops: dict[str, CropGroup],
-        ratio: tuple[float, float],
-        flip: float,
+        ratio: Annotated[tuple[float, float], rising(0.01, 100)],
+        flip: Probability,
         jitter: ColorJitter,
-        grayscale: float,
+        grayscale: Probability,
         blur: Blur,
     ):
-        problems = [
-            *_problems_of_crops(crops),
-            *_problem_of_range("ratio", ratio, 0.01, 100),
-            *_problem_of_probability("flip", flip),
-            *_problems_of_jitter(jitter),
-            *_problem_of_probability("grayscale", grayscale),
-            *_problem_of_probability("blur.probability", blur.probability),
-            *_problem_of_range("blur.sigma", blur.sigma, 0.01, 100),
-        ]
-        if problems:
-            raise ValueError("\n".join(problems))
+        if not any(group.count for group in crops.values()):
+            raise ValueError(
+                f"crops={{{', '.join(crops)}}}: at least one group needs count 1 or more"
+            )
         sizes = list(dict.fromkeys(group.size for group in crops.values()))
         self._apply, self.implementation, description = _implementation()
         if distributed.rank() == 0:
@@ -113,40 +111,3 @@ def _implementation() -> tuple[Callable[[np.ndarray, CropDraw, str], np.ndarray]
         else "which an installation builds where it finds a C++ compiler"
     )
     return opencv_crop.apply_crop, "OpenCV", f"OpenCV, slower than the compiled kernel, {why}"
-
-
-def _problems_of_crops(crops: dict[str, CropGroup]) -> list[str]:
-    problems = []
-    for name, group in crops.items():
-        if group.size < 1:
-            problems.append(f"crops.{name}.size={group.size}: must be at least 1")
-        if group.count < 0:
-            problems.append(f"crops.{name}.count={group.count}: must be at least 0")
-        problems += _problem_of_range(f"crops.{name}.scale", group.scale, 0, 1)
-    if sum(group.count for group in crops.values()) < 1:
-        problems.append(f"crops={{{', '.join(crops)}}}: at least one group needs count 1 or more")
-    return problems
-
-
-def _problems_of_jitter(jitter: ColorJitter) -> list[str]:
-    problems = _problem_of_probability("jitter.probability", jitter.probability)
-    for name in ("brightness", "contrast", "saturation"):
-        value = getattr(jitter, name)
-        if not value >= 0:
-            problems.append(f"jitter.{name}={value}: must be at least 0")
-    if not 0 <= jitter.hue <= 0.5:
-        problems.append(f"jitter.hue={jitter.hue}: must lie in [0, 0.5]")
-    return problems
-
-
-def _problem_of_probability(name: str, value: float) -> list[str]:
-    return [] if 0 <= value <= 1 else [f"{name}={value}: must be a probability in [0, 1]"]
-
-
-def _problem_of_range(
-    name: str, value: tuple[float, float], least: float, most: float
-) -> list[str]:
-    low, high = value
-    if least <= low <= high <= most and high > 0:
-        return []
-    return [f"{name}=[{low}, {high}]: must be two rising numbers in [{least}, {most}]"]

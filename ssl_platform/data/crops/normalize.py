@@ -2,23 +2,20 @@
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Annotated
 
 import numpy as np
+from pydantic import Field
+
+Three = Field(min_length=3, max_length=3)  # for red, green and blue
 
 
 @dataclass(frozen=True)
 class Normalize:
     """Mean and standard deviation of each channel, for values in [0, 1]."""
 
-    mean: list[float]
-    std: list[float]
-
-    def __post_init__(self) -> None:
-        for name, values in (("mean", self.mean), ("std", self.std)):
-            if len(values) != 3:
-                raise ValueError(f"{name}={values}: must be three numbers, for R, G and B")
-        if not all(value > 0 for value in self.std):
-            raise ValueError(f"std={self.std}: must be above 0")
+    mean: Annotated[list[float], Three]
+    std: Annotated[list[Annotated[float, Field(gt=0)]], Three]
 
     @cached_property
     def scale_and_shift(self) -> tuple[np.ndarray, np.ndarray]:
