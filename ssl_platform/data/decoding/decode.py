@@ -27,9 +27,9 @@ from ssl_platform.data.decoding.pixels import (
     to_rgb,
     turned,
 )
+from ssl_platform.data.decoding.signatures import JPEG, jpeg_segments, what_is
 from ssl_platform.data.decoding.tiff import PACKED, Tiff
 from ssl_platform.data.decoding.tiff import STARTS as TIFF_STARTS
-from ssl_platform.data.sets.signatures import JPEG, jpeg_segments, what_is
 
 FORMATS = (
     "JPEG", "PNG", "WEBP", "BMP", "PPM", "TIFF", "GIF", "AVIF", "JPEG2000", "HEIF",
