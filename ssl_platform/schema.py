@@ -6,7 +6,7 @@ The types are those of the Python annotations; pydantic compares and converts.
 import inspect
 from collections.abc import Collection, Mapping
 from functools import cache
-from typing import Annotated, Any, get_origin
+from typing import Annotated, Any, get_args, get_origin
 
 from omegaconf import MISSING
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
@@ -89,7 +89,8 @@ class Schema:
 
     def _needs(self, place: str, key: str | None) -> str:
         kind = self.annotations.get(key) if key is not None else None
-        kind = kind.__origin__ if get_origin(kind) is Annotated else kind
+        if get_origin(kind) is Annotated:
+            kind = get_args(kind)[0]
         wanted = f" ({inspect.formatannotation(kind)})" if kind is not None else ""
         return f"{place}: {self.owner} needs a value{wanted}; set {place}=..."
 

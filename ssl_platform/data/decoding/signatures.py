@@ -108,12 +108,12 @@ def what_is(data: bytes) -> str:
         if _READERS.get(data[8:11]) in Image.OPEN:
             return f"a damaged {_READERS[data[8:11]]} image: {FETCH}"
         return ": ".join(BRANDS.get(data[8:12], VIDEO))
-    for reason, starts in SIGNATURES.items():
+    for kind, starts in SIGNATURES.items():
         if data.startswith(starts):
-            return ": ".join(reason)
-    for offset, (mark, *reason) in OFFSET_SIGNATURES.items():
+            return ": ".join(kind)
+    for offset, (mark, what, cure) in OFFSET_SIGNATURES.items():
         if data.startswith(mark, offset):
-            return ": ".join(reason)
+            return f"{what}: {cure}"
     head = data[:LOOKED_AT].lstrip(b"\xef\xbb\xbf").lstrip()
     for start, reason in MARKUP.items():
         if head[: len(start)].lower() == start:
