@@ -1,6 +1,5 @@
 """Every file that folders of images hold, through the index, the loader and a training."""
 
-import io
 import json
 import logging
 import os
@@ -11,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from image_files import encoded
 from loaders import OPTIONS
 from PIL import Image
 
@@ -26,12 +26,6 @@ from ssl_platform.data.sets.image_folder import ImageFolder
 def picture(mode: str = "RGB", size: tuple[int, int] = (40, 30)) -> Image.Image:
     pixels = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), np.uint8)
     return Image.fromarray(pixels).convert(mode)
-
-
-def encoded(image: Image.Image, kind: str, **options) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
-    return buffer.getvalue()
 
 
 def flipped_size(data: bytes, size: int) -> bytes:

@@ -217,15 +217,6 @@ def test_classes_that_are_called_like_parts_are_classes(tmp_path):
     assert ImageFolder(path=str(tmp_path / "one")).classes == ["test"]
 
 
-def test_other_files_and_hidden_ones_are_passed_over(tmp_path):
-    make(tmp_path, "a/1.png", "a/._1.png", ".cache/2.png")
-    (tmp_path / "a" / "readme.txt").write_text("")
-    (tmp_path / "a" / "folder.png").mkdir()
-    dataset = ImageFolder(path=str(tmp_path))
-    assert described(dataset, tmp_path) == ["a/1.png"]
-    assert dataset.found() == "1 image in 1 class (a); left out: 1 .cache/, 1 .txt, 1 hidden"
-
-
 def test_links_that_lead_nowhere_or_in_a_circle_and_pipes_stop_nothing(tmp_path):
     make(tmp_path, "a/1.png", "b/1.png")
     (tmp_path / "a" / "self").symlink_to("self")

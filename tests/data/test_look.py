@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from image_files import tiff
 from PIL import Image
-from tiff_files import tiff
 
 from ssl_platform.data import look as looking
 from ssl_platform.data.dataset import ImageDataset
