@@ -24,7 +24,7 @@ from ssl_platform.errors import (
     DivergedError,
     StopRequested,
 )
-from ssl_platform.job import check, running
+from ssl_platform.job import rules, running
 from ssl_platform.zoo.trained_run import TrainedRun
 
 HERE = Path(__file__).parent
@@ -277,7 +277,7 @@ YOUNG_KEYS = "precision=auto, sync_batch_norm.group_size=0, launch.max_restarts=
 def test_a_run_goes_on_that_is_older_than_some_keys(
     small, tmp_path, photographs, caplog, monkeypatch
 ):
-    monkeypatch.setattr(check, "cpu_is_fast_in", lambda dtype: True)
+    monkeypatch.setattr(rules, "cpu_is_fast_in", lambda dtype: True)
     (photographs / "list.txt").write_text("class1/1.jpg\n")
     val = f"data.val={{name: ListFile, path: {photographs}/list.txt, allow_outside: false}}"
     small = [*(o for o in small if not o.startswith("data.val.")), val]

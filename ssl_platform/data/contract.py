@@ -187,16 +187,20 @@ def _first_image(dataset: ImageDataset, length: int) -> np.ndarray | None:
             image = _unprepared(dataset, index)
         except UnreadableImage:
             continue
-        place = f"{type(dataset).__name__}[{index}]"
-        with _blamed(lambda place=place: f"{place}: describe()"):
-            name: Any = dataset.describe(index)
-        if not isinstance(name, str):
-            raise DataError(
-                f"{place}: describe() gave {kind_of(name)}, it has to "
-                "give a str: a path, or a name with the number"
-            )
+        _check_description(dataset, index)
         return image
     return None
+
+
+def _check_description(dataset: ImageDataset, index: int) -> None:
+    place = f"{type(dataset).__name__}[{index}]"
+    with _blamed(lambda: f"{place}: describe()"):
+        name: Any = dataset.describe(index)
+    if not isinstance(name, str):
+        raise DataError(
+            f"{place}: describe() gave {kind_of(name)}, it has to give a str: a path, or a name "
+            "with the number"
+        )
 
 
 def _unprepared(dataset: ImageDataset, index: int) -> np.ndarray:
