@@ -131,7 +131,7 @@ def test_labels_of_any_whole_numbers_are_taken():
         assert check_dataset(dataset) is PIXELS
         assert dataset.labels.dtype == np.int64  # the only ones that torch takes for an index
         assert dataset.num_classes == 2
-        assert dataset.found() == "4 images in 2 classes (ant, bee)"
+        assert dataset.summary() == "4 images in 2 classes (ant, bee)"
     assert check_dataset(Mine(labels=np.array([0, -1, 0, 1]), classes=["ant", "bee"])) is PIXELS
 
 

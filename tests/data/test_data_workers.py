@@ -80,7 +80,7 @@ def test_a_worker_that_hangs_is_one_line_with_the_image_that_it_is_at():
     batches = iter(data)
     next(batches)
     worker = data._transport._workers[0].process
-    while data._transport._read.whereabouts(worker=0) != "5.jpg":
+    while data._transport._read.current_image(worker=0) != "5.jpg":
         pass
     data._transport._timeout_seconds = 0.0
     with pytest.raises(DataWorkerError) as caught:

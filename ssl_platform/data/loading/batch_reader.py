@@ -13,9 +13,7 @@ import numpy as np
 from ssl_platform.data.contract import make_crops, read_image
 from ssl_platform.data.dataset import ImageDataset, UnreadableImage
 from ssl_platform.data.decoding.pixels import Notes
-from ssl_platform.errors import DataError
-
-MAX_NAMED = 5  # files in an error message
+from ssl_platform.errors import DataError, first_few
 
 
 class Transform(Protocol):
@@ -117,7 +115,7 @@ class BatchReader:
                 rows[row] = crop
             decode += decoded - start
             augment += thread_time() - decoded
-        self._note(-1)
+        self._mark(-1)
         cost = ReadingCost(len(samples), decode, augment)
         damaged, self._damaged = self._damaged, []
         return Report(bad, cost, damaged)
@@ -132,12 +130,12 @@ class BatchReader:
         """Become data worker ``worker``."""
         self._worker = worker
 
-    def whereabouts(self, worker: int) -> str:
+    def current_image(self, worker: int) -> str:
         """The image that a data worker is at, or was at when it died; empty if there is none."""
         position = self._positions[worker]
         return self._dataset.describe(position) if position >= 0 else ""
 
-    def _note(self, position: int) -> None:
+    def _mark(self, position: int) -> None:
         if self._worker is not None:
             self._positions[self._worker] = position
 
@@ -147,7 +145,7 @@ class BatchReader:
         """Image ``index`` or what stands in for it, with its position; adds to ``bad``."""
         errors = []
         for position in self._candidates(index):
-            self._note(position)
+            self._mark(position)
             try:
                 return self._read_one(position), position
             except UnreadableImage as error:
@@ -199,17 +197,17 @@ class BadImageLimit:
         """One at least: a single bad file is no reason to stop."""
         return max(1, int(self.fraction * self.num_images))
 
-    def error(self, found: Collection[UnreadableImage], num_tried: int | None = None) -> DataError:
+    def error(self, bad: Collection[UnreadableImage], num_tried: int | None = None) -> DataError:
         """What to say where there are too many, of all or of those tried."""
         number, what = num_tried or self.num_images, "images tried" if num_tried else "images"
-        if len(found) == number:
-            return DataError(f"none of the {number} {what} can be read: {name_some(found)}")
+        if len(bad) == number:
+            return DataError(f"none of the {number} {what} can be read: {_with_reasons(bad)}")
         how = "with others in their place" if self.replace_bad else "without them"
-        enough = min(1.0, 2 * len(found) / number)
+        enough = min(1.0, 2 * len(bad) / number)
         allowed = f"{self.allowed} of {self.num_images}" if num_tried else self.allowed
         return DataError(
-            f"{len(found)} of {number} {what} cannot be read, "
-            f"data.max_bad_fraction={self.fraction} allows {allowed}: {name_some(found)}; "
+            f"{len(bad)} of {number} {what} cannot be read, "
+            f"data.max_bad_fraction={self.fraction} allows {allowed}: {_with_reasons(bad)}; "
             f"to go on {how} set data.max_bad_fraction={enough:.1g}"
         )
 
@@ -220,8 +218,6 @@ def _stride(seed: int, index: int, size: int) -> int:
     return next(n for n in iter(lambda: int(rng.integers(1, size)), 0) if gcd(n, size) == 1)
 
 
-def name_some(errors: Iterable[UnreadableImage]) -> str:
+def _with_reasons(errors: Iterable[UnreadableImage]) -> str:
     """The first few files, with what is wrong with each, and how many more there are."""
-    named = [f"{error.name} ({error.reason})" for error in errors]
-    rest = len(named) - MAX_NAMED
-    return ", ".join(named[:MAX_NAMED]) + (f" and {rest} more" if rest > 0 else "")
+    return first_few([f"{error.name} ({error.reason})" for error in errors])

@@ -251,7 +251,7 @@ class _Worker:
 
     @property
     def _where(self) -> str:
-        image = self._read.whereabouts(self._number)
+        image = self._read.current_image(self._number)
         return f" at {image}" if image else ""
 
 

@@ -127,21 +127,21 @@ def _find(path: str | None, split: str, download: bool) -> list[Path]:
     places = [DEBIAN_FOLDER, DOWNLOAD_FOLDER]
     if path is not None:
         places = [Path(path), Path(path) / "FashionMNIST" / "raw", *places]
-    found = _find_in(places, split)
-    if found is None and download:
+    files = _find_in(places, split)
+    if files is None and download:
         try:
             download_from_torchvision(DOWNLOAD_FOLDER)
         except (OSError, RuntimeError) as error:
             reason = " ".join(str(error).split())
             raise ValueError(f"download=true: cannot fetch Fashion-MNIST: {reason}") from error
-        found = _find_in(places, split)
-    if found is None:
+        files = _find_in(places, split)
+    if files is None:
         raise ValueError(
             f"path={'null' if path is None else path}: no Fashion-MNIST files in "
             f"{', '.join(map(str, places))} (working directory: {Path.cwd()}); "
             "fetch them with `make data`, or set download: true"
         )
-    return found
+    return files
 
 
 def _find_in(places: list[Path], split: str) -> list[Path] | None:
