@@ -47,10 +47,12 @@ setup(
         "annotated-types>=0.6",
         "pydantic>=2.7",
         "filelock>=3.13",
+        "imagecodecs>=2024.6",
         "safetensors>=0.4",
         "scikit-learn>=1.3",
         "scipy>=1.10",
         "simplejpeg>=1.7",
+        "tifffile>=2024.8",
         "tqdm>=4.66",
     ],
     extras_require={

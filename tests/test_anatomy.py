@@ -12,7 +12,6 @@ READING = Reading(
     num_workers=4,
     spare_cores=7,
     is_compiled=True,
-    is_finished_here=False,
 )
 # 64 images in 100 ms of computing: 640 images/s, of 4 ms each: 2.56 data workers
 BALANCED = Anatomy(
@@ -96,11 +95,6 @@ def test_workers_are_not_advised_beyond_the_cores():
 def test_enough_workers_that_are_waited_for_wait_themselves():
     (line,) = advice(waiting(0.05, num_workers=3))
     assert line.startswith(f"{HEAD}there are 3, so that they wait themselves")
-
-
-def test_crops_that_are_finished_on_a_cpu_are_named():
-    (line,) = advice(waiting(0.05, is_finished_here=True))
-    assert line.endswith("set data.transform.augment_on=workers")
 
 
 def test_the_fallback_is_named_only_where_it_costs():

@@ -1,10 +1,12 @@
 """Features in files: what is written is what was computed, by any number of processes."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from loaders import OPTIONS
 from pyarrow import parquet
 from ranks import run_on_ranks
 
@@ -36,15 +38,10 @@ def write(
         ImageFolder(path=str(photographs)),
         CenterCrop(resize=32, size=32),
         SequentialSampler(POSITIONS, rank, world_size),
-        batch_size=2,
-        num_workers=0,
-        start_method=None,
-        timeout_seconds=60.0,
-        seed=0,
-        normalize=Normalize([0.0] * 3, [1.0] * 3),
-        device=torch.device("cpu"),
-        max_bad_fraction=1.0,
-        drop_last=False,
+        replace(
+            OPTIONS, batch_size=2, normalize=Normalize([0.0] * 3, [1.0] * 3), max_bad_fraction=1.0
+        ),
+        torch.device("cpu"),
     )
     return write_features(
         folder, embed, loader, POSITIONS, dtype=dtype, provenance={"weights": "none"}

@@ -198,6 +198,5 @@ def _anatomy(run: Run, steps: list[dict[str, float]]) -> Anatomy:
             num_workers=loader.num_workers,
             spare_cores=max(1, cores - busy),
             is_compiled=is_compiled,
-            is_finished_here=loader.finishes_crops and run.device.type == "cpu",
         ),
     )

@@ -50,7 +50,6 @@ class Reading:
     num_workers: int  # of each process
     spare_cores: int  # for the data workers of each process
     is_compiled: bool  # whether crops are made as fast as they can be
-    is_finished_here: bool  # whether colours and blur take the time of the process that trains
 
 
 @dataclass(frozen=True)
@@ -107,11 +106,6 @@ def advice(anatomy: Anatomy) -> list[str]:
 
 def _advice_on_waiting(anatomy: Anatomy) -> list[str]:
     reading, total = anatomy.reading, anatomy.seconds
-    if reading.is_finished_here:
-        return [
-            f"waiting for data takes {anatomy.longest_wait / total:.0%} of a step; on a CPU that "
-            "is colours and blur of the crops too: set data.transform.augment_on=workers"
-        ]
     cost = reading.decode + reading.augment
     rate = anatomy.batch_size / (total - anatomy.longest_wait)
     needed = math.ceil(rate * cost)
