@@ -65,8 +65,7 @@ class MemoryBank(nn.Module):
     def spread(self, local_values: Tensor, table: Tensor) -> None:
         """Write one value per row of every rank's bank into a table over the data set.
 
-        A sample with several rows gets the value of its latest one, however the steps' batches
-        were dealt out over the ranks.
+        A sample with several rows gets the value of its latest one, whatever the number of ranks.
 
         Args:
             local_values: (S,), of this rank's rows.

@@ -5,11 +5,14 @@ Parameter names and numbers are torchvision's, so that weights travel both ways;
 torchvision's ``wide_resnet50_2``, which widens the middle of each bottleneck only.
 """
 
-from typing import Literal
+from typing import Annotated, Literal
 
+from pydantic import Field
 from torch import Tensor, nn
 
 from ssl_platform.registry import TRUNKS
+
+MIN_WIDTH = 8  # torch 2.14 corrupts memory in channels_last convolutions of fewer channels
 
 
 def conv3x3(in_channels: int, out_channels: int, stride: int = 1) -> nn.Conv2d:
@@ -92,20 +95,16 @@ class ResNet(nn.Module):
         *,
         block: Literal["basic", "bottleneck"],
         layers: list[int],
-        width: int,
+        width: Annotated[int, Field(ge=MIN_WIDTH), "e.g. 64"],
         stem_kernel: int,
-        stem_stride: int,
+        stem_stride: Annotated[int, Field(ge=1), "e.g. 2"],
         stem_pool: bool,
     ):
         super().__init__()
         if len(layers) != 4 or min(layers) < 1:
             raise ValueError(f"layers={layers}: four positive numbers of blocks, e.g. [3,4,6,3]")
-        if width < 8:  # torch 2.14 corrupts memory in channels_last convolutions below 8 channels
-            raise ValueError(f"width={width}: at least 8 channels, e.g. 64")
         if stem_kernel % 2 == 0 or stem_kernel < 1:
             raise ValueError(f"stem_kernel={stem_kernel}: an odd kernel size, e.g. 7 or 3")
-        if stem_stride < 1:
-            raise ValueError(f"stem_stride={stem_stride}: at least 1, e.g. 2")
         block_class = BLOCKS[block]
         self.conv1 = nn.Conv2d(
             3, width, stem_kernel, stride=stem_stride, padding=stem_kernel // 2, bias=False

@@ -26,6 +26,15 @@ def num_bad_rows(rows: Tensor) -> int:
     return int((~rows.isfinite()).flatten(1).any(dim=1).sum())
 
 
+def refuse_bad_rows(**tables: Tensor) -> None:
+    """Raises:
+    ValueError: a table, (N, ...) and given by its name, has rows that are NaN or infinite.
+    """
+    for name, rows in tables.items():
+        if bad := num_bad_rows(rows):
+            raise ValueError(f"{name}: {bad} of {len(rows)} rows are NaN or infinite")
+
+
 def not_finite(state: Any, name: str) -> list[str]:
     """Names of the tensors with entries that are not finite, and of the numbers that are NaN.
 
