@@ -3,35 +3,17 @@
 import inspect
 from abc import abstractmethod
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from annotated_types import Ge, Interval
 from torch.optim import Optimizer
 
 from ssl_platform.optim.strides import aligned, overlaps
 from ssl_platform.registry import OPTIMIZERS
 
-
-def refuse_impossible(
-    *,
-    lr: float,
-    weight_decay: float,
-    momentum: float = 0.0,
-    betas: tuple[float, ...] = (),
-    eps: float = 0.0,
-) -> None:
-    """Raise ``ValueError`` for options that an optimizer cannot work with, one line each."""
-    problems = [
-        f"{name}={value}: 0 or more"
-        for name, value in {"lr": lr, "weight_decay": weight_decay, "eps": eps}.items()
-        if value < 0
-    ]
-    if not 0 <= momentum < 1:
-        problems.append(f"momentum={momentum}: from 0 to below 1, e.g. 0.9")
-    if not all(0 <= beta < 1 for beta in betas):
-        problems.append(f"betas={list(betas)}: each from 0 to below 1, e.g. [0.9,0.999]")
-    if problems:
-        raise ValueError("\n".join(problems))
+NotNegative = Annotated[float, Ge(0)]
+Momentum = Annotated[float, Interval(ge=0, lt=1), "e.g. 0.9"]
 
 
 def undecorated(step: Callable[..., Any]) -> Callable[..., Any]:
@@ -79,12 +61,11 @@ class SGD(FusedOptimizer, torch.optim.SGD):
         self,
         params: Iterable[Any],
         *,
-        lr: float,
-        momentum: float,
-        weight_decay: float,
+        lr: NotNegative,
+        momentum: Momentum,
+        weight_decay: NotNegative,
         nesterov: bool,
     ):
-        refuse_impossible(lr=lr, momentum=momentum, weight_decay=weight_decay)
         if nesterov and momentum == 0:
             raise ValueError("nesterov=true: needs momentum above 0, e.g. 0.9")
         super().__init__(
@@ -125,12 +106,11 @@ class Adam(FusedOptimizer, torch.optim.Adam):
         self,
         params: Iterable[Any],
         *,
-        lr: float,
-        betas: tuple[float, float],
-        eps: float,
-        weight_decay: float,
+        lr: NotNegative,
+        betas: tuple[Momentum, Momentum],
+        eps: NotNegative,
+        weight_decay: NotNegative,
     ):
-        refuse_impossible(lr=lr, betas=betas, eps=eps, weight_decay=weight_decay)
         super().__init__(params, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, fused=True)
 
 
@@ -142,10 +122,9 @@ class AdamW(FusedOptimizer, torch.optim.AdamW):
         self,
         params: Iterable[Any],
         *,
-        lr: float,
-        betas: tuple[float, float],
-        eps: float,
-        weight_decay: float,
+        lr: NotNegative,
+        betas: tuple[Momentum, Momentum],
+        eps: NotNegative,
+        weight_decay: NotNegative,
     ):
-        refuse_impossible(lr=lr, betas=betas, eps=eps, weight_decay=weight_decay)
         super().__init__(params, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, fused=True)
