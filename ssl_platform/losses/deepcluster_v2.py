@@ -4,7 +4,7 @@ prototypes (Caron et al., arXiv:2006.09882, appendix D)."""
 from typing import Annotated
 
 import torch
-from pydantic import Field
+from annotated_types import Ge
 from torch import Tensor, nn
 
 from ssl_platform.data.batch import DataInfo
@@ -35,7 +35,7 @@ class DeepClusterV2Loss(OfflineClusteringLoss):
         head: str,
         temperature: Temperature,
         assign_crops: list[int],
-        kmeans_iters: Annotated[int, Field(ge=1), "e.g. 10"],
+        kmeans_iters: Annotated[int, Ge(1), "e.g. 10"],
     ):
         super().__init__(model, data, head=head, temperature=temperature, assign_crops=assign_crops)
         module = prototype_head(model, head)

@@ -9,7 +9,7 @@ import logging
 from typing import Annotated
 
 import torch
-from pydantic import Field
+from annotated_types import Ge
 from torch import Tensor, nn
 
 from ssl_platform import distributed
@@ -46,9 +46,9 @@ class SeLaV2Loss(OfflineClusteringLoss):
         temperature: Temperature,
         assign_crops: list[int],
         epsilon: Epsilon,
-        tolerance: Annotated[float, Field(ge=0), "e.g. 0.1"],
-        check_every: Annotated[int, Field(ge=1), "e.g. 10"],
-        max_iters: Annotated[int, Field(ge=1), "e.g. 200"],
+        tolerance: Annotated[float, Ge(0), "e.g. 0.1"],
+        check_every: Annotated[int, Ge(1), "e.g. 10"],
+        max_iters: Annotated[int, Ge(1), "e.g. 200"],
         freeze_prototypes_steps: int,
         freeze_prototypes_epochs: int,
     ):

@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field
+from annotated_types import Ge
 from torch import Tensor, nn
 
 from ssl_platform.data.batch import Batch, DataInfo
@@ -51,7 +51,7 @@ class SwAVLoss(Loss):
         head: str,
         temperature: Temperature,
         epsilon: Epsilon,
-        sinkhorn_iters: Annotated[int, Field(ge=1), "e.g. 3"],
+        sinkhorn_iters: Annotated[int, Ge(1), "e.g. 3"],
         assign_crops: list[int],
         queue_length: int,
         queue_start_epoch: int,

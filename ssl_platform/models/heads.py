@@ -5,7 +5,7 @@ from typing import Annotated, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field
+from annotated_types import Ge
 from torch import Tensor, nn
 
 from ssl_platform.models.ssl_model import SSLModel
@@ -39,8 +39,8 @@ class PrototypeHead(nn.Module):
         self,
         in_dim: int,
         *,
-        hidden_dim: Annotated[int, Field(ge=0), "e.g. 2048"],
-        out_dim: Annotated[int, Field(ge=1), "e.g. 128"],
+        hidden_dim: Annotated[int, Ge(0), "e.g. 2048"],
+        out_dim: Annotated[int, Ge(1), "e.g. 128"],
         num_prototypes: list[int],
         batch_norm: bool,
     ):

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Annotated
 
-from pydantic import Field
+from annotated_types import Ge, Gt
 from torch import Tensor, nn
 
 from ssl_platform.registry import HEADS
@@ -14,9 +14,9 @@ from ssl_platform.registry import HEADS
 class Pool:
     """Average pooling of a map, in its pixels."""
 
-    kernel: Annotated[int, Field(ge=1)]
-    stride: Annotated[int, Field(ge=1)]
-    padding: Annotated[int, Field(ge=0)]
+    kernel: Annotated[int, Ge(1)]
+    stride: Annotated[int, Ge(1)]
+    padding: Annotated[int, Ge(0)]
 
     def side_of(self, side: int) -> int:
         """Side of the pooled map."""
@@ -46,10 +46,10 @@ class LinearHead(nn.Module):
         in_dim: int | tuple[int, ...],
         *,
         layer: str,
-        num_classes: Annotated[int, Field(ge=2)],
+        num_classes: Annotated[int, Ge(2)],
         pool: Pool | None,
         batch_norm: bool,
-        init_std: Annotated[float, Field(gt=0), "e.g. 0.01; null for torch's own"] | None,
+        init_std: Annotated[float, Gt(0), "e.g. 0.01; null for torch's own"] | None,
     ):
         super().__init__()
         channels, *sides = (in_dim,) if isinstance(in_dim, int) else in_dim

@@ -7,7 +7,7 @@ torchvision's ``wide_resnet50_2``, which widens the middle of each bottleneck on
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from annotated_types import Ge
 from torch import Tensor, nn
 
 from ssl_platform.registry import TRUNKS
@@ -95,9 +95,9 @@ class ResNet(nn.Module):
         *,
         block: Literal["basic", "bottleneck"],
         layers: list[int],
-        width: Annotated[int, Field(ge=MIN_WIDTH), "e.g. 64"],
+        width: Annotated[int, Ge(MIN_WIDTH), "e.g. 64"],
         stem_kernel: int,
-        stem_stride: Annotated[int, Field(ge=1), "e.g. 2"],
+        stem_stride: Annotated[int, Ge(1), "e.g. 2"],
         stem_pool: bool,
     ):
         super().__init__()

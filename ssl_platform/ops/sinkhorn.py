@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from typing import Annotated, NamedTuple
 
 import torch
-from pydantic import Field
+from annotated_types import Gt
 from torch import Tensor
 
 from ssl_platform.distributed import all_reduce_max, all_reduce_sum, world_size
 from ssl_platform.ops.finite import refuse_bad_rows
 
-Epsilon = Annotated[float, Field(gt=0), "e.g. 0.05"]
+Epsilon = Annotated[float, Gt(0), "e.g. 0.05"]
 
 FAR = 100  # times epsilon; cosines at an epsilon that is used differ by less
 BLOCK = 512  # rows whose scores are held at once

@@ -2,12 +2,12 @@
 
 from typing import Annotated, Final
 
-from pydantic import Field
+from annotated_types import Ge
 
 MIN_TEMPERATURE: Final = 1e-6  # cosines of float32 are rounded at 6e-8
 
 Temperature = Annotated[
     float,
-    Field(ge=MIN_TEMPERATURE),
+    Ge(MIN_TEMPERATURE),
     "e.g. 0.1; below, the rounding of scores would decide",
 ]
