@@ -52,6 +52,7 @@ class DeepClusterV2Loss(OfflineClusteringLoss):
     def assign(
         self, embeddings: Tensor, prototypes: nn.Linear, generator: torch.Generator
     ) -> Tensor:
+        """Clusters of k-means; the prototypes become its centroids."""
         centroids, clusters = spherical_kmeans(
             embeddings,
             num_clusters=prototypes.out_features,

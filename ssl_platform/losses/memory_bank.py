@@ -49,6 +49,7 @@ class MemoryBank(nn.Module):
         return {"steps": self.cursor // self.batch_size}
 
     def set_extra_state(self, state: dict[str, int]) -> None:
+        """Go on behind the rows of that many steps."""
         self.cursor = state["steps"] * self.batch_size
 
     @torch.no_grad()

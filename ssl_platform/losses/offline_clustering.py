@@ -80,11 +80,12 @@ class OfflineClusteringLoss(Loss):
         """
 
     def on_train_start(self, run: Run) -> None:
-        # a run that goes on with another batch is at another step of its epoch
+        """Set the bank to the step of the epoch, which is another one with another batch."""
         self.bank.cursor = run.epoch_step * self.bank.batch_size
 
     @torch.no_grad()
     def on_epoch_start(self, run: Run) -> None:
+        """Make the labels of this epoch from the bank, which a pass of its own fills at first."""
         head = prototype_head(run.model, self.head)
         if run.step == 0:
             self._fill_bank(run)
@@ -119,6 +120,7 @@ class OfflineClusteringLoss(Loss):
             )
 
     def forward(self, model: SSLModel, outputs: dict[str, Any], batch: Batch) -> dict[str, Tensor]:
+        """``loss``: the mean over labelled rows, then over sets; the batch joins the bank."""
         num_crops = len(batch.crops)
         embeddings, scores_H = outputs[self.head]
         losses = []

@@ -67,11 +67,13 @@ class SeLaV2Loss(OfflineClusteringLoss):
         )
 
     def on_backward_end(self, run: Run) -> None:
+        """Freeze the prototypes at first."""
         self.freeze_prototypes(run.model, position=run.position, epoch=run.epoch)
 
     def assign(
         self, embeddings: Tensor, prototypes: nn.Linear, generator: torch.Generator
     ) -> Tensor:
+        """Labels of equal use; tells where Sinkhorn was stopped before they are."""
         balanced = balanced_labels(
             embeddings,
             prototypes.weight,

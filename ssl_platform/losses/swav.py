@@ -96,6 +96,7 @@ class SwAVLoss(Loss):
 
     @staticmethod
     def prototypes_of(model: SSLModel, head: str) -> nn.Linear:
+        """The one set of prototypes of a head; a ``ValueError`` where it has another number."""
         sets = prototype_head(model, head).prototypes
         if len(sets) != 1:
             raise ValueError(f"head={head}: SwAV needs one set of prototypes, it has {len(sets)}")
@@ -104,16 +105,20 @@ class SwAVLoss(Loss):
         return prototypes
 
     def on_train_start(self, run: Run) -> None:
-        self.on_epoch_start(run)  # a queue of before may have another length
+        """Look at the queue anew: that of a resumed run may have had another length."""
+        self.on_epoch_start(run)
 
     def on_epoch_start(self, run: Run) -> None:
+        """Begin to fill the queue where its epoch has come."""
         self.queue_has_started = self.queue.shape[1] > 0 and run.epoch >= self.queue_start_epoch
         self.queue_is_full = False  # found anew before it is used
 
     def on_backward_end(self, run: Run) -> None:
+        """Freeze the prototypes at first."""
         self.freeze_prototypes(run.model, position=run.position, epoch=run.epoch)
 
     def forward(self, model: SSLModel, outputs: dict[str, Any], batch: Batch) -> dict[str, Tensor]:
+        """``loss``: the mean cross entropy of codes and predictions over pairs of crops."""
         num_crops = len(batch.crops)
         prototypes = self.prototypes_of(model, self.head)
         embeddings, (scores,) = outputs[self.head]
@@ -133,9 +138,11 @@ class SwAVLoss(Loss):
         return {"loss": torch.stack(losses).mean()}
 
     def get_extra_state(self) -> dict[str, bool]:
+        """Whether the queue is being filled, and was seen to be full."""
         return {"queue_has_started": self.queue_has_started, "queue_is_full": self.queue_is_full}
 
     def set_extra_state(self, state: dict[str, bool]) -> None:
+        """Take back what `get_extra_state` gave."""
         self.queue_has_started = state["queue_has_started"]
         self.queue_is_full = state["queue_is_full"]
 

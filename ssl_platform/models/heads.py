@@ -62,6 +62,7 @@ class PrototypeHead(nn.Module):
         self.prototypes = nn.ModuleList(nn.Linear(out_dim, k, bias=False) for k in num_prototypes)
 
     def forward(self, features: Tensor) -> Prototyped:
+        """Embeddings of (N, in_dim) features, and their cosines to each set of prototypes."""
         self.normalize_prototypes()
         embeddings = self.embed(features)
         return Prototyped(embeddings, [prototypes(embeddings) for prototypes in self.prototypes])

@@ -67,6 +67,7 @@ class LinearHead(nn.Module):
             nn.init.zeros_(self.linear.bias)
 
     def forward(self, features: Tensor) -> Tensor:
+        """(N, num_classes) scores."""
         return self.linear(self.batch_norm(self.pool(features)).flatten(1))
 
 

@@ -16,14 +16,18 @@ MIN_WIDTH = 8  # torch 2.14 corrupts memory in channels_last convolutions of few
 
 
 def conv3x3(in_channels: int, out_channels: int, stride: int = 1) -> nn.Conv2d:
+    """A 3x3 convolution that keeps the size, divided by the stride."""
     return nn.Conv2d(in_channels, out_channels, 3, stride=stride, padding=1, bias=False)
 
 
 def conv1x1(in_channels: int, out_channels: int, stride: int = 1) -> nn.Conv2d:
+    """A 1x1 convolution."""
     return nn.Conv2d(in_channels, out_channels, 1, stride=stride, bias=False)
 
 
 class BasicBlock(nn.Module):
+    """Two 3x3 convolutions beside a shortcut."""
+
     expansion = 1
 
     def __init__(self, in_channels: int, planes: int, stride: int, downsample: nn.Module | None):
@@ -36,6 +40,7 @@ class BasicBlock(nn.Module):
         self.downsample = downsample
 
     def forward(self, x: Tensor) -> Tensor:
+        """(N, in_channels, H, W) to (N, expansion * planes, H / stride, W / stride)."""
         identity = x if self.downsample is None else self.downsample(x)
         out = self.relu(self.bn1(self.conv1(x)))
         out = self.bn2(self.conv2(out))
@@ -44,6 +49,8 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
+    """1x1, 3x3 and 1x1 convolutions beside a shortcut; the stride is that of the 3x3."""
+
     expansion = 4
 
     def __init__(self, in_channels: int, planes: int, stride: int, downsample: nn.Module | None):
@@ -58,6 +65,7 @@ class Bottleneck(nn.Module):
         self.downsample = downsample
 
     def forward(self, x: Tensor) -> Tensor:
+        """(N, in_channels, H, W) to (N, expansion * planes, H / stride, W / stride)."""
         identity = x if self.downsample is None else self.downsample(x)
         out = self.relu(self.bn1(self.conv1(x)))
         out = self.relu(self.bn2(self.conv2(out)))
@@ -140,6 +148,7 @@ class ResNet(nn.Module):
         return block_class(channels, planes, stride, downsample)
 
     def forward(self, images: Tensor) -> Tensor:
+        """(N, 3, H, W) to (N, out_dim)."""
         x = self.maxpool(self.relu(self.bn1(self.conv1(images))))
         for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
             x = stage(x)

@@ -43,6 +43,7 @@ class SSLModel(nn.Module):
             trunk.requires_grad_(False).eval()
 
     def train(self, mode: bool = True) -> "SSLModel":
+        """Train mode, or eval mode, of all but what is frozen: that stays in eval mode."""
         super().train(mode)
         if self.freeze_trunk:
             self.trunk.eval()

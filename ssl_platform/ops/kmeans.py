@@ -15,6 +15,8 @@ GROUP = 64  # centroids whose largest dot product is taken first
 
 
 class Clustering(NamedTuple):
+    """What k-means ends with."""
+
     centroids: Tensor  # (K, D), unit length, the same on all ranks to the bit
     assignments: Tensor  # (N,) int64, the nearest centroid of each of this rank's rows
 
