@@ -14,7 +14,7 @@ from ssl_platform.losses.base import Loss
 from ssl_platform.models import SSLModel
 from ssl_platform.models.heads import Prototyped, prototype_head, watched_head
 from ssl_platform.ops.entropy import effective_rank, entropy
-from ssl_platform.ops.temperature import unusable_temperature
+from ssl_platform.ops.temperature import Temperature
 from ssl_platform.registry import HOOKS
 
 logger = logging.getLogger(__name__)
@@ -57,14 +57,11 @@ class ClusteringHealth(Events):
         self,
         *,
         head: str,
-        temperature: float,
+        temperature: Temperature,
         uniform_margin: float,
         min_used: float,
         from_epoch: int,
     ):
-        problems = unusable_temperature(temperature)
-        if problems:
-            raise ValueError("\n".join(problems))
         self.head, self.temperature = head, temperature
         self.uniform_margin, self.min_used, self.from_epoch = uniform_margin, min_used, from_epoch
         self.totals: dict[str, Tensor] = {}  # of this rank, over the epoch so far

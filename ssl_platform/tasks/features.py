@@ -15,7 +15,7 @@ from ssl_platform.engine.build import eval_loader, open_dataset, resolve_device
 from ssl_platform.errors import first_few
 from ssl_platform.evaluation.feature_cache import images_provenance, say
 from ssl_platform.evaluation.feature_files import INDEX, FeatureFiles, write_features
-from ssl_platform.models.layers import POOLED, layer_outputs, submodule
+from ssl_platform.models.layers import POOLED, LayerOutputs, submodule
 from ssl_platform.registry import TASKS
 from ssl_platform.tasks.trunk import TrainedTrunk, TrunkOptions, TrunkTask, as_problem
 
@@ -57,8 +57,10 @@ class ExtractFeatures(TrunkTask):
         trunk.module.to(device)
         dataset = _open(options)
 
+        layer_outputs = LayerOutputs(trunk.module, options.layers)
+
         def embed(images: Tensor) -> Mapping[str, Tensor]:
-            outputs = layer_outputs(trunk.module, images, options.layers)
+            outputs = layer_outputs(images)
             if options.pool:
                 outputs = {layer: _pooled(output) for layer, output in outputs.items()}
             return outputs

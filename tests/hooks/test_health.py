@@ -234,12 +234,6 @@ def test_epochs_before_the_first_that_is_judged_are_not_warned_of(caplog):
     assert num_warnings == [0, 0, 1, 2]
 
 
-@pytest.mark.parametrize("temperature", [0, -0.1])
-def test_a_temperature_that_is_not_positive_is_refused(temperature):
-    with pytest.raises(ValueError, match=rf"^temperature={temperature}: must be positive"):
-        a_hook(temperature=temperature)
-
-
 def health_on_this_rank() -> tuple[dict[str, Any], list[str]]:
     steps = random_steps(4)[distributed.rank() :: distributed.world_size()]
     records: list[str] = []

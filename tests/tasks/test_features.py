@@ -14,7 +14,7 @@ from ssl_platform.config import compose
 from ssl_platform.data.sets.image_folder import ImageFolder
 from ssl_platform.errors import ConfigError
 from ssl_platform.evaluation.feature_files import FeatureFiles
-from ssl_platform.models.layers import layer_outputs
+from ssl_platform.models.layers import LayerOutputs
 from ssl_platform.zoo.trained_run import TrainedRun
 
 ROUNDING = 1e-3  # of a feature of size 1; those of two images are further apart
@@ -49,7 +49,7 @@ def outputs_by_hand(run: Path, images: Path) -> dict[str, np.ndarray]:
         crops.append(np.asarray(photograph.crop((16, 8, 48, 40))))
     pixels = (torch.from_numpy(np.stack(crops)).float() / 255 - mean) / std
     with torch.no_grad():
-        outputs = layer_outputs(trunk, pixels.permute(0, 3, 1, 2), ["layer3", "avgpool", "pooled"])
+        outputs = LayerOutputs(trunk, ["layer3", "avgpool", "pooled"])(pixels.permute(0, 3, 1, 2))
     return {layer: output.numpy() for layer, output in outputs.items()}
 
 
