@@ -31,7 +31,11 @@ setup(
     # the configs lie at the top of a checkout and inside the package of a wheel
     packages=[*packages, "ssl_platform.configs"],
     package_dir={"ssl_platform.configs": "configs"},
-    package_data={"ssl_platform.configs": ["**/*.yaml"], "ssl_platform.zoo": ["catalogue.yaml"]},
+    package_data={
+        "ssl_platform.configs": ["**/*.yaml"],
+        "ssl_platform.clusters": ["page.html", "page.css", "page.js"],
+        "ssl_platform.zoo": ["catalogue.yaml"],
+    },
     ext_modules=[augment],
     install_requires=[
         "torch>=2.10,<2.15",
@@ -46,6 +50,7 @@ setup(
         "pyarrow>=15",
         "pydantic>=2.7",
         "filelock>=3.13",
+        "jinja2>=3.1",
         "safetensors>=0.4",
         "scikit-learn>=1.3",
         "scipy>=1.10",
