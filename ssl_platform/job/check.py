@@ -8,7 +8,7 @@ component's own constructor is the one place that knows what it can work with.
 import gc
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from functools import partial
 from math import ceil, inf, isfinite
@@ -33,7 +33,6 @@ from ssl_platform.config.options import (
     TrainOptions,
     options_of,
 )
-from ssl_platform.config.source import Source, sweep_jobs
 from ssl_platform.data.contract import check_dataset, check_transform
 from ssl_platform.data.dataset import ImageDataset
 from ssl_platform.data.decoding.pixels import AUTO, PixelOptions
@@ -433,12 +432,6 @@ def _can_be_a_path(text: str) -> bool:
     return all(len(part) <= MAX_NAME and b"\0" not in part for part in parts)
 
 
-def composed(overrides: list[str], config_dirs: Iterable[str | Path] = ()) -> DictConfig:
-    """See `ssl_platform.config.compose`."""
-    cfg, problems = Source.of(overrides, config_dirs).read()
-    return _checked(cfg, problems)
-
-
 def checked(cfg: Any) -> DictConfig:
     """A config from Python, checked as one from the command line is.
 
@@ -462,13 +455,18 @@ def checked(cfg: Any) -> DictConfig:
     except Exception as error:  # of values that YAML does not have
         key = getattr(error, "full_key", None) or "the config"
         raise ConfigError([f"{key}: {first_line(error)}"]) from error
-    return copy if text in _well_checked else _checked(copy, [])
+    return copy if text in _well_checked else all_checked(copy, [])
 
 
 _well_checked: set[str] = set()  # the configs of this process that nothing was wrong with
 
 
-def _checked(cfg: DictConfig, problems: list[str]) -> DictConfig:
+def all_checked(cfg: DictConfig, problems: list[str]) -> DictConfig:
+    """A composed config that nothing is wrong with.
+
+    Raises:
+        ConfigError: what was wrong with its overrides, and all that is wrong with it.
+    """
     called = calls(cfg)
     if called:
         raise ConfigError(problems + called)
@@ -478,19 +476,3 @@ def _checked(cfg: DictConfig, problems: list[str]) -> DictConfig:
         raise ConfigError(problems)
     _well_checked.add(OmegaConf.to_yaml(cfg))
     return cfg
-
-
-def check_sweep(overrides: list[str], config_dirs: Iterable[str | Path] = ()) -> None:
-    """Compose and check every combination of a sweep.
-
-    Raises:
-        ConfigError: the problems of all combinations, each line once.
-    """
-    problems: list[str] = []
-    for job in sweep_jobs(overrides, config_dirs):
-        try:
-            composed(job, config_dirs)
-        except ConfigError as error:
-            problems += error.problems
-    if problems:
-        raise ConfigError(list(dict.fromkeys(problems)))
