@@ -61,6 +61,7 @@ class FindClusters(Task):
         self.head, self.output = head, ClusterOutput(symlinks, images_per_sheet, thumbnail_side)
 
     def probe(self, options: ClustersOptions) -> None:
+        """See `Task`: opens the run, its head and the images."""
         if options.data.num_workers < 0:
             raise ValueError(f"data.num_workers={options.data.num_workers}: 0 or more")
         run = _open_run(options.checkpoint)
@@ -144,7 +145,7 @@ def _open_images(run: TrainedRun, options: ImagesOptions) -> ImageDataset:
 
 
 def _about_images(run: TrainedRun, dataset: ImageDataset, options: ClustersOptions) -> list[str]:
-    """See `look`; the images are not in the config, which has been looked at before the start."""
+    """Lines about the images, as `look` finds them before the start for those of a config."""
     where = f"data.{options.data.split} of the run" if options.data.path is None else "data.path"
     crop_size = max(TRANSFORMS.build(run.options.data.eval_transform).crop_sizes)
     return describe(where, dataset, look(dataset, options.seed), crop_size=crop_size)
@@ -155,7 +156,7 @@ def _positions_in_training(
 ) -> np.ndarray | None:
     """(N,) position of each image in the run's training set, -1 for one that was not in it.
 
-    None when it cannot be found out, for the training images are no longer there.
+    None when the training images are no longer there, so that nobody can tell.
     """
     train_node = run.options.data.train
     if options.path is None:
@@ -174,7 +175,7 @@ def _positions_in_training(
 
 
 def _hashes(dataset: ImageFiles) -> np.ndarray:
-    """(N,) int64, in one process equal for the same file: a million paths would be large."""
+    """(N,) int64, equal for the same file in this process: a million paths would be large."""
     real_folder = cache(os.path.realpath)
     paths = (os.path.split(dataset.files[index]) for index in range(len(dataset)))
     whole = (os.path.join(real_folder(folder), name) for folder, name in paths)

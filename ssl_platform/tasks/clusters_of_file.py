@@ -26,6 +26,7 @@ class FindClustersOfFile(TrunkTask):
         self.output = ClusterOutput(symlinks, images_per_sheet, thumbnail_side)
 
     def probe(self, options: TrunkOptions) -> None:
+        """See `Task`: opens the weights, which need prototypes."""
         with as_problem():
             TrainedTrunk.open(options).weights.prototype_head()
 
