@@ -22,11 +22,10 @@ CONTINUATION_BYTES = bytes(range(0x80, 0xC0))  # of a letter of UTF-8 after its 
 def write_tables(folder: Path, dataset: ImageDataset, clusters: Clusters) -> None:
     """Write ``clusters.csv`` and ``clusters.parquet``, of equal content, a block at a time.
 
-    One row per image, in the order of the data set. Columns: ``image`` (its path, or what else
-    says where it is from; what cannot be printed is escaped), of files ``uri`` (what to open them
-    by: `data.sets.paths`), ``cluster_<set>``, ``score_<set>`` and ``margin_<set>``, then,
-    if known, ``seen``, ``training_cluster_<set>`` and ``label``. What an image does not have is
-    null, in CSV empty.
+    One row per image, in the order of the data set. Columns: ``image`` (`ImageDataset.describe`),
+    for images that are files ``uri`` (`ImageDataset.uri`), ``cluster_<set>``, ``score_<set>`` and
+    ``margin_<set>``, then, if known, ``seen``, ``training_cluster_<set>`` and ``label``. A value
+    that an image does not have is null, in CSV empty.
     """
     import pyarrow as pa
     from pyarrow import csv, parquet
@@ -76,14 +75,14 @@ def _nullable(values: np.ndarray) -> Any:
 def write_symlinks(folder: Path, dataset: ImageDataset, clusters: Clusters) -> bool:
     """Link ``by_cluster/<set>/<cluster>/<row>_<file name>`` to each image of a set of files.
 
-    A tree from before is replaced; nothing that a link points to is touched. Empty clusters have no
-    folder.
+    The links of an earlier run are replaced; the images themselves are not touched. Empty clusters
+    have no folder.
 
     Returns:
-        Whether it was done: images that are not files have nothing to link to.
+        False when the images are not files, so that there is nothing to link to.
 
     Raises:
-        ValueError: something else than folders and links lies in the tree.
+        ValueError: the old tree holds something else than folders and links.
     """
     if not isinstance(dataset, ImageFiles):
         return False
@@ -112,13 +111,13 @@ def write_symlinks(folder: Path, dataset: ImageDataset, clusters: Clusters) -> b
 
 def _link_name(row: int, num_rows: int, name: bytes) -> bytes:
     prefix = f"{padded(row, num_rows)}_".encode()
-    # its end is kept, which tells the file type, without half a letter of UTF-8 at its start
+    # a name that is too long keeps its end, where the file type is, from a whole letter on
     kept = name[-(LONGEST_NAME - len(prefix)) :]
     return prefix + (kept if kept == name else kept.lstrip(CONTINUATION_BYTES))
 
 
 def _check_only_links(tree: Path) -> None:
-    """Make sure that a tree is one of folders and links: then nothing is lost with it."""
+    """Raise unless a tree holds folders and links alone: nothing is lost with such a tree."""
     if tree.is_symlink() or (tree.exists() and not tree.is_dir()):
         raise ValueError(f"{tree}: not a folder of clusters; move it away")
     for folder, _, names in os.walk(os.fsencode(tree)):

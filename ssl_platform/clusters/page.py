@@ -18,10 +18,10 @@ LINKED = ("clusters.csv", "clusters.parquet", "by_cluster", "summary.json")
 def write_page(
     folder: Path, dataset: ImageDataset, clusters: Clusters, summary: dict[str, Any], *, title: str
 ) -> None:
-    """Write ``index.html``, with what ``write_sheets`` of all ranks has put into ``folder``.
+    """Write ``index.html``, after all ranks have written the sheets into ``folder``.
 
-    It loads nothing but the sheets, by relative links and as they are scrolled to. Links lead to
-    those of the tables, ``by_cluster`` and ``summary.json`` that are there.
+    The page loads nothing but the sheets, by relative paths, each when it is scrolled to. It has
+    links to the tables, ``by_cluster`` and ``summary.json`` where they exist.
 
     Args:
         summary: from ``summarize``.
@@ -79,9 +79,9 @@ def _class_name(dataset: ImageDataset, label: int) -> str | None:
 
 
 def _files(folder: Path, name: str) -> dict[str, Any]:
-    """The links and the sheet of a cluster, with its sides in pixels, None for what is not there.
+    """The paths of a cluster's links and sheet, None for what does not exist.
 
-    With its sides known, the page does not jump when a picture arrives.
+    The sides of the sheet, in pixels, keep the page from jumping when the picture arrives.
     """
     links, sheet = f"by_cluster/{name}/", f"sheets/{name}.jpg"
     files: dict[str, Any] = {"links": links if (folder / links).exists() else None, "sheet": None}

@@ -21,12 +21,12 @@ def summarize(dataset: ImageDataset, clusters: Clusters) -> dict[str, Any]:
     """Sizes of the clusters and, with labels, how well they agree with the classes.
 
     Returns:
-        ``images``; ``unreadable``; ``seen`` if known; ``labelled`` if any is; and ``sets``, one
-        dictionary each: ``images`` that have a cluster, ``clusters``, ``used``, ``empty``,
-        ``size_min``, ``size_median`` and ``size_max`` of the used clusters, ``size_entropy`` over
-        ln K (1: all equally large), ``mean_score``; ``training_agreement``, the part of the images
-        with a target whose cluster it is; and if any image is labelled ``nmi``, ``ari``,
-        ``purity`` and ``hungarian_accuracy``.
+        Numbers of ``images``, ``unreadable``, ``seen`` if known, ``labelled`` if any is; and
+        ``sets``, a dictionary for each: ``images`` that have a cluster, ``clusters``, ``used``,
+        ``empty``, ``size_min``, ``size_median`` and ``size_max`` of the used clusters,
+        ``size_entropy`` over ln K (1: all equally large), ``mean_score``; if the training had
+        targets ``training_agreement``, the share of them that equal the image's cluster; and if
+        any image is labelled ``nmi``, ``ari``, ``purity`` and ``hungarian_accuracy``.
     """
     labels = labels_of(dataset)
     summary: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""Tables and links say what was found, for any names, and harm nothing."""
+"""Tables and links are right for any file names, and harm nothing."""
 
 import csv
 import os

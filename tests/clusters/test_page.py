@@ -1,4 +1,4 @@
-"""The page says what was found, shows the sheets that are there, and runs nobody's script."""
+"""The page shows the figures and the sheets, and runs no script but its own."""
 
 import os
 from html.parser import HTMLParser

@@ -162,11 +162,12 @@ def test_an_unreadable_image_has_no_cluster_and_the_others_have_theirs(
 
 def test_a_list_of_images_is_a_path_too(swav_run, photographs):
     listed = ["class1/4.jpg", "class0/3.jpg"]
-    (photographs / "list.csv").write_text("".join(f"{name},a\n" for name in listed))
+    (photographs / "list.csv").write_text("".join(f"{name},apple\n" for name in listed))
     clusters(swav_run, f"data.path={photographs}/list.csv", "name=listed")
     assert [row["image"] for row in table(swav_run / "listed")] == [
         f"{photographs}/{name}" for name in listed
     ]
+    assert "100% apple" in (swav_run / "listed" / "index.html").read_text()
 
 
 def test_an_earlier_checkpoint_of_a_run_can_be_asked(swav_run):
