@@ -1,8 +1,13 @@
 """The same image always has the same nearest prototype."""
 
+import math
+
+import numpy as np
+import pytest
 import torch
 
-from ssl_platform.clusters.nearest import CLOSE_CALL, nearest_prototypes
+from ssl_platform.clusters.nearest import CLOSE_CALL, find_nearest, nearest_prototypes
+from ssl_platform.data.batch import Batch
 from ssl_platform.models.heads import PrototypeHead
 
 
@@ -37,3 +42,37 @@ def test_equal_prototypes_give_the_lowest_id():
     head = head_of(torch.tensor([[0.0, 1], [1, 0], [1, 0], [1, 0]]))
     (answer,) = nearest_prototypes(torch.nn.Identity(), head, torch.tensor([[2.0, 0.1]]))
     assert answer[0] == 1 and answer[2] == 0
+
+
+class SomeLoader:
+    """Features in place of images; number 4 cannot be read."""
+
+    device = torch.device("cpu")
+
+    def __init__(self, features: torch.Tensor):
+        self.features = features
+
+    def readable(self, index: torch.Tensor) -> torch.Tensor:
+        return index != 4
+
+    def __iter__(self):
+        for index in torch.arange(len(self.features)).split(2):
+            yield Batch([self.features[index]], label=index, index=index)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_an_image_whose_embedding_is_not_finite_has_no_cluster(bad, caplog):
+    torch.manual_seed(0)
+    head = PrototypeHead(48, hidden_dim=0, out_dim=8, num_prototypes=[5, 3], batch_norm=False)
+    features, trunk = torch.randn(6, 48), torch.nn.Identity()
+    expected = find_nearest(trunk, head.eval(), SomeLoader(features), 6)
+    features[1, 0] = bad
+    clusters = find_nearest(trunk, head, SomeLoader(features), 6)
+    assert clusters.ids[[1, 4]].tolist() == [[-1, -1], [-1, -1]]
+    assert np.isnan(clusters.scores[[1, 4]]).all() and np.isnan(clusters.margins[[1, 4]]).all()
+    for name in ("ids", "scores", "margins"):
+        after, before = getattr(clusters, name)[[0, 2, 3, 5]], getattr(expected, name)[[0, 2, 3, 5]]
+        np.testing.assert_allclose(after, before, rtol=1e-5)
+    assert [record.getMessage() for record in caplog.records] == [
+        "1 of 6 images have no cluster: their embeddings are NaN or infinite"
+    ]
