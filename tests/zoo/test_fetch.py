@@ -1,119 +1,28 @@
 """Fetching from a server on this machine that can misbehave in every way."""
 
-import base64
 import gzip
 import hashlib
-import io
 import itertools
 import multiprocessing
 import resource
 import socket
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
-from urllib.parse import urlsplit
-from urllib.request import HTTPBasicAuthHandler, Request
 
 import pytest
-import torch
+from zoo_server import CONTENT, OTHER, refusal
 
 from ssl_platform.errors import CheckpointError
 from ssl_platform.zoo import catalogue, connections, transfer
 from ssl_platform.zoo.fetch import cached, fetch
 from ssl_platform.zoo.weights import read_weights
 
-
-def checkpoint_bytes(value: float) -> bytes:
-    buffer = io.BytesIO()
-    torch.save({"conv1.weight": torch.full((64_000,), value)}, buffer)
-    return buffer.getvalue()
-
-
-CONTENT, OTHER = checkpoint_bytes(1.0), checkpoint_bytes(2.0)
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
-
-
-class Handler(BaseHTTPRequestHandler):
-    """Serves a file with ranges; ``server`` holds its faults and what was asked."""
-
-    protocol_version = "HTTP/1.1"
-
-    def do_GET(self):
-        server = self.server
-        server.asked.append((self.path, self.headers.get("Range"), self.headers.get("If-Range")))
-        server.logins.append(self.headers.get("Authorization"))
-        self.close_connection = True
-        if not server.answers:
-            return self._send_file()
-        status, name, value = server.answers.pop(0)
-        self.send_response(status)
-        self.send_header(name, value)
-        self.end_headers()
-
-    def _send_file(self):
-        server, start = self.server, 0
-        content, wanted = server.content, self.headers.get("Range")
-        if wanted and (self.headers.get("If-Range") == server.tag or server.ignores_if_range):
-            start = int(wanted.removeprefix("bytes=").removesuffix("-"))
-            if start >= len(content):
-                self.send_error(416)
-                return
-            self.send_response(206)
-            self.send_header(
-                "Content-Range", f"bytes {start + server.shift}-{len(content) - 1}/{len(content)}"
-            )
-        else:
-            self.send_response(200)
-        if server.tells_length:
-            self.send_header("Content-Length", str(len(content) - start))
-        if server.tag:
-            self.send_header("ETag", server.tag)
-        self.end_headers()
-        end = start + server.cuts.pop(0) if server.cuts else len(content)
-        self.wfile.write(content[start:end])
-        self.wfile.flush()
-        if server.stalls:
-            self.rfile.read(1)  # until the other side has had enough
-
-    def log_message(self, *_):
-        pass
-
-
-@pytest.fixture
-def server(tmp_path, monkeypatch):
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "cache"))
-    monkeypatch.delenv(catalogue.MIRROR, raising=False)
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = False  # closing it waits for them
-    server.content, server.tag, server.cuts, server.asked = CONTENT, '"v1"', [], []
-    server.shift = 0  # of the range that is told
-    server.answers, server.logins = [], []
-    server.tells_length, server.ignores_if_range, server.stalls = True, False, False
-    server.url = f"http://127.0.0.1:{server.server_port}"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield server
-    server.shutdown()
-    server.server_close()
-    thread.join()
-
-
-@pytest.fixture
-def url(server):
-    return f"{server.url}/a.pth"
 
 
 def in_cache(tmp_path):
     """Names of the files in the cache that are not locks."""
     files = (path for path in (tmp_path / "cache").rglob("*") if path.is_file())
     return sorted(path.name for path in files if path.suffix != ".lock")
-
-
-def refusal(url, *args, **options):
-    with pytest.raises(CheckpointError) as caught:
-        fetch(url, *args, **options)
-    assert str(caught.value).startswith(f"{url}: ") and "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 def test_a_file_is_fetched_once_and_its_digest_recorded(server, url, tmp_path):
@@ -320,97 +229,6 @@ def test_a_cache_that_cannot_be_written(url, tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "a_file"))
     message = refusal(url)
     assert "(Not a directory); set TORCH_HOME to a folder that can be written" in message
-
-
-# ---- redirects and logins
-
-
-def moved(*targets):
-    return [(302, "Location", target) for target in targets]
-
-
-@pytest.mark.parametrize(
-    ("places", "told"),
-    [
-        (["ftp://h/a.pth"], "redirects to ftp://h/a.pth; only https and http are followed"),
-        (["file:///etc/passwd"], "redirects to file:///etc/passwd; only https and http are"),
-        (["data:,x"], "redirects to data:,x; only https and http are followed"),
-        (["http://localhost/b.pth"], "over http anybody on the way can say so"),
-        (["/a.pth"], "redirects to itself"),
-        ([""], "redirects to itself"),
-        (["/b.pth", "/a.pth"] * 6, "302 redirects in a circle, or more than 10 times; Found"),
-        ([f"/{number}.pth" for number in range(12)], "in a circle, or more than 10 times; Found"),
-        (["http://["], "cannot be reached (Invalid IPv6 URL)"),
-        (["http://h:x/a"], "; name that address yourself"),
-        (["//"], "redirects to itself"),
-        (["http://h/\xe4"], "; name that address yourself"),
-    ],
-)
-def test_a_redirect_that_is_not_followed(places, told, server, url):
-    server.answers = moved(*places)
-    assert told in refusal(url)
-
-
-@pytest.mark.parametrize(
-    ("here", "there", "told"),
-    [
-        ("https://h/a", "http://h/a", "from https only https is followed"),
-        ("https://h/a", "http://other/a", "from https only https is followed"),
-        ("https://h/a", "https://other/b", None),
-        ("http://h/a", "https://other/b", None),
-        ("http://h/a", "http://h:8000/b", None),
-    ],
-)
-def test_https_stays_https(here, there, told):
-    try:
-        connections.require_safe(urlsplit(here), urlsplit(there))
-    except CheckpointError as error:
-        assert told is not None and str(error) == f"redirects to {there}; {told}"
-    else:
-        assert told is None
-
-
-@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-def test_a_redirect_on_the_same_host_is_followed(status, server, url):
-    server.answers = [(status, "Location", "/b c\xe4.pth?c=d#e")]
-    assert fetch(url).read_bytes() == CONTENT
-    assert [asked[0] for asked in server.asked] == ["/a.pth", "/b%20c%C3%A4.pth?c=d"]
-
-
-def test_a_login_goes_to_its_own_host_alone_and_is_never_shown(server, url):
-    other = url.replace("http://", "http://me:hunter%202@")
-    server.answers = moved(url.replace("//", "//you:there@").replace("a.pth", "b.pth"))
-    assert fetch(other) == cached(url)
-    basic = "Basic " + base64.b64encode(b"me:hunter 2").decode()
-    assert server.logins == [basic, basic]
-    server.answers = [(401, "WWW-Authenticate", 'Basic realm="x"')]
-    with pytest.raises(CheckpointError) as caught:
-        fetch(other.replace("a.pth", "b.pth"))
-    shown = url.replace("//", "//*****@").replace("a.pth", "b.pth")
-    assert str(caught.value) == f"{shown}: 401 Unauthorized; it needs a login"
-    for address in (other, f"{url}?token=hunter%202"):
-        assert "hunter" not in str(cached(address))
-
-
-def test_another_host_or_port_gets_no_login():
-    handlers = connections.opener_for("https://me:pw@h/a").handlers
-    (logins,) = (each for each in handlers if isinstance(each, HTTPBasicAuthHandler))
-    places = ("https://h:8443/a", "https://other/a", "https://h/b")
-    requests = [logins.https_request(Request(place)) for place in places]
-    assert [each.has_header("Authorization") for each in requests] == [False, False, True]
-
-
-# ---- addresses
-
-
-@pytest.mark.parametrize(
-    "url",
-    ["http://", "https://h", "https://h/", "http://[::1/a", "http://h:port/a", "http:///a",
-     "http://h/a b", "http://h/\x00", "https:a", "file://other/a", "file:///\x00", "x://h/a"],
-)  # fmt: skip
-def test_what_is_no_address_of_a_file(url):
-    told = "cannot fetch from x://; https, http or file" if url.startswith("x") else ""
-    assert told in refusal(url)
 
 
 def test_names_that_no_file_system_takes_are_shortened(server):
