@@ -1,4 +1,4 @@
-"""Fetch a file into the cache: whole or not at all, once, and checked ever after."""
+"""Download a file into the cache, complete or not at all, and check its digest at every use."""
 
 import hashlib
 import os
@@ -10,26 +10,27 @@ from filelock import FileLock
 from ssl_platform.console import without_secrets
 from ssl_platform.errors import CheckpointError
 from ssl_platform.files import sha256_of, sync_folder
-from ssl_platform.zoo.raw import is_web_page
+from ssl_platform.zoo.file_kinds import is_web_page
 from ssl_platform.zoo.transfer import forget, receive
 
 LONGEST_NAME = 200  # file systems take 255, and endings are added
 
 
 def fetch(url: str, sha256: str | None = None, *, mirror: str | None = None) -> Path:
-    """The file at ``url``: in place if it is local, else in the cache, fetched if it is not there.
+    """The path of the file at ``url``: a local file itself, another one's copy in the cache.
 
-    Its digest is recorded beside it when it is fetched, and compared at every later call. A broken
-    download goes on where it broke off. Processes that want the same file wait for the first.
+    What is not in the cache is downloaded. Its digest is recorded beside it and compared at every
+    later call. A broken download goes on where it broke off. Processes that want the same file
+    wait for the first.
 
     Args:
         url: ``https://``, ``http://`` or ``file://``.
-        sha256: of the file, hexadecimal; None for that of the record, if there is one.
-        mirror: base address that has a file of the same name, asked instead of ``url``.
+        sha256: of the file, hexadecimal; None for the recorded one, if there is any.
+        mirror: address of a folder with a file of the same name, which is asked instead.
 
     Raises:
         CheckpointError: the file cannot be had, cannot be kept, or is another one; the message
-            begins with the address. No part of a file is left under the file's name.
+            begins with the address. Nothing incomplete is left under the file's name.
     """
     address = f"{mirror.rstrip('/')}/{urlsplit(url).path.rpartition('/')[2]}" if mirror else url
     try:
@@ -140,15 +141,15 @@ def _download(address: str, target: Path, expected: str | None) -> Path:
 
 
 def _problem(partial: Path, target: Path, digest: str, expected: str | None) -> str | None:
-    """Why what came is not the file, in words."""
+    """Why what came is not the file."""
     if is_web_page(partial):
         return "is a web page, not a file of weights; it may need a login"
     if expected not in (None, digest):
         problem = f"has the sha256 {digest}, expected is {expected}"
-        if _recorded(target) == expected:
-            problem += f", which {_record(target)} keeps of an earlier fetch; if that is out of "
-            problem += "date, remove it"
-        return problem
+        if _recorded(target) != expected:
+            return problem
+        earlier = "of an earlier fetch; if that is out of date, remove it"
+        return f"{problem}, which {_record(target)} keeps {earlier}"
     if expected is not None:
         return None
     from ssl_platform.zoo.files import read_content  # needs torch

@@ -1,4 +1,4 @@
-"""A run that was trained before: its options, its model, and what its loss had come to."""
+"""Open a run that was trained before: its options, its model and the state of its loss."""
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,12 +29,12 @@ READ_ERRORS = (OSError, ValueError, KeyError, OmegaConfBaseException, YAMLError)
 
 @dataclass(frozen=True)
 class SavedRun:
-    """What lies in a run's directory, read as data: nobody need vouch for it.
+    """The contents of a run's directory, read as data, so that its author need not be trusted.
 
     Attributes:
-        config: plain values, references filled in; those to the environment are as written.
+        config: plain values with references filled in, except those to the environment.
         checkpoint: the directory of one checkpoint.
-        state: what all ranks share; ``model`` is a mapping.
+        state: the state that all ranks share; ``model`` is a mapping.
     """
 
     config: dict[str, Any]
@@ -59,22 +59,28 @@ class SavedRun:
 
 @dataclass(frozen=True)
 class TrainedRun:
-    """A run that is used as it was trained, by the components that are loaded.
+    """A run whose components are built again, by the classes that are registered.
 
     Its own plug-ins are not imported: they are the code of whoever made the directory.
+
+    Attributes:
+        options: its config, checked.
+        checkpoint: the directory of one checkpoint.
+        state: the state that all ranks share.
+        path: as the user typed it.
     """
 
     options: TrainOptions
-    checkpoint: Path  # the directory of one checkpoint
-    state: dict[str, Any]  # what all ranks share
-    path: str = ""  # as it was asked for
+    checkpoint: Path
+    state: dict[str, Any]
+    path: str = ""
 
     @classmethod
     def open(cls, path: str) -> "TrainedRun":
-        """As `SavedRun.open`; its options are held against their types.
+        """As `SavedRun.open`; also checks the options' types.
 
         Raises:
-            ValueError: as there, or it was no training.
+            ValueError: as there, or the run was no training.
         """
         config, chosen, state = _read(path)
         load_components()
@@ -91,7 +97,7 @@ class TrainedRun:
         """Raise unless the components at these places of its config can be built.
 
         Raises:
-            ValueError: they cannot, or are of a plug-in that has not been imported; the message
+            ValueError: one cannot, or is of a plug-in that has not been imported; the message
                 begins with ``checkpoint=``.
         """
         options = self.options
@@ -128,7 +134,7 @@ class TrainedRun:
 
 
 def plugins_hint(plugins: Sequence[str]) -> str:
-    """What to type where a component of a run is not there: its plug-ins are somebody's code."""
+    """What to type if a component of a run is unknown, because its plug-ins are not imported."""
     if not plugins:
         return ""
     named = f"plugins=[{','.join(plugins)}]"
@@ -139,7 +145,7 @@ def plugins_hint(plugins: Sequence[str]) -> str:
 
 
 def _read(path: str) -> tuple[Path, Path, dict[str, Any]]:
-    """The file of the config, the checkpoint, and what it holds."""
+    """The config file, the checkpoint's directory, and the state in it."""
     folder = Path(path)
     if not folder.is_dir():
         raise ValueError(
@@ -151,9 +157,11 @@ def _read(path: str) -> tuple[Path, Path, dict[str, Any]]:
     if not config.exists():
         raise ValueError(f"checkpoint={path}: not the directory of a run, {config} is missing")
     try:
-        chosen = _whole(folder) if run != folder else checkpoint.latest(run)
+        chosen = folder if run != folder else checkpoint.latest(run)
         if chosen is None:
             raise ValueError(f"checkpoint={path}: this run has saved no checkpoint yet")
+        if run != folder:
+            checkpoint.verify(folder)
         state = checkpoint.read_shared(chosen)
     except checkpoint.CheckpointError as error:
         raise ValueError(f"checkpoint={path}: {error}") from error
@@ -163,7 +171,7 @@ def _read(path: str) -> tuple[Path, Path, dict[str, Any]]:
 
 
 def _plain(path: str, config: Path) -> dict[str, Any]:
-    """The config of a run, references filled in, a key that is younger than it at its default."""
+    """The config of a run with references filled in; keys newer than the run have defaults."""
     try:
         filled, keys = with_defaults(OmegaConf.to_container(read_yaml(config)))
         plain: Any = OmegaConf.to_container(OmegaConf.create(filled), resolve=True)
@@ -172,14 +180,14 @@ def _plain(path: str, config: Path) -> dict[str, Any]:
             f"checkpoint={path}: {config} cannot be read ({_one_line(error)})"
         ) from error
     if keys:
-        told = ", ".join(keys)
-        logger.info("%s is older than some keys, taken at their defaults: %s", config, told)
+        names = ", ".join(keys)
+        logger.info("%s is older than some keys, taken at their defaults: %s", config, names)
     return dict(plain)
 
 
 @contextmanager
 def _unread_environment() -> Iterator[None]:
-    """References to the environment stay as they are written: it is none of a file's business."""
+    """Leave references to the environment as they are written: a file may not read it."""
 
     def as_written(name: str, *_: Any) -> str:
         return f"${{oc.env:{name}}}"
@@ -193,8 +201,3 @@ def _unread_environment() -> Iterator[None]:
 
 def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())
-
-
-def _whole(folder: Path) -> Path:
-    checkpoint.verify(folder)
-    return folder
