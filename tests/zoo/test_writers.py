@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from sklearn.datasets import load_sample_images
 from torchvision.transforms.v2 import functional as F
 
-from ssl_platform.errors import CheckpointError, ConfigError, DiskError
+from ssl_platform.errors import CheckpointError, DiskError
 from ssl_platform.models.timm import TimmTrunk
 from ssl_platform.zoo.cli import FORMATS
 from ssl_platform.zoo.weights import Weights, read_weights
@@ -154,11 +154,6 @@ def test_an_unknown_architecture_has_no_program(tmp_path):
     )
     with pytest.raises(CheckpointError, match="do not tell the whole architecture; export a run"):
         export(weights, "onnx", tmp_path / "a.onnx")
-
-
-def test_a_folder_that_is_not_there_gets_a_line(weights, tmp_path):
-    with pytest.raises(ConfigError, match=f"^-o {tmp_path}/none/a.pth: there is no folder"):
-        export(weights, "torchvision", tmp_path / "none" / "a.pth")
 
 
 @pytest.mark.parametrize("format", ["torchvision", "safetensors"])
