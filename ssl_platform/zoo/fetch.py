@@ -57,19 +57,14 @@ def cached(url: str) -> Path:
     """Where the cache keeps a file, whether it is there or not."""
     parts = urlsplit(url)
     host = parts.netloc.rpartition("@")[2]  # without a login
-    folders = [quote(unquote(part), safe=" ") for part in (host, *parts.path.split("/"))]
-    name = [_short(part) for part in folders if part.strip(".")]
+    names = [quote(unquote(part), safe=" ") for part in (host, *parts.path.split("/"))]
+    names = [name for name in names if name.strip(".")]
     if parts.query:
-        query = quote(f"?{parts.query}", safe="")
-        has_secret = without_secrets(f"?{parts.query}") != f"?{parts.query}"
-        name[-1] = _short(name[-1] + (f"%3F{_digest(query)}" if has_secret else query))
-    return cache_folder().joinpath(*name)
-
-
-def _short(name: str) -> str:
-    if len(name) <= LONGEST_NAME:
-        return name
-    return f"{name[: LONGEST_NAME // 2]}{_digest(name)}"
+        query = f"?{parts.query}"
+        has_secret = without_secrets(query) != query
+        names[-1] += quote(f"?{_digest(query)}" if has_secret else query, safe="")
+    short = (n if len(n) <= LONGEST_NAME else n[: LONGEST_NAME // 2] + _digest(n) for n in names)
+    return cache_folder().joinpath(*short)
 
 
 def _digest(text: str) -> str:

@@ -58,18 +58,16 @@ def forget(partial: Path) -> None:
 
 def _receive_some(address: str, partial: Path) -> bool:
     """Append what one connection brings; returns whether the file is whole."""
-    response, start = _open(address, partial)
+    response, start, total = _open(address, partial)
     with response:
-        total = _total(response, start)
         _require_room(partial.parent, total, start)
-        progress = tqdm(
-            desc=urlsplit(address).path.rpartition("/")[2], initial=start, total=total, unit="B",
-            unit_scale=True, disable=None,
-        )  # fmt: skip
-        with partial.open("ab" if start else "wb") as file, progress:
+        limit = MOST_UNANNOUNCED if total is None else total
+        name = urlsplit(address).path.rpartition("/")[2]
+        bar = {"desc": name, "initial": start, "total": total, "disable": None}
+        mode = "ab" if start else "wb"
+        with partial.open(mode) as file, tqdm.wrapattr(file, "write", **bar) as shown:
             _tag(partial).write_text(_validator(response))  # only now is the part of this file
-            limit = MOST_UNANNOUNCED if total is None else total
-            ended = _append(response, file, limit - start, progress)
+            ended = _append(response, shown, limit - start)
             file.flush()
             os.fsync(file.fileno())
     if total is None and _size(partial) >= MOST_UNANNOUNCED:
@@ -81,7 +79,7 @@ def _receive_some(address: str, partial: Path) -> bool:
     return ended and total in (None, _size(partial))
 
 
-def _append(response: HTTPResponse, file: BinaryIO, limit: int, progress: tqdm) -> bool:
+def _append(response: HTTPResponse, file: BinaryIO, limit: int) -> bool:
     """Write what comes, at most ``limit`` bytes; returns whether it ended in good order."""
     since, num_bytes = monotonic(), 0
     while limit > 0:
@@ -94,7 +92,6 @@ def _append(response: HTTPResponse, file: BinaryIO, limit: int, progress: tqdm) 
         file.write(block)
         limit -= len(block)
         num_bytes += len(block)
-        progress.update(len(block))
         if (now := monotonic()) - since >= PACE_SECONDS:
             if num_bytes < SLOWEST * PACE_SECONDS:
                 raise CheckpointError(
@@ -105,22 +102,23 @@ def _append(response: HTTPResponse, file: BinaryIO, limit: int, progress: tqdm) 
     return True
 
 
-def _open(address: str, partial: Path) -> tuple[HTTPResponse, int]:
-    """The server's answer, and the position in the file that it begins at."""
+def _open(address: str, partial: Path) -> tuple[HTTPResponse, int, int | None]:
+    """The server's answer, the position in the file that it begins at, and the file's size."""
     position, tag = _size(partial), _known_tag(partial)
     if position and tag:
         response = _ask(address, {"Range": f"bytes={position}-", "If-Range": tag})
-        if _is_rest(response, position, tag):
-            return response, position
+        given = CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
         if response.status == 200:
-            return response, 0
+            return response, 0, response.length
+        if given is not None and int(given[1]) == position and _is_of(response, tag):
+            return response, position, int(given[2]) + 1 if given[3] == "*" else int(given[3])
         response.close()  # there is no rest, or it is of another file
         forget(partial)
     response = _ask(address, {})
     if response.status == 206:
         response.close()
         raise CheckpointError("answers with another part than was asked for")
-    return response, 0
+    return response, 0, response.length
 
 
 def _ask(address: str, headers: dict[str, str]) -> HTTPResponse:
@@ -136,22 +134,6 @@ def _ask(address: str, headers: dict[str, str]) -> HTTPResponse:
     except (OSError, ValueError, HTTPException) as error:
         reason = str(getattr(error, "reason", error)) or type(error).__name__
         raise CheckpointError(f"cannot be reached ({reason})") from error
-
-
-def _is_rest(response: HTTPResponse, position: int, tag: str) -> bool:
-    """Whether the answer is the file from a position on, and the file is still the same."""
-    given = CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
-    is_etag = tag.startswith('"')
-    same = (_validator(response) or ("" if is_etag else tag)) == tag  # a date need not be repeated
-    return response.status == 206 and given is not None and int(given[1]) == position and same
-
-
-def _total(response: HTTPResponse, start: int) -> int | None:
-    """Bytes of the whole file, as far as the server says."""
-    given = CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
-    if start and given is not None:
-        return int(given[2]) + 1 if given[3] == "*" else int(given[3])
-    return None if response.length is None else start + response.length
 
 
 def _require_room(folder: Path, total: int | None, start: int) -> None:
@@ -171,6 +153,11 @@ def _validator(response: HTTPResponse) -> str:
     """What changes when the file does: a strong ETag, else a date."""
     tag: str = response.headers.get("ETag", "")
     return tag if tag.startswith('"') else response.headers.get("Last-Modified", "")
+
+
+def _is_of(response: HTTPResponse, tag: str) -> bool:
+    """Whether a part is of the file with this tag; a date need not be repeated with it."""
+    return (_validator(response) or ("" if tag.startswith('"') else tag)) == tag
 
 
 def _known_tag(partial: Path) -> str:

@@ -87,21 +87,6 @@ def test_a_server_without_validators_is_never_resumed(server, url):
     assert {asked[1] for asked in server.asked} == {None}
 
 
-def test_a_whole_part_that_was_not_yet_named(server, url):
-    server.cuts = [1000, 0]
-    refusal(url)
-    cached(url).with_name("a.pth.partial").write_bytes(CONTENT)
-    assert fetch(url).read_bytes() == CONTENT
-
-
-def test_a_server_without_any_range_is_asked_twice_and_no_more(server, url):
-    server.cuts = [1000, 0]
-    refusal(url)
-    server.answers = [(416, "Content-Length", "0")] * 9
-    assert refusal(url).endswith(": 416 Requested Range Not Satisfiable")
-    assert len(server.answers) == 7
-
-
 # ---- servers that cut, lie, or never end
 
 NO_CHECKPOINT = "what came is no whole checkpoint ("
@@ -123,6 +108,7 @@ NO_CHECKPOINT = "what came is no whole checkpoint ("
         ({"tells_length": False, "cuts": [len(CONTENT) - 30]}, {}, NO_CHECKPOINT),
         ({"answers": [(206, "Content-Range", "bytes 5-9/10")]}, {}, "with another part than was"),
         ({"answers": [(404, "Content-Length", "0")]}, {}, ": 404 Not Found"),
+        ({"answers": [(416, "Content-Length", "0")]}, {}, ": 416 Requested Range Not Satisf"),
         ({"answers": [(401, "Content-Length", "0")]}, {}, ": 401 Unauthorized; it needs a login"),
         (
             {"tells_length": False},
