@@ -19,6 +19,7 @@ from ssl_platform.config.saved import with_defaults
 from ssl_platform.config.yaml_file import read_yaml
 from ssl_platform.engine import checkpoint
 from ssl_platform.engine.build import build_model
+from ssl_platform.errors import CheckpointError
 from ssl_platform.models.ssl_model import SSLModel
 from ssl_platform.registry import TRANSFORMS, load_components
 
@@ -52,9 +53,9 @@ class SavedRun:
             ValueError: there is no such run, or it cannot be read; the message begins with
                 ``checkpoint=``.
         """
-        config, chosen, state = _read(path)
-        with _unread_environment():
-            return cls(_plain(path, config), chosen, state)
+        with _naming(path), _unread_environment():
+            config, chosen, state = _read(Path(path))
+            return cls(_plain(config), chosen, state)
 
 
 @dataclass(frozen=True)
@@ -82,16 +83,13 @@ class TrainedRun:
         Raises:
             ValueError: as there, or the run was no training.
         """
-        config, chosen, state = _read(path)
         load_components()
-        plain = _plain(path, config)
-        try:
-            options = options_of(plain)
-        except (ValueError, KeyError) as error:
-            raise ValueError(f"checkpoint={path}: {_one_line(error)}") from error
-        if not isinstance(options, TrainOptions):
-            raise ValueError(f"checkpoint={path}: not a training, but {options.task['name']}")
-        return cls(options, chosen, state, path)
+        with _naming(path):
+            config, chosen, state = _read(Path(path))
+            options = options_of(_plain(config))
+            if not isinstance(options, TrainOptions):
+                raise ValueError(f"not a training, but {options.task['name']}")
+            return cls(options, chosen, state, path)
 
     def require(self, *places: str) -> None:
         """Raise unless the components at these places of its config can be built.
@@ -121,10 +119,8 @@ class TrainedRun:
         self.require("trunk", "heads", "data.transform")
         sizes = TRANSFORMS.build(self.options.data.transform).crop_sizes
         model = build_model(self.options, sizes[0])
-        try:
+        with _naming(self.path):
             model.load_state_dict(self.state["model"])
-        except (RuntimeError, TypeError) as error:
-            raise ValueError(f"checkpoint={self.path}: {_one_line(error)}") from error
         return model.to(memory_format=torch.channels_last).eval()
 
     @property
@@ -144,41 +140,43 @@ def plugins_hint(plugins: Sequence[str]) -> str:
     )
 
 
-def _read(path: str) -> tuple[Path, Path, dict[str, Any]]:
+@contextmanager
+def _naming(path: str) -> Iterator[None]:
+    """Put what the user typed in front of what is wrong with it, in one line."""
+    try:
+        yield
+    except (ValueError, KeyError, RuntimeError, TypeError, CheckpointError) as error:
+        raise ValueError(f"checkpoint={path}: {_one_line(error)}") from error
+
+
+def _read(folder: Path) -> tuple[Path, Path, dict[str, Any]]:
     """The config file, the checkpoint's directory, and the state in it."""
-    folder = Path(path)
     if not folder.is_dir():
         raise ValueError(
-            f"checkpoint={path}: no such directory (working directory: {Path.cwd()}); give "
-            "that of a run, runs/<name>"
+            f"no such directory (working directory: {Path.cwd()}); give that of a run, runs/<name>"
         )
     run = folder.parents[1] if folder.parent.name == "checkpoints" else folder
     config = run / "config.yaml"
     if not config.exists():
-        raise ValueError(f"checkpoint={path}: not the directory of a run, {config} is missing")
-    try:
-        chosen = folder if run != folder else checkpoint.latest(run)
-        if chosen is None:
-            raise ValueError(f"checkpoint={path}: this run has saved no checkpoint yet")
-        if run != folder:
-            checkpoint.verify(folder)
-        state = checkpoint.read_shared(chosen)
-    except checkpoint.CheckpointError as error:
-        raise ValueError(f"checkpoint={path}: {error}") from error
+        raise ValueError(f"not the directory of a run, {config} is missing")
+    chosen = folder if run != folder else checkpoint.latest(run)
+    if chosen is None:
+        raise ValueError("this run has saved no checkpoint yet")
+    if run != folder:
+        checkpoint.verify(folder)
+    state = checkpoint.read_shared(chosen)
     if not isinstance(state, dict) or not isinstance(state.get("model"), Mapping):
-        raise ValueError(f"checkpoint={path}: {chosen / checkpoint.SHARED} holds no model")
+        raise ValueError(f"{chosen / checkpoint.SHARED} holds no model")
     return config, chosen, state
 
 
-def _plain(path: str, config: Path) -> dict[str, Any]:
+def _plain(config: Path) -> dict[str, Any]:
     """The config of a run with references filled in; keys newer than the run have defaults."""
     try:
         filled, keys = with_defaults(OmegaConf.to_container(read_yaml(config)))
         plain: Any = OmegaConf.to_container(OmegaConf.create(filled), resolve=True)
     except READ_ERRORS as error:
-        raise ValueError(
-            f"checkpoint={path}: {config} cannot be read ({_one_line(error)})"
-        ) from error
+        raise ValueError(f"{config} cannot be read ({_one_line(error)})") from error
     if keys:
         names = ", ".join(keys)
         logger.info("%s is older than some keys, taken at their defaults: %s", config, names)
