@@ -87,6 +87,12 @@ def test_another_host_or_port_gets_no_login():
     assert [each.has_header("Authorization") for each in requests] == [False, False, True]
 
 
+def test_the_proxy_of_the_environment_is_asked(server, monkeypatch):
+    monkeypatch.setenv("http_proxy", server.url)
+    assert fetch("http://host.invalid/a.pth").read_bytes() == CONTENT
+    assert server.asked[0][0] == "http://host.invalid/a.pth"
+
+
 @pytest.mark.parametrize(
     "url",
     ["http://", "https://h", "https://h/", "http://[::1/a", "http://h:port/a", "http:///a",
