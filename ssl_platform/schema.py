@@ -6,12 +6,20 @@ The types are those of the Python annotations; pydantic compares and converts.
 import inspect
 from collections.abc import Collection, Mapping
 from functools import cache
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 from omegaconf import MISSING
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 from ssl_platform.errors import nearest
+
+OUT_OF_RANGE = {  # what pydantic calls it, and how a message says it
+    "greater_than": "must be above {gt:g}",
+    "greater_than_equal": "at least {ge:g}",
+    "less_than": "must be below {lt:g}",
+    "less_than_equal": "at most {le:g}",
+    "too_short": "needs {min_length} or more",
+}
 
 
 class Schema:
@@ -85,10 +93,15 @@ class Schema:
         if error["input"] is None:
             return self._needs(place, path[0] if len(path) == 1 else None)
         message = error["msg"].removeprefix("Input ")
+        if error["type"] in OUT_OF_RANGE:
+            message = OUT_OF_RANGE[error["type"]].format(**error["ctx"])
+            if len(path) == 1 and type(None) in get_args(self.annotations[path[0]]):
+                message += ", or null"
         return f"{place}={error['input']}: {message}"
 
     def _needs(self, place: str, key: str | None) -> str:
-        kind = self.annotations.get(key) if key is not None else None
+        # without the range that an annotation may have
+        kind = get_type_hints(self._model).get(self._names.get(key or "", ""))
         wanted = f" ({inspect.formatannotation(kind)})" if kind is not None else ""
         return f"{place}: {self.owner} needs a value{wanted}; set {place}=..."
 

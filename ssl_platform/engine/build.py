@@ -73,6 +73,7 @@ class Builder:
         )
         base_lr = optimizer.defaults["lr"]
         hooks = {name: HOOKS.build(node) for name, node in options.hooks.items() if node}
+        order = sorted(hooks, key=lambda name: hooks[name].comes_last - hooks[name].comes_first)
         output_dir = Path(options.output_dir)
         return Run(
             name=options.name,
@@ -87,7 +88,7 @@ class Builder:
             schedule=SCHEDULES.build(
                 options.schedule, base_lr, options.num_epochs, info.steps_per_epoch
             ),
-            hooks=dict(sorted(hooks.items(), key=lambda item: item[1].comes_last)),
+            hooks={name: hooks[name] for name in order},
             metrics={name: METRICS.build(node) for name, node in options.metrics.items()},
             output_dir=output_dir,
             num_epochs=options.num_epochs,

@@ -4,9 +4,16 @@ from dataclasses import replace
 
 import pytest
 
-from ssl_platform.hooks.step_timing import PARTS, Anatomy, Reading, advice, lines, parts_of
+from ssl_platform.hooks.step_timing import (
+    PARTS,
+    ReadingCost,
+    StepTiming,
+    advice,
+    report,
+    split_step,
+)
 
-READING = Reading(
+READING = ReadingCost(
     decode=0.001,
     augment=0.003,
     num_workers=4,
@@ -15,7 +22,7 @@ READING = Reading(
     is_finished_here=False,
 )
 # 64 images in 100 ms of computing: 640 images/s, of 4 ms each: 2.56 data workers
-BALANCED = Anatomy(
+BALANCED = StepTiming(
     num_steps=30,
     num_processes=1,
     batch_size=64,
@@ -28,7 +35,7 @@ BALANCED = Anatomy(
 )  # fmt: skip
 
 
-def waiting(seconds: float, **reading) -> Anatomy:
+def waiting(seconds: float, **reading) -> StepTiming:
     return replace(
         BALANCED,
         parts={**BALANCED.parts, "wait": seconds},
@@ -42,12 +49,12 @@ def marks(*moments: tuple[str, int]) -> list[tuple[str, int]]:
 
 
 @pytest.mark.parametrize("waited", [0, 3, 5, 8])
-def test_the_parts_of_a_step_sum_up_to_it(waited):
+def test_the_split_step_a_step_sum_up_to_it(waited):
     step = marks(
         ("wait", 10), ("forward", 15), ("loss", 31), ("backward", 33), ("rest", 60),
         ("optimizer", 61), ("rest", 68), ("end", 70),
     )  # fmt: skip
-    parts = parts_of(step, waited, lambda start, end: end - start)
+    parts = split_step(step, waited, lambda start, end: end - start)
     assert list(parts) == list(PARTS)
     assert sum(parts.values()) == 70 - 10
     assert parts["wait"] == min(waited, 5)  # no longer than the steps were apart
@@ -58,7 +65,7 @@ def test_the_parts_of_a_step_sum_up_to_it(waited):
 
 
 def test_a_step_whose_optimizer_is_left_out_sums_up_too():
-    parts = parts_of(marks(("wait", 0), ("forward", 2), ("end", 9)), 1, lambda a, b: b - a)
+    parts = split_step(marks(("wait", 0), ("forward", 2), ("end", 9)), 1, lambda a, b: b - a)
     assert sum(parts.values()) == 9 and parts["optimizer"] == 0
 
 
@@ -114,12 +121,12 @@ def test_other_parts_that_dominate_are_named(part):
     assert line.startswith(f"{PARTS[part]} takes 5")
 
 
-def test_the_lines_tell_all_parts_and_where_the_trace_is():
+def test_the_report_has_all_parts_and_where_the_trace_is():
     results = waiting(0.05, num_workers=0).results("runs/x/profile/rank0.json.gz")
-    text = "\n".join(lines(results))
+    text = "\n".join(report(results))
     assert all(name in text for name in PARTS.values())
     assert "33%" in text and "as data.num_workers=0: decode 1 ms + augment 3 ms" in text
     assert "advice: waiting for data" in text
     assert text.endswith("rank0.json.gz; open it at https://ui.perfetto.dev")
-    assert "trace" not in "\n".join(lines(BALANCED.results(None)))
+    assert "trace" not in "\n".join(report(BALANCED.results(None)))
     assert results["seconds_per_step"] == pytest.approx(0.15)
