@@ -101,7 +101,7 @@ def _tell_of_unwritten() -> None:
 def _main(arguments: list[str]) -> int:
     from omegaconf import OmegaConf
 
-    from ssl_platform.config.calls.calls import calls, nameless
+    from ssl_platform.config.calls import calls, nameless
     from ssl_platform.config.shipped import runnable
     from ssl_platform.config.source import Source
 
