@@ -13,7 +13,7 @@ from ssl_platform import distributed
 from ssl_platform.data.crops import native_crop
 from ssl_platform.data.crops.multicrop import MultiCrop
 from ssl_platform.engine.run import Events, Run
-from ssl_platform.hooks.step_timing import PARTS, ReadingCost, StepTiming, report, split_step
+from ssl_platform.hooks.step_timing import PARTS, StepTiming, report, split_step
 from ssl_platform.registry import HOOKS
 
 logger = logging.getLogger(__name__)
@@ -204,12 +204,10 @@ def _mean_timing(run: Run, steps: list[dict[str, float]]) -> StepTiming:
         batch_size=loader.batch_size,
         parts={part: total / num_processes for part, total in zip(PARTS, sums, strict=True)},
         longest_wait=longest_wait,
-        reading=ReadingCost(
-            decode=decode / images,
-            augment=augment / images,
-            num_workers=loader.num_workers,
-            spare_cores=max(1, cores - busy),
-            is_compiled=is_compiled,
-            is_finished_here=loader.finishes_crops and run.device.type == "cpu",
-        ),
+        decode=decode / images,
+        augment=augment / images,
+        num_workers=loader.num_workers,
+        spare_cores=max(1, cores - busy),
+        is_compiled=is_compiled,
+        is_finished_here=loader.finishes_crops and run.device.type == "cpu",
     )

@@ -46,27 +46,20 @@ def split_step(
 
 
 @dataclass(frozen=True)
-class ReadingCost:
-    """CPU time of reading an image, and the cores and processes that do it."""
-
-    decode: float  # seconds of CPU time per image
-    augment: float
-    num_workers: int  # of each process
-    spare_cores: int  # for the data workers of each process
-    is_compiled: bool  # whether the compiled kernel makes the crops
-    is_finished_here: bool  # whether the training process itself does colours and blur, on a CPU
-
-
-@dataclass(frozen=True)
 class StepTiming:
-    """Means over some steps and all processes."""
+    """Means over some steps and all processes, and what bounds the reading of images."""
 
     num_steps: int
     num_processes: int
     batch_size: int  # of each process
     parts: Mapping[str, float]  # seconds of a step
     longest_wait: float  # seconds of a step, of the process that waits most: the others wait for it
-    reading: ReadingCost
+    decode: float  # seconds of CPU time per image
+    augment: float
+    num_workers: int  # of each process
+    spare_cores: int  # for the data workers of each process
+    is_compiled: bool  # whether the compiled kernel makes the crops
+    is_finished_here: bool  # whether the training process itself does colours and blur, on a CPU
 
     @property
     def seconds(self) -> float:
@@ -75,7 +68,6 @@ class StepTiming:
 
     def results(self, trace: str | None) -> dict[str, Any]:
         """Plain values for ``summary.json``; ``trace`` is the path of the trace, if any."""
-        reading = self.reading
         return {
             "steps": self.num_steps,
             "processes": self.num_processes,
@@ -85,10 +77,10 @@ class StepTiming:
                 for name, part in self.parts.items()
             },
             "reading": {
-                "num_workers": reading.num_workers,
+                "num_workers": self.num_workers,
                 "batch_size": self.batch_size,
-                "decode_cpu_seconds_per_image": reading.decode,
-                "augment_cpu_seconds_per_image": reading.augment,
+                "decode_cpu_seconds_per_image": self.decode,
+                "augment_cpu_seconds_per_image": self.augment,
             },
             "advice": advice(self),
             "trace": trace,
@@ -108,35 +100,34 @@ def advice(timing: StepTiming) -> list[str]:
 
 
 def _advice_on_waiting(timing: StepTiming) -> list[str]:
-    reading, total = timing.reading, timing.seconds
-    share = f"waiting for data takes {timing.longest_wait / total:.0%} of a step"
-    if reading.is_finished_here:
+    share = f"waiting for data takes {timing.longest_wait / timing.seconds:.0%} of a step"
+    if timing.is_finished_here:
         return [
             f"{share}; on a CPU that is colours and blur of the crops too: set "
             "data.transform.augment_on=workers"
         ]
-    cost = reading.decode + reading.augment
-    rate = timing.batch_size / (total - timing.longest_wait)
+    cost = timing.decode + timing.augment
+    rate = timing.batch_size / (timing.seconds - timing.longest_wait)
     needed = math.ceil(rate * cost)
-    best = min(needed, reading.spare_cores)
+    best = min(needed, timing.spare_cores)
     remedies = []
-    if reading.num_workers < best:
-        remedies.append(f"set data.num_workers={best}, now {reading.num_workers}")
-    if needed > reading.spare_cores:
+    if timing.num_workers < best:
+        remedies.append(f"set data.num_workers={best}, now {timing.num_workers}")
+    if needed > timing.spare_cores:
         remedies.append(
-            f"there are cores for {reading.spare_cores}: use fewer or smaller crops "
+            f"there are cores for {timing.spare_cores}: use fewer or smaller crops "
             "(data.transform.crops), or more cores for each process"
         )
-    elif reading.num_workers >= needed:
+    elif timing.num_workers >= needed:
         remedies.append(
-            f"there are {reading.num_workers}, so that they wait themselves: for the disk (copy "
+            f"there are {timing.num_workers}, so that they wait themselves: for the disk (copy "
             "the images to a local one) or for cores that others use"
         )
     lines = [
         f"{share}; {rate:.0f} images/s at {1000 * cost:.2g} ms of CPU time need {needed} data "
         f"worker{'s' if needed > 1 else ''} in each process: " + "; ".join(remedies)
     ]
-    if not reading.is_compiled:
+    if not timing.is_compiled:
         lines.append(
             "crops are made by OpenCV; the compiled kernel takes less time: docs/speed.md tells "
             "how it is built"

@@ -6,21 +6,12 @@ import pytest
 
 from ssl_platform.hooks.step_timing import (
     PARTS,
-    ReadingCost,
     StepTiming,
     advice,
     report,
     split_step,
 )
 
-READING = ReadingCost(
-    decode=0.001,
-    augment=0.003,
-    num_workers=4,
-    spare_cores=7,
-    is_compiled=True,
-    is_finished_here=False,
-)
 # 64 images in 100 ms of computing: 640 images/s, of 4 ms each: 2.56 data workers
 BALANCED = StepTiming(
     num_steps=30,
@@ -31,29 +22,26 @@ BALANCED = StepTiming(
         "rest": 0.005,
     },
     longest_wait=0.0,
-    reading=READING,
+    decode=0.001,
+    augment=0.003,
+    num_workers=4,
+    spare_cores=7,
+    is_compiled=True,
+    is_finished_here=False,
 )  # fmt: skip
 
 
 def waiting(seconds: float, **reading) -> StepTiming:
-    return replace(
-        BALANCED,
-        parts={**BALANCED.parts, "wait": seconds},
-        longest_wait=seconds,
-        reading=replace(READING, **reading),
-    )
-
-
-def marks(*moments: tuple[str, int]) -> list[tuple[str, int]]:
-    return list(moments)
+    parts = {**BALANCED.parts, "wait": seconds}
+    return replace(BALANCED, parts=parts, longest_wait=seconds, **reading)
 
 
 @pytest.mark.parametrize("waited", [0, 3, 5, 8])
 def test_the_split_step_a_step_sum_up_to_it(waited):
-    step = marks(
+    step = [
         ("wait", 10), ("forward", 15), ("loss", 31), ("backward", 33), ("rest", 60),
         ("optimizer", 61), ("rest", 68), ("end", 70),
-    )  # fmt: skip
+    ]  # fmt: skip
     parts = split_step(step, waited, lambda start, end: end - start)
     assert list(parts) == list(PARTS)
     assert sum(parts.values()) == 70 - 10
@@ -65,7 +53,7 @@ def test_the_split_step_a_step_sum_up_to_it(waited):
 
 
 def test_a_step_whose_optimizer_is_left_out_sums_up_too():
-    parts = split_step(marks(("wait", 0), ("forward", 2), ("end", 9)), 1, lambda a, b: b - a)
+    parts = split_step([("wait", 0), ("forward", 2), ("end", 9)], 1, lambda a, b: b - a)
     assert sum(parts.values()) == 9 and parts["optimizer"] == 0
 
 
