@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from itertools import product
-from typing import Annotated, Protocol
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -25,18 +25,20 @@ from ssl_platform.registry import TASKS
 from ssl_platform.tasks.evaluation import Evaluation, EvaluationOptions, Measurement
 
 
-class Solver(Protocol):
+class Solver(ABC):
     """A way to fit linear classifiers, with the settings to choose from."""
 
+    @abstractmethod
     def fit(self, rows: Rows, num_classes: int, seed: int) -> LinearClassifiers:
         """One classifier for each of ``settings()``."""
 
+    @abstractmethod
     def settings(self) -> "list[Solver]":
         """The same solver with each setting alone; ``str()`` shows the setting."""
 
 
 @dataclass(frozen=True)
-class SGD:
+class SGD(Solver):
     """Cross entropy by SGD, for each pair of a learning rate and a weight decay."""
 
     learning_rates: Annotated[list[PositiveFloat], Field(min_length=1)]
@@ -59,14 +61,10 @@ class SGD:
 
 
 @dataclass(frozen=True)
-class Penalized(ABC):
+class Penalized(Solver):
     """A solver whose settings are penalties on the weights."""
 
     l2: Annotated[list[PositiveFloat], Field(min_length=1)]
-
-    @abstractmethod
-    def fit(self, rows: Rows, num_classes: int, seed: int) -> LinearClassifiers:
-        """See `Solver`; no random numbers are drawn."""
 
     def settings(self) -> list[Solver]:
         return [replace(self, l2=[penalty]) for penalty in self.l2]
