@@ -32,7 +32,7 @@ from ssl_platform.config import compose
 from ssl_platform.config.options import TrainOptions, options_of
 from ssl_platform.config.source import Source
 from ssl_platform.data.batch import DataInfo
-from ssl_platform.engine.build import Builder, build_model, data_info
+from ssl_platform.engine.build import Builder, data_info
 from ssl_platform.engine.loop import between_steps, train_step
 from ssl_platform.engine.saver import Saver
 from ssl_platform.engine.stopping import StopSignals
@@ -240,7 +240,7 @@ def of_recipe(name: str, world_size: int) -> Moments:
         world_size=world_size,
     )
     with torch.device("meta"):
-        model = build_model(options, sizes[0])
+        model = Builder(options, device=torch.device("meta"), world_size=1).model
         LOSSES.build(options.loss, model, info)  # it may freeze the prototypes
         gradients = ready_gradients(model)
         outputs = model([torch.zeros(2, 3, size, size) for size in sizes])

@@ -58,7 +58,7 @@ def started(checked: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> An
         for key, value in {"output_dir": str(tmp_path / "run"), **values}.items():
             OmegaConf.update(cfg, key.replace("__", "."), value)
         cfg.data.train.path = str(images)
-        running.run_here(OmegaConf.to_yaml(cfg))
+        running.run_here(cfg)
         return configs[-1]
 
     return start

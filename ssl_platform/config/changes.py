@@ -1,5 +1,6 @@
 """How the config of a run differs from the one that was saved, and what of it may be written."""
 
+import copy
 import logging
 import os
 import re
@@ -43,9 +44,9 @@ STRUCK_OUT = "*****"
 
 def without_secrets(cfg: DictConfig) -> DictConfig:
     """A copy whose passwords and tokens are struck out; references to the environment stay."""
-    copy: Any = OmegaConf.create(OmegaConf.to_yaml(cfg))
-    _strike_out(copy)
-    return copy
+    shown = copy.deepcopy(cfg)
+    _strike_out(shown)
+    return shown
 
 
 def _strike_out(node: Any) -> None:
