@@ -92,10 +92,6 @@ def test_enough_workers_that_are_waited_for_wait_themselves():
     assert line.startswith(f"{HEAD}there are 3, so that they wait themselves")
 
 
-def test_crops_that_are_finished_on_a_cpu_are_named():
-    assert line.endswith("set data.transform.augment_on=workers")
-
-
 def test_the_fallback_is_named_only_where_it_costs():
     assert "docs/speed.md" in advice(waiting(0.05, num_workers=1, is_compiled=False))[-1]
     assert advice(waiting(0.0, is_compiled=False)) == []
