@@ -68,6 +68,7 @@ setup(
             "onnxscript>=0.5",
         ],
         "benchmark": ["faiss-cpu>=1.9", "lightly>=1.5"],
+        "docs": ["sphinx>=8.1", "furo>=2024.8", "myst-parser>=4"],
         "dev": ["ruff==0.17.6", "mypy==2.4.1"],
     },
     entry_points={"console_scripts": ["ssl-platform=ssl_platform.cli:main"]},
