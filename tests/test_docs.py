@@ -21,6 +21,7 @@ from omegaconf import OmegaConf
 
 from ssl_platform.config.source import Source, sweep_jobs
 from ssl_platform.job.check import check
+from ssl_platform.registry import PLUGIN_ENTRY_POINTS
 from ssl_platform.zoo.cli import main as zoo
 
 ROOT = Path(__file__).parents[1]
@@ -169,7 +170,7 @@ def test_what_a_page_links_to_and_names_is_there(page):
     for name in re.findall(r"`(?:python )?([\w./-]*[\w-]/[\w.-]+\.(?:py|cpp|md))\b", text):
         assert any((place / name).exists() for place in places) or name.startswith("my_"), name
     for name in re.findall(r"`(ssl_platform(?:\.\w+)+)[`(]", text):
-        resolve_name(name)
+        assert name == PLUGIN_ENTRY_POINTS or resolve_name(name)
     assert set(re.findall(r"::(test_\w+)`", text)) <= names_of_tests()
     for name in re.findall(r"`(?:\w+/)?(test_\w+\.py)\b", text):
         assert [*ROOT.glob(f"tests/**/{name}")], name
