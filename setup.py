@@ -31,7 +31,11 @@ setup(
     # the configs lie at the top of a checkout and inside the package of a wheel
     packages=[*packages, "ssl_platform.configs"],
     package_dir={"ssl_platform.configs": "configs"},
-    package_data={"ssl_platform.configs": ["**/*.yaml"], "ssl_platform.zoo": ["catalogue.yaml"]},
+    package_data={
+        "ssl_platform": ["py.typed", "data/crops/*.pyi"],
+        "ssl_platform.configs": ["**/*.yaml"],
+        "ssl_platform.zoo": ["catalogue.yaml"],
+    },
     ext_modules=[augment],
     install_requires=[
         "torch>=2.10,<2.15",
@@ -69,7 +73,7 @@ setup(
         ],
         "benchmark": ["faiss-cpu>=1.9", "lightly>=1.5"],
         "docs": ["sphinx>=8.1", "furo>=2024.8", "myst-parser>=4"],
-        "dev": ["ruff==0.17.6", "mypy==2.4.1"],
+        "dev": ["ruff==0.17.6", "mypy==2.4.1", "pre-commit>=4"],
     },
     entry_points={"console_scripts": ["ssl-platform=ssl_platform.cli:main"]},
 )
