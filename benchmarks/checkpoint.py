@@ -16,7 +16,7 @@ from time import perf_counter, sleep
 import torch
 
 from ssl_platform.config import compose
-from ssl_platform.config.options import options_of
+from ssl_platform.config.options import SaveOptions, options_of
 from ssl_platform.engine.build import Builder
 from ssl_platform.engine.run import Run
 from ssl_platform.engine.saver import Saver
@@ -37,9 +37,9 @@ def main() -> None:
     parser.add_argument("--folder", default=".", help="on the disk that is written to")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-        run = a_run(folder)
-        held = Saver(Path(folder) / "held", replace(run.saver.options, asynchronous=False))
-        free = Saver(Path(folder) / "free", replace(run.saver.options, asynchronous=True))
+        run, save = a_run(folder)
+        held = Saver(Path(folder) / "held", replace(save, asynchronous=False))
+        free = Saver(Path(folder) / "free", replace(save, asynchronous=True))
         for saver in (held, free):  # the first time memory is set up
             whole_save(run, saver)
         pairs = [(whole_save(run, held), waiting(run, free)) for _ in range(options.rounds)]
@@ -49,14 +49,15 @@ def main() -> None:
     print(f"median of the rounds' ratios {statistics.median(ratios):.1%}")
 
 
-def a_run(folder: str) -> Run:
+def a_run(folder: str) -> tuple[Run, SaveOptions]:
     """After a step, so that there is momentum."""
-    run = Builder(options_of(compose([*RESNET50_SWAV, f"output_dir={folder}"]))).run()
+    options = options_of(compose([*RESNET50_SWAV, f"output_dir={folder}"]))
+    run = Builder(options).run()
     for parameter in run.model.parameters():
         parameter.grad = torch.zeros_like(parameter)
     run.optimizer.step()
     run.hooks = {}  # they would want a training around them
-    return run
+    return run, options.save
 
 
 def whole_save(run: Run, saver: Saver) -> float:

@@ -32,8 +32,9 @@ from ssl_platform.config import compose
 from ssl_platform.config.options import TrainOptions, options_of
 from ssl_platform.config.source import Source
 from ssl_platform.data.batch import DataInfo
-from ssl_platform.engine.build import Builder, build_model, data_info
+from ssl_platform.engine.build import Builder, data_info
 from ssl_platform.engine.loop import between_steps, train_step
+from ssl_platform.engine.saver import Saver
 from ssl_platform.engine.stopping import StopSignals
 from ssl_platform.models.heads import prototype_head
 from ssl_platform.models.ssl_model import SSLModel
@@ -116,7 +117,7 @@ def count(overrides: list[str], output_dir: str) -> tuple[Moments, dict[str, Cou
     own = [f"launch.processes={world_size}", f"output_dir={output_dir}", "device=cpu"]
     options = options_of(compose([*overrides, *own]))
     assert isinstance(options, TrainOptions)
-    run = Builder(options).run()
+    run, saver = Builder(options).run(), Saver(Path(output_dir), options.save)
     size = run.train_loader.transform.crop_sizes[0]
     replica = distributed.replicate(run.model, [torch.zeros(1, 3, size, size)])
     replica.train()
@@ -132,7 +133,7 @@ def count(overrides: list[str], output_dir: str) -> tuple[Moments, dict[str, Cou
         for batch in run.train_loader:  # what comes after the epoch is not looked at
             with Collectives() as counted:
                 train_step(replica, batch, run)
-                between_steps(run, stop)
+                between_steps(run, saver, stop)
             counts["step"] = counted.calls  # the last counts: DDP settles its buckets in the first
     run.epoch = 1
     with Collectives() as counted:
@@ -239,7 +240,7 @@ def of_recipe(name: str, world_size: int) -> Moments:
         world_size=world_size,
     )
     with torch.device("meta"):
-        model = build_model(options, sizes[0])
+        model = Builder(options, device=torch.device("meta"), world_size=1).model
         LOSSES.build(options.loss, model, info)  # it may freeze the prototypes
         gradients = ready_gradients(model)
         outputs = model([torch.zeros(2, 3, size, size) for size in sizes])

@@ -38,7 +38,7 @@ MODEL = (
     + """
 from time import process_time
 start = process_time()
-builder.model(image_size=28)
+builder.transform, builder.model
 print(process_time() - start)
 """
 )

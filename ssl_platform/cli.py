@@ -101,7 +101,7 @@ def _tell_of_unwritten() -> None:
 def _main(arguments: list[str]) -> int:
     from omegaconf import OmegaConf
 
-    from ssl_platform.config.calls.calls import calls, nameless
+    from ssl_platform.config.calls import calls, nameless
     from ssl_platform.config.shipped import runnable
     from ssl_platform.config.source import Source
 
@@ -199,9 +199,9 @@ def _sweep(overrides: list[str], config_dirs: list[str], flags: list[str]) -> in
     from hydra.core.hydra_config import HydraConfig
 
     import ssl_platform
+    from ssl_platform.config import check_sweep
     from ssl_platform.config.overrides import swept_keys
     from ssl_platform.config.source import Source
-    from ssl_platform.job.check import check_sweep
 
     check_sweep(overrides, config_dirs)
     source = Source.of(overrides, config_dirs)

@@ -7,6 +7,7 @@ from omegaconf import OmegaConf
 
 from ssl_platform.config import compose
 from ssl_platform.config import source as config
+from ssl_platform.config.saved import with_defaults
 from ssl_platform.errors import ConfigError
 from ssl_platform.job.directory import claimed
 
@@ -14,17 +15,15 @@ QUICKSTART = "config=pretrain/swav/quickstart"
 
 
 def test_values_are_overridden_by_plain_path_and_parts_by_group():
-    cfg = config.compose(
-        [QUICKSTART, "optimizer.lr=0.5", "trunk=resnet18_small", "loss.epsilon=.03"]
-    )
+    cfg = compose([QUICKSTART, "optimizer.lr=0.5", "trunk=resnet18_small", "loss.epsilon=.03"])
     assert (cfg.optimizer.lr, cfg.loss.epsilon) == (0.5, 0.03)
     assert (cfg.trunk.name, cfg.trunk.width) == ("ResNet", 64)
 
 
 def test_a_run_is_named_after_its_config_unless_told_otherwise():
-    assert config.compose([QUICKSTART]).output_dir == "runs/pretrain/swav/quickstart"
-    assert config.compose([QUICKSTART, "name=mine"]).output_dir == "runs/mine"
-    assert config.compose([QUICKSTART, "output_dir=/x"]).output_dir == "/x"
+    assert compose([QUICKSTART]).output_dir == "runs/pretrain/swav/quickstart"
+    assert compose([QUICKSTART, "name=mine"]).output_dir == "runs/mine"
+    assert compose([QUICKSTART, "output_dir=/x"]).output_dir == "/x"
 
 
 FOLDER, KNN = "config=pretrain/swav/folder", "config=benchmark/knn/folder"
@@ -64,35 +63,33 @@ def test_a_whole_component_beside_a_mistake_is_no_mistake():
 
 
 def test_resume_is_short_for_its_mode(tmp_path):
-    cfg = config.compose([QUICKSTART, "resume=/a/run", "resume.exact=true"])
+    cfg = compose([QUICKSTART, "resume=/a/run", "resume.exact=true"])
     assert cfg.resume == {"mode": "/a/run", "allow_changes": [], "exact": True}
-    assert config.compose([QUICKSTART, "resume={mode: never}"]).resume.mode == "never"
+    assert compose([QUICKSTART, "resume={mode: never}"]).resume.mode == "never"
     OmegaConf.save(cfg, tmp_path / "saved.yaml")
-    again = config.compose([f"config={tmp_path / 'saved.yaml'}", "resume=auto"])
+    again = compose([f"config={tmp_path / 'saved.yaml'}", "resume=auto"])
     assert again.resume == {"mode": "auto", "allow_changes": [], "exact": True}
-    assert config.compose([QUICKSTART, "resume=auto"]).resume.mode == "auto"
+    assert compose([QUICKSTART, "resume=auto"]).resume.mode == "auto"
 
 
 def test_a_hook_can_be_removed_and_added():
-    cfg = config.compose(
-        [QUICKSTART, "~hooks.knn", "+hooks.more={name: CropPicture, num_images: 2}"]
-    )
+    cfg = compose([QUICKSTART, "~hooks.knn", "+hooks.more={name: CropPicture, num_images: 2}"])
     assert "knn" not in cfg.hooks and cfg.hooks.more.num_images == 2
 
 
 def test_the_saved_config_runs_again_unchanged(tmp_path):
-    cfg = config.compose([QUICKSTART, f"output_dir={tmp_path}", "optimizer.lr=0.123"])
+    cfg = compose([QUICKSTART, f"output_dir={tmp_path}", "optimizer.lr=0.123"])
     with claimed(cfg, tmp_path):
         pass
-    again = config.compose([f"config={tmp_path / 'config.yaml'}"])
+    again = compose([f"config={tmp_path / 'config.yaml'}"])
     assert OmegaConf.to_container(again, resolve=True) == OmegaConf.to_container(cfg, resolve=True)
 
 
 def test_a_saved_config_takes_overrides(tmp_path):
-    cfg = config.compose([QUICKSTART])
+    cfg = compose([QUICKSTART])
     with claimed(cfg, tmp_path):
         pass
-    again = config.compose([f"config={tmp_path / 'config.yaml'}", "name=other", "seed=3"])
+    again = compose([f"config={tmp_path / 'config.yaml'}", "name=other", "seed=3"])
     assert (again.seed, again.output_dir) == (3, "runs/other")
 
 
@@ -103,19 +100,19 @@ def test_a_runnable_file_of_the_users_may_lie_anywhere(tmp_path):
         "defaults: [override /trunk: resnet18, pretrain/swav/quickstart, _self_]\n"
         "num_epochs: 2\n".replace("override /trunk: resnet18, ", "")
     )
-    assert config.compose([f"config={mine}"]).num_epochs == 2
+    assert compose([f"config={mine}"]).num_epochs == 2
 
 
 def test_config_dirs_are_searched_for_parts_and_runnable_files(tmp_path):
     (tmp_path / "trunk").mkdir()
     source = (config.CONFIG_DIR / "trunk" / "resnet18.yaml").read_text()
     (tmp_path / "trunk" / "mine.yaml").write_text(source.replace("width: 64", "width: 9"))
-    assert config.compose([QUICKSTART, "trunk=mine"], [tmp_path]).trunk.width == 9
+    assert compose([QUICKSTART, "trunk=mine"], [tmp_path]).trunk.width == 9
 
 
 def test_a_reference_to_the_environment_is_kept_as_a_reference(tmp_path, monkeypatch):
     monkeypatch.setenv("A_SECRET", "do-not-write-me")
-    cfg = config.compose([QUICKSTART, "name=${oc.env:A_SECRET}", f"output_dir={tmp_path}"])
+    cfg = compose([QUICKSTART, "name=${oc.env:A_SECRET}", f"output_dir={tmp_path}"])
     with claimed(cfg, tmp_path):
         pass
     assert cfg.name == "do-not-write-me"
@@ -123,11 +120,11 @@ def test_a_reference_to_the_environment_is_kept_as_a_reference(tmp_path, monkeyp
 
 
 def test_keys_younger_than_a_saved_config_are_at_their_defaults(tmp_path):
-    cfg = config.compose([QUICKSTART, "launch=one_node_8gpu", "~metrics.top1", f"name={tmp_path}"])
+    cfg = compose([QUICKSTART, "launch=one_node_8gpu", "~metrics.top1", f"name={tmp_path}"])
     saved = OmegaConf.to_container(cfg)
     old = copy.deepcopy(saved)
     del old["precision"], old["metrics"], old["launch"]["threads"], old["save"], old["output_dir"]
-    filled, keys = config.with_defaults(old)
+    filled, keys = with_defaults(old)
     assert sorted(keys) == [
         "launch.threads=None",
         "metrics={'top1': {'name': 'TopKAccuracy', 'k': 1}}",
@@ -137,22 +134,22 @@ def test_keys_younger_than_a_saved_config_are_at_their_defaults(tmp_path):
     ]
     assert filled.pop("metrics") and filled.pop("output_dir") == "runs/${name}"
     assert filled == {k: v for k, v in saved.items() if k not in ("metrics", "output_dir")}
-    assert config.with_defaults(saved) == (saved, [])
+    assert with_defaults(saved) == (saved, [])
 
 
 def test_parts_and_what_has_no_default_are_never_filled_in():
-    saved = OmegaConf.to_container(config.compose([QUICKSTART]))
+    saved = OmegaConf.to_container(compose([QUICKSTART]))
     for key in ("trunk", "data", "optimizer", "num_epochs"):
         del saved[key]
     del saved["loss"]["epsilon"]
-    assert config.with_defaults(saved) == (saved, [])
+    assert with_defaults(saved) == (saved, [])
 
 
 def test_the_defaults_are_those_of_the_task():
-    filled, _ = config.with_defaults({"task": {"name": "KNN"}, "cache": {"folder": "x"}})
+    filled, _ = with_defaults({"task": {"name": "KNN"}, "cache": {"folder": "x"}})
     assert filled["cache"] == {"folder": "x", "dtype": "float16"}
     assert "pca_components" in filled and "save" not in filled
-    filled, _ = config.with_defaults({"task": {"name": "OfAPlugin"}})
+    filled, _ = with_defaults({"task": {"name": "OfAPlugin"}})
     assert "seed" in filled and not {"save", "cache"} & filled.keys()
 
 
@@ -163,8 +160,8 @@ def test_a_file_does_not_stand_in_the_way_of_another_of_its_name(tmp_path):
             "# @package _global_\n"
             f"defaults: [/config/pretrain/swav/quickstart, _self_]\nseed: {seed}\n"
         )
-    assert config.compose([f"config={tmp_path / 'elsewhere' / 'mine.yaml'}"]).seed == 2
-    assert config.compose(["config=mine"], [tmp_path]).seed == 1
+    assert compose([f"config={tmp_path / 'elsewhere' / 'mine.yaml'}"]).seed == 2
+    assert compose(["config=mine"], [tmp_path]).seed == 1
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from ssl_platform.config import compose
 from ssl_platform.config.options import options_of
 from ssl_platform.engine.build import Builder
 from ssl_platform.engine.loop import train_epoch
+from ssl_platform.engine.saver import Saver
 from ssl_platform.engine.stopping import StopSignals
 from ssl_platform.errors import ConfigError
 
@@ -21,11 +22,12 @@ DECAY = [
 def an_epoch(tiny, tmp_path, *overrides):
     """State of the model before and after an epoch, and the optimizer's."""
     cfg = compose([*tiny, *DECAY, "~hooks.knn", "~hooks.log", f"output_dir={tmp_path}", *overrides])
-    run = Builder(options_of(cfg)).run()
+    options = options_of(cfg)
+    run = Builder(options).run()
     before = {name: value.clone() for name, value in run.model.state_dict().items()}
     run.fire("on_train_start")
     with StopSignals() as stop:
-        train_epoch(run.model, run, stop)
+        train_epoch(run.model, run, Saver(run.output_dir, options.save), stop)
     return before, run
 
 

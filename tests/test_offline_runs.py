@@ -17,6 +17,7 @@ from ssl_platform.data.batch import Batch
 from ssl_platform.data.loading.loader import Loader
 from ssl_platform.engine.build import Builder
 from ssl_platform.engine.loop import train_epoch
+from ssl_platform.engine.saver import Saver
 from ssl_platform.engine.stopping import StopSignals
 from ssl_platform.errors import CheckpointError
 
@@ -104,12 +105,13 @@ class Recorded:
 @pytest.mark.parametrize("method", METHODS)
 def test_the_pass_that_fills_the_bank_has_crops_of_its_own(method, tiny, tmp_path):
     overrides = [*tiny_of(method, tiny), "~hooks.knn", f"output_dir={tmp_path}"]
-    run = Builder(options_of(compose(overrides))).run()
+    options = options_of(compose(overrides))
+    run, saver = Builder(options).run(), Saver(tmp_path, options.save)
     run.train_loader = recorded = Recorded(run.train_loader)
     run.hooks = {}
     with StopSignals() as stop:
-        train_epoch(run.model, run, stop)
-        train_epoch(run.model, run, stop)
+        train_epoch(run.model, run, saver, stop)
+        train_epoch(run.model, run, saver, stop)
     before, *epochs = recorded.passes
     assert len(epochs) == 2 and before.keys() == epochs[0].keys()  # so that all have a label
     for epoch in epochs:

@@ -7,8 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from ssl_platform.job.check_model import model_of, without_values
-from ssl_platform.job.parts import Parts
+from ssl_platform.job.tried_parts import TriedParts, without_values
 from ssl_platform.models.layers import layer_shapes
 from ssl_platform.registry import TRUNKS
 
@@ -49,8 +48,14 @@ class Registry:
         return self.kind()
 
 
+def tried():
+    parts = TriedParts({})
+    parts.options = SimpleNamespace(launch=SimpleNamespace(slurm=None), device="cpu")
+    return parts
+
+
 def parts_with(kind):
-    parts = Parts()
+    parts = tried()
     parts.nodes["trunk"] = Registry(kind), {}
     return parts
 
@@ -68,7 +73,7 @@ def test_a_constructor_that_needs_values_gets_them(kind):
 def test_what_is_wrong_with_such_a_constructor_is_told_and_not_the_values():
     parts = parts_with(Wrong)
     with without_values():
-        assert parts.build("trunk") is None
+        assert parts.tried(parts.build, "trunk") is None
     (line,) = parts.problems
     assert line.startswith("trunk: KeyError: 'depth' (")
 
@@ -100,14 +105,10 @@ def lazy_trunk():
 
 
 def test_a_lazy_module_is_told_to_say_its_width(lazy_trunk):
-    parts = Parts()
+    parts = tried()
     parts.add({"trunk": lazy_trunk})
-    launch = SimpleNamespace(slurm=None)
     with without_values():
-        assert (
-            model_of(parts, SimpleNamespace(launch=launch, device="cpu", heads={}, data=None))
-            is None
-        )
+        assert parts.tried(parts.build, "trunk") is None
     assert parts.problems == [
         "trunk: LazyTrunk has weights whose shape is not known yet (a Lazy module of torch); say "
         "the width of its input"

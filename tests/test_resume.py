@@ -24,7 +24,7 @@ from ssl_platform.errors import (
     DivergedError,
     StopRequested,
 )
-from ssl_platform.job import check, running
+from ssl_platform.job import rules, running
 from ssl_platform.zoo.trained_run import TrainedRun
 
 HERE = Path(__file__).parent
@@ -278,7 +278,7 @@ YOUNG_KEYS = (
 
 
 def test_a_run_goes_on_that_is_older_than_some_keys(small, tmp_path, caplog, monkeypatch):
-    monkeypatch.setattr(check, "cpu_is_fast_in", lambda dtype: True)
+    monkeypatch.setattr(rules, "cpu_is_fast_in", lambda dtype: True)
     with pytest.raises(StopRequested):
         train(small, tmp_path, stop_at(2))
     path = make_old(tmp_path)

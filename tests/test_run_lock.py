@@ -31,7 +31,7 @@ def holder(tmp_path):
         [sys.executable, "-c", HOLD, str(tmp_path)],
         stdout=subprocess.PIPE,
         text=True,
-        cwd=Path(run_lock.__file__).parents[1],
+        cwd=Path(run_lock.__file__).parents[2],
         start_new_session=True,
     )
     assert process.stdout.readline() == "locked\n"

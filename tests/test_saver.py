@@ -72,13 +72,13 @@ class Watcher(Events):
         return {"total": self.total, "best": self.best, "figure": self.figure}
 
 
-def a_run(folder: Path) -> SimpleNamespace:
+def a_run(folder: Path) -> tuple[SimpleNamespace, Saver]:
     model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
     model(torch.randn(4, 2)).square().sum().backward()
     optimizer.step()
     saver = Saver(folder, SaveOptions(None, 1, None, 1, None, asynchronous=False, max_failures=1))
-    return SimpleNamespace(
+    run = SimpleNamespace(
         model=model,
         loss=Owner(),
         optimizer=optimizer,
@@ -92,7 +92,6 @@ def a_run(folder: Path) -> SimpleNamespace:
         data_sample={},
         device=torch.device("cpu"),
         output_dir=folder,
-        saver=saver,
         epoch=1,
         epoch_step=1,
         epoch_images=2,
@@ -100,6 +99,7 @@ def a_run(folder: Path) -> SimpleNamespace:
         step=7,
         fire=lambda event: None,
     )
+    return run, saver
 
 
 SPOILT: dict[str, Callable[[Any], Tensor]] = {
@@ -117,13 +117,13 @@ SPOILT: dict[str, Callable[[Any], Tensor]] = {
 
 @pytest.mark.parametrize("where", SPOILT)
 def test_a_nan_in_anything_that_is_saved_is_named_and_not_saved(where, tmp_path):
-    run = a_run(tmp_path)
-    run.saver.save(run)
+    run, saver = a_run(tmp_path)
+    saver.save(run)
     before = sorted((tmp_path / "checkpoints").rglob("*"))
     SPOILT[where](run).data.view(-1)[-1] = math.nan
     run.step = 8
     with pytest.raises(DivergedError) as error:
-        run.saver.save(run)
+        saver.save(run)
     folder = tmp_path / "checkpoints" / "step_00000007"
     assert str(error.value) == (
         f"{where}: no longer finite at step 8 (epoch 2): no checkpoint of it is written; "
@@ -133,41 +133,41 @@ def test_a_nan_in_anything_that_is_saved_is_named_and_not_saved(where, tmp_path)
 
 
 def test_a_nan_in_a_number_of_the_loss_is_not_saved(tmp_path):
-    run = a_run(tmp_path)
+    run, saver = a_run(tmp_path)
     run.loss.temperature = math.nan
     with pytest.raises(DivergedError, match=r"^loss\._extra_state\.temperature: no longer finite"):
-        run.saver.save(run)
+        saver.save(run)
     assert not (tmp_path / "checkpoints").exists()
 
 
 def test_infinite_is_a_fault_of_the_training_and_not_of_what_watches_it(tmp_path):
-    run = a_run(tmp_path)
+    run, saver = a_run(tmp_path)
     run.hooks["watch"].total.fill_(math.inf)
     run.optimizer.state[run.model[0].bias]["exp_avg_sq"].fill_(3e38)  # large is finite
-    run.saver.save(run)
+    saver.save(run)
     run.step = 8
     run.model[0].bias.data.fill_(math.inf)
     run.loss.table.fill_(-math.inf)
     with pytest.raises(DivergedError, match=r"^model\.0\.bias and 1 more: no longer finite"):
-        run.saver.save(run)
+        saver.save(run)
 
 
 def test_hooks_may_have_seen_steps_that_the_scaler_left_out(tmp_path):
-    run = a_run(tmp_path)
+    run, saver = a_run(tmp_path)
     run.scaler = torch.amp.GradScaler("cpu")
     run.hooks["watch"].total.fill_(math.nan)
-    run.saver.save(run)
+    saver.save(run)
     run.loss.queue.fill_(math.nan)
     with pytest.raises(DivergedError, match=r"^loss\.queue: no longer finite"):
-        run.saver.save(run)
+        saver.save(run)
 
 
 def save_with_nan_on_the_last_rank(folder: str) -> str:
-    run = a_run(Path(folder))
+    run, saver = a_run(Path(folder))
     if distributed.rank() == distributed.world_size() - 1:
         run.loss.queue.fill_(math.nan)
     with pytest.raises(DivergedError) as error:
-        run.saver.save(run)
+        saver.save(run)
     return str(error.value)
 
 

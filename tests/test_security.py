@@ -29,7 +29,7 @@ from ssl_platform.job.directory import claimed
 from ssl_platform.zoo.cli import main as zoo_main
 from ssl_platform.zoo.trained_run import TrainedRun
 
-ROOT = Path(checkpoint.__file__).parents[1]
+ROOT = Path(checkpoint.__file__).parents[2]
 QUICKSTART = "config=pretrain/swav/quickstart"
 SOURCES = sorted([*(ROOT / "ssl_platform").rglob("*.py"), *(ROOT / "tools").glob("*.py")])
 

@@ -2,11 +2,15 @@
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from omegaconf import DictConfig
+from ssl_platform.errors import ConfigError
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
 
 
-def compose(overrides: list[str], config_dirs: Iterable[str | Path] = ()) -> DictConfig:
+def compose(overrides: list[str], config_dirs: Iterable[str | Path] = ()) -> "DictConfig":
     """Compose the config of a run and check all of it.
 
     Args:
@@ -16,7 +20,29 @@ def compose(overrides: list[str], config_dirs: Iterable[str | Path] = ()) -> Dic
     Raises:
         ConfigError: everything that is wrong, one line per problem.
     """
-    # the one arrow from here upwards: this package is also where users look for the checked config
-    from ssl_platform.job.check import composed
+    from ssl_platform.config.source import Source
 
-    return composed(overrides, config_dirs)
+    cfg, problems = Source.of(overrides, config_dirs).read()
+    # The one import from further up: users look for the checked config here. It needs torch, and
+    # without it a misspelt name is found.
+    from ssl_platform.job.check import all_checked
+
+    return all_checked(cfg, problems)
+
+
+def check_sweep(overrides: list[str], config_dirs: Iterable[str | Path] = ()) -> None:
+    """Compose and check every combination of a sweep.
+
+    Raises:
+        ConfigError: the problems of all combinations, each line once.
+    """
+    from ssl_platform.config.source import sweep_jobs
+
+    problems: list[str] = []
+    for job in sweep_jobs(overrides, config_dirs):
+        try:
+            compose(job, config_dirs)
+        except ConfigError as error:
+            problems += error.problems
+    if problems:
+        raise ConfigError(list(dict.fromkeys(problems)))

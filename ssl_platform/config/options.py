@@ -158,6 +158,7 @@ def options_of(cfg: Any) -> JobOptions:
 def components(cfg: Mapping[str, Any]) -> Iterator[tuple[str, Registry, Node]]:
     """Every place of a config that names a component, in the order in which they are built."""
     data = cfg.get("data")
+    data = vars(data) if isinstance(data, DataOptions) else data
     data = data if isinstance(data, Mapping) else {}
     places: list[tuple[str, Registry, Any]] = [
         ("task", TASKS, cfg.get("task")),

@@ -1,7 +1,8 @@
 """From a checked config to a run. Config ends here: nothing behind it sees a section of YAML."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,20 +24,15 @@ from ssl_platform.data.dataset import ImageDataset
 from ssl_platform.data.loading.loader import Loader, Sampler
 from ssl_platform.data.loading.sampler import SequentialSampler, ShuffledSampler
 from ssl_platform.data.sets.subset import StratifiedSubset
-from ssl_platform.engine.run import Run
+from ssl_platform.engine.parts import Parts
+from ssl_platform.engine.run import Events, Loss, Run
+from ssl_platform.metrics import Metric
 from ssl_platform.models.layers import POOLED, layer_shapes
 from ssl_platform.models.ssl_model import SSLModel
 from ssl_platform.models.sync_batch_norm import synchronize_batch_norm
 from ssl_platform.registry import (
     DATASETS,
-    HEADS,
-    HOOKS,
-    LOSSES,
-    METRICS,
-    OPTIMIZERS,
-    SCHEDULES,
     TRANSFORMS,
-    TRUNKS,
 )
 
 WORKER_SHARE_OF_TIMEOUT = 0.8  # of launch.timeout_minutes, that a data worker may be silent
@@ -44,72 +40,151 @@ EVAL_BATCH_SIZE = 256  # of each process: it decides the speed and no result
 
 
 class Builder:
-    """Assembles what a task works with."""
+    """Assembles a training, each part of it when it is first asked for.
 
-    def __init__(self, options: TrainOptions):
+    The check of a config asks the same builder for the same parts, on torch's meta device.
+
+    Args:
+        options: of the config.
+        parts: constructs the components; by default those of ``options``.
+        device: where the parts are put; by default the device of the run.
+        world_size: number of processes; by default of those that are there.
+    """
+
+    def __init__(
+        self,
+        options: TrainOptions,
+        *,
+        parts: Parts | None = None,
+        device: torch.device | None = None,
+        world_size: int | None = None,
+    ):
         self.options = options
-        self.device = resolve_device(options.device)
+        self.parts = parts or Parts(vars(options), options.data.pixels)
+        self.device = device or resolve_device(options.device)
+        self.world_size = world_size or distributed.world_size()
 
     def run(self) -> Run:
-        """A training run, from scratch; collective when there are several ranks."""
+        """A training run, from scratch; collective when there are several processes."""
         options = self.options
         torch.manual_seed(options.seed)
-        train_data = labelled_part(open_dataset(options.data.train, options.data), options)
-        val_data = open_dataset(options.data.val, options.data) if options.data.val else None
-        sampler = self.sampler(train_data)
-        train_loader = self.train_loader(train_data, sampler)
-        info = data_info(
-            options,
-            num_samples=len(train_data),
-            num_classes=train_data.num_classes,
-            num_crops=train_loader.transform.num_crops,
-            world_size=distributed.world_size(),
-        )
-        model = self.model(image_size=train_loader.transform.crop_sizes[0])
-        loss = LOSSES.build(options.loss, model, info).to(self.device)
-        freeze(model, options.param_groups)
-        optimizer = OPTIMIZERS.build(
-            options.optimizer, parameter_groups(model, options.param_groups)
-        )
-        base_lr = optimizer.defaults["lr"]
-        hooks = {name: HOOKS.build(node) for name, node in options.hooks.items() if node}
-        output_dir = Path(options.output_dir)
+        sampler = self.sampler(self.train_data)
+        if options.compile:
+            # in place: names and hooks stay. Each size for itself: code for any size, which torch
+            # makes when a second one comes, is slower than none
+            self.model.trunk.compile(dynamic=False)
         return Run(
             name=options.name,
-            model=model,
-            loss=loss,
-            train_loader=train_loader,
+            model=self.model,
+            loss=self.loss,
+            train_loader=self.train_loader(self.train_data, sampler),
             train_sampler=sampler,
-            train_data=train_data,
-            val_data=val_data,
+            train_data=self.train_data,
+            val_data=self.val_data,
             eval_loader=self.eval_loader,
-            optimizer=optimizer,
-            schedule=SCHEDULES.build(
-                options.schedule, base_lr, options.num_epochs, info.steps_per_epoch
-            ),
-            hooks=dict(sorted(hooks.items(), key=lambda item: item[1].comes_last)),
-            metrics={name: METRICS.build(node) for name, node in options.metrics.items()},
-            output_dir=output_dir,
+            optimizer=self.optimizer,
+            schedule=self.schedule,
+            hooks=self.hooks,
+            metrics=self.metrics,
+            output_dir=Path(options.output_dir),
             num_epochs=options.num_epochs,
             device=self.device,
             autocast_dtype=autocast_dtype(options.precision, self.device),
         )
 
-    def model(self, image_size: int) -> SSLModel:
+    @cached_property
+    def train_data(self) -> ImageDataset:
+        """The training images that are used."""
+        dataset = self.parts.build("data.train")
+        with self.parts.step(""):
+            return labelled_part(dataset, self.options)
+
+    @cached_property
+    def val_data(self) -> ImageDataset | None:
+        """Labelled images to evaluate on."""
+        return self.parts.build("data.val") if self.options.data.val else None
+
+    @cached_property
+    def transform(self) -> Any:
+        """What makes the crops of a training image."""
+        return self.parts.build("data.transform")
+
+    @cached_property
+    def info(self) -> DataInfo:
+        """What a loss is told of the data."""
+        return data_info(
+            self.options,
+            num_samples=len(self.train_data),
+            num_classes=self.train_data.num_classes,
+            num_crops=self.transform.num_crops,
+            world_size=self.world_size,
+        )
+
+    @cached_property
+    def trunk(self) -> nn.Module:
+        """The trunk, as it is constructed."""
+        return self.parts.build("trunk")
+
+    def head(self, name: str) -> nn.Module:
+        """A head, as it is constructed for the layer that it reads."""
+        layer, size = head_layers(self.options.heads)[name], self.transform.crop_sizes[0]
+        with self.parts.step(f"heads.{name}"):
+            shape = layer_shapes(self.trunk, [layer], size)[layer]
+        return self.parts.build(f"heads.{name}", shape)
+
+    @cached_property
+    def model(self) -> SSLModel:
         """Trunk and heads on the device, their batch norms synchronised where asked for."""
-        model: nn.Module = build_model(self.options, image_size)
+        options, sync = self.options, self.options.sync_batch_norm
+        trunk = self.trunk
+        heads = {name: self.head(name) for name in options.heads}
+        layers = head_layers(options.heads)
+        model: nn.Module = SSLModel(trunk, heads, layers=layers, freeze_trunk=options.freeze_trunk)
         # the crops arrive channels_last, which is also the faster layout
-        model = model.to(memory_format=torch.channels_last)
-        model = model.to(self.device)
-        sync = self.options.sync_batch_norm
+        model = model.to(memory_format=torch.channels_last).to(self.device)
         if sync.enabled:
-            model = synchronize_batch_norm(model, group_size=sync.group_size, device=self.device)
+            model = synchronize_batch_norm(
+                model, group_size=sync.group_size, world_size=self.world_size, device=self.device
+            )
         assert isinstance(model, SSLModel)
-        if self.options.compile:
-            # in place: names and hooks stay. Each size for itself: code for any size, which torch
-            # makes when a second one comes, is slower than none
-            model.trunk.compile(dynamic=False)
         return model
+
+    @cached_property
+    def loss(self) -> Loss:
+        """The loss, with the state of its method."""
+        return self.parts.build("loss", self.model, self.info).to(self.device)
+
+    @cached_property
+    def optimizer(self) -> torch.optim.Optimizer:
+        """The optimizer of all weights that are trained; freezes the others."""
+        rules = self.options.param_groups
+        with self.parts.step("param_groups"):
+            freeze(self.model, rules)
+            groups = parameter_groups(self.model, rules)
+        return self.parts.build("optimizer", groups)
+
+    @cached_property
+    def base_lr(self) -> float:
+        """The learning rate that the schedule scales."""
+        return self.optimizer.defaults["lr"]
+
+    @cached_property
+    def schedule(self) -> Callable[[int], float]:
+        """The learning rate at a position."""
+        epochs, steps = self.options.num_epochs, self.info.steps_per_epoch
+        return self.parts.build("schedule", self.base_lr, epochs, steps)
+
+    @cached_property
+    def hooks(self) -> dict[str, Events]:
+        """By name, in the order in which they hear."""
+        names = [name for name, node in self.options.hooks.items() if node]
+        hooks = {name: self.parts.build(f"hooks.{name}") for name in names}
+        return dict(sorted(hooks.items(), key=lambda item: item[1].comes_last))
+
+    @cached_property
+    def metrics(self) -> dict[str, Metric]:
+        """By name, what evaluations report."""
+        return {name: self.parts.build(f"metrics.{name}") for name in self.options.metrics}
 
     def sampler(self, dataset: ImageDataset) -> ShuffledSampler:
         """The shuffled order of the training images, and this rank's part of it."""
@@ -204,15 +279,6 @@ def _loader(
         drop_last=drop_last,
         replace_bad=replace_bad,
     )
-
-
-def build_model(options: TrainOptions, image_size: int) -> SSLModel:
-    """Trunk and heads; ``image_size`` in pixels decides the shapes of the layers' maps."""
-    trunk = TRUNKS.build(options.trunk)
-    layers = head_layers(options.heads)
-    shapes = layer_shapes(trunk, layers.values(), image_size)
-    heads = {name: HEADS.build(node, shapes[layers[name]]) for name, node in options.heads.items()}
-    return SSLModel(trunk, heads, layers=layers, freeze_trunk=options.freeze_trunk)
 
 
 def labelled_part(dataset: ImageDataset, options: TrainOptions) -> ImageDataset:

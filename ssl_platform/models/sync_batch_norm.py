@@ -18,14 +18,14 @@ CONVERTED = (nn.BatchNorm1d, nn.BatchNorm2d)
 class AllReduceBatchNorm(_BatchNorm):
     """`nn.BatchNorm1d`/`2d` whose training statistics are those of all ranks of ``group``."""
 
-    group: dist.ProcessGroup
+    group: dist.ProcessGroup | None
     running_mean: Tensor
     running_var: Tensor
     num_batches_tracked: Tensor
     momentum: float
 
     @classmethod
-    def of(cls, module: _BatchNorm, group: dist.ProcessGroup) -> "AllReduceBatchNorm":
+    def of(cls, module: _BatchNorm, group: dist.ProcessGroup | None) -> "AllReduceBatchNorm":
         """The same batch norm, its parameters and statistics shared, over ``group``."""
         new = cls(module.num_features, module.eps, module.momentum)
         new.group = group
@@ -61,23 +61,33 @@ class AllReduceBatchNorm(_BatchNorm):
         return (centred * scale.view(shape) + self.bias.view(shape)).to(dtype)
 
 
-def synchronize_batch_norm(model: nn.Module, *, group_size: int, device: torch.device) -> nn.Module:
+def _own_group(size: int) -> dist.ProcessGroup:
+    """The group of ``size`` consecutive ranks that this rank is in."""
+    starts = range(0, distributed.world_size(), size)
+    # new_group is collective: every rank makes every group, in the same order
+    groups = [dist.new_group(list(range(start, start + size))) for start in starts]
+    group = groups[distributed.rank() // size]
+    assert isinstance(group, dist.ProcessGroup)  # this rank is a member
+    return group
+
+
+def synchronize_batch_norm(
+    model: nn.Module, *, group_size: int, world_size: int, device: torch.device
+) -> nn.Module:
     """Make every batch norm of ``model`` use the statistics of ``group_size`` consecutive ranks.
 
     Args:
         model: converted in place where possible; use the returned module.
         group_size: 0, or more than there are ranks, for all of them; otherwise a divisor of their
             number. 1 changes nothing.
+        world_size: number of ranks; where they are not there, as in the check of a config, the
+            batch norms are those of the run and synchronise nothing.
+        device: of the run.
     """
-    world_size = distributed.world_size()
     size = min(group_size or world_size, world_size)
     if size == 1:
         return model
-    blocks = [list(range(start, start + size)) for start in range(0, world_size, size)]
-    # new_group is collective: every rank makes every group, in the same order
-    groups = [dist.new_group(block) for block in blocks]
-    group = groups[distributed.rank() // size]
-    assert isinstance(group, dist.ProcessGroup)  # this rank is a member
+    group = _own_group(size) if distributed.is_distributed() else None
     if device.type == "cuda":
         return nn.SyncBatchNorm.convert_sync_batchnorm(model, process_group=group)
     for parent in list(model.modules()):

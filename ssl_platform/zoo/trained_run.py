@@ -18,9 +18,9 @@ from ssl_platform.config.options import TrainOptions, components, options_of
 from ssl_platform.config.saved import with_defaults
 from ssl_platform.config.yaml_file import read_yaml
 from ssl_platform.engine import checkpoint
-from ssl_platform.engine.build import build_model
+from ssl_platform.engine.build import Builder
 from ssl_platform.models.ssl_model import SSLModel
-from ssl_platform.registry import TRANSFORMS, load_components
+from ssl_platform.registry import load_components
 
 logger = logging.getLogger(__name__)
 
@@ -113,13 +113,12 @@ class TrainedRun:
             ValueError: see `require`; or its weights are of another model.
         """
         self.require("trunk", "heads", "data.transform")
-        sizes = TRANSFORMS.build(self.options.data.transform).crop_sizes
-        model = build_model(self.options, sizes[0])
+        model = Builder(self.options, device=torch.device("cpu"), world_size=1).model
         try:
             model.load_state_dict(self.state["model"])
         except (RuntimeError, TypeError) as error:
             raise ValueError(f"checkpoint={self.path}: {_one_line(error)}") from error
-        return model.to(memory_format=torch.channels_last).eval()
+        return model.eval()
 
     @property
     def assignments(self) -> Tensor | None:

@@ -23,7 +23,9 @@ class ActivatedBatchNorm(nn.BatchNorm2d):
 
 def synchronized(norm: nn.Module, group_size: int = 0) -> nn.Module:
     """The only part of a model, after the model was converted."""
-    model = synchronize_batch_norm(nn.Sequential(norm), group_size=group_size, device=CPU)
+    model = synchronize_batch_norm(
+        nn.Sequential(norm), group_size=group_size, world_size=distributed.world_size(), device=CPU
+    )
     (norm,) = model.children()
     return norm
 
@@ -129,7 +131,9 @@ def test_a_batch_norm_that_does_more_than_normalise_keeps_doing_it():
 def converted_on_this_rank(group_size: int) -> tuple[list[type], list[type]]:
     model = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3), nn.Sequential(nn.BatchNorm2d(3)))
     before = [type(module) for module in model.modules()]
-    model = synchronize_batch_norm(model, group_size=group_size, device=CPU)
+    model = synchronize_batch_norm(
+        model, group_size=group_size, world_size=distributed.world_size(), device=CPU
+    )
     return before, [type(module) for module in model.modules()]
 
 
@@ -148,6 +152,11 @@ def test_every_batch_norm_of_a_model_is_converted_and_nothing_else():
 def test_a_single_process_keeps_its_batch_norms(group_size):
     norm = a_norm("1d")
     state = deepcopy(norm.state_dict())
-    assert synchronize_batch_norm(norm, group_size=group_size, device=CPU) is norm
+    assert (
+        synchronize_batch_norm(
+            norm, group_size=group_size, world_size=distributed.world_size(), device=CPU
+        )
+        is norm
+    )
     assert type(norm) is nn.BatchNorm1d
     torch.testing.assert_close(dict(norm.state_dict()), dict(state), rtol=0, atol=0)

@@ -6,7 +6,7 @@ import torch
 
 from ssl_platform.config import compose
 from ssl_platform.errors import ConfigError
-from ssl_platform.job.check_model import without_values
+from ssl_platform.job.tried_parts import without_values
 from ssl_platform.models.timm import TimmTrunk
 from ssl_platform.models.trial import Trial, problem_of_trunk
 

@@ -1,0 +1,161 @@
+"""Rules among the values of a config that no component owns."""
+
+import os
+from collections.abc import Iterator, Sequence
+from math import ceil, inf
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from ssl_platform.config.options import ImageJobOptions, JobOptions, TrainOptions
+from ssl_platform.data.loading.transport import num_slots
+from ssl_platform.engine.build import autocast_dtype, resolve_device
+from ssl_platform.launch import joined_world, limits
+
+COPIES_OF_WEIGHTS = 3  # with gradients and the momentum of the optimizer
+WORKER_BYTES = 32 * 2**20  # of a data worker, beside what it shares with its process
+MAX_NAME = 255  # bytes
+MAX_SEED = 2**63 - 1  # all that draw random numbers take it
+MEMORY_SHARE = 0.8  # of the machine, that a run may need
+
+
+def problems_of_job(options: JobOptions) -> list[str]:
+    """What is wrong among the keys that every job has, and among those that say how images are
+    read."""
+    problems = [f"launch.{line}" for line in options.launch.problems()]
+    if not 0 <= options.seed <= MAX_SEED:
+        problems.append(f"seed={options.seed}: from 0 to {MAX_SEED}")
+    if not options.name or ".." in Path(options.name).parts:
+        problems.append(f"name={options.name}: a name of its own, without '..'")
+    if not _can_be_a_path(options.output_dir):
+        problems.append(f"output_dir={options.output_dir}: no directory can have such a name")
+    elif Path(os.path.abspath(options.output_dir)) in Path.cwd().parents:
+        problems.append(
+            f"output_dir={options.output_dir}: the working directory lies in it; give the run "
+            "a directory of its own"
+        )
+    if isinstance(options, ImageJobOptions):
+        problems += _problems_of_reading(options)
+    return problems + _problems_of_machine(options)
+
+
+def _problems_of_reading(options: ImageJobOptions) -> Iterator[str]:
+    data = options.data
+    if data.num_workers < 0:
+        yield f"data.num_workers={data.num_workers}: 0 or more"
+    if not 0 <= data.max_bad_fraction <= 1:
+        yield f"data.max_bad_fraction={data.max_bad_fraction}: from 0 to 1, e.g. 0.001"
+
+
+def _problems_of_machine(options: JobOptions) -> list[str]:
+    if options.launch.slurm is not None:  # device and limits are those of another machine
+        is_job = joined_world() is not None
+        return ["launch=slurm: this is a job already; use launch=one_process"] if is_job else []
+    num_workers = options.data.num_workers if isinstance(options, TrainOptions) else 0
+    problems = limits.open_files_problems(world_size(options), num_workers)
+    if not isinstance(options, TrainOptions):  # see problems_of_memory()
+        problems += limits.addresses_problems()
+    if options.device == "cuda" and not torch.cuda.is_available():
+        problems.append("device=cuda: torch finds no GPU here; use device=cpu or device=auto")
+    return problems
+
+
+def problems_of_training(options: TrainOptions, num_samples: int) -> list[str]:
+    """What is wrong among the numbers of a training of so many images; 0 where that is unknown."""
+    return [*_problems_of_batch(options, num_samples), *_problems_of_numbers(options)]
+
+
+def _problems_of_batch(options: TrainOptions, num_samples: int) -> Iterator[str]:
+    world, batch_size = world_size(options), options.data.batch_size
+    if options.launch.processes >= 1 and (batch_size < 1 or batch_size % world):
+        yield (
+            f"data.batch_size={batch_size}: the total batch must be a positive multiple of the "
+            f"{world} processes, e.g. {max(1, round(batch_size / world)) * world}"
+        )
+    if options.drop_last and 0 < num_samples < batch_size:
+        yield (
+            f"data.batch_size={batch_size}: the training set has only {num_samples} images, "
+            "so an epoch has no full batch"
+        )
+    size = options.sync_batch_norm.group_size
+    if options.sync_batch_norm.enabled and size and world > size and world % size:
+        yield f"sync_batch_norm.group_size={size}: {world} processes are not a multiple of it"
+
+
+def _problems_of_numbers(options: TrainOptions) -> Iterator[str]:
+    if options.num_epochs < 1:
+        yield f"num_epochs={options.num_epochs}: at least 1"
+    for number, group in enumerate(options.param_groups):
+        for name in ("lr_scale", "weight_decay"):
+            value = getattr(group, name)
+            if value is not None and not 0 <= value < inf:
+                yield f"param_groups.{number}.{name}={value}: from 0 on"
+    for name, value in vars(options.save).items():
+        if name != "asynchronous" and value is not None and value <= 0:
+            yield f"save.{name}={value}: above 0, or null for never where that is allowed"
+    if options.launch.slurm is not None:
+        return  # the device is one of another machine
+    device = resolve_device(options.device)
+    dtype = autocast_dtype(options.precision, device)
+    if dtype is not None and device.type == "cpu" and not cpu_is_fast_in(dtype):
+        yield (
+            f"precision={options.precision}: this CPU has no such arithmetic; it would be many "
+            "times slower than in float32; use precision=float32 or precision=auto"
+        )
+
+
+def problems_of_memory(
+    options: TrainOptions, model: nn.Module, loss: nn.Module | None, crop_sizes: Sequence[int]
+) -> list[str]:
+    """Refuse what this machine can only fail at: the least that a training holds."""
+    copies = COPIES_OF_WEIGHTS if resolve_device(options.device).type == "cpu" else 1
+    tensors = [*model.buffers(), *(loss.buffers() if loss is not None else ())]
+    per_process = sum(t.nbytes for t in tensors) + copies * sum(
+        p.nbytes for p in model.parameters()
+    )
+    workers = max(0, options.data.num_workers)
+    batch_size = options.data.batch_size // max(1, world_size(options))
+    images = num_slots(batch_size, workers) * batch_size
+    pixel = 3 * (1 if options.data.normalize_on == "device" else 4)
+    per_process += workers * WORKER_BYTES + images * sum(pixel * size**2 for size in crop_sizes)
+    needed = options.launch.processes * per_process
+    available, whose = limits.memory()
+    problems = []
+    if needed > MEMORY_SHARE * available:
+        problems.append(
+            f"launch.processes={options.launch.processes}: weights, gradients, optimizer, "
+            f"banks, {options.data.num_workers} data workers and batches of each process take "
+            f"{ceil(needed / 2**30):,} GiB, {whose} {available / 2**30:,.1f}"
+        )
+    return problems + limits.addresses_problems(per_process)
+
+
+def has_steps(options: TrainOptions) -> bool:
+    """Whether batch and epochs are such that there are steps at all."""
+    return options.data.batch_size >= world_size(options) >= 1 and options.num_epochs >= 1
+
+
+def world_size(options: JobOptions) -> int:
+    """Number of processes of the run."""
+    joined = joined_world()
+    return joined[1] if joined else options.launch.world_size
+
+
+def cpu_is_fast_in(dtype: torch.dtype) -> bool:
+    """Whether the CPU has matrix arithmetic in ``dtype``; elsewhere it is emulated."""
+    capabilities = torch.cpu.get_capabilities()
+    names = {
+        torch.bfloat16: ("avx512_bf16", "amx_bf16", "bf16"),
+        torch.float16: ("avx512_fp16", "amx_fp16", "fp16"),
+    }
+    return any(capabilities.get(name, False) for name in names[dtype])
+
+
+def _can_be_a_path(text: str) -> bool:
+    """Whether a file system takes it, as far as its bytes tell."""
+    try:
+        parts = os.fsencode(text).split(b"/")
+    except UnicodeEncodeError:
+        return False
+    return all(len(part) <= MAX_NAME and b"\0" not in part for part in parts)
