@@ -48,6 +48,7 @@ setup(
         "opencv-python-headless>=4.9",
         "pillow>=10.3",
         "pyarrow>=15",
+        "annotated-types>=0.6",
         "pydantic>=2.7",
         "filelock>=3.13",
         "safetensors>=0.4",

@@ -81,13 +81,13 @@ MISTAKES = {
     "hooks.knn.seed=-1": "hooks.knn.seed=-1: 0 or more",
     "save.every_minutes=nan": "save.every_minutes=nan: should be a finite number",
     "optimizer.lr=inf": "optimizer.lr=inf: should be a finite number",
-    "optimizer.momentum=1": "optimizer.momentum=1.0: from 0 to below 1, e.g. 0.9",
-    "optimizer.trust_coefficient=0": "optimizer.trust_coefficient=0.0: above 0, e.g. 0.001",
+    "optimizer.momentum=1": "optimizer.momentum=1: from 0 to below 1, e.g. 0.9",
+    "optimizer.trust_coefficient=0": "optimizer.trust_coefficient=0: above 0, e.g. 0.001",
     "optimizer=sgd": (
         "optimizer.trust_coefficient=0.02: SGD has no such option; choose from lr, momentum, "
         "nesterov, weight_decay (~optimizer.trust_coefficient leaves it out)"
     ),
-    "schedule.final_lr=-1": "schedule.final_lr=-1.0: 0 or more",
+    "schedule.final_lr=-1": "schedule.final_lr=-1: 0 or more",
     "trunk.width=100000000000": (
         "trunk: Storage size calculation overflowed with sizes=[100000000000, 100000000000, 3, 3]"
     ),

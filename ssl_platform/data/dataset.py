@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ssl_platform.data.decoding.pixels import Notes, PixelOptions
+from ssl_platform.errors import first_few
 
 NUM_NAMED = 5  # classes or files in one line
 NUM_STAMPS = 1000  # images whose files are looked at; a local disk answers in milliseconds
@@ -30,8 +31,7 @@ class FileChanges(NamedTuple):
 
     @staticmethod
     def named(files: Sequence[str]) -> str:
-        rest = len(files) - NUM_NAMED
-        return ", ".join(files[:NUM_NAMED]) + (f" and {rest} more" if rest > 0 else "")
+        return first_few(files, NUM_NAMED)
 
 
 class ImageDataset(ABC):

@@ -6,7 +6,6 @@ at, ``uri`` to be opened: `data.sets.paths`); and ``features.json``, what the fe
 of. It is written under another name and renamed when it is complete.
 """
 
-import fcntl
 import json
 import os
 import shutil
@@ -18,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from filelock import FileLock, Timeout
 from numpy.lib.format import open_memmap
 from torch import Tensor
 
@@ -28,6 +28,7 @@ from ssl_platform.errors import ConfigError, DataError
 
 ABOUT = "features.json"
 INDEX = "index.parquet"
+LOCK = ".lock"
 
 
 @dataclass(frozen=True)
@@ -136,6 +137,7 @@ def write_features(
                 files.write_about()
                 shutil.rmtree(folder, ignore_errors=True)
                 partial.rename(folder)
+                (folder / LOCK).unlink()
         distributed.barrier()
     return FeatureFiles(folder, len(positions), unreadable, shapes, dtype, provenance)
 
@@ -145,14 +147,11 @@ def _sole_writer(folder: Path, partial: Path) -> Iterator[None]:
     """Two jobs may not write the same features at once; a job that died does not count."""
     with _said_as_config_error(folder):
         partial.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(partial, os.O_RDONLY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    except BlockingIOError as error:
+        with FileLock(partial / LOCK, blocking=False):
+            yield
+    except Timeout as error:
         raise ConfigError([f"{folder}: another job is writing these features"]) from error
-    finally:
-        os.close(descriptor)
 
 
 def _path(folder: Path, layer: str) -> Path:
@@ -170,7 +169,7 @@ def _shapes(
 
 def _reserve(folder: Path, num_images: int, shapes: Mapping[str, list[int]], dtype: str) -> None:
     """Make the files in their full size: a full disk is found out now."""
-    for left_over in folder.iterdir():
+    for left_over in folder.glob("[!.]*"):  # all but the lock
         left_over.unlink()
     for layer, shape in shapes.items():
         path = _path(folder, layer)

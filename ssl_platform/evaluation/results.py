@@ -5,6 +5,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ssl_platform.files import replacing
+
 NAME = "results.json"
 WEIGHTS = "weights"  # column of what was evaluated
 
@@ -46,9 +48,8 @@ class Results:
 
     def write(self, folder: Path) -> None:
         """Write ``results.json`` whole or not at all."""
-        partial = folder / f"{NAME}.partial"
-        partial.write_text(json.dumps(asdict(self), indent=2) + "\n")
-        partial.replace(folder / NAME)
+        with replacing(folder / NAME) as partial:
+            partial.write_text(json.dumps(asdict(self), indent=2) + "\n")
 
     @classmethod
     def read(cls, folder: Path) -> "Results":

@@ -10,7 +10,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ssl_platform.config.source import Source
 from ssl_platform.config.yaml_file import parse_yaml
-from ssl_platform.errors import ConfigError
+from ssl_platform.errors import ConfigError, first_few
 from ssl_platform.evaluation.results import NAME, Results, aligned
 from ssl_platform.schema import flat
 from ssl_platform.zoo.catalogue import Model, models
@@ -125,8 +125,8 @@ def _published_model(weights: Mapping[str, str]) -> Model | None:
 
 def _compared(value: float, published: float, tolerance: float, changes: list[str]) -> str:
     if changes:
-        some, rest = "; ".join(changes[:NUM_NAMED]), len(changes) - NUM_NAMED
-        return f"{published} by another protocol ({some}{f' and {rest} more' * (rest > 0)})"
+        named = first_few(changes, NUM_NAMED, between="; ")
+        return f"{published} by another protocol ({named})"
     difference = value - published
     verdict = "within" if abs(difference) <= tolerance else "NOT within"
     return f"{published} ({difference:+.2f}, {verdict} {tolerance})"

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 import sys
 import time
 from collections.abc import Mapping
@@ -15,6 +14,7 @@ import torch
 from ssl_platform import distributed
 from ssl_platform.engine.run import Events, Run
 from ssl_platform.errors import ConfigError, kind_of
+from ssl_platform.files import replacing, sync
 from ssl_platform.hooks.files import EventFile, reason
 from ssl_platform.registry import HOOKS
 
@@ -178,11 +178,10 @@ class _JsonLines:
 
     def __init__(self, path: Path, step: int):
         self.path, self.pending = path, b""
-        partial = path.with_suffix(".partial")
         try:
             kept = _lines_up_to(path, step) if step > 0 and path.exists() else b""
-            partial.write_bytes(kept)
-            partial.replace(path)
+            with replacing(path) as partial:
+                partial.write_bytes(kept)
         except OSError as error:
             raise ConfigError([f"{path}: cannot be rewritten ({reason(error)})"]) from error
 
@@ -195,8 +194,8 @@ class _JsonLines:
 
     def sync(self) -> None:
         self._write_pending()
-        with suppress(OSError), self.path.open("ab") as file:  # what is wrong has been told
-            os.fsync(file.fileno())
+        with suppress(OSError):  # what is wrong has been told
+            sync(self.path)
 
     def close(self) -> None:
         if self._write_pending() is not None:

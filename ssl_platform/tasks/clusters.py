@@ -29,7 +29,7 @@ from ssl_platform.data.sets.image_folder import ImageFiles, ImageFolder
 from ssl_platform.data.sets.list_file import ListFile
 from ssl_platform.engine.build import Builder, open_dataset, resolve_device
 from ssl_platform.errors import ConfigError, DiskError
-from ssl_platform.files import of_disk
+from ssl_platform.files import error_of_disk
 from ssl_platform.models.heads import PrototypeHead, prototype_head
 from ssl_platform.models.ssl_model import SSLModel
 from ssl_platform.registry import DATASETS, TASKS, TRANSFORMS
@@ -155,7 +155,7 @@ class ClusterOutput:
             return self._write(folder, dataset, clusters, title)
         except OSError as error:
             problem = f"output_dir={folder}: cannot be written ({error})"
-            if of_disk(error) is not None:
+            if error_of_disk(error) is not None:
                 raise DiskError(problem) from error
             raise ConfigError([problem]) from error
         except ValueError as error:

@@ -12,6 +12,7 @@ from ssl_platform import distributed
 from ssl_platform.console import legible
 from ssl_platform.data.dataset import ImageDataset
 from ssl_platform.engine.build import eval_loader, open_dataset, resolve_device
+from ssl_platform.errors import first_few
 from ssl_platform.evaluation.feature_cache import images_provenance, say
 from ssl_platform.evaluation.feature_files import INDEX, FeatureFiles, write_features
 from ssl_platform.models.layers import POOLED, layer_outputs, submodule
@@ -108,10 +109,6 @@ def _told(files: FeatureFiles, dataset: ImageDataset) -> list[str]:
     ]
     lines.append(f"{files.folder / INDEX}  image, uri, position, readable, label of each row")
     if files.unreadable:
-        named = [dataset.describe(row) for row in files.unreadable[:NUM_NAMED]]
-        rest = len(files.unreadable) - len(named)
-        lines.append(
-            f"{len(files.unreadable)} images cannot be read, their rows are NaN: "
-            f"{', '.join(named)}{f' and {rest} more' if rest else ''}"
-        )
+        named = first_few(map(dataset.describe, files.unreadable), NUM_NAMED)
+        lines.append(f"{len(files.unreadable)} images cannot be read, their rows are NaN: {named}")
     return lines

@@ -11,7 +11,7 @@ from filelock import FileLock
 
 from ssl_platform.console import without_secrets
 from ssl_platform.errors import CheckpointError
-from ssl_platform.files import sha256_of, sync_folder
+from ssl_platform.files import sha256_of, sync
 from ssl_platform.zoo.raw import is_web_page
 from ssl_platform.zoo.transfer import forget, receive
 
@@ -154,7 +154,7 @@ def _download(address: str, target: Path, sha256: str | None) -> None:
     _record(target).write_text(f"{found}\n")  # first: a file without its record is not checked
     partial.replace(target)
     forget(partial)
-    sync_folder(target.parent)
+    sync(target.parent)
 
 
 def _wrong(partial: Path, target: Path, found: str, sha256: str | None) -> str | None:

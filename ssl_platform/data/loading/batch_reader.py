@@ -15,7 +15,7 @@ from ssl_platform.data.contract import make_crops, read_image
 from ssl_platform.data.crops.normalize import Normalize
 from ssl_platform.data.dataset import ImageDataset, UnreadableImage
 from ssl_platform.data.decoding.pixels import Notes
-from ssl_platform.errors import DataError
+from ssl_platform.errors import DataError, first_few
 
 MAX_NAMED = 5  # files in an error message
 
@@ -260,6 +260,4 @@ def _stride(seed: int, index: int, size: int) -> int:
 
 def name_some(errors: Iterable[UnreadableImage]) -> str:
     """The first few files, with what is wrong with each, and how many more there are."""
-    named = [f"{error.name} ({error.reason})" for error in errors]
-    rest = len(named) - MAX_NAMED
-    return ", ".join(named[:MAX_NAMED]) + (f" and {rest} more" if rest > 0 else "")
+    return first_few((f"{error.name} ({error.reason})" for error in errors), MAX_NAMED)

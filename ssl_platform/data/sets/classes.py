@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ssl_platform.data.dataset import ImageDataset
+from ssl_platform.errors import first_few
 
 NUM_NAMED = 3  # classes in a message
 
@@ -148,9 +149,7 @@ def _names_of(dataset: ImageDataset, marks: np.ndarray) -> list[str]:
 
 def named(names: Iterable[str]) -> str:
     """Some of them, and how many more there are."""
-    some = sorted(map(str, names))
-    rest = len(some) - NUM_NAMED
-    return ", ".join(some[:NUM_NAMED]) + (f" and {rest} more" if rest > 0 else "")
+    return first_few(sorted(map(str, names)), NUM_NAMED)
 
 
 def _names(dataset: ImageDataset) -> list[str]:

@@ -16,6 +16,7 @@ from ssl_platform.data.sets.file_index import folder_index
 from ssl_platform.data.sets.file_table import FileTable
 from ssl_platform.data.sets.folder_scan import EXTENSIONS, HEIC, FolderIndex
 from ssl_platform.data.sets.paths import uri_of
+from ssl_platform.errors import first_few
 from ssl_platform.registry import DATASETS
 
 NUM_PROBES = 8
@@ -160,9 +161,7 @@ def first_level(folder: bytes) -> bytes:
 
 def some(names: Sequence[bytes]) -> str:
     """The first few names, for a message."""
-    rest = len(names) - NUM_NAMED
-    more = f" and {rest} more" if rest > 0 else ""
-    return ", ".join(printable(name)[:LONGEST_NAMED] for name in names[:NUM_NAMED]) + more
+    return first_few((printable(name)[:LONGEST_NAMED] for name in names), NUM_NAMED)
 
 
 def counted(left_out: Mapping[str, int]) -> str:
@@ -171,8 +170,7 @@ def counted(left_out: Mapping[str, int]) -> str:
     for kind, count in left_out.items():
         is_heic = kind.encode() in HEIC
         told.append(f"{count} {kind}{' (pip install pillow-heif reads them)' if is_heic else ''}")
-    rest = len(told) - NUM_KINDS
-    return ", ".join(told[:NUM_KINDS]) + (f" and {rest} more kinds" if rest > 0 else "")
+    return first_few(told, NUM_KINDS) + " kinds" * (len(told) > NUM_KINDS)
 
 
 def _index_of(path: str, root: bytes) -> FolderIndex:
