@@ -34,6 +34,7 @@ setup(
     package_data={
         "ssl_platform": ["py.typed", "data/crops/*.pyi"],
         "ssl_platform.configs": ["**/*.yaml"],
+        "ssl_platform.clusters": ["page.html", "page.css", "page.js"],
         "ssl_platform.zoo": ["catalogue.yaml"],
     },
     ext_modules=[augment],
@@ -44,6 +45,7 @@ setup(
         "omegaconf>=2.3,<2.4",
         "fvcore>=0.1.5.post20221221",
         "tensorboard>=2.15",
+        "jinja2>=3.1",
         "numpy>=1.26",
         "opencv-python-headless>=4.9",
         "pillow>=10.3",
@@ -51,10 +53,12 @@ setup(
         "annotated-types>=0.6",
         "pydantic>=2.7",
         "filelock>=3.13",
+        "imagecodecs>=2024.6",
         "safetensors>=0.4",
         "scikit-learn>=1.3",
         "scipy>=1.10",
         "simplejpeg>=1.7",
+        "tifffile>=2024.8",
         "tqdm>=4.66",
     ],
     extras_require={
