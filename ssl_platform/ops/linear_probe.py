@@ -150,7 +150,7 @@ def fit_sgd(
 def fit_lbfgs(
     rows: Rows, num_classes: int, *, l2: Sequence[float], max_iters: int, tolerance: float
 ) -> LinearClassifiers:
-    """Multinomial logistic regression: mean cross entropy + l2 / 2 * ``|weight|^2``, torch's L-BFGS.
+    """Multinomial logistic regression: mean cross entropy + l2 / 2 * ``|weight|^2``, by L-BFGS.
 
     From the strongest penalty to the weakest, each starting where the one before has ended.
 
