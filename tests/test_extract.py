@@ -62,8 +62,8 @@ def test_an_image_whose_embedding_is_not_finite_has_no_cluster(bad, caplog):
     ids, scores, margins = find_nearest(nn.Flatten(), head, SomeLoader(images), 6)
     assert ids[1].tolist() == ids[4].tolist() == [-1, -1]
     assert np.isnan(scores[[1, 4]]).all() and np.isnan(margins[[1, 4]]).all()
-    for found, before in zip((ids, scores, margins), expected, strict=True):
-        np.testing.assert_allclose(found[[0, 2, 3, 5]], before[[0, 2, 3, 5]], rtol=1e-5)
+    for ours, before in zip((ids, scores, margins), expected, strict=True):
+        np.testing.assert_allclose(ours[[0, 2, 3, 5]], before[[0, 2, 3, 5]], rtol=1e-5)
     assert [record.getMessage() for record in caplog.records] == [
         "1 of 6 images have no cluster: their embeddings are NaN or infinite"
     ]
