@@ -18,7 +18,9 @@ FORMATS = ("torchvision", "timm", "safetensors", "onnx", "torch_export")
 
 def main(argv: list[str] | None = None) -> int:
     """Run a command line; returns the exit code (0, or that of the `PlatformError`)."""
-    return answered(lambda: _main(argv))
+    with answered() as answer:
+        answer.exit_code = _main(argv)
+    return answer.exit_code
 
 
 def _main(argv: list[str] | None) -> int:

@@ -9,7 +9,7 @@ from filelock import FileLock
 
 from ssl_platform.console import without_secrets
 from ssl_platform.errors import CheckpointError
-from ssl_platform.files import sha256_of, sync_folder
+from ssl_platform.files import sha256_of, sync
 from ssl_platform.zoo.file_kinds import is_web_page
 from ssl_platform.zoo.transfer import forget, receive
 
@@ -131,7 +131,7 @@ def _download(address: str, target: Path, expected: str | None) -> Path:
     _record(target).write_text(f"{digest}\n")  # first: a file without its record is not checked
     partial.replace(target)
     forget(partial)
-    sync_folder(target.parent)
+    sync(target.parent)
     return target
 
 

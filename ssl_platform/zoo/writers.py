@@ -2,10 +2,9 @@
 
 import importlib.util
 import logging
-import os
 import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ssl_platform.errors import CheckpointError, ConfigError, DiskError
-from ssl_platform.files import of_disk, sha256_of
+from ssl_platform.files import error_of_disk, replacing, sha256_of, sync
 from ssl_platform.zoo.model_card import model_card
 from ssl_platform.zoo.weights import Weights, build_trunk, load_trunk
 
@@ -59,20 +58,15 @@ def _replacing(path: Path) -> Iterator[Path]:
         raise ConfigError([f"-o {path}: not a file; give one to be written, e.g. trunk.pth"])
     if not path.parent.is_dir():
         raise ConfigError([f"-o {path}: there is no folder {path.parent}"])
-    partial = path.with_name(f".partial.{path.name}")  # with the same ending, which torch asks for
     try:
-        yield partial
-        with partial.open("rb") as file:
-            os.fsync(file.fileno())
-        partial.replace(path)
+        with replacing(path) as partial:
+            yield partial
+            sync(partial)
     except (OSError, RuntimeError) as error:
-        full = of_disk(error)
+        full = error_of_disk(error)
         if full is not None:
             raise DiskError(f"-o {path}: cannot be written ({full.strerror})") from error
         raise ConfigError([f"-o {path}: cannot be written ({error})"]) from error
-    finally:
-        with suppress(OSError):  # a read-only disk
-            partial.unlink(missing_ok=True)
 
 
 def _torchvision_state(weights: Weights) -> dict[str, Tensor]:
