@@ -18,7 +18,7 @@ from ssl_platform.console import (
     why_unwritten,
 )
 from ssl_platform.errors import CheckpointError, ConfigError, PlatformError, StopRequested
-from ssl_platform.launch.limits import check_torch_fits, in_words
+from ssl_platform.launch.limits import check_torch_fits, limit_error
 
 HELP = """\
 Self-supervised learning by clustering.
@@ -81,7 +81,7 @@ def answered(command: Callable[[], int], *, debug: bool = False) -> int:
         _tell_of_unwritten()
         return code
     except Exception as error:
-        told = error if isinstance(error, PlatformError) else in_words(error)
+        told = error if isinstance(error, PlatformError) else limit_error(error)
         if debug or told is None:
             raise
         _say(told)

@@ -7,18 +7,24 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from datetime import timedelta
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import launch_work
 import pytest
 import torch
 from forked import fork_ranks
 from launch_work import launch_options
+from torch import distributed
 from torch.distributed.elastic import multiprocessing as elastic
 
 from ssl_platform.errors import ConfigError
 from ssl_platform.launch import RankFailedError, joined_world, launch, meeting
+from ssl_platform.launch.peer_errors import is_peer_error, is_peer_timeout
 
 WORK = Path(launch_work.__file__)
 LOOPBACK = ("0100007F", "0" * 24 + "01000000", "0" * 16 + "FFFF00000100007F")  # as in /proc/net
@@ -157,11 +163,25 @@ def test_more_processes_than_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
 # ---- failures
 
 
-def test_error_of_the_first_rank_comes_back_as_it_is(capfd: pytest.CaptureFixture) -> None:
-    with pytest.raises(ConfigError) as caught:
-        two_ranks(launch_work.wrapped_echo)
-    assert caught.value.problems == ["loss.temperature=0: too cold", "data.root: no folder"]
-    assert caught.value.exit_code == 2
+SIGKILLED = "rank 1 was killed by SIGKILL{} (out of memory is the usual cause)"
+FAILURES = {
+    launch_work.wrapped_echo: (
+        ConfigError, "loss.temperature=0: too cold\ndata.root: no folder", 2,
+    ),
+    launch_work.killed: (RankFailedError, SIGKILLED.format(""), 137),
+    launch_work.killed_at_step: (RankFailedError, SIGKILLED.format(" after step 7"), 137),
+    launch_work.left_early: (
+        RankFailedError, "rank 1 left with exit code 0 before its work was done", 1,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("work", FAILURES, ids=lambda work: work.__name__)
+def test_the_error_of_the_first_rank_that_fails_is_raised(work, capfd):
+    kind, message, exit_code = FAILURES[work]
+    with pytest.raises(kind) as caught:
+        two_ranks(work)
+    assert (str(caught.value), caught.value.exit_code) == (message, exit_code)
     assert capfd.readouterr() == ("", "")
 
 
@@ -176,25 +196,30 @@ def test_bug_comes_back_with_one_traceback(capfd: pytest.CaptureFixture) -> None
     assert capfd.readouterr() == ("", "")
 
 
-def test_killed_rank(capfd: pytest.CaptureFixture) -> None:
-    with pytest.raises(RankFailedError) as caught:
-        two_ranks(launch_work.killed)
-    message = "rank 1 was killed by SIGKILL (out of memory is the usual cause)"
-    assert str(caught.value) == message
-    assert caught.value.exit_code == 137
-    assert capfd.readouterr() == ("", "")
+def gloo_group(store: Any, rank: int) -> Any:
+    return distributed.ProcessGroupGloo(store, rank, 2, timedelta(seconds=0.3))
 
 
-def test_exit_code_of_a_rank_is_kept() -> None:
-    with pytest.raises(SystemExit) as caught:
-        two_ranks(launch_work.left_75)
-    assert caught.value.code == 75
+@pytest.mark.parametrize("is_late", [True, False])
+def test_gloo_s_errors_of_a_rank_that_is_late_or_gone_are_known(is_late, monkeypatch):
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
+    store = distributed.HashStore()
+    with ThreadPoolExecutor() as pool:
+        groups = list(pool.map(partial(gloo_group, store), range(2)))
+    if not is_late:
+        del groups[1]
+    with pytest.raises(RuntimeError) as caught:
+        groups[0].allreduce([torch.ones(1)]).wait()
+    assert is_peer_error(caught.value)
+    assert is_peer_timeout(caught.value) == is_late
 
 
-def test_rank_that_leaves_early_with_0_is_a_failure() -> None:
-    with pytest.raises(RankFailedError, match="rank 1 left with exit code 0") as caught:
-        two_ranks(launch_work.left_early)
-    assert caught.value.exit_code == 1
+def test_errors_of_a_store_are_known_and_others_are_none_of_another_rank():
+    with pytest.raises(distributed.DistStoreError) as caught:
+        distributed.HashStore().wait(["missing"], timedelta(seconds=0.01))
+    assert is_peer_timeout(caught.value)
+    assert not is_peer_error(RuntimeError("the request timed out"))
+    assert not is_peer_timeout(RuntimeError("the request timed out"))
 
 
 def test_survivor_that_ignores_sigterm_is_ended(tmp_path: Path) -> None:
@@ -240,11 +265,6 @@ def test_a_rank_that_works_has_not_stalled():
     assert two_ranks(launch_work.work_alone, "10", timeout_minutes=0.1) == 2
 
 
-def test_a_killed_rank_is_told_with_its_step():
-    with pytest.raises(RankFailedError, match=r"^rank 1 was killed by SIGKILL after step 7 \("):
-        two_ranks(launch_work.killed_at_step)
-
-
 # ---- restarts
 
 
@@ -267,8 +287,9 @@ def test_restarts_come_to_an_end(tmp_path):
 def test_what_would_fail_again_is_not_restarted(caplog):
     with pytest.raises(ConfigError):
         two_ranks(launch_work.config_error, max_restarts=3)
-    with pytest.raises(SystemExit):
+    with pytest.raises(SystemExit) as caught:
         two_ranks(launch_work.left_75, max_restarts=3)
+    assert caught.value.code == 75
     assert not caplog.messages
 
 
@@ -456,7 +477,7 @@ def test_world_that_cannot_be(monkeypatch, variables, message) -> None:
     ],
 )
 def test_who_is_waited_for_is_said_within_seconds(variables, told, monkeypatch, caplog) -> None:
-    monkeypatch.setattr(meeting, "SAY_SECONDS", 0.1)
+    monkeypatch.setattr(meeting, "WARN_SECONDS", 0.1)
     port = str(15000 + job_with_free_port())
     for name, value in {**variables, "LOCAL_WORLD_SIZE": "4", "MASTER_PORT": port}.items():
         monkeypatch.setenv(name, value)
