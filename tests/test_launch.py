@@ -89,6 +89,17 @@ def start() -> Iterator[Callable[..., subprocess.Popen]]:
         process.communicate()
 
 
+@pytest.fixture
+def environment(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Set variables of the environment, for one test."""
+
+    def _set(**variables: str) -> None:
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+
+    return _set
+
+
 def two_ranks(work: Callable, *args: str, **options):
     return launch(work, args, launch_options(2, **options), device="cpu")
 
@@ -121,11 +132,6 @@ def all_gone(pids: list[int]) -> bool:
 
 
 # ---- results
-
-
-def test_import_is_cheap() -> None:
-    code = "import sys, ssl_platform.launch; sys.exit('torch' in sys.modules)"
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=WORK.parents[1])
 
 
 def test_one_process_runs_here_without_a_group() -> None:
@@ -409,11 +415,8 @@ def test_ranks_that_do_not_stop_are_ended(start, tmp_path, again):
         ),
     ],
 )
-def test_joined_world(
-    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], world: tuple | None
-) -> None:
-    for name, value in variables.items():
-        monkeypatch.setenv(name, value)
+def test_joined_world(environment, variables: dict[str, str], world: tuple | None) -> None:
+    environment(**variables)
     joined = joined_world()
     assert (joined and joined[:3]) == world
 
@@ -427,10 +430,8 @@ def test_joined_world(
         {"SLURM_STEP_ID": "3", "SLURM_STEP_NUM_TASKS": "1"},  # srun -n 1 in a job of four
     ],
 )
-def test_the_script_and_the_shell_of_a_slurm_job_are_none_of_its_tasks(step, monkeypatch, caplog):
-    job = {"SLURM_PROCID": "0", "SLURM_NTASKS": "4", "SLURM_LOCALID": "0", "SLURM_JOB_ID": "7"}
-    for name, value in {**job, **step}.items():
-        monkeypatch.setenv(name, value)
+def test_the_script_and_the_shell_of_a_slurm_job_are_none_of_its_tasks(step, environment, caplog):
+    environment(SLURM_PROCID="0", SLURM_NTASKS="4", SLURM_LOCALID="0", SLURM_JOB_ID="7", **step)
     assert joined_world() is None
     with caplog.at_level(logging.WARNING):
         launch(launch_work.alone, ("here",), launch_options(1), device="cpu")
@@ -457,9 +458,8 @@ def test_the_script_and_the_shell_of_a_slurm_job_are_none_of_its_tasks(step, mon
         ),
     ],
 )
-def test_world_that_cannot_be(monkeypatch, variables, message) -> None:
-    for name, value in variables.items():
-        monkeypatch.setenv(name, value)
+def test_world_that_cannot_be(environment, variables, message) -> None:
+    environment(**variables)
     with pytest.raises(ConfigError) as caught:
         joined_world()
     assert str(caught.value).startswith(message)
@@ -476,11 +476,12 @@ def test_world_that_cannot_be(monkeypatch, variables, message) -> None:
         ),
     ],
 )
-def test_who_is_waited_for_is_said_within_seconds(variables, told, monkeypatch, caplog) -> None:
+def test_who_is_waited_for_is_said_within_seconds(
+    variables, told, monkeypatch, environment, caplog
+):
     monkeypatch.setattr(meeting, "WARN_SECONDS", 0.1)
     port = str(15000 + job_with_free_port())
-    for name, value in {**variables, "LOCAL_WORLD_SIZE": "4", "MASTER_PORT": port}.items():
-        monkeypatch.setenv(name, value)
+    environment(**variables, LOCAL_WORLD_SIZE="4", MASTER_PORT=port)
     with caplog.at_level(logging.WARNING), pytest.raises(RankFailedError) as caught:
         launch(launch_work.describe, ("",), launch_options(1, timeout_minutes=0.01), device="cpu")
     cure = "; if nothing starts them, type: unset RANK WORLD_SIZE"
@@ -490,30 +491,44 @@ def test_who_is_waited_for_is_said_within_seconds(variables, told, monkeypatch, 
     )
 
 
-def test_a_host_that_is_not_found_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    world = {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "no.such.host.invalid"}
-    for name, value in {**world, "MASTER_PORT": "29500"}.items():
-        monkeypatch.setenv(name, value)
-    with pytest.raises(ConfigError, match=r"^MASTER_ADDR=no.such.host.invalid: no machine of this"):
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        (
+            {"RANK": "1", "MASTER_ADDR": "no.such.host.invalid", "MASTER_PORT": "29500"},
+            "^MASTER_ADDR=no.such.host.invalid: no machine of this name",
+        ),
+        ({"RANK": "0"}, "MASTER_PORT is not set"),
+        (
+            {"RANK": "0", "MASTER_PORT": "1", "SLURM_JOB_NODELIST": "node[1-2]"},
+            "scontrol gives no hosts",
+        ),
+    ],
+)
+def test_a_world_whose_store_has_no_address_is_refused(variables, message, environment):
+    environment(WORLD_SIZE="2", **variables)
+    with pytest.raises(ConfigError, match=message):
         two_ranks(launch_work.describe, "nowhere")
 
 
-def test_another_program_at_the_port_is_told_from_the_store(monkeypatch) -> None:
+@pytest.mark.parametrize(
+    ("rank", "error", "message"),
+    [
+        ("0", ConfigError, "^MASTER_PORT={}: Address already in use; "),
+        ("1", RankFailedError, "^what listens at 127.0.0.1:{} is not the"),
+    ],
+)
+def test_another_program_at_the_port_is_named(rank, error, message, environment, monkeypatch):
     monkeypatch.setattr(meeting, "ANSWER_SECONDS", 0.1)
     with socket.create_server(("127.0.0.1", 0)) as other:
-        port = other.getsockname()[1]
-        world = {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_PORT": str(port)}
-        for name, value in world.items():
-            monkeypatch.setenv(name, value)
-        with pytest.raises(RankFailedError, match=rf"^what listens at 127.0.0.1:{port} is not the"):
+        port = str(other.getsockname()[1])
+        environment(RANK=rank, WORLD_SIZE="2", LOCAL_WORLD_SIZE="2", MASTER_PORT=port)
+        with pytest.raises(error, match=message.format(port)):
             two_ranks(launch_work.describe, "nowhere")
 
 
-def test_world_of_one(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    monkeypatch.setenv("RANK", "0")
-    monkeypatch.setenv("WORLD_SIZE", "1")
-    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
-    monkeypatch.setenv("NCCL_SOCKET_IFNAME", "lo")
+def test_world_of_one(environment, caplog: pytest.LogCaptureFixture) -> None:
+    environment(RANK="0", WORLD_SIZE="1", GLOO_SOCKET_IFNAME="lo", NCCL_SOCKET_IFNAME="lo")
     with caplog.at_level(logging.WARNING):
         result = two_ranks(launch_work.describe, "one")
     assert result["total"] == 1.0
@@ -521,32 +536,11 @@ def test_world_of_one(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCapture
     assert not torch.distributed.is_initialized()
 
 
-def test_world_without_a_meeting_point(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RANK", "0")
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(ConfigError, match="MASTER_PORT is not set"):
-        two_ranks(launch_work.describe, "nowhere")
-    monkeypatch.setenv("MASTER_PORT", "1")
-    monkeypatch.setenv("SLURM_JOB_NODELIST", "node[1-2]")
-    with pytest.raises(ConfigError, match="scontrol gives no hosts"):
-        two_ranks(launch_work.describe, "nowhere")
-
-
-def test_a_port_that_is_taken_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-        world = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1", "MASTER_PORT": str(port)}
-        for name, value in world.items():
-            monkeypatch.setenv(name, value)
-        with pytest.raises(ConfigError, match=rf"^MASTER_PORT={port}: Address already in use; "):
-            two_ranks(launch_work.describe, "nowhere")
+TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(WORK))
 
 
 def test_torchrun_is_told_the_error(start) -> None:
-    job = start(
-        *("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"),
-        *(str(WORK), "config_error", "2"),
-    )
+    job = start(*TORCHRUN, "config_error", "2")
     output, errors = job.communicate(timeout=DEADLINE)
     assert job.returncode == 1
     assert "error: ConfigError: loss.temperature=0: too cold" in output
@@ -554,11 +548,7 @@ def test_torchrun_is_told_the_error(start) -> None:
 
 
 def test_under_torchrun_the_stalled_rank_is_named(start) -> None:
-    job = start(
-        *("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"),
-        *(str(WORK), "hang", "2"),
-        env={"LAUNCH_OPTIONS": '{"timeout_minutes": 0.15}'},
-    )
+    job = start(*TORCHRUN, "hang", "2", env={"LAUNCH_OPTIONS": '{"timeout_minutes": 0.15}'})
     output, _ = job.communicate(timeout=DEADLINE)
     assert job.returncode == 1
     assert [line for line in output.splitlines() if line.startswith("error: ")] == [
