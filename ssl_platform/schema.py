@@ -17,6 +17,16 @@ from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 from ssl_platform.errors import nearest
 
 OUT_OF_RANGE = ("greater_than", "greater_than_equal", "less_than", "less_than_equal")
+RANGES = {  # by the bounds of `annotated_types`
+    ("ge",): "at least {ge}",
+    ("gt",): "above {gt}",
+    ("le",): "at most {le}",
+    ("lt",): "below {lt}",
+    ("ge", "le"): "from {ge} to {le}",
+    ("ge", "lt"): "from {ge} to below {lt}",
+    ("gt", "le"): "above {gt}, up to {le}",
+    ("gt", "lt"): "above {gt}, below {lt}",
+}
 UNKNOWN_KEY = ("extra_forbidden", "unexpected_keyword_argument")
 
 
@@ -86,10 +96,10 @@ class Schema:
             hint = nearest(path[-1], known)
             line = f"{place}={error['input']}: {self.owner} has no such option; {hint}"
             return f"{line} (~{place} leaves it out)" if where else line
-        wanted = ""
+        wanted = error["msg"].removeprefix("Input ")
         if error["type"] in OUT_OF_RANGE:
-            wanted = range_in_words(_metadata(self.annotations[path[0]], path[1:]))
-        return f"{place}={error['input']}: {wanted or error['msg'].removeprefix('Input ')}"
+            wanted = _range_in_words(_metadata(self.annotations[path[0]], path[1:])) or wanted
+        return f"{place}={error['input']}: {wanted}"
 
     def _needs(self, place: str, key: str | None) -> str:
         kind = f" ({_type_name(self.annotations[key])})" if key in self.annotations else ""
@@ -132,35 +142,18 @@ def _metadata(annotation: Any, path: list[str]) -> Iterator[Any]:
             yield from _metadata(inner, path[1:])
 
 
-def range_in_words(metadata: Iterable[Any]) -> str:
-    """The range that metadata of ``Annotated`` describe, as in ``from 0 to below 1, e.g. 0.9``.
-
-    Returns:
-        Nothing where there is no bound among them.
-    """
+def _range_in_words(metadata: Iterable[Any]) -> str:
+    """The range that metadata of ``Annotated`` describe, as in ``from 0 to below 1, e.g. 0.9``."""
     parts = [inner for part in metadata for inner in getattr(part, "metadata", [part])]  # a Field's
-    found = [(key, getattr(part, key, None)) for part in parts for key in ("gt", "ge", "lt", "le")]
-    match {key: value for key, value in found if value is not None}:
-        case {"ge": low, "le": high}:
-            words = f"from {low} to {high}"
-        case {"ge": low, "lt": high}:
-            words = f"from {low} to below {high}"
-        case {"gt": low, "le": high}:
-            words = f"above {low}, up to {high}"
-        case {"gt": low, "lt": high}:
-            words = f"above {low}, below {high}"
-        case {"ge": 0}:
-            words = "0 or more"
-        case {"ge": low}:
-            words = f"at least {low}"
-        case {"gt": low}:
-            words = f"above {low}"
-        case {"le": high}:
-            words = f"at most {high}"
-        case {"lt": high}:
-            words = f"below {high}"
-        case _:
-            return ""
+    bounds = {
+        kind: bound
+        for part in parts
+        for kind in ("ge", "gt", "le", "lt")
+        if (bound := getattr(part, kind, None)) is not None
+    }
+    if not bounds:  # those of a type with fields of its own, as a model of pydantic
+        return ""
+    words = "0 or more" if bounds == {"ge": 0} else RANGES[tuple(sorted(bounds))].format(**bounds)
     return ", ".join([words, *(part for part in parts if isinstance(part, str))])
 
 

@@ -1,8 +1,5 @@
 """Tensors laid out for torch's fused kernels, which read memory in its order and ignore strides."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
@@ -10,29 +7,16 @@ from torch.optim import Optimizer
 from ssl_platform.errors import ConfigError
 
 
-@contextmanager
-def aligned(optimizer: Optimizer) -> Iterator[None]:
-    """Give every gradient and state the strides of its parameter, and no tensor gaps in memory.
-
-    A gradient or a state of other strides is replaced by a copy. A parameter with gaps is dense
-    inside the context; afterwards its values are copied back.
+def align(optimizer: Optimizer) -> None:
+    """Copy gradients and states whose strides are not those of their parameter.
 
     Raises:
         ConfigError: a gradient is sparse.
     """
-    with_gaps = []
-    params = [param for group in optimizer.param_groups for param in group["params"]]
-    try:
-        for param in params:
+    for group in optimizer.param_groups:
+        for param in group["params"]:
             if param.grad is not None:
-                if not is_dense(param):
-                    with_gaps.append((param, param.data))
-                    param.data = param.data.contiguous()
                 _align(param, optimizer)
-        yield
-    finally:
-        for param, data in with_gaps:
-            param.data = data.copy_(param.data)
 
 
 def _align(param: Tensor, optimizer: Optimizer) -> None:

@@ -9,7 +9,7 @@ import torch
 from annotated_types import Ge, Interval
 from torch.optim import Optimizer
 
-from ssl_platform.optim.strides import aligned, overlaps
+from ssl_platform.optim.strides import align, is_dense, overlaps
 from ssl_platform.registry import OPTIMIZERS
 
 NotNegative = Annotated[float, Ge(0)]
@@ -35,13 +35,15 @@ class FusedOptimizer(Optimizer):
                     f"a parameter of shape {tuple(param.shape)} has strides {param.stride()}: "
                     "several of its elements are one place in memory; make it of a .clone()"
                 )
+            if not is_dense(param):
+                param.data = param.data.contiguous()
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:
         """Step by the gradients that the parameters have."""
         assert closure is None  # no training computes its loss in a step
-        with aligned(self):
-            self.update()
+        align(self)
+        self.update()
 
     @abstractmethod
     def update(self) -> None:
