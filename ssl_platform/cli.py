@@ -4,7 +4,9 @@ import argparse
 import os
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any, NoReturn
@@ -58,27 +60,40 @@ HYDRA_SWITCHES = ("resolve", "hydra_help", "version", "multirun")
 def main(argv: list[str] | None = None) -> int:
     """Run a command line; returns the exit code (0, or that of the `PlatformError`)."""
     arguments = sys.argv[1:] if argv is None else list(argv)
-    plain = [a for a in arguments if a != "--debug"]
-    return answered(lambda: _main(plain), debug="--debug" in arguments)
+    with answered(debug="--debug" in arguments) as answer:
+        cfg = _answered_or_composed([a for a in arguments if a != "--debug"], answer)
+        if cfg is not None:
+            from ssl_platform.job.running import run_here
+
+            run_here(cfg)
+    return answer.exit_code
 
 
-def answered(command: Callable[[], int], *, debug: bool = False) -> int:
-    """Run a command, and print an error of it in words; returns the exit code."""
+@dataclass
+class Answer:
+    """The exit code of a command."""
+
+    exit_code: int = 0
+
+
+@contextmanager
+def answered(*, debug: bool = False) -> Iterator[Answer]:
+    """Run a command in this context: an error is printed in words, and is its exit code."""
     keep_streams()
     make_logs_legible()
+    answer = Answer()
     try:
-        code = command()
+        yield answer
         _warn_of_unwritten()
-        return code
     except Exception as error:
-        shown = error if isinstance(error, PlatformError) else limit_error(error)
-        if debug or shown is None:
+        known = error if isinstance(error, PlatformError) else limit_error(error)
+        if debug or known is None:
             raise
-        _print_error(shown)
-        return shown.exit_code
+        _print_error(known)
+        answer.exit_code = known.exit_code
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
-        return 130
+        answer.exit_code = 130
 
 
 def _warn_of_unwritten() -> None:
@@ -88,7 +103,8 @@ def _warn_of_unwritten() -> None:
         print(f"warning: standard output cannot be written ({reason})", file=sys.stderr)
 
 
-def _main(arguments: list[str]) -> int:
+def _answered_or_composed(arguments: list[str], answer: Answer) -> Any:
+    """The checked config of a run on this machine; None where the command needs no run here."""
     from omegaconf import OmegaConf
 
     from ssl_platform.config.calls import calls, nameless
@@ -97,12 +113,13 @@ def _main(arguments: list[str]) -> int:
 
     if not arguments or {"-h", "--help"} & set(arguments):
         show(_help())
-        return 0
+        return None
     check_working_directory()
     given, overrides = _parsed(arguments)
     flags, config_dirs = _hydra_flags(given), given.config_dir
     if given.multirun:
-        return _sweep(overrides, config_dirs, flags)
+        answer.exit_code = _sweep(overrides, config_dirs, flags)
+        return None
     if given.cfg or given.info or given.hydra_help or given.version:
         if not overrides and flags in (["--hydra-help"], ["--version"]):
             overrides = [f"config={runnable()[0]}"]  # Hydra wants one, whichever
@@ -113,12 +130,27 @@ def _main(arguments: list[str]) -> int:
                 raise ConfigError(problems)
             if flags == ["--cfg", "job"]:  # without composing a second time
                 show(OmegaConf.to_yaml(cfg))
-                return 0
-        return _hydra(Source.of(overrides, config_dirs), flags)
+                return None
+        _hydra(Source.of(overrides, config_dirs), flags)
+        return None
     if flags:
         raise ConfigError([f"{flags[0]}: only with --cfg; see --help"])
-    _run(overrides, config_dirs)
-    return 0
+    cfg = _composed(overrides, config_dirs)
+    if cfg.launch.slurm is None:
+        return cfg
+    from ssl_platform.job.running import submit_all
+
+    submit_all([cfg])
+    return None
+
+
+def check_working_directory() -> None:
+    """Raise `ConfigError` where the working directory was removed."""
+    try:
+        Path.cwd()
+    except OSError as error:
+        problem = f"the working directory is gone ({error.strerror}): cd to one that is there"
+        raise ConfigError([problem]) from error
 
 
 class _Parser(argparse.ArgumentParser):
@@ -160,21 +192,6 @@ def _hydra_flags(given: argparse.Namespace) -> list[str]:
     return [*chain.from_iterable(flags), *switches]
 
 
-def check_working_directory() -> None:
-    """Raise `ConfigError` where the working directory was removed."""
-    try:
-        Path.cwd()
-    except OSError as error:
-        problem = f"the working directory is gone ({error.strerror}): cd to one that is there"
-        raise ConfigError([problem]) from error
-
-
-def _run(overrides: list[str], config_dirs: list[str]) -> Any:
-    import ssl_platform
-
-    return ssl_platform.run(_composed(overrides, config_dirs))
-
-
 def _composed(overrides: list[str], config_dirs: list[str]) -> Any:
     from ssl_platform.config import compose
 
@@ -184,7 +201,7 @@ def _composed(overrides: list[str], config_dirs: list[str]) -> Any:
         return compose(overrides, config_dirs)
 
 
-def _hydra(source: Any, flags: list[str], task: Any = None) -> int:
+def _hydra(source: Any, flags: list[str], task: Any = None) -> None:
     """Let Hydra's own main function answer."""
     import hydra
 
@@ -193,7 +210,6 @@ def _hydra(source: Any, flags: list[str], task: Any = None) -> int:
     sys.argv = [sys.argv[0], *arguments, *flags]
     decorate = hydra.main(str(source.directory), source.primary, version_base="1.3")
     decorate(task or (lambda cfg: None))()
-    return 0
 
 
 def _sweep(overrides: list[str], config_dirs: list[str], flags: list[str]) -> int:

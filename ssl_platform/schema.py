@@ -96,7 +96,8 @@ class Schema:
             hint = nearest(path[-1], known)
             line = f"{place}={error['input']}: {self.owner} has no such option; {hint}"
             return f"{line} (~{place} leaves it out)" if where else line
-        wanted = error["msg"].removeprefix("Input ")
+        # pydantic's own words, or those of a validator of ours
+        wanted = error["msg"].removeprefix("Input ").removeprefix("Value error, ")
         if error["type"] in OUT_OF_RANGE:
             wanted = _range_in_words(_metadata(self.annotations[path[0]], path[1:])) or wanted
         return f"{place}={error['input']}: {wanted}"
@@ -172,3 +173,7 @@ def flat(values: Mapping[str, Any]) -> dict[str, Any]:
         else:
             flattened[str(key)] = value
     return flattened
+
+
+# metadata of a field of options that may differ when a run goes on in its directory
+FREE = {"free_to_change": True}

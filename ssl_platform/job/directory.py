@@ -17,8 +17,7 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from ssl_platform.config.changes import differences, without_secrets
-from ssl_platform.config.options import options_of
+from ssl_platform.config.saved import differences, without_secrets
 from ssl_platform.config.yaml_file import read_yaml
 from ssl_platform.engine import checkpoint
 from ssl_platform.errors import ConfigError
@@ -172,7 +171,7 @@ def _too_few_epochs(cfg: DictConfig, source: Path) -> list[str]:
 def take_over_what_was_settled(cfg: DictConfig) -> list[str]:
     """See `go_on_as_begun`; what is wrong with the run that is there is said elsewhere."""
     resume = cfg.get("resume") or {}
-    output_dir, mode = Path(options_of(cfg).output_dir), resume.get("mode", "auto")
+    output_dir, mode = Path(cfg.output_dir), resume.get("mode", "auto")
     path = output_dir / "config.yaml"
     if not (path.exists() and _has_begun(output_dir)):
         source = Path(mode)

@@ -2,13 +2,14 @@
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Interval
 
 from ssl_platform.errors import PlatformError
+from ssl_platform.schema import FREE
 
 EX_TEMPFAIL = 75  # of <sysexits.h>: start it again
 MAX_THREADS = 4096  # far more end in a segmentation fault
@@ -56,13 +57,17 @@ class LaunchOptions:
 
     processes: Annotated[int, Ge(1)]  # ranks to start on this machine
     # how long the others wait for a rank, and how long it may do nothing
-    timeout_minutes: Annotated[float, Ge(0.01)]
-    stop_seconds: Annotated[float, Ge(0)]  # from being asked to stop to being killed
-    max_restarts: Annotated[int, Ge(0)]  # of all ranks, when one has died or stalled
-    slurm: SlurmOptions | None  # submit a job instead of starting ranks here
+    timeout_minutes: Annotated[float, Ge(0.01)] = field(metadata=FREE)
+    # from being asked to stop to being killed
+    stop_seconds: Annotated[float, Ge(0)] = field(metadata=FREE)
+    # of all ranks, when one has died or stalled
+    max_restarts: Annotated[int, Ge(0)] = field(metadata=FREE)
+    # submit a job instead of starting ranks here
+    slurm: SlurmOptions | None = field(metadata=FREE)
     # torch CPU threads of each rank; null = usable cores // ranks here
-    threads: Annotated[int, Interval(ge=1, le=MAX_THREADS), "or null"] | None
-    worker_start: Literal["fork", "spawn"] | None  # of data workers; null = fork
+    threads: Annotated[int, Interval(ge=1, le=MAX_THREADS), "or null"] | None = field(metadata=FREE)
+    # of data workers; null = fork
+    worker_start: Literal["fork", "spawn"] | None = field(metadata=FREE)
 
     @property
     def world_size(self) -> int:
