@@ -12,7 +12,6 @@ from functools import cache
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 from omegaconf import MISSING
-from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 from ssl_platform.errors import nearest
 
@@ -34,6 +33,8 @@ class Schema:
     """The options of ``owner``, a name for messages: each parameter's annotation and default."""
 
     def __init__(self, owner: str, parameters: Collection[inspect.Parameter]):
+        from pydantic import ConfigDict, create_model  # not above: 0.3 s, which --help is without
+
         self.owner = owner
         self.takes_any = any(p.kind == p.VAR_KEYWORD for p in parameters)  # **options
         parameters = [p for p in parameters if p.kind != p.VAR_KEYWORD]
@@ -48,7 +49,7 @@ class Schema:
         # aliases, so that an option may have any name, also one that pydantic uses itself
         self._names = {name: f"option_{number}" for number, name in enumerate(fields)}
         self._originals = {alias: name for name, alias in self._names.items()}
-        self._model: type[BaseModel] = create_model(
+        self._model: Any = create_model(
             owner,
             __config__=ConfigDict(extra="forbid", arbitrary_types_allowed=True),
             **{self._names[name]: field for name, field in fields.items()},
@@ -70,6 +71,8 @@ class Schema:
         Args:
             where: place of the values in the config, e.g. ``loss``; heads each line.
         """
+        from pydantic import ValidationError
+
         unset = [key for key, value in values.items() if value == MISSING]
         if unset:
             rest = {key: value for key, value in values.items() if key not in unset}

@@ -476,9 +476,7 @@ def test_world_that_cannot_be(environment, variables, message) -> None:
         ),
     ],
 )
-def test_who_is_waited_for_is_said_within_seconds(
-    variables, told, monkeypatch, environment, caplog
-):
+def test_missing_ranks_are_named_within_seconds(variables, told, monkeypatch, environment, caplog):
     monkeypatch.setattr(meeting, "WARN_SECONDS", 0.1)
     port = str(15000 + job_with_free_port())
     environment(**variables, LOCAL_WORLD_SIZE="4", MASTER_PORT=port)
