@@ -102,7 +102,12 @@ class Schema:
         # pydantic's own words, or those of a validator of ours
         wanted = error["msg"].removeprefix("Input ").removeprefix("Value error, ")
         if error["type"] in OUT_OF_RANGE:
-            wanted = _range_in_words(_metadata(self.annotations[path[0]], path[1:])) or wanted
+            annotation = self.annotations[path[0]]
+            wanted = _range_in_words(_metadata(annotation, path[1:])) or wanted
+            if len(path) == 1 and type(None) in get_args(annotation) and "null" not in wanted:
+                wanted += ", or null"
+        elif error["type"] == "too_short":
+            wanted = f"needs {error['ctx']['min_length']} or more"
         return f"{place}={error['input']}: {wanted}"
 
     def _needs(self, place: str, key: str | None) -> str:

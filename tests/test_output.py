@@ -25,6 +25,7 @@ def work(arguments, answer):
         print("the end")
         print("a line", file=sys.stderr)
         file.write(b"saved")
+    return None
 
 cli._answered_or_composed = work
 sys.exit(cli.main([]))
