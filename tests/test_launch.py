@@ -171,7 +171,7 @@ def test_more_processes_than_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
 
 SIGKILLED = "rank 1 was killed by SIGKILL{} (out of memory is the usual cause)"
 FAILURES = {
-    launch_work.wrapped_echo: (
+    launch_work.wrapped_peer_error: (
         ConfigError, "loss.temperature=0: too cold\ndata.root: no folder", 2,
     ),
     launch_work.killed: (RankFailedError, SIGKILLED.format(""), 137),

@@ -51,6 +51,7 @@ class LARC(FusedOptimizer, torch.optim.SGD):
         self.trust_coefficient, self.eps, self.clip = trust_coefficient, eps, clip
 
     def update(self) -> None:
+        """See `FusedOptimizer.update`."""
         start_momentum(self)
         for group in self.param_groups:
             params = [param for param in group["params"] if param.grad is not None]

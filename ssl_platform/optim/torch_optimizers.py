@@ -28,6 +28,11 @@ class FusedOptimizer(Optimizer):
     load_state_dict = inspect.unwrap(Optimizer.load_state_dict)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """As torch's; a parameter with gaps in memory is made dense, as the kernels need it.
+
+        Raises:
+            ValueError: elements of a parameter share memory.
+        """
         inspect.unwrap(Optimizer.add_param_group)(self, param_group)
         for param in self.param_groups[-1]["params"]:
             if overlaps(param):
