@@ -92,13 +92,13 @@ class Schema:
     def _line(self, error: Any, where: str, missing: dict[tuple, list[str]]) -> str:
         path = self._path(error["loc"])
         place = ".".join([where, *path] if where else path)
-        if error["type"] == "missing" or error["input"] is None:
-            return self._needs(place, path[0] if len(path) == 1 else None)
         if error["type"] in UNKNOWN_KEY:
             known = list(self.annotations) if len(path) == 1 else missing.get(tuple(path[:-1]), [])
             hint = nearest(path[-1], known)
             line = f"{place}={error['input']}: {self.owner} has no such option; {hint}"
             return f"{line} (~{place} leaves it out)" if where else line
+        if error["type"] == "missing" or error["input"] is None:
+            return self._needs(place, path[0] if len(path) == 1 else None)
         # pydantic's own words, or those of a validator of ours
         wanted = error["msg"].removeprefix("Input ").removeprefix("Value error, ")
         if error["type"] in OUT_OF_RANGE:
@@ -152,7 +152,11 @@ def _metadata(annotation: Any, path: list[str]) -> Iterator[Any]:
 
 
 def _range_in_words(metadata: Iterable[Any]) -> str:
-    """The range that metadata of ``Annotated`` describe, as in ``from 0 to below 1, e.g. 0.9``."""
+    """The range that metadata of ``Annotated`` describe, as in ``from 0 to below 1, e.g. 0.9``.
+
+    Returns:
+        Nothing where they are bounds of several types, or of none.
+    """
     parts = [inner for part in metadata for inner in getattr(part, "metadata", [part])]  # a Field's
     bounds = {
         kind: bound
@@ -160,9 +164,10 @@ def _range_in_words(metadata: Iterable[Any]) -> str:
         for kind in ("ge", "gt", "le", "lt")
         if (bound := getattr(part, kind, None)) is not None
     }
-    if not bounds:  # those of a type with fields of its own, as a model of pydantic
+    words = RANGES.get(tuple(sorted(bounds)), "").format(**bounds)
+    if not words:
         return ""
-    words = "0 or more" if bounds == {"ge": 0} else RANGES[tuple(sorted(bounds))].format(**bounds)
+    words = "0 or more" if bounds == {"ge": 0} else words
     return ", ".join([words, *(part for part in parts if isinstance(part, str))])
 
 
