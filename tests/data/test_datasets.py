@@ -69,13 +69,17 @@ def idx_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
+def fashion_mnist_of(folder: Path | None, **changes) -> FashionMNIST:
+    options = {"split": "test", "num_samples": None, "canvas": None, "download": False}
+    return FashionMNIST(path=folder and str(folder), **options | changes)
+
+
 @pytest.mark.parametrize("place", ["files", "usr", "data/downloads/fashion-mnist"])
 def test_fashion_mnist_is_found_in_each_place(idx_folder, place):
     target = idx_folder.parent / place
     target.parent.mkdir(parents=True, exist_ok=True)
     idx_folder.rename(target)
-    path = str(target) if place == "files" else None
-    dataset = FashionMNIST(path=path, split="test", num_samples=None, canvas=None, download=False)
+    dataset = fashion_mnist_of(target if place == "files" else None)
     assert dataset.labels.tolist() == [i % 10 for i in range(NUM_TEST_IMAGES)]
     expected = np.random.default_rng(0).integers(0, 256, (NUM_TEST_IMAGES, 28, 28), np.uint8)
     assert all(
@@ -87,9 +91,7 @@ def test_fashion_mnist_is_found_in_each_place(idx_folder, place):
 def test_a_canvas_is_the_same_in_every_epoch(idx_folder):
     def dataset(seed: int) -> FashionMNIST:
         canvas = Canvas(size=40, scale=(0.5, 1.0), noise=0.1, seed=seed)
-        return FashionMNIST(
-            path=str(idx_folder), split="test", num_samples=None, canvas=canvas, download=False
-        )
+        return fashion_mnist_of(idx_folder, canvas=canvas)
 
     first, again, other = dataset(0), dataset(0), dataset(1)
     assert first.read(3).shape == (40, 40, 3)
@@ -100,31 +102,20 @@ def test_a_canvas_is_the_same_in_every_epoch(idx_folder):
 
 def test_missing_and_damaged_fashion_mnist_files_are_named(idx_folder):
     with pytest.raises(ValueError, match=r"^path=null: no Fashion-MNIST files .* `make data`"):
-        FashionMNIST(path=None, split="test", num_samples=None, canvas=None, download=False)
+        fashion_mnist_of(None)
     labels = idx_folder / "t10k-labels-idx1-ubyte.gz"
     labels.write_bytes(labels.read_bytes()[:-9])
     with pytest.raises(ValueError, match=f"^path={labels}: damaged: "):
-        FashionMNIST(
-            path=str(idx_folder), split="test", num_samples=None, canvas=None, download=False
-        )
+        fashion_mnist_of(idx_folder)
 
 
 def test_the_first_images_of_a_set_can_stand_for_it(idx_folder):
-    def dataset(num_samples: int | None) -> FashionMNIST:
-        return FashionMNIST(
-            path=str(idx_folder),
-            split="test",
-            num_samples=num_samples,
-            canvas=None,
-            download=False,
-        )
-
-    few, whole = dataset(3), dataset(None)
+    few, whole = fashion_mnist_of(idx_folder, num_samples=3), fashion_mnist_of(idx_folder)
     assert len(few) == 3 and few.labels.tolist() == whole.labels[:3].tolist()
     assert all((few.read(i) == whole.read(i)).all() for i in range(3))
     for wrong in (0, NUM_TEST_IMAGES + 1):
         with pytest.raises(ValueError, match=f"^num_samples={wrong}: from 1 to {NUM_TEST_IMAGES}"):
-            dataset(wrong)
+            fashion_mnist_of(idx_folder, num_samples=wrong)
 
 
 @pytest.mark.parametrize(
@@ -161,9 +152,7 @@ def test_torchvision_set_reads_labels_and_images(idx_folder):
     theirs = TorchvisionDataset(
         dataset="FashionMNIST", path=str(raw.parent.parent), split="test", download=False
     )
-    ours = FashionMNIST(
-        path=str(raw.parent.parent), split="test", num_samples=None, canvas=None, download=False
-    )
+    ours = fashion_mnist_of(raw.parent.parent)
     assert theirs.labels.tolist() == ours.labels.tolist()
     assert np.array_equal(theirs.read(5), ours.read(5))
     assert theirs.describe(5) == "FashionMNIST/test[5]"

@@ -1,7 +1,6 @@
 """The classification sets of torchvision, under one interface."""
 
 import difflib
-import fcntl
 import inspect
 import os
 import tarfile
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from filelock import FileLock
 
 from ssl_platform.data.dataset import ImageDataset, UnreadableImage
 from ssl_platform.data.decoding.decode import pixels_of, read_image
@@ -94,7 +94,10 @@ def _build(dataset: str, path: str, split: str, download: bool) -> Any:
     )
     try:
         if download:
-            with _one_process_at_a_time(path), members_stay_inside():
+            os.makedirs(path, exist_ok=True)
+            # the ranks of a machine want the same files: the first fetches, the others find them
+            lock = FileLock(os.path.join(path, ".download.lock"))
+            with lock, members_stay_inside():
                 return getattr(datasets, dataset)(path, download=True, **options)
         return getattr(datasets, dataset)(path, **options)
     except (OSError, RuntimeError, tarfile.TarError) as error:
@@ -149,12 +152,3 @@ def members_stay_inside() -> Iterator[None]:
         yield
     finally:
         tarfile.TarFile.extraction_filter = before
-
-
-@contextmanager
-def _one_process_at_a_time(path: str) -> Iterator[None]:
-    """The ranks of a machine all want the same files: the first fetches, the others find them."""
-    os.makedirs(path, exist_ok=True)
-    with open(os.path.join(path, ".download.lock"), "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
