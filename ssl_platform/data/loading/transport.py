@@ -39,7 +39,7 @@ JOB_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
 class HostBatch(NamedTuple):
     """A batch in this process's memory."""
 
-    crops: list[np.ndarray]  # one (B, H, W, 3) array uint8 per crop
+    crops: list[np.ndarray]  # one (B, H, W, 3) uint8 array per crop
     label: np.ndarray  # (B,) int64
     # (B,) int64; hides tuple.index, which nobody needs
     index: np.ndarray  # type: ignore[assignment]
