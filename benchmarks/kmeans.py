@@ -19,15 +19,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ssl_platform.ops.kmeans import spherical_kmeans
+from ssl_platform.ops.kmeans import lloyd
 
 DIM, NUM_ITERS = 128, 2
 
 
 def platform(embeddings: Tensor, start: Tensor) -> Tensor:
-    return spherical_kmeans(
-        embeddings, num_clusters=len(start), num_iters=NUM_ITERS, initial_centroids=start
-    ).assignments
+    return lloyd(embeddings, start, NUM_ITERS).assignments
 
 
 def straightforward(embeddings: Tensor, start: Tensor) -> Tensor:

@@ -3,7 +3,9 @@
 import os
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -68,27 +70,40 @@ FLAGS_WITH_VALUE = ("--config-dir", "-cd")
 def main(argv: list[str] | None = None) -> int:
     """Run a command line; returns the exit code (0, or that of the `PlatformError`)."""
     arguments = sys.argv[1:] if argv is None else list(argv)
-    plain = [a for a in arguments if a != "--debug"]
-    return answered(lambda: _main(plain), debug="--debug" in arguments)
+    with answered(debug="--debug" in arguments) as answer:
+        cfg = _answered_or_composed([a for a in arguments if a != "--debug"], answer)
+        if cfg is not None:
+            from ssl_platform.job.running import run_here
+
+            run_here(cfg)
+    return answer.exit_code
 
 
-def answered(command: Callable[[], int], *, debug: bool = False) -> int:
-    """The exit code of a command, whose errors are told in words."""
+@dataclass
+class Answer:
+    """The exit code of a command."""
+
+    exit_code: int = 0
+
+
+@contextmanager
+def answered(*, debug: bool = False) -> Iterator[Answer]:
+    """Run a command here; its errors are told in words, and are its exit code."""
     keep_streams()
     make_logs_legible()
+    answer = Answer()
     try:
-        code = command()
+        yield answer
         _tell_of_unwritten()
-        return code
     except Exception as error:
-        told = error if isinstance(error, PlatformError) else in_words(error)
-        if debug or told is None:
+        known = error if isinstance(error, PlatformError) else in_words(error)
+        if debug or known is None:
             raise
-        _say(told)
-        return told.exit_code
+        _say(known)
+        answer.exit_code = known.exit_code
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
-        return 130
+        answer.exit_code = 130
 
 
 def _tell_of_unwritten() -> None:
@@ -98,7 +113,8 @@ def _tell_of_unwritten() -> None:
         print(f"warning: standard output cannot be written ({reason})", file=sys.stderr)
 
 
-def _main(arguments: list[str]) -> int:
+def _answered_or_composed(arguments: list[str], answer: Answer) -> Any:
+    """The checked config of a run on this machine; None where the command is done with already."""
     from omegaconf import OmegaConf
 
     from ssl_platform.config.calls import calls, nameless
@@ -107,7 +123,7 @@ def _main(arguments: list[str]) -> int:
 
     if not arguments or {"-h", "--help"} & set(arguments):
         show(_help())
-        return 0
+        return None
     check_working_directory()
     overrides, config_dirs, flags = _split(arguments)
     _check_flags(flags)
@@ -121,14 +137,21 @@ def _main(arguments: list[str]) -> int:
                 raise ConfigError(problems)
             if flags == ["--cfg", "job"]:  # without composing a second time
                 show(OmegaConf.to_yaml(cfg))
-                return 0
-        return _hydra(Source.of(overrides, config_dirs), flags)
+                return None
+        _hydra(Source.of(overrides, config_dirs), flags)
+        return None
     if set(flags) & set(SWEEP_FLAGS):
-        return _sweep(overrides, config_dirs, flags)
+        answer.exit_code = _sweep(overrides, config_dirs, flags)
+        return None
     if flags:
         raise ConfigError([f"{flags[0]}: only with --cfg; see --help"])
-    _run(overrides, config_dirs)
-    return 0
+    cfg = _composed(overrides, config_dirs)
+    if cfg.launch.slurm is None:
+        return cfg
+    from ssl_platform.job.running import submit_all
+
+    submit_all([cfg])
+    return None
 
 
 def check_working_directory() -> None:
@@ -164,12 +187,6 @@ def _check_flags(flags: list[str]) -> None:
         raise ConfigError(problems)
 
 
-def _run(overrides: list[str], config_dirs: list[str]) -> Any:
-    import ssl_platform
-
-    return ssl_platform.run(_composed(overrides, config_dirs))
-
-
 def _composed(overrides: list[str], config_dirs: list[str]) -> Any:
     from ssl_platform.config import compose
 
@@ -179,7 +196,7 @@ def _composed(overrides: list[str], config_dirs: list[str]) -> Any:
         return compose(overrides, config_dirs)
 
 
-def _hydra(source: Any, flags: list[str], task: Any = None) -> int:
+def _hydra(source: Any, flags: list[str], task: Any = None) -> None:
     """Let Hydra's own main function answer."""
     import hydra
 
@@ -188,7 +205,6 @@ def _hydra(source: Any, flags: list[str], task: Any = None) -> int:
     sys.argv = [sys.argv[0], *arguments, *flags]
     decorate = hydra.main(str(source.directory), source.primary, version_base="1.3")
     decorate(task or (lambda cfg: None))()
-    return 0
 
 
 def _sweep(overrides: list[str], config_dirs: list[str], flags: list[str]) -> int:

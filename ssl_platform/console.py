@@ -1,4 +1,8 @@
-"""What a command line prints. Whoever reads it may leave, and nothing ends for that."""
+"""What the command line prints: streams that may fail without ending a run, and readable text.
+
+Nothing ends because the reader of a stream has left, as ``head`` does. Text that comes from files,
+from addresses or from other programs is shown by `legible`.
+"""
 
 import errno
 import io
@@ -11,11 +15,24 @@ from typing import Any
 
 from ssl_platform.errors import PlatformError
 
-GONE = (errno.EPIPE, errno.EIO, errno.EBADF)  # as ``head``, or a terminal that was closed
+READER_HAS_LEFT = (errno.EPIPE, errno.EIO, errno.EBADF)  # ``head``, or a terminal that was closed
+STRUCK_OUT = "*****"
+SECRET_WORDS = "token|secret|passw|api_?key|signature|credential"  # parts of the names of keys
+LONGEST_WORD = 400  # letters without a space: the longest paths are shorter
+LONGEST_LINE = 4000
+MOST_LINES = 100
+
+# up to the last @, for a password that was not quoted may hold one, and slashes
+_PASSWORD_IN_ADDRESS = re.compile(r"(\w://)(?:[^\s/?#]*@|[^\s/?#:]*:\S*@)")
+# from the beginning of a word on, so that a long one is looked through once
+_SECRET_VALUE = re.compile(
+    rf"((?<![\w.-])[\w.-]*(?:{SECRET_WORDS})[\w-]*=+)(?!=)(\"[^\"]*\"|'[^']*'|[^\s&,'\"\]}}]+)",
+    re.IGNORECASE,
+)
 
 
-class _Lasting(io.FileIO):
-    """A standard stream that goes on as if it were read, once it cannot be written.
+class _LastingStream(io.FileIO):
+    """A standard stream that accepts everything once it cannot be written.
 
     Attributes:
         error: why it cannot.
@@ -50,13 +67,14 @@ def keep_streams() -> None:
 
 
 def _lasting(descriptor: int, stream: Any) -> io.TextIOWrapper:
-    raw = _Lasting(descriptor, "w", closefd=False)
+    """Write as ``stream`` does, which is None where the caller has closed it."""
+    buffer = io.BufferedWriter(_LastingStream(descriptor, "w", closefd=False))
     if stream is None:
-        return io.TextIOWrapper(io.BufferedWriter(raw), "utf-8", "backslashreplace")
+        return io.TextIOWrapper(buffer, "utf-8", "backslashreplace")
     with suppress(OSError):
         stream.flush()
     return io.TextIOWrapper(
-        io.BufferedWriter(raw),
+        buffer,
         stream.encoding,
         stream.errors,
         line_buffering=stream.line_buffering,
@@ -80,33 +98,23 @@ def show(text: str) -> None:
 
 
 def why_unwritten() -> str | None:
-    """Why some of what was printed is nowhere; None also where its reader has left."""
+    """Why a part of standard output was lost; None also where its reader has left."""
     with suppress(OSError):
         sys.stdout.flush()
     error = getattr(getattr(getattr(sys.stdout, "buffer", None), "raw", None), "error", None)
-    return os.strerror(error.errno) if error is not None and error.errno not in GONE else None
-
-
-# from the beginning of a word on, so that a long one is looked through once
-SECRET = r"(?<![\w.-])[\w.-]*(?:token|secret|passw|api_?key|signature|credential)[\w-]*"
-STRUCK_OUT = "*****"
-LONGEST_WORD = 400  # letters without a space: the longest paths are shorter
-LONGEST_LINE = 4000
-MOST_LINES = 100
-
-# up to the last @, for a password that was not quoted may hold one, and slashes
-_IN_ADDRESS = re.compile(r"(\w://)(?:[^\s/?#]*@|[^\s/?#:]*:\S*@)")
-_ASSIGNED = re.compile(rf"((?:{SECRET})=+)(?!=)(\"[^\"]*\"|'[^']*'|[^\s&,'\"\]}}]+)", re.IGNORECASE)
+    if error is None or error.errno in READER_HAS_LEFT:
+        return None
+    return os.strerror(error.errno)
 
 
 def legible(text: str) -> str:
-    """Lines as they may be shown: escaped, without secrets, cut where they go on for ever.
+    """Text as it may be shown: escaped, without secrets, and neither too wide nor too long.
 
     Control characters, those that change the direction of writing, and bytes that are no text are
     written as Python writes them (``\\x1b``); line breaks stay.
     """
     lines = text.split("\n")
-    shown = [_cut(escaped(without_secrets(line))) for line in lines[:MOST_LINES]]
+    shown = [_shortened_line(escaped(without_secrets(line))) for line in lines[:MOST_LINES]]
     if len(lines) > MOST_LINES:
         shown.append(f"... ({len(lines) - MOST_LINES} more lines)")
     return "\n".join(shown)
@@ -118,19 +126,19 @@ def one_line(text: str) -> str:
 
 
 def escaped(text: str) -> str:
-    """What does not print, as its escape."""
+    """Text whose characters that do not print are escapes."""
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def without_secrets(text: str) -> str:
-    """Passwords in addresses and values of keys that are called secret, struck out."""
-    text = _IN_ADDRESS.sub(rf"\1{STRUCK_OUT}@", text)
-    return _ASSIGNED.sub(rf"\1{STRUCK_OUT}", text)
+    """Text whose passwords in addresses, and values of keys with `SECRET_WORDS`, are struck out."""
+    text = _PASSWORD_IN_ADDRESS.sub(rf"\1{STRUCK_OUT}@", text)
+    return _SECRET_VALUE.sub(rf"\1{STRUCK_OUT}", text)
 
 
-def _cut(line: str) -> str:
+def _shortened_line(line: str) -> str:
     if len(line) <= LONGEST_WORD:
         return line
     words = (_shortened(word, LONGEST_WORD) for word in line.split(" "))
@@ -138,7 +146,7 @@ def _cut(line: str) -> str:
 
 
 def _shortened(text: str, length: int) -> str:
-    """The beginning and the end: there is what it is about, and what to do."""
+    """The beginning and the end: a message says there what it is about, and what to do."""
     if len(text) <= length:
         return text
     return f"{text[: length // 2]}...({len(text)} letters)...{text[-length // 4 :]}"
@@ -148,10 +156,11 @@ class LegibleFormatter(logging.Formatter):
     """Log records as they may be shown."""
 
     def format(self, record: logging.LogRecord) -> str:
+        """The record's text, see `legible`."""
         return legible(super().format(record))
 
 
 def make_logs_legible() -> None:
-    """Those of a process that has set up no logging, which Python prints by itself."""
+    """Format what Python prints of logs by itself, where no logging has been set up."""
     if logging.lastResort is not None:
         logging.lastResort.setFormatter(LegibleFormatter())

@@ -73,7 +73,7 @@ def all_gather(tensor: Tensor) -> Tensor:
 
 
 class Agreement:
-    """The greatest of each of a few whole numbers over the ranks, asked for once per step.
+    """What all ranks agree on of a few whole numbers, by name, asked for once per step.
 
     On a GPU the host does not wait for the device: it is told what was agreed on the time before,
     at first zeros.
@@ -83,9 +83,20 @@ class Agreement:
         self.device = device
         self._under_way: tuple[Tensor, torch.cuda.Event] | None = None
 
-    def __call__(self, *values: int) -> list[int]:
+    def __call__(self, *, greatest: dict[str, int], least: dict[str, int]) -> dict[str, int]:
+        """The greatest, or the least, of each number over the ranks.
+
+        Args:
+            greatest, least: this rank's numbers; every rank has the same names.
+        """
         if not is_distributed():
-            return list(values)
+            return greatest | least
+        # the least of some numbers is the greatest of their negatives: one reduction does both
+        values = [*greatest.values(), *(-value for value in least.values())]
+        agreed = dict(zip([*greatest, *least], self._greatest(values), strict=True))
+        return agreed | {name: -agreed[name] for name in least}
+
+    def _greatest(self, values: list[int]) -> list[int]:
         agreed = all_reduce_max(torch.tensor(values, device=self.device))
         if self.device.type == "cpu":
             return agreed.tolist()

@@ -3,7 +3,7 @@
 import difflib
 import os
 import traceback
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 from yaml import YAMLError
@@ -80,6 +80,13 @@ def nearest(word: str, choices: Iterable[str]) -> str:
     return f"choose from {', '.join(choices)}" if choices else "there is nothing to choose from"
 
 
+def first_few(names: Iterable[Any], most: int = 5, *, between: str = ", ") -> str:
+    """The first of some names, and how many more there are: ``a, b and 3 more``."""
+    shown = [str(name) for name in names]
+    rest = len(shown) - most
+    return between.join(shown[:most]) + (f" and {rest} more" if rest > 0 else "")
+
+
 def blame(error: BaseException) -> str:
     """What somebody's code raised, and where, in one line."""
     frames = traceback.extract_tb(error.__traceback__)
@@ -102,12 +109,6 @@ def kind_of(value: Any) -> str:
     if isinstance(value, list | tuple | dict):
         return f"a {type(value).__name__} of {len(value)}"
     return "None" if value is None else f"a {type(value).__name__}"
-
-
-def first_few(names: Sequence[str], most: int = 5) -> str:
-    """The first of some names, and how many more there are."""
-    rest = len(names) - most
-    return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def first_line(error: Exception) -> str:

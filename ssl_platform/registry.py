@@ -15,6 +15,7 @@ import pkgutil
 import sys
 import traceback
 from collections.abc import Iterable, Mapping
+from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
@@ -55,7 +56,7 @@ class Registry(FvcoreRegistry):
 
     def schema(self, name: str) -> Schema:
         """Options of component ``name``: its constructor's parameters after the runtime ones."""
-        return Schema(name, _options_of(_parameters(self.get(name)), len(self.runtime)))
+        return _schema(name, self.get(name), len(self.runtime))
 
     def problems(self, node: Mapping[str, Any], *, where: str) -> list[str]:
         """What is wrong with a config node: its name and its options, one line each."""
@@ -103,6 +104,11 @@ class Registry(FvcoreRegistry):
         """
         options = self.schema(node["name"]).convert(_options(node))
         return self.get(node["name"])(*runtime, **options)
+
+
+@cache  # by the class itself: a plugin of another test may register one of the same name
+def _schema(name: str, component: Any, num_runtime: int) -> Schema:
+    return Schema(name, _options_of(_parameters(component), num_runtime))
 
 
 def _parameters(component: Any) -> list[inspect.Parameter]:

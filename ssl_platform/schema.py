@@ -1,17 +1,23 @@
-"""Hold values from YAML against the types of a constructor or dataclass, and say what is wrong.
+"""Check values from YAML against the types of a constructor or dataclass, and say what is wrong.
 
-The types are those of the Python annotations; pydantic compares and converts.
+The types are the Python annotations; pydantic compares and converts. A range stands in the
+annotation too, with a text that the message ends with: ``Annotated[float, Gt(0), "e.g. 0.05"]``.
 """
 
 import inspect
-from collections.abc import Collection, Mapping
+import types
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import is_dataclass
 from functools import cache
-from typing import Annotated, Any, get_args, get_origin
+from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 from omegaconf import MISSING
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 from ssl_platform.errors import nearest
+
+OUT_OF_RANGE = ("greater_than", "greater_than_equal", "less_than", "less_than_equal")
+UNKNOWN_KEY = ("extra_forbidden", "unexpected_keyword_argument")
 
 
 class Schema:
@@ -31,6 +37,7 @@ class Schema:
         }
         # aliases, so that an option may have any name, also one that pydantic uses itself
         self._names = {name: f"option_{number}" for number, name in enumerate(fields)}
+        self._originals = {alias: name for name, alias in self._names.items()}
         self._model: type[BaseModel] = create_model(
             owner,
             __config__=ConfigDict(extra="forbid", arbitrary_types_allowed=True),
@@ -48,15 +55,15 @@ class Schema:
         return others | {name: getattr(parsed, alias) for name, alias in self._names.items()}
 
     def problems(self, values: Mapping[str, Any], *, where: str) -> list[str]:
-        """One line for each value that is unknown, missing or of another type.
+        """One line for each value that is unknown, missing, of another type or out of its range.
 
         Args:
             where: place of the values in the config, e.g. ``loss``; heads each line.
         """
-        absent = [key for key, value in values.items() if value == MISSING]
-        if absent:
-            rest = {key: value for key, value in values.items() if key not in absent}
-            lines = [self._needs(f"{where}.{key}" if where else key, key) for key in absent]
+        unset = [key for key, value in values.items() if value == MISSING]
+        if unset:
+            rest = {key: value for key, value in values.items() if key not in unset}
+            lines = [self._needs(f"{where}.{key}" if where else key, key) for key in unset]
             others = self.problems(rest, where=where)
             return lines + [line for line in others if line not in lines]
         if self.takes_any:
@@ -64,50 +71,98 @@ class Schema:
         try:
             self._model(**{self._names.get(k, str(k)): value for k, value in values.items()})
         except ValidationError as error:
-            originals = {alias: name for name, alias in self._names.items()}
-            found = error.errors(include_url=False)
-            lines = [self._line(e, where, originals, self._absent(found, originals)) for e in found]
-            return list(dict.fromkeys(lines))
+            errors = error.errors(include_url=False)
+            missing = self._missing(errors)
+            return list(dict.fromkeys(self._line(e, where, missing) for e in errors))
         return []
 
-    def _line(
-        self, error: Any, where: str, originals: dict[str, str], absent: dict[tuple, list[str]]
-    ) -> str:
-        path = _path(error["loc"], originals)
+    def _line(self, error: Any, where: str, missing: dict[tuple, list[str]]) -> str:
+        path = self._path(error["loc"])
         place = ".".join([where, *path] if where else path)
-        if error["type"] == "missing":
+        if error["type"] == "missing" or error["input"] is None:
             return self._needs(place, path[0] if len(path) == 1 else None)
-        if error["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-            known = list(self.annotations) if len(path) == 1 else absent.get(tuple(path[:-1]), [])
+        if error["type"] in UNKNOWN_KEY:
+            known = list(self.annotations) if len(path) == 1 else missing.get(tuple(path[:-1]), [])
             hint = nearest(path[-1], known)
-            known_by = f"{place}={error['input']}: {self.owner} has no such option; {hint}"
-            return f"{known_by} (~{place} leaves it out)" if where else known_by
-        if error["input"] is None:
-            return self._needs(place, path[0] if len(path) == 1 else None)
-        message = error["msg"].removeprefix("Input ").removeprefix("Value error, ")
-        return f"{place}={error['input']}: {message}"
+            line = f"{place}={error['input']}: {self.owner} has no such option; {hint}"
+            return f"{line} (~{place} leaves it out)" if where else line
+        if error["type"] in OUT_OF_RANGE:
+            wanted = range_in_words(_metadata(self.annotations[path[0]], path[1:]))
+        else:  # pydantic's own words, or those of a validator of ours
+            wanted = error["msg"].removeprefix("Input ").removeprefix("Value error, ")
+        return f"{place}={error['input']}: {wanted}"
 
     def _needs(self, place: str, key: str | None) -> str:
-        kind = self.annotations.get(key) if key is not None else None
-        if get_origin(kind) is Annotated:
-            kind = get_args(kind)[0]
-        wanted = f" ({inspect.formatannotation(kind)})" if kind is not None else ""
-        return f"{place}: {self.owner} needs a value{wanted}; set {place}=..."
+        kind = f" ({_type_name(self.annotations[key])})" if key in self.annotations else ""
+        return f"{place}: {self.owner} needs a value{kind}; set {place}=..."
 
-    @staticmethod
-    def _absent(errors: list[Any], originals: dict[str, str]) -> dict[tuple, list[str]]:
+    def _missing(self, errors: list[Any]) -> dict[tuple, list[str]]:
         """Names missing in each nested mapping: what a misspelt key there may have meant."""
-        absent: dict[tuple, list[str]] = {}
+        missing: dict[tuple, list[str]] = {}
         for error in errors:
             if error["type"] == "missing":
-                path = _path(error["loc"], originals)
-                absent.setdefault(tuple(path[:-1]), []).append(path[-1])
-        return absent
+                *parent, key = self._path(error["loc"])
+                missing.setdefault(tuple(parent), []).append(key)
+        return missing
+
+    def _path(self, loc: tuple) -> list[str]:
+        first, *rest = (str(part) for part in loc)
+        return [self._originals.get(first, first), *rest]
 
 
-def _path(loc: tuple, originals: dict[str, str]) -> list[str]:
-    first, *rest = (str(part) for part in loc)
-    return [originals.get(first, first), *rest]
+def _type_name(annotation: Any) -> str:
+    """An annotation as it is written, without the ranges."""
+    plain = get_type_hints(types.SimpleNamespace(__annotations__={"option": annotation}))
+    return inspect.formatannotation(plain["option"])
+
+
+def _metadata(annotation: Any, path: list[str]) -> Iterator[Any]:
+    """What ``Annotated`` adds to the type of a value; ``path`` leads to it inside an option."""
+    if is_dataclass(annotation) and path:
+        hints = get_type_hints(annotation, include_extras=True)
+        yield from _metadata(hints.get(path[0]), path[1:])
+    elif get_origin(annotation) is Annotated:
+        if not path:
+            yield from annotation.__metadata__
+        yield from _metadata(get_args(annotation)[0], path)
+    elif get_origin(annotation) in (Union, types.UnionType):
+        for choice in get_args(annotation):
+            yield from _metadata(choice, path)
+    elif path:  # of a list, a tuple or a dict
+        for inner in get_args(annotation):
+            yield from _metadata(inner, path[1:])
+
+
+def range_in_words(metadata: Iterable[Any]) -> str:
+    """The range that metadata of ``Annotated`` describe, as in ``from 0 to below 1, e.g. 0.9``.
+
+    Returns:
+        Nothing where there is no bound among them.
+    """
+    parts = [inner for part in metadata for inner in getattr(part, "metadata", [part])]  # a Field's
+    found = [(key, getattr(part, key, None)) for part in parts for key in ("gt", "ge", "lt", "le")]
+    match {key: value for key, value in found if value is not None}:
+        case {"ge": low, "le": high}:
+            words = f"from {low} to {high}"
+        case {"ge": low, "lt": high}:
+            words = f"from {low} to below {high}"
+        case {"gt": low, "le": high}:
+            words = f"above {low}, up to {high}"
+        case {"gt": low, "lt": high}:
+            words = f"above {low}, below {high}"
+        case {"ge": 0}:
+            words = "0 or more"
+        case {"ge": low}:
+            words = f"at least {low}"
+        case {"gt": low}:
+            words = f"above {low}"
+        case {"le": high}:
+            words = f"at most {high}"
+        case {"lt": high}:
+            words = f"below {high}"
+        case _:
+            return ""
+    return ", ".join([words, *(part for part in parts if isinstance(part, str))])
 
 
 @cache
@@ -118,10 +173,14 @@ def dataclass_schema(cls: type) -> Schema:
 
 def flat(values: Mapping[str, Any]) -> dict[str, Any]:
     """The values of nested mappings by dotted path."""
-    found: dict[str, Any] = {}
+    flattened: dict[str, Any] = {}
     for key, value in values.items():
         if isinstance(value, Mapping):
-            found |= {f"{key}.{inner}": v for inner, v in flat(value).items()}
+            flattened |= {f"{key}.{inner}": v for inner, v in flat(value).items()}
         else:
-            found[str(key)] = value
-    return found
+            flattened[str(key)] = value
+    return flattened
+
+
+# metadata of a field of options that may differ when a run goes on in its directory
+FREE = {"free_to_change": True}

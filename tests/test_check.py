@@ -51,7 +51,7 @@ MISTAKES = {
         "loss.queue_length=20000: the data set has 10000 images; a queue holds at most each of "
         "them once"
     ),
-    "loss.epsilon=0": "loss.epsilon=0.0: must be positive, e.g. 0.05",
+    "loss.epsilon=0": "loss.epsilon=0.0: above 0, e.g. 0.05",
     "schedule.warmup_epochs=6": (
         "schedule.warmup_epochs=6.0: the training has num_epochs=6; the warm-up must be shorter"
     ),
@@ -77,17 +77,17 @@ MISTAKES = {
         "output_dir=/: the working directory lies in it; give the run a directory of its own"
     ),
     "launch.threads=100000000": "launch.threads=100000000: from 1 to 4096, or null",
-    "hooks.knn.num_labels=0": "hooks.knn.num_labels=0: at least 1, or null for all",
-    "hooks.knn.seed=-1": "hooks.knn.seed=-1: 0 or more",
+    "hooks.knn.num_labels=0": "hooks.knn.num_labels=0: must be above 0, or null",
+    "hooks.knn.seed=-1": "hooks.knn.seed=-1: at least 0",
     "save.every_minutes=nan": "save.every_minutes=nan: should be a finite number",
     "optimizer.lr=inf": "optimizer.lr=inf: should be a finite number",
-    "optimizer.momentum=1": "optimizer.momentum=1.0: from 0 to below 1, e.g. 0.9",
-    "optimizer.trust_coefficient=0": "optimizer.trust_coefficient=0.0: above 0, e.g. 0.001",
+    "optimizer.momentum=1": "optimizer.momentum=1: from 0 to below 1, e.g. 0.9",
+    "optimizer.trust_coefficient=0": "optimizer.trust_coefficient=0: above 0, e.g. 0.001",
     "optimizer=sgd": (
         "optimizer.trust_coefficient=0.02: SGD has no such option; choose from lr, momentum, "
         "nesterov, weight_decay (~optimizer.trust_coefficient leaves it out)"
     ),
-    "schedule.final_lr=-1": "schedule.final_lr=-1.0: 0 or more",
+    "schedule.final_lr=-1": "schedule.final_lr=-1: 0 or more",
     "trunk.width=100000000000": (
         "trunk: Storage size calculation overflowed with sizes=[100000000000, 100000000000, 3, 3]"
     ),

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import TINY
-from test_training import assert_equal, folder_of, losses, run_tool, saved, train
+from test_training import assert_equal, losses, run_tool, saved, train
 from torch import Tensor
 
 from ssl_platform.config import compose
@@ -19,7 +19,6 @@ from ssl_platform.engine.build import Builder
 from ssl_platform.engine.loop import train_epoch
 from ssl_platform.engine.saver import Saver
 from ssl_platform.engine.stopping import StopSignals
-from ssl_platform.errors import CheckpointError
 
 METHODS = ["deepcluster_v2", "sela_v2"]
 EVERY_STEP = ["save.every_steps=1", "save.keep=99"]
@@ -138,33 +137,6 @@ def test_the_log_tells_how_the_labels_are_spread(unbroken):
     }
     assert len(later) == 2 and all(0 <= line["assignments/nmi"] <= 1 for line in later)
     assert first["assignments/smallest"] <= 128 / 12 <= first["assignments/largest"]
-
-
-def test_other_images_than_before_are_refused(tiny, tmp_path, photographs):
-    small = [o for o in tiny_of("deepcluster_v2", tiny) if not o.startswith("data.")]
-    overrides = [
-        *small,
-        "data=folder",
-        f"data.train.path={photographs}",
-        "data.transform.crops.large.size=32",
-        "data.transform.crops.small.size=20",
-        "data.eval_transform={name: CenterCrop, resize: 32, size: 32}",
-        "data.batch_size=12",
-        "data.num_workers=0",
-        "heads.prototypes.num_prototypes=[4]",
-        "~hooks.knn",
-    ]
-    train(overrides, tmp_path / "run")
-    image = photographs / "class1" / "1.jpg"
-    image.rename(image.with_name("renamed.jpg"))
-    with pytest.raises(CheckpointError) as error:
-        train(overrides, tmp_path / "run")
-    folder = folder_of(3, tmp_path / "run", steps_per_epoch=1)
-    assert str(error.value) == (
-        f"{folder} was written with other training images (some were added, removed or renamed "
-        "since): bring those back, start a new run with name=..., or allow it with "
-        "resume.allow_changes=[data.train]"
-    )
 
 
 @pytest.mark.parametrize("method", METHODS)

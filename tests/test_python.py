@@ -56,7 +56,7 @@ def test_edits_of_a_composed_config_are_checked_too(tiny, tmp_path, monkeypatch)
     monkeypatch.chdir(tmp_path)
     cfg = compose([*tiny, *SHORT])
     cfg.loss.epsilon = -1.0
-    assert refused(cfg) == ["loss.epsilon=-1.0: must be positive, e.g. 0.05"]
+    assert refused(cfg) == ["loss.epsilon=-1.0: above 0, e.g. 0.05"]
     del cfg.loss.epsilon
     assert refused(cfg) == ["loss.epsilon: SwAVLoss needs a value (float); set loss.epsilon=..."]
     OmegaConf.update(cfg, "loss.epsilon", "${no.such.key}", force_add=True)

@@ -1,10 +1,17 @@
+import math
 import subprocess
 import sys
+from dataclasses import dataclass
+from inspect import Parameter
 from pathlib import Path
+from typing import Annotated
 
 import pytest
+from annotated_types import Ge, Gt, Interval, Le, Lt
+from pydantic import Field
 
 from ssl_platform.registry import TRUNKS, Registry, load_components
+from ssl_platform.schema import Schema
 
 
 def test_a_component_registered_twice_says_who_was_first():
@@ -88,6 +95,43 @@ def test_arguments_that_a_constructor_takes_by_stars_are_no_options():
 def test_options_without_annotation_docstring_or_default_take_any_value():
     registry = registered(lambda self, in_dim, a, b=2: setattr(self, "all", (in_dim, a, b)))
     assert registry.build({"name": "Mine", "a": [1]}, 7).all == (7, [1], 2)
+
+
+@dataclass
+class Settings:
+    parts: list[Annotated[int, Field(ge=1)]]
+    share: Annotated[float, Interval(gt=0, le=1)] | None
+
+
+RANGES = {
+    "rate": (Annotated[float, Gt(0), "e.g. 0.05"], -1, "rate=-1: above 0, e.g. 0.05"),
+    "decay": (Annotated[float, Interval(ge=0, lt=1)], math.nan, "decay=nan: from 0 to below 1"),
+    "seed": (Annotated[int, Ge(0)], -1, "seed=-1: 0 or more"),
+    "width": (Annotated[int, Ge(8)], 7, "width=7: at least 8"),
+    "size": (Annotated[int, Interval(gt=8, lt=10)], 8, "size=8: above 8, below 10"),
+    "quality": (Annotated[int, Interval(ge=1, le=95)], 96, "quality=96: from 1 to 95"),
+    "least": (Annotated[int, Le(5)], 6, "least=6: at most 5"),
+    "below": (Annotated[float, Lt(5)], 6.5, "below=6.5: below 5"),
+    "threads": (Annotated[int, Ge(1), "or null"] | None, 0, "threads=0: at least 1, or null"),
+    "betas": (tuple[Annotated[float, Lt(1)], ...], [0.9, 2], "betas.1=2: below 1"),
+    "parts": (dict[str, Settings], {"a": {"parts": [0], "share": 1}}, "parts.a.parts.0=0: at leas"),
+    "share": (Settings, {"parts": [], "share": 2}, "share.share=2: above 0, up to 1"),
+    "name": (Annotated[str, "of the file"], 3, "name=3: should be a valid string"),
+}
+
+
+@pytest.mark.parametrize("option", RANGES)
+def test_a_value_outside_its_range_is_told_what_the_range_is(option):
+    annotation, value, told = RANGES[option]
+    schema = Schema("Mine", [Parameter(option, Parameter.KEYWORD_ONLY, annotation=annotation)])
+    (line,) = schema.problems({option: value}, where="a")
+    assert line.startswith(f"a.{told}")
+
+
+def test_a_missing_value_is_asked_for_by_its_type_without_the_range():
+    annotation = Annotated[float, Gt(0), "e.g. 0.05"]
+    schema = Schema("Mine", [Parameter("rate", Parameter.KEYWORD_ONLY, annotation=annotation)])
+    assert schema.problems({}, where="a") == ["a.rate: Mine needs a value (float); set a.rate=..."]
 
 
 def test_annotations_that_are_text_are_read():

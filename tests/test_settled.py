@@ -11,7 +11,7 @@ from PIL import Image
 
 from ssl_platform.config import compose
 from ssl_platform.config.options import options_of
-from ssl_platform.config.saved import BEFORE_THERE_WERE_OPTIONS
+from ssl_platform.config.saved import YOUNGER_THAN_SOME_RUNS
 from ssl_platform.config.source import Source
 from ssl_platform.data.decoding.pixels import PixelOptions
 from ssl_platform.engine.build import open_dataset
@@ -58,7 +58,7 @@ def started(checked: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> An
         for key, value in {"output_dir": str(tmp_path / "run"), **values}.items():
             OmegaConf.update(cfg, key.replace("__", "."), value)
         cfg.data.train.path = str(images)
-        running.run_here(OmegaConf.to_yaml(cfg))
+        running.run_here(cfg)
         return configs[-1]
 
     return start
@@ -161,7 +161,7 @@ def test_a_run_older_than_the_options_goes_on_with_the_pixels_that_it_began_with
 ):
     assert started(photographs).data.orientation == "apply"
     cfg = saved(tmp_path)
-    for key in BEFORE_THERE_WERE_OPTIONS:
+    for key in YOUNGER_THAN_SOME_RUNS:
         del cfg.data[key]
     OmegaConf.save(cfg, tmp_path / "run" / "config.yaml")
     capsys.readouterr()
@@ -178,11 +178,11 @@ def test_a_run_older_than_the_options_goes_on_with_the_pixels_that_it_began_with
 
 def test_a_config_without_the_options_means_what_was_done_before_there_were_any(checked):
     cfg = OmegaConf.create(checked)
-    for key in BEFORE_THERE_WERE_OPTIONS:
+    for key in YOUNGER_THAN_SOME_RUNS:
         del cfg.data[key]
     data = options_of(cfg).data
-    found = {key: getattr(data, key) for key in BEFORE_THERE_WERE_OPTIONS}
-    assert found == BEFORE_THERE_WERE_OPTIONS
+    found = {key: getattr(data, key) for key in YOUNGER_THAN_SOME_RUNS}
+    assert found == YOUNGER_THAN_SOME_RUNS
 
 
 def test_data_sets_read_with_the_options(checked, tmp_path):

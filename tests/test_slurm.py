@@ -140,8 +140,6 @@ def test_several_runs_are_an_array(slurm):
         ({"comment": "a\n#SBATCH --wrap=id"}, "comment=a\n#SBATCH --wrap=id: letters, digits"),
         ({"more": {"qos": "$(id)"}}, "more.qos=qos$(id): letters, digits, dots"),
         ({"more": {"a b": 1}}, "more.a b=a b1: letters, digits, dots"),
-        ({"minutes": 0}, "minutes=0: at least 1"),
-        ({"mem_gb": float("nan")}, "mem_gb=nan: at least 0.001"),
     ],
 )
 def test_what_slurm_must_not_be_given(tmp_path, given, problem):

@@ -12,17 +12,18 @@ from ssl_platform.evaluation.results_table import results_table
 
 def main(arguments: list[str]) -> int:
     """Run a command line; returns the exit code (0, or that of the `PlatformError`)."""
-    return answered(lambda: _main(arguments))
+    with answered() as answer:
+        _main(arguments)
+    return answer.exit_code
 
 
-def _main(arguments: list[str]) -> int:
+def _main(arguments: list[str]) -> None:
     if {"-h", "--help"} & {*arguments}:
         show(f"{__doc__}")
-        return 0
+        return
     check_working_directory()
     for line in results_table(map(Path, arguments or ["runs"])):
         show(legible(line))
-    return 0
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Every key that a config may have at its top, and which of them name components."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,11 +23,15 @@ from ssl_platform.registry import (
     TRUNKS,
     Registry,
 )
-from ssl_platform.schema import dataclass_schema
+from ssl_platform.schema import FREE, dataclass_schema
+
+Node = dict[str, Any]  # {name: <registered class>, <option>: <value>, ...}
 
 
 @dataclass(frozen=True)
 class ResumeOptions:
+    """Where a run goes on from."""
+
     mode: str  # auto, never, or the path of another run or of one of its checkpoints
     allow_changes: list[str]  # keys that may differ from the run that is resumed
     exact: bool  # refuse where the result could differ from an unbroken run's
@@ -38,6 +42,7 @@ class ResumeOptions:
         return None if self.mode in ("auto", "never") else Path(self.mode)
 
     def allows(self, key: str) -> bool:
+        """Whether a key may differ from the run that is resumed."""
         return is_below(key, self.allow_changes)
 
 
@@ -48,6 +53,8 @@ def is_below(key: str, prefixes: Sequence[str]) -> bool:
 
 @dataclass(frozen=True)
 class SaveOptions:
+    """When a run is saved, and which checkpoints stay."""
+
     every_epochs: int | None
     every_steps: int | None
     every_minutes: float | None
@@ -57,24 +64,25 @@ class SaveOptions:
     max_failures: int  # in a row
 
 
-Node = dict[str, Any]  # {name: <registered class>, <option>: <value>, ...}
-
-
 @dataclass(frozen=True)
 class SyncBatchNormOptions:
+    """Batch norms over several ranks."""
+
     enabled: bool
     group_size: int  # consecutive ranks that share statistics; 0 for all
 
 
 @dataclass(frozen=True)
 class DataOptions:
+    """The images of a job and how they are read."""
+
     train: Node
     val: Node | None
     transform: Node
     eval_transform: Node
     normalize: Normalize
     batch_size: int  # over all processes
-    num_workers: int
+    num_workers: int = field(metadata=FREE)
     max_bad_fraction: float
     # those that are younger than some configs: without them, what was done before there were any
     range: Any = None  # this and the next five: see PixelOptions, which checks them
@@ -104,8 +112,8 @@ class ParameterGroup:
 class JobOptions:
     """The top-level keys that a config has whatever its task."""
 
-    name: str
-    output_dir: str
+    name: str = field(metadata=FREE)
+    output_dir: str = field(metadata=FREE)
     seed: int
     device: Literal["auto", "cpu", "cuda"]
     plugins: list[str]
@@ -126,7 +134,7 @@ class TrainOptions(ImageJobOptions):
 
     precision: Literal["auto", "float32", "bfloat16", "float16"]
     sync_batch_norm: SyncBatchNormOptions
-    num_epochs: int
+    num_epochs: int = field(metadata=FREE)
     train_fraction: float | None  # of every class's training images
     drop_last: bool  # leave out the last batch of an epoch when it is not full
     checkpoint: str | None  # weights that the trunk starts from
@@ -140,10 +148,10 @@ class TrainOptions(ImageJobOptions):
     schedule: Node
     baselines: dict[str, Any] | bool  # how to measure them, the task Train says; false: not
     metrics: dict[str, Node]
-    hooks: dict[str, Node | None]
-    save: SaveOptions
-    resume: ResumeOptions
-    profile: bool = False  # it changes no number
+    hooks: dict[str, Node | None] = field(metadata=FREE)
+    save: SaveOptions = field(metadata=FREE)
+    resume: ResumeOptions = field(metadata=FREE)
+    profile: bool = field(default=False, metadata=FREE)  # it changes no number
     compile: bool = False  # the trunk, by torch.compile
 
 

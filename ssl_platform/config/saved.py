@@ -1,24 +1,80 @@
-"""Configs of runs that were saved before some keys were there."""
+"""Configs of runs on disk: keys that are younger or gone, secrets, and how another one differs."""
 
-from collections.abc import Mapping
+import copy
+import logging
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext, suppress
+from dataclasses import MISSING as NO_DEFAULT
+from dataclasses import fields, is_dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from omegaconf import MISSING, OmegaConf
+from omegaconf import MISSING, DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
+from ssl_platform.config.options import DataOptions, TrainOptions, components, is_below
 from ssl_platform.config.shipped import CONFIG_DIR, groups
 from ssl_platform.config.source import PRIMARY, Source
+from ssl_platform.config.yaml_file import read_yaml
+from ssl_platform.errors import ConfigError
+from ssl_platform.schema import flat
+
+logger = logging.getLogger(__name__)
+SECRET = re.compile("token|secret|password|api_key", re.IGNORECASE)
+STRUCK_OUT = "*****"
 
 # of data: what was done by runs that are older than the key
-BEFORE_THERE_WERE_OPTIONS = {
-    "range": None,
-    "orientation": "ignore",
-    "background": None,
-    "corrupt": "use",
-    "max_pixels": 50_000_000,
-    "max_bytes": 256 * 2**20,
+YOUNGER_THAN_SOME_RUNS: dict[str, Any] = {
+    field.name: field.default
+    for field in fields(DataOptions)
+    if field.default is not NO_DEFAULT and field.name != "path"
 }
+
+
+# keys that are gone, with the value that says what is always done now
+RETIRED: dict[str, Any] = {"data.normalize_on": "device", "data.transform.augment_on": "workers"}
+
+
+def _free_to_change(kind: type, prefix: str = "") -> Iterator[str]:
+    """The keys of options that say so in their metadata."""
+    for field in fields(kind):
+        if field.metadata.get("free_to_change"):
+            yield f"{prefix}{field.name}"
+        elif isinstance(field.type, type) and is_dataclass(field.type):
+            yield from _free_to_change(field.type, f"{prefix}{field.name}.")
+
+
+# what may differ when a run is started again in its directory
+FREE_TO_CHANGE = tuple(_free_to_change(TrainOptions))
+
+
+def drop_retired(cfg: Any) -> list[str]:
+    """Leave out keys that are gone, where they ask for what is always done now.
+
+    Args:
+        cfg: a config, or plain values of one; changed in place.
+
+    Returns:
+        One line for each that asks for something else.
+    """
+    problems = []
+    for key, value in RETIRED.items():
+        section = cfg
+        *path, name = key.split(".")
+        for part in path:
+            section = section.get(part) if isinstance(section, dict | DictConfig) else None
+        if not isinstance(section, dict | DictConfig) or name not in section:
+            continue
+        if section[name] != value:
+            problems.append(f"{key}={section[name]}: this option is gone; {value} is always done")
+            continue
+        with open_dict(section) if isinstance(section, DictConfig) else nullcontext():
+            del section[name]
+    return problems
 
 
 def with_defaults(saved: Any) -> tuple[dict[str, Any], list[str]]:
@@ -39,10 +95,12 @@ def with_defaults(saved: Any) -> tuple[dict[str, Any], list[str]]:
     task = saved.get("task") if isinstance(saved, Mapping) else None
     if not isinstance(task, Mapping) or not isinstance(task.get("name"), str):
         raise ValueError("it names no task")
+    saved = copy.deepcopy(saved)
+    drop_retired(saved)
     filled, told = _filled(saved, _defaults_of(task["name"]))
     data = filled.get("data")
     if isinstance(data, Mapping) and "normalize" in data:
-        filled["data"], inner = _filled(data, BEFORE_THERE_WERE_OPTIONS, "data.")
+        filled["data"], inner = _filled(data, YOUNGER_THAN_SOME_RUNS, "data.")
         told += inner
     return filled, told
 
@@ -81,3 +139,88 @@ def _filled(
 def _is_section(node: Any) -> bool:
     """Whether a node has options of its own, and is no collection of components."""
     return isinstance(node, Mapping) and not any(isinstance(v, Mapping) for v in node.values())
+
+
+def without_secrets(cfg: DictConfig) -> DictConfig:
+    """A copy whose passwords and tokens are struck out; references to the environment stay."""
+    shown = copy.deepcopy(cfg)
+    _strike_out(shown)
+    return shown
+
+
+def _strike_out(node: Any) -> None:
+    keys: list[Any] = list(node) if isinstance(node, DictConfig) else list(range(len(node)))
+    for key in keys:
+        if OmegaConf.is_missing(node, key) or OmegaConf.is_interpolation(node, key):
+            continue
+        if OmegaConf.is_config(node[key]):
+            _strike_out(node[key])
+        elif isinstance(node[key], str) and SECRET.search(str(key)):
+            node[key] = STRUCK_OUT
+
+
+def differences(saved: Path, new: DictConfig, allowed: Sequence[str]) -> list[str]:
+    """Where a config is not the one that a run has saved, one line per key.
+
+    Args:
+        saved: the run's YAML file.
+        new: the config that it is to go on with.
+        allowed: keys that may differ, beside those that always may.
+
+    Raises:
+        ConfigError: the file cannot be read.
+    """
+    has_images = "train" in (new.get("data") or {})
+    young = {f"data.{key}": value for key, value in YOUNGER_THAN_SOME_RUNS.items()}
+    after = (young if has_images else {}) | _flat(without_secrets(new))
+    before = _defaults(new) | _saved_values(saved)
+    return [
+        f"{key}: {before.get(key, 'not set')} there, {after.get(key, 'not set')} here"
+        for key in sorted(before.keys() | after.keys())
+        if before.get(key) != after.get(key)
+        and not is_below(key, [*FREE_TO_CHANGE, *allowed])
+        and not _are_one_place(before.get(key), after.get(key))
+    ]
+
+
+def _are_one_place(before: Any, after: Any) -> bool:
+    """Whether two values are paths of the same file or folder, as ``images`` and ``./images/``."""
+    with suppress(OSError, ValueError):  # one is not there, or no path
+        return all(isinstance(v, str) for v in (before, after)) and os.path.samefile(before, after)
+    return False
+
+
+def _defaults(cfg: DictConfig) -> dict[str, Any]:
+    """By dotted path, what components do without an option that is given here: what they did before
+    they had it."""
+    plain: Any = OmegaConf.to_container(cfg, resolve=True)
+    return {
+        f"{where}.{option}": default
+        for where, registry, node in components(plain)
+        for option, default in registry.schema(node["name"]).defaults.items()
+        if option in node
+    }
+
+
+def _saved_values(path: Path) -> dict[str, Any]:
+    """The config of a run by dotted path, a key that is younger than it at its default.
+
+    Raises:
+        ConfigError: it cannot be read.
+    """
+    try:
+        filled, keys = with_defaults(OmegaConf.to_container(read_yaml(path)))
+        values = _flat(OmegaConf.create(filled))
+    except (OSError, ValueError, OmegaConfBaseException, YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError([f"{path}: the config of a run, cannot be read ({reason})"]) from error
+    if keys:
+        told = ", ".join(keys)
+        logger.warning("%s is older than some keys, taken at their defaults: %s", path, told)
+    return values
+
+
+def _flat(cfg: Any) -> dict[str, Any]:
+    """Plain values by dotted path."""
+    plain: Any = OmegaConf.to_container(cfg, resolve=True) if OmegaConf.is_config(cfg) else cfg
+    return flat(plain)

@@ -180,7 +180,8 @@ class Builder:
         """By name, in the order in which they hear."""
         names = [name for name, node in self.options.hooks.items() if node]
         hooks = {name: self.parts.build(f"hooks.{name}") for name in names}
-        return dict(sorted(hooks.items(), key=lambda item: item[1].comes_last))
+        order = sorted(hooks, key=lambda name: hooks[name].comes_last - hooks[name].comes_first)
+        return {name: hooks[name] for name in order}
 
     @cached_property
     def metrics(self) -> dict[str, Metric]:

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from ssl_platform.errors import CheckpointError
-from ssl_platform.files import read_small, sha256_of, sync_folder, unpacks_to_too_much
+from ssl_platform.files import read_small, sha256_of, sync, unpacks_to_too_much
 
 logger = logging.getLogger(__name__)
 
@@ -164,11 +164,11 @@ def commit(folder: Path, files: dict[str, File], about: dict[str, Any]) -> Path:
         file.write(json.dumps(manifest, indent=2) + "\n")
         file.flush()
         os.fsync(file.fileno())
-    sync_folder(folder)
+    sync(folder)
     target = folder.with_name(folder.name.removeprefix(PARTIAL))
     remove(target)
     folder.rename(target)
-    sync_folder(target.parent)
+    sync(target.parent)
     return target
 
 

@@ -86,15 +86,18 @@ def train_step(replica: nn.Module, batch: Batch, run: Run) -> None:
 def between_steps(run: Run, saver: Saver, stop: StopSignals) -> None:
     """Save when it is time to, and leave when any rank was asked to."""
     is_over = run.epoch == run.num_epochs
-    # the least of the ranks' numbers is the greatest of the negative ones
-    number, periods, written = run.agree(stop.number, saver.periods(), -saver.num_written)
-    saver.commit_what_is_written(-written)
-    if number or is_over or saver.is_due(run, periods):
+    agreed = run.agree(
+        greatest={"stop_signal": stop.number, "periods": saver.periods()},
+        least={"num_written": saver.num_written},
+    )
+    signal, periods = agreed["stop_signal"], agreed["periods"]
+    saver.commit_what_is_written(agreed["num_written"])
+    if signal or is_over or saver.is_due(run, periods):
         saver.save(run, periods)
-    if number or is_over:
+    if signal or is_over:
         saver.close(must_succeed=is_over)
-    if number and not is_over:
-        raise stop_error(number, run.step)
+    if signal and not is_over:
+        raise stop_error(signal, run.step)
 
 
 def check_losses(loss: Loss, losses: Any) -> dict[str, Tensor]:

@@ -17,7 +17,7 @@ from ssl_platform.data.loading.loader import Loader
 from ssl_platform.data.loading.sampler import ShuffledSampler
 from ssl_platform.metrics import Metric
 from ssl_platform.models.ssl_model import SSLModel
-from ssl_platform.ops.resharding import deal_out
+from ssl_platform.ops.resharding import reshard
 
 
 class Events:
@@ -28,9 +28,11 @@ class Events:
     unbroken one. The names are those of `torch.nn.Module`: a loss has both already.
 
     Attributes:
-        comes_last: true for a hook that tells what the other hooks have found; it hears after them.
+        comes_first: true for a hook that hears of each moment before the other hooks.
+        comes_last: true for a hook that reports what the other hooks measured; it hears after them.
     """
 
+    comes_first = False
     comes_last = False
 
     def probe(self, train: ImageDataset, val: ImageDataset | None) -> None:
@@ -116,12 +118,17 @@ class Loss(nn.Module, Events):
     def forward(self, model: SSLModel, outputs: dict[str, Any], batch: Batch) -> dict[str, Tensor]:
         """Return the losses of a batch, scalars: ``"loss"`` is minimised, the rest is for hooks."""
 
-    def deal_out(self, name: str, parts: Sequence[Tensor], *, batch_size: int) -> Tensor:
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "deal_out" in vars(cls):
+            cls.reshard = cls.deal_out  # type: ignore[method-assign]
+
+    def reshard(self, name: str, parts: Sequence[Tensor], *, batch_size: int) -> Tensor:
         """This rank's value of a rank-owned buffer that another number of ranks has left.
 
         By default the buffer holds one row per sample, step by step, a rank's batch for each. The
-        rows of all ranks are put together to the steps' total batches, which are then cut anew: the
-        result is what these ranks would have come to by themselves.
+        rows of all ranks are put together to the steps' total batches, which are then split anew:
+        the result is what these ranks would have written themselves.
 
         Args:
             name: of the buffer.
@@ -134,9 +141,11 @@ class Loss(nn.Module, Events):
         if name not in self.row_dims:
             raise ValueError(f"{type(self).__name__} does not say how {name} is dealt out to ranks")
         world_size = distributed.world_size()
-        return deal_out(parts, dim=self.row_dims[name], num_rows=batch_size, world_size=world_size)[
-            distributed.rank()
-        ]
+        dim = self.row_dims[name]
+        parts = reshard(parts, dim=dim, num_rows=batch_size, world_size=world_size)
+        return parts[distributed.rank()]
+
+    deal_out = reshard  # its name in plug-ins of before
 
     def fitted(self, name: str, value: Tensor) -> Tensor:
         """A rank-owned buffer that a run of another batch or data set has left, for this run.

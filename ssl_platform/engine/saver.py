@@ -17,8 +17,8 @@ from ssl_platform.config.options import SaveOptions
 from ssl_platform.engine import checkpoint
 from ssl_platform.engine.run import Run
 from ssl_platform.engine.state import rank_state, shared_state
-from ssl_platform.errors import ConfigError, DiskError, DivergedError
-from ssl_platform.files import in_mib, names_left, why_not_written
+from ssl_platform.errors import ConfigError, DiskError, DivergedError, first_few
+from ssl_platform.files import in_mib, inodes_left, why_not_written
 from ssl_platform.ops.finite import not_finite, with_nan
 
 logger = logging.getLogger(__name__)
@@ -63,7 +63,7 @@ class Saver:
         size, problem = _checkpoint_bytes(run), ""
         if distributed.rank() == 0:
             disk = shutil.disk_usage(self.output_dir)
-            names, num_files = names_left(self.output_dir), distributed.world_size() + 3
+            names, num_files = inodes_left(self.output_dir), distributed.world_size() + 3
             if disk.total > 0 and disk.free < SPARE_ROOM * size:  # 0: it does not tell
                 problem = (
                     f"output_dir={self.output_dir}: {in_mib(disk.free)} are free there, a "
@@ -286,8 +286,7 @@ def _refuse_what_is_not_finite(run: Run, own: dict[str, Any], shared: dict[str, 
 
 def _named_on_any_rank(names: list[str], device: torch.device) -> str:
     """The first name of the first rank that has one, and how many more that rank has."""
-    told = names[0] if names else ""
-    told += f" and {len(names) - 1} more" if len(names) > 1 else ""
+    told = first_few(names, 1)
     row = torch.zeros(MAX_NAME, dtype=torch.uint8, device=device)
     encoded = torch.tensor(list(told.encode()[:MAX_NAME]), dtype=torch.uint8)
     row[: len(encoded)] = encoded

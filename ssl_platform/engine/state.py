@@ -269,7 +269,7 @@ def _restore_rank(run: Run, folder: Path, world_size: int) -> None:
     else:
         parts = [checkpoint.read(path) for path in paths]
         mine = parts[0] | {"rng": parts[rank % world_size]["rng"]}  # a new rank needs some
-        buffers = _dealt_out(run, folder, [part["buffers"] for part in parts])
+        buffers = _resharded(run, folder, [part["buffers"] for part in parts])
     own = rank_buffers(run.loss)
     if own.keys() != buffers.keys():
         raise CheckpointError(f"{folder}: its loss has other buffers: {', '.join(buffers)}")
@@ -285,11 +285,11 @@ def _restore_rank(run: Run, folder: Path, world_size: int) -> None:
         torch.cuda.set_rng_state(mine["cuda_rng"])
 
 
-def _dealt_out(run: Run, folder: Path, parts: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+def _resharded(run: Run, folder: Path, parts: list[dict[str, Tensor]]) -> dict[str, Tensor]:
     batch_size = run.train_loader.batch_size
     try:
         return {
-            name: run.loss.deal_out(name, [part[name] for part in parts], batch_size=batch_size)
+            name: run.loss.reshard(name, [part[name] for part in parts], batch_size=batch_size)
             for name in parts[0]
         }
     except (ValueError, RuntimeError) as error:

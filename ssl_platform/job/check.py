@@ -23,6 +23,7 @@ from torch import nn
 
 from ssl_platform.config.calls import calls
 from ssl_platform.config.options import ImageJobOptions, JobOptions, TrainOptions, options_of
+from ssl_platform.config.saved import drop_retired
 from ssl_platform.data.dataset import ImageDataset
 from ssl_platform.engine.build import Builder
 from ssl_platform.engine.run import Events
@@ -42,6 +43,9 @@ def check(cfg: DictConfig) -> list[str]:
     checkpoint, the number of classes. What is allowed but has a consequence is warned of through
     `warnings`.
     """
+    retired = drop_retired(cfg)
+    if retired:
+        return retired
     try:
         plain: Any = OmegaConf.to_container(cfg, resolve=True)
     except InterpolationToMissingValueError:

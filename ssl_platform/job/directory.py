@@ -17,11 +17,11 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from ssl_platform.config.changes import differences, without_secrets
-from ssl_platform.config.options import options_of
+from ssl_platform.config.saved import differences, without_secrets
 from ssl_platform.config.yaml_file import read_yaml
 from ssl_platform.engine import checkpoint
 from ssl_platform.errors import ConfigError
+from ssl_platform.files import replacing
 from ssl_platform.job.settled import go_on_as_begun
 
 LOCK_FILE = ".lock"
@@ -118,11 +118,9 @@ def claimed(cfg: DictConfig, output_dir: Path) -> Iterator[None]:
     if problems:
         raise ConfigError(problems)
     with locked(output_dir):
-        path = output_dir / "config.yaml"
-        partial = path.with_suffix(".partial")
         try:
-            partial.write_text(OmegaConf.to_yaml(without_secrets(cfg)))
-            partial.replace(path)
+            with replacing(output_dir / "config.yaml") as partial:
+                partial.write_text(OmegaConf.to_yaml(without_secrets(cfg)))
         except OSError as error:
             problem = f"output_dir={output_dir}: cannot be written ({error.strerror})"
             raise ConfigError([problem]) from error
@@ -173,7 +171,7 @@ def _too_few_epochs(cfg: DictConfig, source: Path) -> list[str]:
 def take_over_what_was_settled(cfg: DictConfig) -> list[str]:
     """See `go_on_as_begun`; what is wrong with the run that is there is said elsewhere."""
     resume = cfg.get("resume") or {}
-    output_dir, mode = Path(options_of(cfg).output_dir), resume.get("mode", "auto")
+    output_dir, mode = Path(cfg.output_dir), resume.get("mode", "auto")
     path = output_dir / "config.yaml"
     if not (path.exists() and _has_begun(output_dir)):
         source = Path(mode)

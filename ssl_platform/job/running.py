@@ -5,7 +5,7 @@ import multiprocessing
 import os
 import sys
 import warnings
-from contextlib import ExitStack
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +33,7 @@ def run(cfg: Any) -> Any:
     """See `ssl_platform.run`."""
     _refuse_to_start_within_a_start()
     cfg = checked(cfg)
-    if options_of(cfg).launch.slurm is not None:
-        return submit_all([cfg])
-    return run_here(OmegaConf.to_yaml(cfg))
+    return run_here(cfg) if cfg.launch.slurm is None else submit_all([cfg])
 
 
 def _refuse_to_start_within_a_start() -> None:
@@ -70,33 +68,33 @@ def submit_all(cfgs: list[DictConfig]) -> list[Submitted]:
     submitted = []
     for group in alike.values():
         options = options_of(group[0])
-        jobs = [(OmegaConf.to_yaml(cfg),) for cfg in group]
-        submitted += submit(run_here, jobs, options.launch, name=options.name)
+        submitted += submit(run_here, [(cfg,) for cfg in group], options.launch, name=options.name)
     for job in submitted:
         print(f"submitted job {job.job_id}, log in {job.log}")
     return submitted
 
 
-def run_here(config_yaml: str) -> Any:
-    """Run a checked config with the ranks of this machine, or as one of those that are there."""
-    cfg: Any = OmegaConf.create(config_yaml)
+def run_here(cfg: DictConfig) -> Any:
+    """Run a checked config with the ranks of this machine, or as one of those that are there.
+
+    Args:
+        cfg: what it leaves to the images, or to the run that it goes on with, is filled in.
+    """
     load_components(cfg.plugins)
-    options = options_of(cfg)
-    device = resolve_device(options.device)
     joined = joined_world()
-    with ExitStack() as stack:
-        if joined is None or joined[0] == 0:
-            told = [*take_over_what_was_settled(cfg), *settle_range(cfg, options_of(cfg))]
-            stack.enter_context(claimed(cfg, Path(options.output_dir)))
-            told += images_found(options_of(cfg))
-            if told:
-                show("\n".join(told))
-        settled = OmegaConf.to_yaml(cfg)
-        return launch(work, (settled,), options.launch, device=device.type)
+    is_first = joined is None or joined[0] == 0
+    messages = [*take_over_what_was_settled(cfg), *settle_range(cfg)] if is_first else []
+    options = options_of(cfg)
+    with claimed(cfg, Path(options.output_dir)) if is_first else nullcontext():
+        messages += images_found(options) if is_first else []
+        if messages:
+            show("\n".join(messages))
+        device = resolve_device(options.device).type
+        return launch(work, (OmegaConf.to_yaml(cfg),), options.launch, device=device)
 
 
 def work(config_yaml: str) -> Any:
-    """What every rank does: run the task of the config, as the first rank has settled it."""
+    """What every rank does: the task of the config, as the first rank has settled it."""
     cfg = OmegaConf.create(distributed.broadcast_text(config_yaml))
     load_components(cfg.plugins)
     options = options_of(cfg)

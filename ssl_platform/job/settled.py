@@ -12,8 +12,9 @@ from ssl_platform.config.options import (
     JobOptions,
     TrainOptions,
     is_below,
+    options_of,
 )
-from ssl_platform.config.saved import BEFORE_THERE_WERE_OPTIONS
+from ssl_platform.config.saved import YOUNGER_THAN_SOME_RUNS
 from ssl_platform.data.dataset import ImageDataset
 from ssl_platform.data.decoding.pixels import AUTO
 from ssl_platform.data.loading.batch_reader import BadImageLimit
@@ -46,7 +47,7 @@ def go_on_as_begun(cfg: DictConfig, begun: Any, allowed: Sequence[str]) -> list[
         cfg.data.range = before["range"]
     told = []
     for key in YOUNGER:
-        value = BEFORE_THERE_WERE_OPTIONS[key]
+        value = YOUNGER_THAN_SOME_RUNS[key]
         if key in before or cfg.data.get(key, value) == value or is_below(f"data.{key}", allowed):
             continue
         with open_dict(cfg):
@@ -60,7 +61,7 @@ def go_on_as_begun(cfg: DictConfig, begun: Any, allowed: Sequence[str]) -> list[
     ]
 
 
-def settle_range(cfg: DictConfig, options: JobOptions) -> list[str]:
+def settle_range(cfg: DictConfig) -> list[str]:
     """Put in place of ``data.range=auto`` what a sample of the images says it is.
 
     Args:
@@ -72,9 +73,10 @@ def settle_range(cfg: DictConfig, options: JobOptions) -> list[str]:
     Raises:
         ConfigError: the images tried do not say.
     """
-    if not isinstance(options, ImageJobOptions) or options.data.range != AUTO:
+    if "data" not in cfg or cfg.data.get("range") != AUTO:
         return []
-    found = None
+    options, found = options_of(cfg), None
+    assert isinstance(options, ImageJobOptions)
     for _, dataset in _sets(options.data):  # those of training may be of 8 bits alone
         try:
             found = found or found_range(look(dataset, options.seed))

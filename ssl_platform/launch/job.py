@@ -2,14 +2,16 @@
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.util import find_spec
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from annotated_types import Ge, Interval
 
 from ssl_platform.errors import PlatformError
+from ssl_platform.schema import FREE
 
 EX_TEMPFAIL = 75  # of <sysexits.h>: start it again
-MIN_TIMEOUT_MINUTES = 0.01
 MAX_THREADS = 4096  # far more end in a segmentation fault
 NAME = re.compile(r"[A-Za-z0-9._-]+")  # nothing that a shell or sbatch could read as more
 
@@ -21,29 +23,20 @@ class SlurmOptions:
     cluster: Literal["slurm", "local"]
     folder: str
     partition: str | None
-    minutes: int
-    max_requeues: int
-    nodes: int
-    gpus_per_node: int
-    cpus_per_task: int
-    mem_gb: float | None
+    minutes: Annotated[int, Ge(1)]
+    max_requeues: Annotated[int, Ge(0)]
+    nodes: Annotated[int, Ge(1)]
+    gpus_per_node: Annotated[int, Ge(0)]
+    cpus_per_task: Annotated[int, Ge(1)]
+    mem_gb: Annotated[float, Ge(0.001), "or null"] | None
     comment: str | None
     more: dict[str, str | int]
 
     def problems(self) -> list[str]:
         """What cannot work, one line each, beginning with the key."""
-        bounds: dict[str, tuple[float, float]] = {
-            "minutes": (self.minutes, 1),
-            "max_requeues": (self.max_requeues, 0),
-            "nodes": (self.nodes, 1),
-            "gpus_per_node": (self.gpus_per_node, 0),
-            "cpus_per_task": (self.cpus_per_task, 1),
-        }
-        if self.mem_gb is not None:
-            bounds["mem_gb"] = (self.mem_gb, 0.001)
         names = {"partition": self.partition, "comment": self.comment}
         names |= {f"more.{key}": f"{key}{value}" for key, value in self.more.items()}
-        problems = _below(bounds) + [
+        problems = [
             f"{key}={text}: letters, digits, dots, dashes and underscores only"
             for key, text in names.items()
             if text is not None and not NAME.fullmatch(text)
@@ -53,15 +46,6 @@ class SlurmOptions:
         return problems
 
 
-def _below(bounds: dict[str, tuple[float, float]]) -> list[str]:
-    """A line for each value that is below its least."""
-    return [
-        f"{key}={value}: at least {least}"
-        for key, (value, least) in bounds.items()
-        if not value >= least
-    ]
-
-
 def plain_name(name: str) -> str:
     """The name of a run as one that SLURM takes: ``sweep/lr=0.1`` becomes ``sweep-lr-0.1``."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", name)
@@ -69,13 +53,19 @@ def plain_name(name: str) -> str:
 
 @dataclass(frozen=True)
 class LaunchOptions:
-    processes: int  # ranks to start on this machine
-    timeout_minutes: float  # how long the others wait for a rank, and how long it may do nothing
-    stop_seconds: float  # from being asked to stop to being killed
-    max_restarts: int  # of all ranks, when one has died or stalled
-    slurm: SlurmOptions | None  # submit a job instead of starting ranks here
-    threads: int | None  # torch CPU threads of each rank; null = usable cores // ranks here
-    worker_start: Literal["fork", "spawn"] | None  # of data workers; null = fork
+    processes: Annotated[int, Ge(1)]  # ranks to start on this machine
+    # how long the others wait for a rank, and how long it may do nothing
+    timeout_minutes: Annotated[float, Ge(0.01)] = field(metadata=FREE)
+    # from being asked to stop to being killed
+    stop_seconds: Annotated[float, Ge(0)] = field(metadata=FREE)
+    # of all ranks, when one has died or stalled
+    max_restarts: Annotated[int, Ge(0)] = field(metadata=FREE)
+    # submit a job instead of starting ranks here
+    slurm: SlurmOptions | None = field(metadata=FREE)
+    # torch CPU threads of each rank; null = usable cores // ranks here
+    threads: Annotated[int, Interval(ge=1, le=MAX_THREADS), "or null"] | None = field(metadata=FREE)
+    # of data workers; null = fork
+    worker_start: Literal["fork", "spawn"] | None = field(metadata=FREE)
 
     @property
     def world_size(self) -> int:
@@ -83,15 +73,7 @@ class LaunchOptions:
 
     def problems(self) -> list[str]:
         """What cannot work, one line each, beginning with the key."""
-        bounds: dict[str, tuple[float, float]] = {
-            "processes": (self.processes, 1),
-            "timeout_minutes": (self.timeout_minutes, MIN_TIMEOUT_MINUTES),
-            "stop_seconds": (self.stop_seconds, 0),
-            "max_restarts": (self.max_restarts, 0),
-        }
-        problems = _below(bounds)
-        if self.threads is not None and not 1 <= self.threads <= MAX_THREADS:
-            problems.append(f"threads={self.threads}: from 1 to {MAX_THREADS}, or null")
+        problems = []
         if self.slurm is not None:
             problems += [f"slurm.{line}" for line in self.slurm.problems()]
             if self.max_restarts and self.world_size > 1:

@@ -9,7 +9,7 @@ import time
 from datetime import timedelta
 from typing import Any
 
-from ssl_platform.errors import ConfigError
+from ssl_platform.errors import ConfigError, first_few
 from ssl_platform.launch.job import LaunchOptions, RankFailedError
 from ssl_platform.launch.joined import World, number
 
@@ -89,9 +89,7 @@ class _Patience:
 
 
 def _listed(ranks: list[int]) -> str:
-    named = ", ".join(map(str, ranks[:MAX_NAMED]))
-    more = f" and {len(ranks) - MAX_NAMED} more" if len(ranks) > MAX_NAMED else ""
-    return f"rank{'s' * (len(ranks) > 1)} {named}{more}"
+    return f"rank{'s' * (len(ranks) > 1)} {first_few(ranks, MAX_NAMED)}"
 
 
 def store_of(world: World, options: LaunchOptions) -> Any:

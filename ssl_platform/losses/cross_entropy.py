@@ -35,6 +35,7 @@ class CrossEntropyLoss(Loss):
         self.uniform_loss = len(model.heads) * math.log(data.num_classes)
 
     def forward(self, model: SSLModel, outputs: dict[str, Any], batch: Batch) -> dict[str, Tensor]:
+        """``loss``: the mean over the labelled rows of all crops, summed over the heads."""
         labels = batch.label.repeat(len(batch.crops))
         losses = [
             F.cross_entropy(

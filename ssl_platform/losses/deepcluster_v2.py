@@ -1,7 +1,10 @@
 """DeepCluster-v2: the clusters are k-means of the past epoch's embeddings, the centroids are the
 prototypes (Caron et al., arXiv:2006.09882, appendix D)."""
 
+from typing import Annotated
+
 import torch
+from annotated_types import Ge
 from torch import Tensor, nn
 
 from ssl_platform.data.batch import DataInfo
@@ -9,6 +12,7 @@ from ssl_platform.losses.offline_clustering import OfflineClusteringLoss
 from ssl_platform.models.heads import prototype_head
 from ssl_platform.models.ssl_model import SSLModel
 from ssl_platform.ops.kmeans import spherical_kmeans
+from ssl_platform.ops.temperature import Temperature
 from ssl_platform.registry import LOSSES
 
 
@@ -29,21 +33,11 @@ class DeepClusterV2Loss(OfflineClusteringLoss):
         data: DataInfo,
         *,
         head: str,
-        temperature: float,
+        temperature: Temperature,
         assign_crops: list[int],
-        kmeans_iters: int,
+        kmeans_iters: Annotated[int, Ge(1), "e.g. 10"],
     ):
-        problems = []
-        if kmeans_iters < 1:
-            problems.append(f"kmeans_iters={kmeans_iters}: at least 1, e.g. 10")
-        super().__init__(
-            model,
-            data,
-            head=head,
-            temperature=temperature,
-            assign_crops=assign_crops,
-            problems=problems,
-        )
+        super().__init__(model, data, head=head, temperature=temperature, assign_crops=assign_crops)
         module = prototype_head(model, head)
         most = max(module.num_prototypes)
         if most > data.num_local_samples:
@@ -58,6 +52,7 @@ class DeepClusterV2Loss(OfflineClusteringLoss):
     def assign(
         self, embeddings: Tensor, prototypes: nn.Linear, generator: torch.Generator
     ) -> Tensor:
+        """Clusters of k-means; the prototypes become its centroids."""
         centroids, clusters = spherical_kmeans(
             embeddings,
             num_clusters=prototypes.out_features,

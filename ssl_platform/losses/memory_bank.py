@@ -49,6 +49,7 @@ class MemoryBank(nn.Module):
         return {"steps": self.cursor // self.batch_size}
 
     def set_extra_state(self, state: dict[str, int]) -> None:
+        """Go on behind the rows of that many steps."""
         self.cursor = state["steps"] * self.batch_size
 
     @torch.no_grad()
@@ -65,8 +66,7 @@ class MemoryBank(nn.Module):
     def spread(self, local_values: Tensor, table: Tensor) -> None:
         """Write one value per row of every rank's bank into a table over the data set.
 
-        A sample with several rows gets the value of its latest one, however the steps' batches
-        were dealt out over the ranks.
+        A sample with several rows gets the value of its latest one, whatever the number of ranks.
 
         Args:
             local_values: (S,), of this rank's rows.

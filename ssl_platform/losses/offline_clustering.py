@@ -21,7 +21,7 @@ from ssl_platform.losses.memory_bank import MemoryBank
 from ssl_platform.models.heads import prototype_head
 from ssl_platform.models.ssl_model import SSLModel
 from ssl_platform.ops.finite import num_bad_rows
-from ssl_platform.ops.temperature import unusable_temperature
+from ssl_platform.ops.temperature import Temperature
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +36,6 @@ class OfflineClusteringLoss(Loss):
         temperature: of the predictions.
         assign_crops: positions of the crops whose embeddings are remembered and clustered; the sets
             of prototypes take them in turn. All crops predict.
-        problems: what a subclass finds wrong with options of its own.
 
     Raises:
         ValueError: options that cannot work, one line each.
@@ -51,19 +50,12 @@ class OfflineClusteringLoss(Loss):
         data: DataInfo,
         *,
         head: str,
-        temperature: float,
+        temperature: Temperature,
         assign_crops: list[int],
-        problems: list[str],
     ):
         super().__init__()
         module = prototype_head(model, head)
-        problems = [
-            *unusable_crops(assign_crops, data.num_crops),
-            *partial_batches(data),
-            *problems,
-            *unusable_temperature(temperature),
-        ]
-        if problems:
+        if problems := unusable_crops(assign_crops, data.num_crops) + partial_batches(data):
             raise ValueError("\n".join(problems))
         self.head, self.temperature, self.seed = head, temperature, data.seed
         self.uniform_loss = sum(map(math.log, module.num_prototypes)) / len(module.num_prototypes)
@@ -88,11 +80,12 @@ class OfflineClusteringLoss(Loss):
         """
 
     def on_train_start(self, run: Run) -> None:
-        # a run that goes on with another batch is at another step of its epoch
+        """Set the bank to the step of the epoch, which is another one with another batch."""
         self.bank.cursor = run.epoch_step * self.bank.batch_size
 
     @torch.no_grad()
     def on_epoch_start(self, run: Run) -> None:
+        """Make the labels of this epoch from the bank, which a pass of its own fills at first."""
         head = prototype_head(run.model, self.head)
         if run.step == 0:
             self._fill_bank(run)
@@ -127,6 +120,7 @@ class OfflineClusteringLoss(Loss):
             )
 
     def forward(self, model: SSLModel, outputs: dict[str, Any], batch: Batch) -> dict[str, Tensor]:
+        """``loss``: the mean over labelled rows, then over sets; the batch joins the bank."""
         num_crops = len(batch.crops)
         embeddings, scores_H = outputs[self.head]
         losses = []

@@ -6,17 +6,20 @@ their reasons are in docs/methods.md.
 """
 
 import logging
+from typing import Annotated
 
 import torch
+from annotated_types import Ge
 from torch import Tensor, nn
 
 from ssl_platform import distributed
 from ssl_platform.data.batch import DataInfo
 from ssl_platform.engine.run import Run
 from ssl_platform.losses.offline_clustering import OfflineClusteringLoss
-from ssl_platform.models.heads import prototype_head
+from ssl_platform.models.heads import FreezePrototypes, prototype_head
 from ssl_platform.models.ssl_model import SSLModel
-from ssl_platform.ops.sinkhorn import balanced_labels
+from ssl_platform.ops.sinkhorn import Epsilon, balanced_labels
+from ssl_platform.ops.temperature import Temperature
 from ssl_platform.registry import LOSSES
 
 logger = logging.getLogger(__name__)
@@ -40,50 +43,38 @@ class SeLaV2Loss(OfflineClusteringLoss):
         data: DataInfo,
         *,
         head: str,
-        temperature: float,
+        temperature: Temperature,
         assign_crops: list[int],
-        epsilon: float,
-        tolerance: float,
-        check_every: int,
-        max_iters: int,
+        epsilon: Epsilon,
+        tolerance: Annotated[float, Ge(0), "e.g. 0.1"],
+        check_every: Annotated[int, Ge(1), "e.g. 10"],
+        max_iters: Annotated[int, Ge(1), "e.g. 200"],
         freeze_prototypes_steps: int,
         freeze_prototypes_epochs: int,
     ):
-        problems = []
-        if epsilon <= 0:
-            problems.append(f"epsilon={epsilon}: must be positive, e.g. 0.05")
-        if tolerance < 0:
-            problems.append(f"tolerance={tolerance}: 0 or more, e.g. 0.1")
-        if check_every < 1 or max_iters < 1:
-            problems.append(f"check_every={check_every}, max_iters={max_iters}: at least 1 each")
-        super().__init__(
-            model,
-            data,
-            head=head,
-            temperature=temperature,
-            assign_crops=assign_crops,
-            problems=problems,
-        )
+        super().__init__(model, data, head=head, temperature=temperature, assign_crops=assign_crops)
         most = max(prototype_head(model, head).num_prototypes)
-        if most > data.num_local_samples * data.world_size:
+        num_images = data.num_local_samples * data.world_size
+        if most > num_images:
             raise ValueError(
-                f"head={head}: {most} prototypes cannot have equal shares of the "
-                f"{data.num_local_samples * data.world_size} images of an epoch; lower "
-                f"heads.{head}.num_prototypes"
+                f"head={head}: {most} prototypes cannot have equal shares of the {num_images} "
+                f"images of an epoch; lower heads.{head}.num_prototypes"
             )
         self.epsilon, self.tolerance = epsilon, tolerance
         self.check_every, self.max_iters = check_every, max_iters
-        self.freeze_prototypes_steps = freeze_prototypes_steps
-        self.freeze_prototypes_epochs = freeze_prototypes_epochs
+        self.freeze_prototypes = FreezePrototypes(
+            head, steps=freeze_prototypes_steps, epochs=freeze_prototypes_epochs
+        )
 
     def on_backward_end(self, run: Run) -> None:
-        if run.position < self.freeze_prototypes_steps or run.epoch < self.freeze_prototypes_epochs:
-            prototype_head(run.model, self.head).drop_prototype_gradients()
+        """Freeze the prototypes at first."""
+        self.freeze_prototypes(run.model, position=run.position, epoch=run.epoch)
 
     def assign(
         self, embeddings: Tensor, prototypes: nn.Linear, generator: torch.Generator
     ) -> Tensor:
-        found = balanced_labels(
+        """Labels of equal use; tells where Sinkhorn was stopped before they are."""
+        balanced = balanced_labels(
             embeddings,
             prototypes.weight,
             epsilon=self.epsilon,
@@ -91,12 +82,12 @@ class SeLaV2Loss(OfflineClusteringLoss):
             check_every=self.check_every,
             max_iters=self.max_iters,
         )
-        if found.error > self.tolerance and distributed.rank() == 0:
+        if balanced.error > self.tolerance and distributed.rank() == 0:
             logger.info(
                 "Sinkhorn stopped after %d iterations at %.3g, above loss.tolerance=%g: clusters "
                 "are less equal than they could be",
-                found.num_iters,
-                found.error,
+                balanced.num_iters,
+                balanced.error,
                 self.tolerance,
             )
-        return found.labels
+        return balanced.labels

@@ -3,20 +3,21 @@
 import logging
 import math
 import warnings
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
 import torch.nn.functional as F
+from annotated_types import Ge
 from torch import Tensor, nn
 
 from ssl_platform.data.batch import Batch, DataInfo
 from ssl_platform.distributed import rank
 from ssl_platform.engine.run import Run
 from ssl_platform.losses.base import Loss, partial_batches, unusable_crops
-from ssl_platform.models.heads import prototype_head
+from ssl_platform.models.heads import FreezePrototypes, prototype_head
 from ssl_platform.models.ssl_model import SSLModel
-from ssl_platform.ops.sinkhorn import sinkhorn
-from ssl_platform.ops.temperature import unusable_temperature
+from ssl_platform.ops.sinkhorn import Epsilon, sinkhorn
+from ssl_platform.ops.temperature import Temperature
 from ssl_platform.registry import LOSSES
 
 logger = logging.getLogger(__name__)
@@ -48,9 +49,9 @@ class SwAVLoss(Loss):
         data: DataInfo,
         *,
         head: str,
-        temperature: float,
-        epsilon: float,
-        sinkhorn_iters: int,
+        temperature: Temperature,
+        epsilon: Epsilon,
+        sinkhorn_iters: Annotated[int, Ge(1), "e.g. 3"],
         assign_crops: list[int],
         queue_length: int,
         queue_start_epoch: int,
@@ -59,12 +60,7 @@ class SwAVLoss(Loss):
     ):
         super().__init__()
         prototypes = self.prototypes_of(model, head)
-        problems = [
-            *unusable_temperature(temperature),
-            *_out_of_range(epsilon=epsilon, sinkhorn_iters=sinkhorn_iters),
-            *unusable_crops(assign_crops, data.num_crops),
-            *partial_batches(data),
-        ]
+        problems = unusable_crops(assign_crops, data.num_crops) + partial_batches(data)
         if not 0 <= queue_length <= data.num_samples:
             problems.append(
                 f"queue_length={queue_length}: the data set has {data.num_samples} images; "
@@ -77,9 +73,9 @@ class SwAVLoss(Loss):
         self.temperature, self.epsilon, self.sinkhorn_iters = temperature, epsilon, sinkhorn_iters
         self.assign_crops = assign_crops
         self.queue_start_epoch = queue_start_epoch
-        self.freeze_prototypes_steps = freeze_prototypes_steps
-        self.freeze_prototypes_epochs = freeze_prototypes_epochs
-
+        self.freeze_prototypes = FreezePrototypes(
+            head, steps=freeze_prototypes_steps, epochs=freeze_prototypes_epochs
+        )
         total_batch = data.batch_size * data.world_size
         queue_length -= queue_length % total_batch
         num_prototypes = prototypes.out_features
@@ -100,6 +96,7 @@ class SwAVLoss(Loss):
 
     @staticmethod
     def prototypes_of(model: SSLModel, head: str) -> nn.Linear:
+        """The one set of prototypes of a head; a ``ValueError`` where it has another number."""
         sets = prototype_head(model, head).prototypes
         if len(sets) != 1:
             raise ValueError(f"head={head}: SwAV needs one set of prototypes, it has {len(sets)}")
@@ -108,17 +105,20 @@ class SwAVLoss(Loss):
         return prototypes
 
     def on_train_start(self, run: Run) -> None:
-        self.on_epoch_start(run)  # a queue of before may have another length
+        """Look at the queue anew: that of a resumed run may have had another length."""
+        self.on_epoch_start(run)
 
     def on_epoch_start(self, run: Run) -> None:
+        """Begin to fill the queue where its epoch has come."""
         self.queue_has_started = self.queue.shape[1] > 0 and run.epoch >= self.queue_start_epoch
         self.queue_is_full = False  # found anew before it is used
 
     def on_backward_end(self, run: Run) -> None:
-        if run.position < self.freeze_prototypes_steps or run.epoch < self.freeze_prototypes_epochs:
-            prototype_head(run.model, self.head).drop_prototype_gradients()
+        """Freeze the prototypes at first."""
+        self.freeze_prototypes(run.model, position=run.position, epoch=run.epoch)
 
     def forward(self, model: SSLModel, outputs: dict[str, Any], batch: Batch) -> dict[str, Tensor]:
+        """``loss``: the mean cross entropy of codes and predictions over pairs of crops."""
         num_crops = len(batch.crops)
         prototypes = self.prototypes_of(model, self.head)
         embeddings, (scores,) = outputs[self.head]
@@ -138,9 +138,11 @@ class SwAVLoss(Loss):
         return {"loss": torch.stack(losses).mean()}
 
     def get_extra_state(self) -> dict[str, bool]:
+        """Whether the queue is being filled, and was seen to be full."""
         return {"queue_has_started": self.queue_has_started, "queue_is_full": self.queue_is_full}
 
     def set_extra_state(self, state: dict[str, bool]) -> None:
+        """Take back what `get_extra_state` gave."""
         self.queue_has_started = state["queue_has_started"]
         self.queue_is_full = state["queue_is_full"]
 
@@ -173,12 +175,3 @@ class SwAVLoss(Loss):
             torch.cat([queue_scores, scores]), epsilon=self.epsilon, num_iters=self.sinkhorn_iters
         )
         return codes[len(queue_scores) :]
-
-
-def _out_of_range(*, epsilon: float, sinkhorn_iters: int) -> list[str]:
-    problems = []
-    if epsilon <= 0:
-        problems.append(f"epsilon={epsilon}: must be positive, e.g. 0.05")
-    if sinkhorn_iters < 1:
-        problems.append(f"sinkhorn_iters={sinkhorn_iters}: at least 1, e.g. 3")
-    return problems

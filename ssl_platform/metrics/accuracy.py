@@ -1,5 +1,8 @@
 """Share of samples whose class is among the highest scores."""
 
+from typing import Annotated
+
+from annotated_types import Ge
 from torch import Tensor
 
 from ssl_platform.registry import METRICS
@@ -12,9 +15,7 @@ class TopKAccuracy:
     A sample whose scores are not finite counts as wrong.
     """
 
-    def __init__(self, *, k: int):
-        if k < 1:
-            raise ValueError(f"k={k}: at least 1")
+    def __init__(self, *, k: Annotated[int, Ge(1)]):
         self.k = k
 
     def __call__(self, scores: Tensor, labels: Tensor) -> float:

@@ -1,9 +1,11 @@
 """Heads: from trunk features to what a loss reads."""
 
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Annotated, NamedTuple
 
 import torch
 import torch.nn.functional as F
+from annotated_types import Ge
 from torch import Tensor, nn
 
 from ssl_platform.models.ssl_model import SSLModel
@@ -37,8 +39,8 @@ class PrototypeHead(nn.Module):
         self,
         in_dim: int,
         *,
-        hidden_dim: int,
-        out_dim: int,
+        hidden_dim: Annotated[int, Ge(0), "e.g. 2048"],
+        out_dim: Annotated[int, Ge(1), "e.g. 128"],
         num_prototypes: list[int],
         batch_norm: bool,
     ):
@@ -46,10 +48,6 @@ class PrototypeHead(nn.Module):
         if not num_prototypes or min(num_prototypes) < 2:
             raise ValueError(
                 f"num_prototypes={num_prototypes}: one number per set, each at least 2, e.g. [3000]"
-            )
-        if out_dim < 1 or hidden_dim < 0:
-            raise ValueError(
-                f"out_dim={out_dim}, hidden_dim={hidden_dim}: positive widths, e.g. 128 and 2048"
             )
         self.out_dim, self.num_prototypes = out_dim, num_prototypes
         if hidden_dim == 0:
@@ -64,6 +62,7 @@ class PrototypeHead(nn.Module):
         self.prototypes = nn.ModuleList(nn.Linear(out_dim, k, bias=False) for k in num_prototypes)
 
     def forward(self, features: Tensor) -> Prototyped:
+        """Embeddings of (N, in_dim) features, and their cosines to each set of prototypes."""
         self.normalize_prototypes()
         embeddings = self.embed(features)
         return Prototyped(embeddings, [prototypes(embeddings) for prototypes in self.prototypes])
@@ -82,6 +81,25 @@ class PrototypeHead(nn.Module):
         """Leave the prototypes out of the coming optimizer step, its weight decay included."""
         for weight in self.prototypes.parameters():
             weight.grad = None
+
+
+@dataclass(frozen=True)
+class FreezePrototypes:
+    """Keeps the prototypes of a head as they are at the beginning of a training.
+
+    Args:
+        head: name of the `PrototypeHead`.
+        steps, epochs: the prototypes are updated when both are over.
+    """
+
+    head: str
+    steps: int
+    epochs: int
+
+    def __call__(self, model: SSLModel, *, position: int, epoch: int) -> None:
+        """To be called between the backward pass and the optimizer, in every step."""
+        if position < self.steps or epoch < self.epochs:
+            prototype_head(model, self.head).drop_prototype_gradients()
 
 
 def prototype_head(model: SSLModel, name: str) -> PrototypeHead:

@@ -1,7 +1,9 @@
-"""Outputs of a trunk's inner layers, by the layers' names."""
+"""What the inner layers of a trunk give, by the layers' names."""
 
 from collections.abc import Iterable
+from functools import partial
 from numbers import Integral
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -9,44 +11,60 @@ from torch import Tensor, nn
 POOLED = "pooled"  # what the trunk itself returns
 
 
-def layer_outputs(trunk: nn.Module, images: Tensor, layers: Iterable[str]) -> dict[str, Tensor]:
-    """One pass through the trunk, keeping what some layers give.
+class LayerOutputs:
+    """A trunk together with forward hooks that keep what some of its layers give.
+
+    The hooks are registered once and keep something only during a call of this object.
 
     Args:
         trunk: any trunk.
-        images: (N, 3, H, W).
         layers: names of submodules (``layer3``, ``blocks.5``); ``pooled`` for its own output.
 
-    Returns:
-        By layer: (N, D) for ``pooled``, and whatever the submodule returns, (N, C, H', W') in a
-        ResNet. ``relu`` of a ResNet is the stem before its pooling.
-
     Raises:
-        ValueError: the trunk has no such layer, or does not use it.
+        ValueError: the trunk has no such layer.
     """
-    found: dict[str, Tensor] = {}
 
-    def keep(name: str) -> None:
-        handles.append(
-            submodule(trunk, name).register_forward_hook(
-                lambda module, inputs, output: found.__setitem__(name, output)
-            )
-        )
+    def __init__(self, trunk: nn.Module, layers: Iterable[str]):
+        self.trunk, self.layers = trunk, list(layers)
+        self._outputs: dict[str, Tensor] | None = None
+        self._handles = [
+            submodule(trunk, name).register_forward_hook(partial(self._keep, name))
+            for name in self.layers
+            if name != POOLED
+        ]
 
-    handles: list[torch.utils.hooks.RemovableHandle] = []
-    layers = list(layers)
-    try:
-        for name in layers:
-            if name != POOLED:
-                keep(name)
-        found[POOLED] = trunk(images)
-    finally:
-        for handle in handles:
+    def _keep(self, name: str, module: nn.Module, inputs: Any, output: Tensor) -> None:
+        if self._outputs is not None:
+            self._outputs[name] = output
+
+    def __call__(self, images: Tensor) -> dict[str, Tensor]:
+        """One pass through the trunk.
+
+        Args:
+            images: (N, 3, H, W).
+
+        Returns:
+            By layer: (N, D) for ``pooled``, and whatever the submodule returns, (N, C, H', W') in a
+            ResNet. ``relu`` of a ResNet is the stem before its pooling.
+
+        Raises:
+            ValueError: the trunk has the layer and does not use it.
+        """
+        outputs: dict[str, Tensor] = {}
+        self._outputs = outputs
+        try:
+            outputs[POOLED] = self.trunk(images)
+        finally:
+            self._outputs = None
+        for name in self.layers:
+            if name not in outputs:
+                raise ValueError(f"layer={name}: the trunk has this layer and does not use it")
+        return {name: outputs[name] for name in self.layers}
+
+    def remove(self) -> None:
+        """Take the hooks off the trunk."""
+        for handle in self._handles:
             handle.remove()
-    for name in layers:
-        if name not in found:
-            raise ValueError(f"layer={name}: the trunk has this layer and does not use it")
-    return {name: found[name] for name in layers}
 
 
 @torch.no_grad()
@@ -57,7 +75,7 @@ def layer_shapes(
 
     Args:
         trunk: any trunk with ``out_dim``.
-        layers: as in `layer_outputs`.
+        layers: as in `LayerOutputs`.
         image_size: side of the images, pixels.
 
     Raises:
@@ -72,11 +90,11 @@ def layer_shapes(
         return shapes
     device = next(trunk.parameters()).device
     was_training = trunk.training
-    outputs = layer_outputs(
-        trunk.eval(), torch.zeros(1, 3, image_size, image_size, device=device), inner
-    )
+    outputs = LayerOutputs(trunk.eval(), inner)
+    maps = outputs(torch.zeros(1, 3, image_size, image_size, device=device))
+    outputs.remove()
     trunk.train(was_training)
-    for name, output in outputs.items():
+    for name, output in maps.items():
         shape = tuple(output.shape[1:])
         shapes[name] = shape[0] if len(shape) == 1 else shape
     return shapes

@@ -2,7 +2,9 @@
 
 import math
 from dataclasses import dataclass
+from typing import Annotated
 
+from annotated_types import Ge, Gt
 from torch import Tensor, nn
 
 from ssl_platform.registry import HEADS
@@ -12,9 +14,9 @@ from ssl_platform.registry import HEADS
 class Pool:
     """Average pooling of a map, in its pixels."""
 
-    kernel: int
-    stride: int
-    padding: int
+    kernel: Annotated[int, Ge(1)]
+    stride: Annotated[int, Ge(1)]
+    padding: Annotated[int, Ge(0)]
 
     def side_of(self, side: int) -> int:
         """Side of the pooled map."""
@@ -44,21 +46,15 @@ class LinearHead(nn.Module):
         in_dim: int | tuple[int, ...],
         *,
         layer: str,
-        num_classes: int,
+        num_classes: Annotated[int, Ge(2)],
         pool: Pool | None,
         batch_norm: bool,
-        init_std: float | None,
+        init_std: Annotated[float, Gt(0), "e.g. 0.01; null for torch's own"] | None,
     ):
         super().__init__()
         channels, *sides = (in_dim,) if isinstance(in_dim, int) else in_dim
-        problems = []
-        if num_classes < 2:
-            problems.append(f"num_classes={num_classes}: at least 2")
-        if init_std is not None and init_std <= 0:
-            problems.append(f"init_std={init_std}: positive, e.g. 0.01; null for torch's own")
-        problems += _problems_of_pool(pool, layer, sides)
-        if problems:
-            raise ValueError("\n".join(problems))
+        if pool is not None:
+            _refuse_unusable(pool, layer, sides)
         norm = nn.BatchNorm2d if sides else nn.BatchNorm1d
         self.pool: nn.Module = nn.Identity()
         if pool is not None:
@@ -71,17 +67,17 @@ class LinearHead(nn.Module):
             nn.init.zeros_(self.linear.bias)
 
     def forward(self, features: Tensor) -> Tensor:
+        """(N, num_classes) scores."""
         return self.linear(self.batch_norm(self.pool(features)).flatten(1))
 
 
-def _problems_of_pool(pool: Pool | None, layer: str, sides: list[int]) -> list[str]:
-    if pool is None:
-        return []
+def _refuse_unusable(pool: Pool, layer: str, sides: list[int]) -> None:
     if not sides:
-        return [f"pool={pool}: layer={layer} gives no map to pool; set pool=null"]
-    if pool.kernel < 1 or pool.stride < 1 or not 0 <= pool.padding <= pool.kernel // 2:
-        return [f"pool={pool}: kernel and stride from 1 on, padding up to half the kernel"]
+        raise ValueError(f"pool={pool}: layer={layer} gives no map to pool; set pool=null")
+    if pool.padding > pool.kernel // 2:
+        raise ValueError(f"pool.padding={pool.padding}: up to half of pool.kernel={pool.kernel}")
     if min(map(pool.side_of, sides)) < 1:
         shape = " x ".join(map(str, sides))
-        return [f"pool.kernel={pool.kernel}: larger than the map of layer={layer}, {shape}"]
-    return []
+        raise ValueError(
+            f"pool.kernel={pool.kernel}: larger than the map of layer={layer}, {shape}"
+        )

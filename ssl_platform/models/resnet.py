@@ -5,22 +5,29 @@ Parameter names and numbers are torchvision's, so that weights travel both ways;
 torchvision's ``wide_resnet50_2``, which widens the middle of each bottleneck only.
 """
 
-from typing import Literal
+from typing import Annotated, Literal
 
+from annotated_types import Ge
 from torch import Tensor, nn
 
 from ssl_platform.registry import TRUNKS
 
+MIN_WIDTH = 8  # torch 2.14 corrupts memory in channels_last convolutions of fewer channels
+
 
 def conv3x3(in_channels: int, out_channels: int, stride: int = 1) -> nn.Conv2d:
+    """A 3x3 convolution that keeps the size, divided by the stride."""
     return nn.Conv2d(in_channels, out_channels, 3, stride=stride, padding=1, bias=False)
 
 
 def conv1x1(in_channels: int, out_channels: int, stride: int = 1) -> nn.Conv2d:
+    """A 1x1 convolution."""
     return nn.Conv2d(in_channels, out_channels, 1, stride=stride, bias=False)
 
 
 class BasicBlock(nn.Module):
+    """Two 3x3 convolutions beside a shortcut."""
+
     expansion = 1
 
     def __init__(self, in_channels: int, planes: int, stride: int, downsample: nn.Module | None):
@@ -33,6 +40,7 @@ class BasicBlock(nn.Module):
         self.downsample = downsample
 
     def forward(self, x: Tensor) -> Tensor:
+        """(N, in_channels, H, W) to (N, expansion * planes, H / stride, W / stride)."""
         identity = x if self.downsample is None else self.downsample(x)
         out = self.relu(self.bn1(self.conv1(x)))
         out = self.bn2(self.conv2(out))
@@ -41,6 +49,8 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
+    """1x1, 3x3 and 1x1 convolutions beside a shortcut; the stride is that of the 3x3."""
+
     expansion = 4
 
     def __init__(self, in_channels: int, planes: int, stride: int, downsample: nn.Module | None):
@@ -55,6 +65,7 @@ class Bottleneck(nn.Module):
         self.downsample = downsample
 
     def forward(self, x: Tensor) -> Tensor:
+        """(N, in_channels, H, W) to (N, expansion * planes, H / stride, W / stride)."""
         identity = x if self.downsample is None else self.downsample(x)
         out = self.relu(self.bn1(self.conv1(x)))
         out = self.relu(self.bn2(self.conv2(out)))
@@ -92,20 +103,16 @@ class ResNet(nn.Module):
         *,
         block: Literal["basic", "bottleneck"],
         layers: list[int],
-        width: int,
+        width: Annotated[int, Ge(MIN_WIDTH), "e.g. 64"],
         stem_kernel: int,
-        stem_stride: int,
+        stem_stride: Annotated[int, Ge(1), "e.g. 2"],
         stem_pool: bool,
     ):
         super().__init__()
         if len(layers) != 4 or min(layers) < 1:
             raise ValueError(f"layers={layers}: four positive numbers of blocks, e.g. [3,4,6,3]")
-        if width < 8:  # torch 2.14 corrupts memory in channels_last convolutions below 8 channels
-            raise ValueError(f"width={width}: at least 8 channels, e.g. 64")
         if stem_kernel % 2 == 0 or stem_kernel < 1:
             raise ValueError(f"stem_kernel={stem_kernel}: an odd kernel size, e.g. 7 or 3")
-        if stem_stride < 1:
-            raise ValueError(f"stem_stride={stem_stride}: at least 1, e.g. 2")
         block_class = BLOCKS[block]
         self.conv1 = nn.Conv2d(
             3, width, stem_kernel, stride=stem_stride, padding=stem_kernel // 2, bias=False
@@ -141,6 +148,7 @@ class ResNet(nn.Module):
         return block_class(channels, planes, stride, downsample)
 
     def forward(self, images: Tensor) -> Tensor:
+        """(N, 3, H, W) to (N, out_dim)."""
         x = self.maxpool(self.relu(self.bn1(self.conv1(images))))
         for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
             x = stage(x)

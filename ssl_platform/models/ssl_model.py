@@ -1,13 +1,14 @@
 """Trunk and heads as one module."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from itertools import groupby
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ssl_platform.models.layers import POOLED, layer_outputs
+from ssl_platform.models.layers import POOLED, LayerOutputs
 
 
 class SSLModel(nn.Module):
@@ -42,6 +43,7 @@ class SSLModel(nn.Module):
             trunk.requires_grad_(False).eval()
 
     def train(self, mode: bool = True) -> "SSLModel":
+        """Train mode, or eval mode, of all but what is frozen: that stays in eval mode."""
         super().train(mode)
         if self.freeze_trunk:
             self.trunk.eval()
@@ -58,14 +60,18 @@ class SSLModel(nn.Module):
             if of_module and of_module <= chosen:
                 self.frozen.append(module.eval())
 
+    @cached_property
+    def _layer_outputs(self) -> LayerOutputs:
+        # made by the first pass: until then batch norms may be exchanged for synchronised ones
+        return LayerOutputs(self.trunk, set(self.layers.values()))
+
     def forward(self, crops: Sequence[Tensor]) -> dict[str, Any]:
         """Map M crops, each (B, C, H, W), crops of one size adjacent, to the outputs by head name.
 
         Rows of an output are crop after crop: (M * B, ...).
         """
-        layers = set(self.layers.values())
         groups = (list(group) for _, group in groupby(crops, key=lambda crop: crop.shape[-1]))
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.freeze_trunk):
-            found = [layer_outputs(self.trunk, torch.cat(group), layers) for group in groups]
-        features = {layer: torch.cat([outputs[layer] for outputs in found]) for layer in layers}
+            parts = [self._layer_outputs(torch.cat(group)) for group in groups]
+        features = {layer: torch.cat([part[layer] for part in parts]) for layer in parts[0]}
         return {name: head(features[self.layers[name]]) for name, head in self.heads.items()}

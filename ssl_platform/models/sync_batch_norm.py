@@ -39,6 +39,7 @@ class AllReduceBatchNorm(_BatchNorm):
             raise ValueError(f"expected at least 2 dimensions, got {input.dim()}")
 
     def forward(self, input: Tensor) -> Tensor:
+        """(N, C, ...) normalised; in train mode a collective of the group."""
         if not self.training:
             return super().forward(input)
         self._check_input_dim(input)

@@ -77,9 +77,11 @@ class TimmTrunk(Pretrained, nn.Module):
         self.image_size: int | None = side if is_fixed else None  # that it is made for
 
     def forward(self, images: Tensor) -> Tensor:
+        """(N, 3, H, W) to (N, out_dim)."""
         return self.model(images)
 
     def load_pretrained(self) -> str:
+        """Take over timm's own weights, fetched unless they were before."""
         try:
             more = _where_weights_are(getattr(self.model, "pretrained_cfg", None) or {})
             source = _created(self.name, self.options, pretrained=True, **more)

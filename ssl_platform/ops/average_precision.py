@@ -22,8 +22,8 @@ def precision_recall(targets: np.ndarray, scores: np.ndarray) -> tuple[np.ndarra
     num_positives = is_positive.sum()
     if num_positives == 0:
         raise ValueError("average precision of a class without a single image")
-    found = is_positive.cumsum()
-    return found / np.arange(1, len(found) + 1), found / num_positives
+    num_found = is_positive.cumsum()
+    return num_found / np.arange(1, len(num_found) + 1), num_found / num_positives
 
 
 def average_precision(targets: np.ndarray, scores: np.ndarray) -> float:

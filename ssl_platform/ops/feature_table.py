@@ -13,7 +13,8 @@ class Table(Protocol):
     """(N, D) features: a tensor, in memory or mapped from a file, or one computed as it is read."""
 
     @property
-    def shape(self) -> Any: ...
+    def shape(self) -> Any:
+        """(N, D)."""
 
     def __len__(self) -> int: ...
 
@@ -21,7 +22,7 @@ class Table(Protocol):
 
 
 class Centred:
-    """A table less a mean, which is subtracted as rows are read: a large file is not copied.
+    """A table minus a mean, which is subtracted as rows are read: a large file is not copied.
 
     Args:
         table: (N, D).
@@ -33,6 +34,7 @@ class Centred:
 
     @property
     def shape(self) -> Any:
+        """(N, D)."""
         return self.table.shape
 
     def __len__(self) -> int:
@@ -76,13 +78,13 @@ def principal_components(table: Table, num_components: int) -> tuple[Tensor, Ten
     Raises:
         ValueError: a row is not finite.
     """
-    from scipy import linalg  # a tenth of a second, which no training needs
+    from scipy import linalg  # a tenth of a second, which a training does not need
 
     num_rows, dim = table.shape
     mean = mean_of(table)
     covariance = torch.zeros(dim, dim, dtype=torch.float64)
     for part in blocks(Centred(table, mean.double())):
         covariance += part.T @ part
-    found = min(num_components, num_rows, dim)
-    _, directions = linalg.eigh(covariance.numpy(), subset_by_index=[dim - found, dim - 1])
+    first = dim - min(num_components, num_rows, dim)
+    _, directions = linalg.eigh(covariance.numpy(), subset_by_index=[first, dim - 1])
     return mean, torch.from_numpy(directions).flip(1).float()

@@ -11,8 +11,8 @@ from torch import Tensor
 def all_finite(tensors: Iterable[Tensor]) -> Tensor:
     """Whether every entry is finite, a boolean scalar on the device of the first tensor.
 
-    It is read off a norm, in one pass: entries of more than some 1e19, whose squares are not
-    finite, count as infinite. Only tensors of floating point are looked at, and the host does not
+    The norm of all entries tells, in one pass: entries above about 1e19, whose squares overflow in
+    float32, count as infinite. Only tensors of floating point are looked at, and the host does not
     wait for the device.
     """
     floats = [_values(t) for t in tensors if _has_fractions(t) and t.numel()]
@@ -26,16 +26,23 @@ def num_bad_rows(rows: Tensor) -> int:
     return int((~rows.isfinite()).flatten(1).any(dim=1).sum())
 
 
+def refuse_bad_rows(**tables: Tensor) -> None:
+    """Raise a ``ValueError`` where rows of a table, (N, ...) and named, are NaN or infinite."""
+    for name, rows in tables.items():
+        if bad := num_bad_rows(rows):
+            raise ValueError(f"{name}: {bad} of {len(rows)} rows are NaN or infinite")
+
+
 def not_finite(state: Any, name: str) -> list[str]:
     """Names of the tensors with entries that are not finite, and of the numbers that are NaN.
 
     The names are those of the mappings and the places in the sequences that ``state`` is made of,
-    with dots between. A plain number may be infinite, as the best of none is.
+    with dots between. A plain number may be infinite: the best score before the first one is.
     """
-    found = dict(_leaves(state, name))
-    tensors = {name: leaf for name, leaf in found.items() if isinstance(leaf, Tensor)}
-    bad = [name for name, leaf in found.items() if name not in tensors and math.isnan(leaf)]
-    if not all_finite(tensors.values()):  # or large
+    leaves = dict(_leaves(state, name))
+    tensors = {name: leaf for name, leaf in leaves.items() if isinstance(leaf, Tensor)}
+    bad = [name for name, leaf in leaves.items() if name not in tensors and math.isnan(leaf)]
+    if not all_finite(tensors.values()):  # some are not finite, or only large
         bad += [name for name, tensor in tensors.items() if not _values(tensor).isfinite().all()]
     return bad
 

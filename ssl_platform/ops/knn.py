@@ -9,24 +9,21 @@ from ssl_platform.ops.feature_table import Table
 
 logger = logging.getLogger(__name__)
 
-SHORT = 1e-12  # what a length is divided by at least; shorter rows are stretched first
+QUERY_BLOCK, BANK_BLOCK = 1024, 65536  # rows compared at once: bounds the memory to their product
 
 
 @torch.no_grad()
-def nearest_neighbours(
-    queries: Tensor, bank: Table, *, k: int, query_block: int = 1024, bank_block: int = 65536
-) -> tuple[Tensor, Tensor]:
+def nearest_neighbours(queries: Tensor, bank: Table, *, k: int) -> tuple[Tensor, Tensor]:
     """The rows of a bank that are nearest to each query by cosine, nearest first.
 
-    A row of the bank with an entry that is NaN or infinite is left out, which a warning tells: its
-    cosine is -inf. Such a query has cosines of NaN. The cosine of a row of zeros is 0.
+    A row of the bank that is NaN or infinite is left out, with a warning: its cosine is -inf. Such
+    a query has cosines of NaN. The cosine of a row of zeros is 0.
 
     Args:
         queries: (N, D) features; normalised here.
         bank: (M, D) features; normalised here. It is read once, block by block, and compared on
             the queries' device.
         k: number of neighbours; at most M are found.
-        query_block, bank_block: rows compared at once, which bounds the memory to their product.
 
     Returns:
         (N, k) cosines and (N, k) int64 positions in the bank; computed in float32 at least.
@@ -39,45 +36,31 @@ def nearest_neighbours(
     k = min(k, len(bank))
     best = queries.new_full((len(queries), k), -torch.inf)
     positions = torch.zeros(best.shape, dtype=torch.int64, device=queries.device)
-    for first in range(0, len(bank), bank_block):
-        rows, is_bad = _unit(bank[first : first + bank_block].to(queries))
+    for first in range(0, len(bank), BANK_BLOCK):
+        rows, is_bad = _unit(bank[first : first + BANK_BLOCK].to(queries))
         bad = is_bad.nonzero().flatten()
         rows[bad] = 0
         num_bad += len(bad)
-        for start in range(0, len(queries), query_block):
-            part = slice(start, start + query_block)
-            cosines, found = (
-                (queries[part] @ rows.T)
-                .index_fill_(1, bad, -torch.inf)
-                .topk(min(k, len(rows)), dim=1)
-            )
+        for start in range(0, len(queries), QUERY_BLOCK):
+            part = slice(start, start + QUERY_BLOCK)
+            cosines = (queries[part] @ rows.T).index_fill_(1, bad, -torch.inf)
+            cosines, places = cosines.topk(min(k, len(rows)), dim=1)
             cosines = torch.cat([best[part], cosines], dim=1)
-            found = torch.cat([positions[part], found + first], dim=1)
+            places = torch.cat([positions[part], places + first], dim=1)
             best[part], order = cosines.topk(k, dim=1)
-            positions[part] = found.gather(1, order)
-    _tell_of_bad_rows(num_bad, len(bank), num_bad_queries, len(queries))
+            positions[part] = places.gather(1, order)
+    _report_bad_rows(num_bad, len(bank), num_bad_queries, len(queries))
     return best, positions
 
 
 def _unit(rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Rows of unit length, zeros as they are, and (N,) which of them are not finite: those are NaN.
-
-    Like ``normalize`` of torch, but also for rows whose squares overflow or vanish.
-    """
+    """(N, D) rows of unit length, and (N,) which are not finite or too long to be squared: NaN."""
     lengths = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
-    unit = rows / lengths.clamp_min(SHORT)
-    is_extreme = ~(lengths[:, 0].isfinite() & (lengths[:, 0] >= SHORT))
-    extreme = rows[is_extreme]
-    extreme = extreme / extreme.abs().amax(1, keepdim=True).clamp_min(torch.finfo(rows.dtype).tiny)
-    extreme /= torch.linalg.vector_norm(extreme, dim=1, keepdim=True).clamp_min(SHORT)
-    is_nan = extreme.isnan().any(dim=1)
-    unit[is_extreme] = extreme.masked_fill_(is_nan[:, None], torch.nan)
-    is_bad = is_extreme.clone()
-    is_bad[is_extreme] = is_nan
-    return unit, is_bad
+    is_bad = ~lengths.isfinite()
+    return (rows / lengths.clamp_min(1e-12)).masked_fill_(is_bad, torch.nan), is_bad[:, 0]
 
 
-def _tell_of_bad_rows(num_bad: int, num_rows: int, num_bad_queries: int, num_queries: int) -> None:
+def _report_bad_rows(num_bad: int, num_rows: int, num_bad_queries: int, num_queries: int) -> None:
     if num_bad and num_bad == num_rows:
         raise ValueError(f"kNN: none of the {num_rows} rows of the bank is finite")
     if num_bad:

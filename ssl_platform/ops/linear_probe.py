@@ -22,6 +22,8 @@ LBFGS_HISTORY = 10  # pairs of vectors that the curvature is estimated from
 
 
 class LinearClassifiers(NamedTuple):
+    """H classifiers of D features into C classes."""
+
     weight: Tensor  # (H, D, C)
     bias: Tensor  # (H, C)
 
@@ -148,7 +150,7 @@ def fit_sgd(
 def fit_lbfgs(
     rows: Rows, num_classes: int, *, l2: Sequence[float], max_iters: int, tolerance: float
 ) -> LinearClassifiers:
-    """Multinomial logistic regression: mean cross entropy + l2 / 2 * |weight|^2, by L-BFGS.
+    """Multinomial logistic regression: mean cross entropy + l2 / 2 * |weight|^2, by torch's L-BFGS.
 
     From the strongest penalty to the weakest, each starting where the one before has ended.
 
@@ -161,7 +163,7 @@ def fit_lbfgs(
     weight.requires_grad_()
     bias.requires_grad_()
     blocks = rows.passes()
-    found: dict[float, tuple[Tensor, Tensor]] = {}
+    fitted: dict[float, tuple[Tensor, Tensor]] = {}
     for penalty in sorted(set(l2), reverse=True):
         optimizer = torch.optim.LBFGS(
             [weight, bias],
@@ -172,8 +174,8 @@ def fit_lbfgs(
             line_search_fn="strong_wolfe",
         )
         optimizer.step(partial(_logistic_loss, blocks, len(rows), weight, bias, penalty))
-        found[penalty] = weight.detach().clone(), bias.detach().clone()
-    weights, biases = zip(*(found[penalty] for penalty in l2), strict=True)
+        fitted[penalty] = weight.detach().clone(), bias.detach().clone()
+    weights, biases = zip(*(fitted[penalty] for penalty in l2), strict=True)
     return LinearClassifiers(torch.stack(weights), torch.stack(biases))
 
 

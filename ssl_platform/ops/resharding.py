@@ -1,4 +1,4 @@
-"""Rows of samples that lie on several ranks."""
+"""Rows of samples that lie on several ranks, cut anew for another number of ranks."""
 
 from collections.abc import Sequence
 
@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 
-def deal_out(
+def reshard(
     parts: Sequence[Tensor], *, dim: int, num_rows: int, world_size: int
 ) -> tuple[Tensor, ...]:
-    """Cut anew what was cut for another number of ranks.
+    """The parts of these ranks, from those of another number of ranks.
 
     Each part holds, step after step along ``dim``, one rank's rows of the step's total batch.
 

@@ -3,15 +3,19 @@ section 3.1) and hard labels of a whole data set (SeLa, arXiv:1911.05371, sectio
 
 import math
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import torch
+from annotated_types import Gt
 from torch import Tensor
 
 from ssl_platform.distributed import all_reduce_max, all_reduce_sum, world_size
-from ssl_platform.ops.finite import num_bad_rows
+from ssl_platform.ops.finite import refuse_bad_rows
+
+Epsilon = Annotated[float, Gt(0), "e.g. 0.05"]
 
 FAR = 100  # times epsilon; cosines at an epsilon that is used differ by less
+BLOCK = 512  # rows whose scores are held at once
 
 
 @torch.no_grad()
@@ -31,8 +35,7 @@ def sinkhorn(scores: Tensor, *, epsilon: float, num_iters: int) -> Tensor:
     Args:
         scores: (N, K), similarity of this rank's samples to the prototypes. All ranks have equal N.
         epsilon: entropy weight; smaller is sharper. Must be positive.
-        num_iters: number of alternating normalisations (prototypes first, then samples). 0 returns
-            the exponentials scaled to mean row sum 1.
+        num_iters: alternating normalisations (prototypes first, then samples), at least 1.
 
     Returns:
         (N, K) codes, float32 or, for float64 scores, float64.
@@ -40,18 +43,13 @@ def sinkhorn(scores: Tensor, *, epsilon: float, num_iters: int) -> Tensor:
     Raises:
         ValueError: ``epsilon`` or ``num_iters`` is out of range.
     """
-    if not epsilon > 0:
-        raise ValueError(f"epsilon={epsilon}: must be positive, e.g. 0.05")
-    if num_iters < 0:
-        raise ValueError(f"num_iters={num_iters}: 0 or more, e.g. 3")
+    _refuse_out_of_range(epsilon, num_iters=num_iters)
     scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
-    if not len(scores):
-        return scores.clone()
     if scores.device.type != "cpu":
         return _by_logarithms(scores, epsilon, num_iters)
     lowest, highest = scores.aminmax()
     highest, minus_lowest = all_reduce_max(torch.stack([highest, -lowest]))
-    # Factors and sums lie within exp(+-range) times N and K, for which the rest is left.
+    # factors and sums lie within exp(+-log_range) times N and K; the last third is left for N and K
     log_range = float((highest + minus_lowest) / epsilon)
     if log_range <= 2 / 3 * math.log(torch.finfo(scores.dtype).max):
         return _by_factors(scores, highest, log_range, epsilon, num_iters)
@@ -66,9 +64,7 @@ def _by_factors(
     # exp2 takes half the time of exp
     rate = min(math.log2(math.e) / epsilon, torch.finfo(scores.dtype).max)
     kernel = (scores - highest).mul_(rate).exp2_()
-    if num_iters == 0:
-        return kernel.mul_(num_samples / all_reduce_sum(kernel.sum()))
-    # with every iteration they are N / K times as large, or as small
+    # every iteration makes the factors N / K times as large, or as small
     growth = num_iters * abs(math.log(num_samples / num_prototypes))
     furthest = 2 * log_range + growth + math.log(num_samples * num_prototypes)
     may_overflow = furthest > math.log(torch.finfo(kernel.dtype).max)
@@ -80,27 +76,23 @@ def _by_factors(
         row_factors = (kernel @ column_factors).reciprocal_()
     if not may_overflow:
         return kernel.mul_(column_factors).mul_(row_factors[:, None])
-    lift = _power_of_two_over(column_factors.amin())  # else small entries underflow half way
+    # without it, small entries underflow between the two products
+    lift = _power_of_two_over(column_factors.amin())
     return kernel.mul_(column_factors * lift).mul_((row_factors / lift)[:, None])
 
 
 def _power_of_two_over(value: Tensor) -> float:
-    """What brings a positive scalar into [1/2, 1), and loses no bit of what it is multiplied by."""
+    """The power of two that brings a positive scalar into [1/2, 1): to multiply by it is exact."""
     return 2.0 ** -math.frexp(value.item())[1]
 
 
 def _by_logarithms(scores: Tensor, epsilon: float, num_iters: int) -> Tensor:
     highest = all_reduce_max(scores.amax(dim=0, keepdim=True))  # (1, K)
     top = highest.amax()
-    if num_iters > 0:
-        # A constant per prototype does not change the codes. Far below the top, its own highest
-        # score keeps the digits that the distance would take.
-        top = torch.where(top - highest > FAR * epsilon, highest, top)
+    # A constant per prototype does not change the codes. Where all scores of a prototype are far
+    # below the top, its own highest score is subtracted: the distance would cost them digits.
+    top = torch.where(top - highest > FAR * epsilon, highest, top)
     log_codes = _over_epsilon(scores, top, epsilon)
-    if num_iters == 0:
-        num_samples = len(scores) * world_size()
-        log_total = _log_sum_over_samples(log_codes.logsumexp(dim=1, keepdim=True))
-        return torch.exp(log_codes - log_total) * num_samples
     log_codes -= _log_sum_over_samples(log_codes, _over_epsilon(highest, top, epsilon))
     for _ in range(num_iters - 1):
         log_codes -= log_codes.logsumexp(dim=1, keepdim=True)
@@ -111,8 +103,8 @@ def _by_logarithms(scores: Tensor, epsilon: float, num_iters: int) -> Tensor:
 def _over_epsilon(scores: Tensor, highest: Tensor, epsilon: float) -> Tensor:
     """(scores - highest) / epsilon, at least an eighth of the lowest number there is."""
     limits = torch.finfo(scores.dtype)
-    # dividing both by a power of two loses nothing, and no difference of scores overflows that
-    # epsilon would have brought back
+    # both are divided by a power of two first, which is exact: a difference of scores that epsilon
+    # brings back into range does not overflow before
     scale = 2.0 ** -max(0, math.frexp(epsilon)[1])
     differences = torch.add(highest * -scale, scores, alpha=scale)
     return differences.div_(max(epsilon * scale, limits.tiny)).clamp_min_(limits.min / 8)
@@ -135,7 +127,6 @@ def balanced_labels(
     tolerance: float,
     check_every: int,
     max_iters: int,
-    block_size: int = 512,
 ) -> BalancedLabels:
     """Label each sample with one prototype; all prototypes are used about equally often.
 
@@ -158,35 +149,29 @@ def balanced_labels(
         tolerance: largest sum to stop at, over the samples of all ranks; 0.1 in SeLa.
         check_every: the sum is compared with the tolerance every so many iterations.
         max_iters: iterations at most.
-        block_size: rows of a block; it bounds the memory and changes nothing else.
 
     Raises:
-        ValueError: an argument is out of range, the widths differ, no rank has a sample, or some
-            are not finite (on the rank that has them).
+        ValueError: a number is out of range, or rows are not finite (on the rank that has them).
     """
+    _refuse_out_of_range(epsilon, check_every=check_every, max_iters=max_iters)
+    refuse_bad_rows(embeddings=embeddings, prototypes=prototypes)
     num_samples = int(all_reduce_sum(torch.tensor(len(embeddings), device=embeddings.device)))
-    problems = _problems(
-        embeddings, prototypes, num_samples, epsilon, tolerance, check_every, max_iters
-    )
-    if problems:
-        raise ValueError("\n".join(problems))
-
     num_prototypes = len(prototypes)
     prototypes = prototypes.to(torch.promote_types(embeddings.dtype, torch.float32))
-    # below it, scores of different rows and prototypes are as good as infinitely far apart
+    # at a smaller epsilon, scores of different prototypes are as good as infinitely far apart
     prototypes = prototypes / max(epsilon, torch.finfo(prototypes.dtype).tiny ** 0.5)
     log_r = torch.zeros(num_prototypes, dtype=torch.float64, device=embeddings.device)
     log_c = log_r.new_full((len(embeddings),), -math.log(num_samples))
     labels = torch.empty_like(log_c, dtype=torch.int64)
 
     log_sums = torch.full_like(log_r, -torch.inf)
-    for _, log_values in _log_kernel(embeddings, prototypes, log_r, block_size):
+    for _, log_values in _log_kernel(embeddings, prototypes, log_r):
         log_sums = torch.logaddexp(log_sums, log_values.logsumexp(dim=0))
     log_r -= _log_sum_over_samples(log_sums[None])[0] - math.log(num_samples / num_prototypes)
 
     for num_iters in range(1, max_iters + 1):
         column_sums, error = torch.zeros_like(log_r), log_r.new_zeros(())
-        for rows, log_values in _log_kernel(embeddings, prototypes, log_r, block_size):
+        for rows, log_values in _log_kernel(embeddings, prototypes, log_r):
             labels[rows], log_row_sums, block_column_sums = _softmax_sums(log_values)
             log_ratio = log_c[rows] + log_row_sums + math.log(num_samples)  # of c_before to c
             log_c[rows] -= log_ratio
@@ -195,54 +180,33 @@ def balanced_labels(
         all_reduce_sum(error)
         if num_iters % check_every == 0 and error <= tolerance:
             break
-        # Sums of at least 1/K: r made the columns 1/K, and c divides rows by their sums, at most 1;
-        # but for rounding, which can leave nothing of them where scores / epsilon are huge.
+        # In exact numbers the sums are at least 1/K: r made the columns 1/K, and c divides rows by
+        # their sums, at most 1. Where scores / epsilon are huge, rounding may make them 0.
         column_sums = all_reduce_sum(column_sums).clamp_min_(torch.finfo(log_r.dtype).tiny)
         log_r -= (column_sums * (num_prototypes / num_samples)).log()
     return BalancedLabels(labels, num_iters, error.item())
 
 
-def _problems(
-    embeddings: Tensor,
-    prototypes: Tensor,
-    num_samples: int,
-    epsilon: float,
-    tolerance: float,
-    check_every: int,
-    max_iters: int,
-) -> list[str]:
-    problems = []
+def _refuse_out_of_range(epsilon: float, **counts: int) -> None:
     if not epsilon > 0:
-        problems.append(f"epsilon={epsilon}: must be positive, e.g. 0.05")
-    if tolerance < 0:
-        problems.append(f"tolerance={tolerance}: must not be negative, e.g. 0.1")
-    if check_every < 1:
-        problems.append(f"check_every={check_every}: at least 1, e.g. 10")
-    if max_iters < 1:
-        problems.append(f"max_iters={max_iters}: at least 1, e.g. 200")
-    width, embedding_width = prototypes.shape[1], embeddings.shape[1]
-    if width != embedding_width:
-        problems.append(f"prototypes: {width} wide, must be {embedding_width} as the embeddings")
-    if num_samples == 0:
-        problems.append("embeddings: 0 samples over all ranks, at least 1")
-    for name, rows in {"embeddings": embeddings, "prototypes": prototypes}.items():
-        if bad := num_bad_rows(rows):
-            problems.append(f"{name}: {bad} of {len(rows)} rows are NaN or infinite")
-    return problems
+        raise ValueError(f"epsilon={epsilon}: must be above 0")
+    for name, count in counts.items():
+        if count < 1:
+            raise ValueError(f"{name}={count}: at least 1")
 
 
 def _log_kernel(
-    embeddings: Tensor, prototypes: Tensor, log_r: Tensor, block_size: int
+    embeddings: Tensor, prototypes: Tensor, log_r: Tensor
 ) -> Iterator[tuple[slice, Tensor]]:
     """log(P diag(r)), a block of rows (B, K) at a time, which the next one overwrites."""
-    shape = min(block_size, len(embeddings)), len(prototypes)
-    # not anew for each block: the pages of fresh memory take longer than the arithmetic
+    shape = min(BLOCK, len(embeddings)), len(prototypes)
+    # made once for all blocks: the pages of fresh memory take longer than the arithmetic
     scores, log_values = prototypes.new_empty(shape), log_r.new_empty(shape)
-    for start in range(0, len(embeddings), block_size):
-        block = embeddings[start : start + block_size].to(prototypes.dtype)
+    for start in range(0, len(embeddings), BLOCK):
+        block = embeddings[start : start + BLOCK].to(prototypes.dtype)
         torch.mm(block, prototypes.T, out=scores[: len(block)])
         torch.add(scores[: len(block)], log_r, out=log_values[: len(block)])
-        yield slice(start, start + block_size), log_values[: len(block)]
+        yield slice(start, start + BLOCK), log_values[: len(block)]
 
 
 def _softmax_sums(log_values: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -1,13 +1,19 @@
 """LARC around SGD: layer-wise learning rates (You et al., arXiv:1708.03888)."""
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from annotated_types import Gt
 from torch import Tensor
 from torch.optim.sgd import sgd
 
-from ssl_platform.optim.torch_optimizers import FusedOptimizer, refuse_impossible, start_momentum
+from ssl_platform.optim.torch_optimizers import (
+    FusedOptimizer,
+    Momentum,
+    NotNegative,
+    start_momentum,
+)
 from ssl_platform.registry import OPTIMIZERS
 
 
@@ -34,16 +40,13 @@ class LARC(FusedOptimizer, torch.optim.SGD):
     def __init__(
         self,
         params: Iterable[Any],
-        lr: float,
-        momentum: float,
-        weight_decay: float,
-        trust_coefficient: float,
-        eps: float,
+        lr: NotNegative,
+        momentum: Momentum,
+        weight_decay: NotNegative,
+        trust_coefficient: Annotated[float, Gt(0), "e.g. 0.001"],
+        eps: NotNegative,
         clip: bool,
     ):
-        refuse_impossible(lr=lr, momentum=momentum, weight_decay=weight_decay, eps=eps)
-        if trust_coefficient <= 0:
-            raise ValueError(f"trust_coefficient={trust_coefficient}: above 0, e.g. 0.001")
         super().__init__(params, lr=lr, momentum=momentum, weight_decay=weight_decay, fused=True)
         self.trust_coefficient, self.eps, self.clip = trust_coefficient, eps, clip
 

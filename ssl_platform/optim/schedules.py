@@ -1,6 +1,9 @@
 """Learning rates as pure functions of the step: nothing to save, nothing to drift on resume."""
 
 import math
+from typing import Annotated
+
+from annotated_types import Ge, Gt
 
 from ssl_platform.registry import SCHEDULES
 
@@ -29,17 +32,14 @@ class WarmupCosine:
         steps_per_epoch: int,
         *,
         warmup_epochs: float,
-        start_lr: float,
-        final_lr: float,
+        start_lr: Annotated[float, Ge(0)],
+        final_lr: Annotated[float, Ge(0)],
     ):
         if not 0 <= warmup_epochs < num_epochs:
             raise ValueError(
                 f"warmup_epochs={warmup_epochs}: the training has num_epochs={num_epochs}; "
                 "the warm-up must be shorter"
             )
-        for name, rate in {"start_lr": start_lr, "final_lr": final_lr}.items():
-            if rate < 0:
-                raise ValueError(f"{name}={rate}: 0 or more")
         self.base_lr, self.start_lr, self.final_lr = base_lr, start_lr, final_lr
         self.warmup_steps = round(warmup_epochs * steps_per_epoch)
         self.cosine_steps = num_epochs * steps_per_epoch - self.warmup_steps
@@ -94,15 +94,10 @@ class Steps:
         steps_per_epoch: int,
         *,
         milestones: list[int],
-        factor: float,
+        factor: Annotated[float, Gt(0), "e.g. 0.1"],
     ):
-        problems = []
         if milestones != sorted(milestones):
-            problems.append(f"milestones={milestones}: epochs in rising order, e.g. [30, 60]")
-        if factor <= 0:
-            problems.append(f"factor={factor}: must be positive, e.g. 0.1")
-        if problems:
-            raise ValueError("\n".join(problems))
+            raise ValueError(f"milestones={milestones}: epochs in rising order, e.g. [30, 60]")
         self.base_lr, self.steps_per_epoch = base_lr, steps_per_epoch
         self.milestones, self.factor = milestones, factor
 

@@ -6,15 +6,16 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from torch import Tensor, nn
+from torch import Tensor
 
 from ssl_platform import distributed
 from ssl_platform.console import legible
 from ssl_platform.data.dataset import ImageDataset
 from ssl_platform.engine.build import eval_loader, open_dataset, resolve_device
-from ssl_platform.evaluation.feature_cache import images_provenance, say
+from ssl_platform.errors import first_few
+from ssl_platform.evaluation.feature_cache import images_provenance, log_once
 from ssl_platform.evaluation.feature_files import INDEX, FeatureFiles, write_features
-from ssl_platform.models.layers import POOLED, layer_outputs, submodule
+from ssl_platform.models.layers import POOLED, LayerOutputs, submodule
 from ssl_platform.registry import TASKS
 from ssl_platform.tasks.trunk import TrainedTrunk, TrunkOptions, TrunkTask, as_problem
 
@@ -23,6 +24,8 @@ NUM_NAMED = 5  # unreadable images
 
 @dataclass(frozen=True)
 class FeaturesOptions(TrunkOptions):
+    """Top-level keys of the task; see configs/task/features.yaml."""
+
     layers: list[str]
     split: Literal["train", "val"]
     pool: bool
@@ -31,10 +34,10 @@ class FeaturesOptions(TrunkOptions):
 
 @TASKS.register()
 class ExtractFeatures(TrunkTask):
-    """Features of every image's centre crop: ``<layer>.npy`` each, and ``index.parquet``.
+    """Write ``<layer>.npy``, the features of the centre crop of every image, and ``index.parquet``.
 
-    See `evaluation.feature_files`. A row whose image cannot be read is NaN, and marked in the
-    index.
+    See `evaluation.feature_files`. The row of an image that cannot be read is NaN, and marked in
+    the index.
     """
 
     options = FeaturesOptions
@@ -46,7 +49,10 @@ class ExtractFeatures(TrunkTask):
             trunk = TrainedTrunk.open(options).module
         for layer in options.layers:
             if layer != POOLED:
-                _check_layer(trunk, layer)
+                try:
+                    submodule(trunk, layer)
+                except ValueError as error:
+                    raise ValueError(f"layers: {error}") from error
         _open(options)
 
     def __call__(self, options: FeaturesOptions) -> FeatureFiles:
@@ -56,14 +62,16 @@ class ExtractFeatures(TrunkTask):
         trunk.module.to(device)
         dataset = _open(options)
 
+        layer_outputs = LayerOutputs(trunk.module, options.layers)
+
         def embed(images: Tensor) -> Mapping[str, Tensor]:
-            outputs = layer_outputs(trunk.module, images, options.layers)
+            outputs = layer_outputs(images)
             if options.pool:
                 outputs = {layer: _pooled(output) for layer, output in outputs.items()}
             return outputs
 
         positions = np.arange(len(dataset))
-        say(f"features of {len(dataset)} images")
+        log_once(f"features of {len(dataset)} images")
         files = write_features(
             Path(options.output_dir) / "features",
             embed,
@@ -78,15 +86,8 @@ class ExtractFeatures(TrunkTask):
             },
         )
         if distributed.rank() == 0:
-            print(legible("\n".join(["", *_told(files, dataset)])), flush=True)
+            print(legible("\n".join(["", *_summary(files, dataset)])), flush=True)
         return files
-
-
-def _check_layer(trunk: nn.Module, layer: str) -> None:
-    try:
-        submodule(trunk, layer)
-    except ValueError as error:
-        raise ValueError(f"layers: {error}") from error
 
 
 def _open(options: FeaturesOptions) -> ImageDataset:
@@ -101,17 +102,13 @@ def _pooled(output: Tensor) -> Tensor:
     return output.mean(dim=(2, 3)) if output.ndim == 4 else output
 
 
-def _told(files: FeatureFiles, dataset: ImageDataset) -> list[str]:
+def _summary(files: FeatureFiles, dataset: ImageDataset) -> list[str]:
     lines = [
         f"{files.folder / layer}.npy  {(files.num_images, *shape)} {files.dtype}"
         for layer, shape in files.shapes.items()
     ]
     lines.append(f"{files.folder / INDEX}  image, uri, position, readable, label of each row")
     if files.unreadable:
-        named = [dataset.describe(row) for row in files.unreadable[:NUM_NAMED]]
-        rest = len(files.unreadable) - len(named)
-        lines.append(
-            f"{len(files.unreadable)} images cannot be read, their rows are NaN: "
-            f"{', '.join(named)}{f' and {rest} more' if rest else ''}"
-        )
+        named = first_few(map(dataset.describe, files.unreadable), NUM_NAMED)
+        lines.append(f"{len(files.unreadable)} images cannot be read, their rows are NaN: {named}")
     return lines

@@ -3,19 +3,14 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from tiny_losses import some_data
 from torch import nn
 
-from ssl_platform.data.batch import Batch, DataInfo
+from ssl_platform.data.batch import Batch
 from ssl_platform.losses.cross_entropy import CrossEntropyLoss
 from ssl_platform.models import SSLModel
 
-
-def info(**changes) -> DataInfo:
-    values = {
-        "num_samples": 8, "num_crops": 1, "batch_size": 4, "world_size": 1, "steps_per_epoch": 2,
-        "seed": 0, "num_classes": 3,
-    }  # fmt: skip
-    return DataInfo(**(values | changes))
+DATA = some_data(num_crops=1, num_classes=3)
 
 
 def a_model(*heads: str) -> SSLModel:
@@ -29,7 +24,7 @@ def a_batch(labels: list[int]) -> Batch:
 
 
 def loss_of(model: SSLModel, batch: Batch) -> torch.Tensor:
-    loss = CrossEntropyLoss(model, info())
+    loss = CrossEntropyLoss(model, DATA)
     return loss(model, model(batch.crops), batch)["loss"]
 
 
@@ -64,11 +59,11 @@ def test_the_loss_of_a_uniform_prediction():
     for head in model.heads.values():
         nn.init.zeros_(head.weight)
         nn.init.zeros_(head.bias)
-    assert CrossEntropyLoss(model, info()).uniform_loss == pytest.approx(2 * math.log(3))
+    assert CrossEntropyLoss(model, DATA).uniform_loss == pytest.approx(2 * math.log(3))
     assert loss_of(model, a_batch([0, 1])).item() == pytest.approx(2 * math.log(3))
 
 
 @pytest.mark.parametrize("num_classes", [None, 1])
 def test_images_without_two_classes(num_classes):
     with pytest.raises(ValueError, match=r"^the training images have no labels of two classes;"):
-        CrossEntropyLoss(a_model("linear"), info(num_classes=num_classes))
+        CrossEntropyLoss(a_model("linear"), some_data(num_classes=num_classes))

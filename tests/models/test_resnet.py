@@ -56,10 +56,6 @@ def official_model(name: str, num_sets: int = 1) -> SSLModel:
     return SSLModel(trunk, {"prototypes": head})
 
 
-def num_parameters(module: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())
-
-
 @pytest.mark.parametrize("name", ["resnet18", "resnet34", "resnet50", "resnet101"])
 def test_features_equal_those_of_torchvision_with_the_same_weights(name):
     ours = shipped(name)
@@ -82,27 +78,6 @@ def test_gradients_equal_those_of_torchvision_with_the_same_weights(name):
         model(images).square().sum().backward()
     for parameter, expected in zip(ours.parameters(), theirs.parameters(), strict=True):
         torch.testing.assert_close(parameter.grad, expected.grad, rtol=1e-6, atol=1e-9)
-
-
-@pytest.mark.parametrize("name", COUNTS)
-def test_sizes_are_those_of_the_published_models(name):
-    counts, model = COUNTS[name], official_model(name)
-    trunk, head = model.trunk, model.heads["prototypes"]
-    modules = list(trunk.modules())
-    assert trunk.out_dim == counts["feature_dim"]
-    assert num_parameters(trunk) == counts["trunk_parameters"]
-    assert sum(buffer.numel() for buffer in trunk.buffers()) == counts["trunk_buffers"]
-    assert len(trunk.state_dict()) == counts["trunk_tensors_in_state_dict"]
-    assert sum(isinstance(module, nn.Conv2d) for module in modules) == counts["conv_layers"]
-    assert sum(isinstance(module, nn.BatchNorm2d) for module in modules) == counts["bn_layers"]
-    assert num_parameters(head.projection) == counts["head_parameters"]
-    assert num_parameters(head.prototypes) == counts["prototypes"]
-    assert num_parameters(model) == counts["total_pretrain_parameters"]
-
-
-def test_three_sets_of_prototypes_have_the_published_size():
-    total = COUNTS["resnet50"]["total_with_3x3000_prototypes"]
-    assert num_parameters(official_model("resnet50", num_sets=3)) == total
 
 
 @pytest.mark.parametrize(
@@ -181,12 +156,10 @@ def test_weights_start_as_in_the_published_code():
             ({"layers": layers}, f"layers={layers}: four positive numbers of blocks")
             for layers in ([1, 1, 1], [1, 1, 1, 1, 1], [1, 0, 1, 1], [])
         ),
-        *(({"width": width}, f"width={width}: at least 8 channels") for width in (0, 7)),
         *(
             ({"stem_kernel": kernel}, f"stem_kernel={kernel}: an odd kernel size")
             for kernel in (0, 2, -1)
         ),
-        ({"stem_stride": 0}, "stem_stride=0: "),
     ],
 )
 def test_an_option_out_of_range_is_named_with_what_is_expected(options, message):

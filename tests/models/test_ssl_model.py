@@ -1,3 +1,5 @@
+from copy import deepcopy
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -168,14 +170,6 @@ def test_a_set_of_fewer_than_two_prototypes_is_refused(num_prototypes):
     assert str(error.value).startswith(f"num_prototypes={num_prototypes}: ")
 
 
-@pytest.mark.parametrize("widths", [{"out_dim": 0}, {"hidden_dim": -1}])
-def test_a_width_that_is_not_positive_is_refused(widths):
-    with pytest.raises(ValueError) as error:
-        a_head(**widths)
-    ((name, value),) = widths.items()
-    assert f"{name}={value}" in str(error.value)
-
-
 def test_a_frozen_trunk_gets_no_gradient_and_keeps_its_statistics():
     model = SSLModel(a_trunk(), {"prototypes": a_head()}, freeze_trunk=True).double()
     before = {name: value.clone() for name, value in model.trunk.state_dict().items()}
@@ -199,3 +193,21 @@ def test_each_head_reads_its_layer_crop_after_crop():
     assert outputs["inner"].shape == (2 * BATCH, 16 * 8 * 8)
     alone = model([second])["inner"]
     assert torch.allclose(outputs["inner"][BATCH:], alone)
+
+
+def test_a_copy_of_a_model_reads_its_own_layers():
+    model = SSLModel(a_trunk(), {"inner": nn.Flatten()}, layers={"inner": "layer2"}).double().eval()
+    crops = crops_of([16, 16])
+    before = model(crops)["inner"]
+    copied = deepcopy(model)
+    torch.nn.init.zeros_(model.trunk.layer1[0].conv1.weight)
+    assert torch.equal(copied(crops)["inner"], before)
+    assert not torch.equal(model(crops)["inner"], before)
+
+
+def test_a_layer_that_is_exchanged_before_the_first_pass_is_read_as_it_is_then():
+    model = SSLModel(a_trunk(), {"inner": nn.Flatten()}, layers={"inner": "layer1"}).double().eval()
+    model.trunk.layer1 = nn.Identity()
+    (crop,) = crops_of([16])
+    stem = model.trunk.bn1(model.trunk.conv1(crop)).relu()
+    assert torch.equal(model([crop])["inner"], stem.flatten(1))

@@ -28,10 +28,6 @@ pairs_of_partitions = st.lists(
 seldom = settings(max_examples=60, deadline=None)
 
 
-def table_of(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    return np.array([[((a == i) & (b == j)).sum() for j in np.unique(b)] for i in np.unique(a)])
-
-
 def test_scores_worked_by_hand():
     # the example of Introduction to Information Retrieval, 16.3: purity 0.71, Rand 0.68
     assert purity(HAND_CLUSTERS, HAND_CLASSES) == pytest.approx(12 / 17)
@@ -49,31 +45,6 @@ def test_nmi_worked_by_hand():
     information = h_classes - 0.5
     expected = information / ((h_clusters + h_classes) / 2)
     assert normalized_mutual_information(clusters, classes) == pytest.approx(expected)
-
-
-@seldom
-@given(pairs_of_partitions)
-def test_nmi_is_its_definition(partitions):
-    joint = table_of(*partitions) / len(partitions[0])
-    rows, columns = joint.sum(1), joint.sum(0)
-    h_rows, h_columns = -(rows * np.log(rows)).sum(), -(columns * np.log(columns)).sum()
-    h_joint = -sum(p * math.log(p) for p in joint.ravel() if p > 0)
-    expected = (h_rows + h_columns - h_joint) * 2 / (h_rows + h_columns) if h_joint > 0 else 1.0
-    assert normalized_mutual_information(*partitions) == pytest.approx(expected, abs=1e-9)
-
-
-@seldom
-@given(pairs_of_partitions)
-def test_ari_is_its_definition_over_pairs(partitions):
-    a, b = partitions
-    pairs = list(itertools.combinations(range(len(a)), 2))
-    in_a = sum(a[i] == a[j] for i, j in pairs)
-    in_b = sum(b[i] == b[j] for i, j in pairs)
-    in_both = sum(a[i] == a[j] and b[i] == b[j] for i, j in pairs)
-    chance = in_a * in_b / len(pairs) if pairs else 0
-    most = (in_a + in_b) / 2
-    expected = (in_both - chance) / (most - chance) if most != chance else 1.0
-    assert adjusted_rand_index(a, b) == pytest.approx(expected, abs=1e-9)
 
 
 @seldom
@@ -129,12 +100,6 @@ def test_partitions_of_different_samples_are_refused():
     for score in SCORES:
         with pytest.raises(ValueError, match=r"shape \(3,\) and \(2,\)"):
             score(np.zeros(3, int), np.zeros(2, int))
-
-
-def test_independent_partitions_score_nothing():
-    a, b = np.divmod(np.arange(30 * 40), 40)
-    assert normalized_mutual_information(a, b) == pytest.approx(0, abs=1e-9)
-    assert adjusted_rand_index(a, b) == pytest.approx(0, abs=0.03)
 
 
 def test_majority_classes_worked_by_hand():

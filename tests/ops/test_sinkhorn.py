@@ -16,6 +16,7 @@ from ssl_platform import distributed
 from ssl_platform.ops.sinkhorn import _by_factors, _by_logarithms, sinkhorn
 
 VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "sinkhorn.json").read_text())
+CASES = [case for case in VECTORS["cases"] if case["iterations"] > 0]
 HAND_SCORES = [[0.9, 0.1, -0.2], [0.8, 0.3, 0.0], [-0.5, 0.7, 0.2], [0.1, 0.2, 0.6]]
 HAND_CODES = [
     [0.99997194, 2.7556e-05, 5.0832e-07],
@@ -52,7 +53,7 @@ def cosines_of(seed: int, num_samples: int, num_prototypes: int) -> Tensor:
     return torch.rand(num_samples, num_prototypes, dtype=torch.float64, generator=generator) * 2 - 1
 
 
-@pytest.mark.parametrize("case", VECTORS["cases"])
+@pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize(
     ("dtype", "rtol", "atol"), [(torch.float64, 1e-6, 0), (torch.float32, 1e-4, 1e-6)]
 )
@@ -70,7 +71,7 @@ def test_four_samples_worked_by_hand():
 
 
 @seldom
-@given(cosines, st.floats(0.03, 1), st.integers(0, 5))
+@given(cosines, st.floats(0.03, 1), st.integers(1, 5))
 def test_codes_equal_the_textbook(scores, epsilon, num_iters):
     codes = sinkhorn(torch.from_numpy(scores), epsilon=epsilon, num_iters=num_iters)
     expected = textbook(torch.from_numpy(scores), epsilon=epsilon, num_iters=num_iters)
@@ -118,7 +119,7 @@ both_ways = pytest.mark.parametrize("codes_of", [sinkhorn, _by_logarithms])
 @both_ways
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
 @settings(max_examples=100, deadline=None)
-@given(st.data(), any_epsilon, st.integers(0, 5) | st.sampled_from([40, 300]))
+@given(st.data(), any_epsilon, st.integers(1, 5) | st.sampled_from([40, 300]))
 def test_codes_are_finite_for_any_scores_epsilon_and_iterations(
     codes_of, dtype, data, epsilon, num_iters
 ):
@@ -127,11 +128,8 @@ def test_codes_are_finite_for_any_scores_epsilon_and_iterations(
         scores = scores.to(torch.promote_types(dtype, torch.float32))
     codes = codes_of(scores, epsilon=epsilon, num_iters=num_iters)
     assert (codes >= 0).all()  # which NaN is not
-    total = torch.tensor(float(len(scores)), dtype=codes.dtype)
-    torch.testing.assert_close(codes.sum(), total, rtol=1e-5, atol=0)
-    if num_iters > 0:
-        ones = torch.ones(len(scores), dtype=codes.dtype)
-        torch.testing.assert_close(codes.sum(dim=1), ones, rtol=1e-5, atol=0)
+    ones = torch.ones(len(scores), dtype=codes.dtype)
+    torch.testing.assert_close(codes.sum(dim=1), ones, rtol=1e-5, atol=0)
 
 
 # as many as make factors that are never scaled overflow
@@ -186,7 +184,7 @@ def test_factors_and_logarithms_give_the_same_codes(scores, epsilon, num_iters):
 
 @pytest.mark.parametrize("epsilon", [1e-320, 1e-46, 1e39, 1e300])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("num_iters", [0, 1, 3])
+@pytest.mark.parametrize("num_iters", [1, 3])
 def test_equal_scores_have_equal_codes_at_any_epsilon(epsilon, dtype, num_iters):
     codes = sinkhorn(torch.full((4, 5), 0.3, dtype=dtype), epsilon=epsilon, num_iters=num_iters)
     torch.testing.assert_close(codes, torch.full_like(codes, 1 / 5))
@@ -199,21 +197,12 @@ def test_scores_that_differ_by_more_than_the_number_type_holds_count_where_epsil
     torch.testing.assert_close(codes.double(), expected, rtol=1e-5, atol=0)
 
 
-def test_identical_samples_share_prototypes_whose_scores_are_far_apart():
-    codes = sinkhorn(torch.tensor([[1e30, 0.0, -1e30]] * 2), epsilon=0.05, num_iters=1)
-    torch.testing.assert_close(codes, torch.full_like(codes, 1 / 3))
-
-
-def test_no_samples_have_no_codes():
-    assert sinkhorn(torch.zeros(0, 3), epsilon=0.05, num_iters=3).shape == (0, 3)
-
-
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"epsilon": 0.0}, "epsilon=0.0: must be positive, e.g. 0.05"),
-        ({"epsilon": float("nan")}, "epsilon=nan: must be positive, e.g. 0.05"),
-        ({"num_iters": -1}, "num_iters=-1: 0 or more, e.g. 3"),
+        ({"epsilon": 0.0}, "epsilon=0.0: must be above 0"),
+        ({"epsilon": float("nan")}, "epsilon=nan: must be above 0"),
+        ({"num_iters": 0}, "num_iters=0: at least 1"),
     ],
 )
 def test_numbers_that_cannot_be_are_refused(changed, message):
@@ -222,7 +211,7 @@ def test_numbers_that_cannot_be_are_refused(changed, message):
     assert str(error.value) == message
 
 
-@pytest.mark.parametrize("num_iters", [0, 1, 3])
+@pytest.mark.parametrize("num_iters", [1, 3])
 @pytest.mark.parametrize(
     "scores",
     [
@@ -246,25 +235,24 @@ def test_half_precision_scores_are_computed_in_float32(dtype):
     assert codes.equal(sinkhorn(scores.float(), epsilon=0.05, num_iters=3))
 
 
-def test_identical_samples_share_the_prototypes_equally():
-    scores = cosines_of(0, 1, 5).expand(4, 5)
+@pytest.mark.parametrize(
+    "scores",
+    [cosines_of(0, 1, 5).expand(4, 5), cosines_of(1, 1, 7), torch.tensor([[1e30, 0.0, -1e30]] * 2)],
+)
+def test_identical_samples_share_the_prototypes_equally(scores):
     codes = sinkhorn(scores, epsilon=0.05, num_iters=3)
-    torch.testing.assert_close(codes, torch.full_like(codes, 1 / 5))
-
-
-def test_a_single_sample_is_shared_by_all_prototypes():
-    codes = sinkhorn(cosines_of(1, 1, 7), epsilon=0.05, num_iters=1)
-    torch.testing.assert_close(codes, torch.full_like(codes, 1 / 7))
+    torch.testing.assert_close(codes, torch.full_like(codes, 1 / scores.shape[1]))
 
 
 @pytest.mark.parametrize("num_iters", [1, 3])
 @pytest.mark.parametrize("shape", [(8, 5), (3, 6)])
-def test_a_constant_per_prototype_changes_nothing(shape, num_iters):
+def test_a_constant_per_prototype_or_for_all_scores_changes_nothing(shape, num_iters):
     # each iteration starts with the prototypes; a constant per sample does count in the first one
-    scores, constants = cosines_of(0, *shape), cosines_of(1, 1, shape[1])
+    scores = cosines_of(0, *shape)
     codes = sinkhorn(scores, epsilon=0.05, num_iters=num_iters)
-    shifted = sinkhorn(scores + constants, epsilon=0.05, num_iters=num_iters)
-    torch.testing.assert_close(shifted, codes, rtol=1e-9, atol=0)
+    for constants in (cosines_of(1, 1, shape[1]), 3.7):
+        shifted = sinkhorn(scores + constants, epsilon=0.05, num_iters=num_iters)
+        torch.testing.assert_close(shifted, codes, rtol=1e-9, atol=0)
 
 
 @pytest.mark.parametrize("shape", [(8, 5), (3, 6)])
@@ -275,16 +263,7 @@ def test_a_constant_per_sample_is_forgotten_after_many_iterations(shape):
     torch.testing.assert_close(shifted, codes, rtol=1e-9, atol=0)
 
 
-@pytest.mark.parametrize("num_iters", [0, 1, 3])
-@pytest.mark.parametrize("shape", [(8, 5), (3, 6)])
-def test_a_constant_for_all_scores_changes_nothing(shape, num_iters):
-    scores = cosines_of(0, *shape)
-    codes = sinkhorn(scores, epsilon=0.05, num_iters=num_iters)
-    shifted = sinkhorn(scores + 3.7, epsilon=0.05, num_iters=num_iters)
-    torch.testing.assert_close(shifted, codes, rtol=1e-9, atol=0)
-
-
-@pytest.mark.parametrize("num_iters", [0, 1, 3])
+@pytest.mark.parametrize("num_iters", [1, 3])
 @pytest.mark.parametrize("shape", [(8, 5), (3, 6)])
 def test_permuting_samples_and_prototypes_permutes_the_codes(shape, num_iters):
     scores = cosines_of(0, *shape)
@@ -292,13 +271,6 @@ def test_permuting_samples_and_prototypes_permutes_the_codes(shape, num_iters):
     codes = sinkhorn(scores, epsilon=0.05, num_iters=num_iters)
     permuted = sinkhorn(scores[rows][:, columns], epsilon=0.05, num_iters=num_iters)
     torch.testing.assert_close(permuted, codes[rows][:, columns], rtol=1e-9, atol=0)
-
-
-@pytest.mark.parametrize("shape", [(8, 5), (3, 6), (6, 6)])
-def test_many_iterations_use_every_prototype_equally(shape):
-    codes = sinkhorn(cosines_of(0, *shape), epsilon=0.5, num_iters=300)
-    share = torch.full((shape[1],), shape[0] / shape[1], dtype=torch.float64)
-    torch.testing.assert_close(codes.sum(dim=0), share, rtol=1e-9, atol=0)
 
 
 @pytest.mark.parametrize("shape", [(416, 50), (32, 50), (50, 416)])
@@ -321,7 +293,7 @@ def test_the_scores_are_left_alone_and_the_codes_carry_no_gradient():
 
 
 RANK_CASES = [
-    *[(seed, scale, n) for seed in (0, 1) for scale in (1.0, 1e4) for n in (0, 1, 3, 10)],
+    *[(seed, scale, n) for seed in (0, 1) for scale in (1.0, 1e4) for n in (1, 3, 10)],
     (3, 1.0, 1000),
     (2, 1e300, 3),
 ]

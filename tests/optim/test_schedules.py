@@ -29,27 +29,13 @@ def short(**options) -> WarmupCosine:
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case["name"])
 def test_rates_equal_those_of_the_reference(case):
-    rates = [schedule_of(case)(step) for step in case["steps"]]
-    assert rates == pytest.approx(case["lr"], rel=1e-12)
-
-
-@pytest.mark.parametrize(
-    "case", [case for case in CASES if "all" in case], ids=lambda case: case["name"]
-)
-def test_whole_schedules_equal_those_of_the_reference(case):
-    rates = [schedule_of(case)(step) for step in range(case["total_steps"])]
-    assert rates == pytest.approx(case["all"], rel=1e-12)
-
-
-@pytest.mark.parametrize(
-    "case",
-    [case for case in CASES if case["total_steps"] < 100_000],
-    ids=lambda case: case["name"],
-)
-def test_rates_of_all_steps_sum_to_those_of_the_reference(case):
-    schedule = schedule_of(case)
-    total = sum(schedule(step) for step in range(case["total_steps"]))
-    assert total == pytest.approx(case["lr_sum"], rel=1e-9)
+    schedule, total_steps = schedule_of(case), case["total_steps"]
+    assert [schedule(step) for step in case["steps"]] == pytest.approx(case["lr"], rel=1e-12)
+    if total_steps < 100_000:
+        rates = [schedule(step) for step in range(total_steps)]
+        assert sum(rates) == pytest.approx(case["lr_sum"], rel=1e-9)
+        if "all" in case:
+            assert rates == pytest.approx(case["all"], rel=1e-12)
 
 
 def test_without_warm_up_the_first_step_has_the_base_rate():
@@ -134,14 +120,7 @@ def test_the_official_semi_supervised_rates():
         assert 250 * schedule(step) == pytest.approx(head, rel=1e-12)
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"milestones": [5, 2]}, "milestones=[5, 2]: epochs in rising order, e.g. [30, 60]"),
-        ({"factor": 0.0}, "factor=0.0: must be positive, e.g. 0.1"),
-    ],
-)
-def test_unusable_steps(options, message):
+def test_milestones_that_do_not_rise_are_refused():
     with pytest.raises(ValueError) as caught:
-        Steps(1.0, 10, 1, **({"milestones": [2], "factor": 0.1} | options))
-    assert str(caught.value) == message
+        Steps(1.0, 10, 1, milestones=[5, 2], factor=0.1)
+    assert str(caught.value) == "milestones=[5, 2]: epochs in rising order, e.g. [30, 60]"

@@ -167,26 +167,6 @@ def test_a_parameter_whose_elements_share_memory_is_refused_at_the_start(name):
         )
 
 
-@every_optimizer
-def test_gradients_that_a_closure_computes_may_lie_otherwise(name):
-    own, plain = OPTIMIZERS[name]
-    params = [nn.Parameter(numbers(0)), nn.Parameter(numbers(0))]
-    for make, param in zip((own, plain), params, strict=True):
-        optimizer = make([param])
-
-        def closure(param: nn.Parameter = param) -> float:
-            assert torch.is_grad_enabled()
-            param.grad = LAYOUTS["transposed"](numbers(1))
-            return 1.5
-
-        if make is own:
-            assert optimizer.step(closure) == 1.5
-        else:
-            closure()
-            optimizer.step()
-    torch.testing.assert_close(*params, rtol=1e-10, atol=1e-14)
-
-
 def test_density_and_overlap_are_told_from_strides():
     dense = {"contiguous", "channels_last", "transposed", "turned"}
     assert {name for name, lay in LAYOUTS.items() if is_dense(lay(numbers(0)))} == dense

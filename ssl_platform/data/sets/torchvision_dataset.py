@@ -13,7 +13,7 @@ import numpy as np
 from filelock import FileLock
 
 from ssl_platform.data.dataset import ImageDataset, UnreadableImage
-from ssl_platform.data.decoding.decode import pixels_of, read_file
+from ssl_platform.data.decoding.decode import pixels_of, read_image
 from ssl_platform.data.decoding.pixels import Notes
 from ssl_platform.registry import DATASETS
 
@@ -51,7 +51,7 @@ class TorchvisionDataset(ImageDataset):
 
     def read_noting(self, index: int, notes: Notes) -> np.ndarray:
         if self._files is not None:
-            return read_file(os.fsencode(_path(self._files[index])), self.pixels, notes)
+            return read_image(os.fsencode(_path(self._files[index])), self.pixels, notes)
         try:
             image, _ = self._source[index]
             return pixels_of(image, self.pixels, notes)
@@ -95,9 +95,8 @@ def _build(dataset: str, path: str, split: str, download: bool) -> Any:
     try:
         if download:
             os.makedirs(path, exist_ok=True)
-            # the ranks of a machine want the same files: the first fetches, the others find them
-            lock = FileLock(os.path.join(path, ".download.lock"))
-            with lock, members_stay_inside():
+            # the ranks of a machine all want the files: the first fetches, the others find them
+            with FileLock(os.path.join(path, ".download.lock")), members_stay_inside():
                 return getattr(datasets, dataset)(path, download=True, **options)
         return getattr(datasets, dataset)(path, **options)
     except (OSError, RuntimeError, tarfile.TarError) as error:

@@ -3,13 +3,13 @@ import pytest
 import torch
 from sklearn.decomposition import PCA
 
-from ssl_platform.ops import feature_table as table
+from ssl_platform.ops import feature_table
 from ssl_platform.ops.feature_table import Centred, blocks, mean_of, principal_components
 
 
 @pytest.mark.parametrize(("num_rows", "dim", "asked"), [(50, 8, 3), (50, 8, 100), (5, 8, 8)])
 def test_components_are_those_of_scikit_learn(num_rows, dim, asked, monkeypatch):
-    monkeypatch.setattr(table, "BLOCK", 7)
+    monkeypatch.setattr(feature_table, "BLOCK", 7)
     generator = torch.Generator().manual_seed(0)
     rows = 3 + torch.randn(num_rows, dim, generator=generator) * torch.arange(1.0, dim + 1)
     mean, directions = principal_components(rows, asked)
@@ -24,7 +24,7 @@ def test_components_are_those_of_scikit_learn(num_rows, dim, asked, monkeypatch)
 
 
 def test_a_centred_table_is_the_table_less_its_mean_however_it_is_read(monkeypatch):
-    monkeypatch.setattr(table, "BLOCK", 7)
+    monkeypatch.setattr(feature_table, "BLOCK", 7)
     rows = 5 + torch.randn(20, 3, generator=torch.Generator().manual_seed(0)).half()
     centred = Centred(rows, mean_of(rows))
     expected = rows.float() - rows.double().mean(0).float()

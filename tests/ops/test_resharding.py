@@ -3,7 +3,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ssl_platform.ops.resharding import deal_out
+from ssl_platform.ops.resharding import reshard
 
 
 @settings(max_examples=60, deadline=None)
@@ -24,7 +24,7 @@ def test_each_step_keeps_its_total_batch_in_order(before, after, num_steps, dim)
         wide = [part[:, None].expand(-1, 5) for part in rows]
         return [part.expand(2, *part.shape) if dim == 1 else part for part in wide]
 
-    found = deal_out(cut(before), dim=dim, num_rows=12 // after, world_size=after)
+    found = reshard(cut(before), dim=dim, num_rows=12 // after, world_size=after)
     assert len(found) == after
     for mine, expected in zip(found, cut(after), strict=True):
         assert torch.equal(mine, expected)
@@ -34,4 +34,4 @@ def test_each_step_keeps_its_total_batch_in_order(before, after, num_steps, dim)
 def test_rows_of_other_batches_are_refused(num_parts, num_rows):
     parts = [torch.zeros(16)] * num_parts
     with pytest.raises(ValueError, match="the batch size is another, too"):
-        deal_out(parts, dim=0, num_rows=num_rows, world_size=1)
+        reshard(parts, dim=0, num_rows=num_rows, world_size=1)
