@@ -40,17 +40,13 @@ def test_options_out_of_range_are_named():
     load_components()
     with pytest.raises(ValueError) as caught:
         DATASETS.build({"name": "Shapes", "num_samples": 0, "size": 4, "seed": 0})
-    assert str(caught.value) == (
-        "num_samples=0: should be greater than or equal to 1\n"
-        "size=4: should be greater than or equal to 8"
-    )
+    assert str(caught.value) == ("num_samples=0: at least 1\nsize=4: at least 8")
     canvas = {"size": 0, "scale": [0.9, 0.5], "noise": 0.1, "seed": 0}
     options = {"path": None, "split": "test", "num_samples": None, "download": False}
     with pytest.raises(ValueError) as caught:
         DATASETS.build({"name": "FashionMNIST", "canvas": canvas, **options})
     assert str(caught.value) == (
-        "canvas.size=0: should be greater than or equal to 1\n"
-        "canvas.scale=[0.9, 0.5]: must be two rising numbers in [0, 1]"
+        "canvas.size=0: at least 1\ncanvas.scale=[0.9, 0.5]: must be two rising numbers in [0, 1]"
     )
 
 
