@@ -25,6 +25,9 @@ def test_shapes_are_balanced_and_follow_seed_and_index():
         assert np.array_equal(few.read(index), many.read(index))
         assert not np.array_equal(few.read(index), other.read(index))
     assert not np.array_equal(many.read(0), many.read(BLOCK))
+    whole = Shapes(num_samples=BLOCK + 30, size=16, seed=0)
+    whole.prepare()
+    assert np.array_equal(many.read(BLOCK), whole.read(BLOCK))  # rendered alone, and with others
     assert many.describe(12) == "Shapes[12]"
     many.probe()
 
