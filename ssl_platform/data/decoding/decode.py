@@ -192,13 +192,8 @@ def _quiet_pillow() -> Iterator[None]:
 def _formats(data: bytes) -> tuple[str, ...]:
     if data[4:8] == b"ftyp":
         _register_heif()
-    return tuple(name for name in FORMATS if name in _registered())
-
-
-def _registered() -> dict:
-    if "JPEG2000" not in Image.OPEN:
-        Image.init()
-    return Image.OPEN
+    Image.init()  # of all formats; the second time does nothing
+    return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
 @cache
