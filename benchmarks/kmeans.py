@@ -1,6 +1,6 @@
 """Cost of spherical k-means against the straightforward form and against faiss.
 
-    python benchmarks/kmeans.py [--rounds 5] [--rows 100000] [--clusters 3000]
+    python benchmarks/kmeans.py [--rounds 5]
 
 Two iterations and the assignment, from the same centroids. CPU time of one thread, rounds
 interleaved in one process, so that a busy machine slows all alike. The straightforward form holds
@@ -8,9 +8,8 @@ all dot products at once and averages one cluster after the other. faiss is left
 not installed (pip install faiss-cpu).
 """
 
-from ratios import Row, extra_mebibytes, print_table, rounds_of, speedups  # isort: skip (threads)
+from ratios import Row, extra_mebibytes, rounds_of, run_alone, speedups  # isort: skip (threads)
 
-import argparse
 import importlib.util
 from collections.abc import Iterator
 from functools import partial
@@ -78,15 +77,5 @@ def rows(rounds: int, num_rows: int = 100_000, num_clusters: int = 3000) -> Iter
     yield Row("k-means, memory beside the arguments", [held], 64, "MiB")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--rows", type=int, default=100_000)
-    parser.add_argument("--clusters", type=int, default=3000)
-    args = parser.parse_args()
-    torch.set_num_threads(1)
-    print_table(rows(args.rounds, args.rows, args.clusters))
-
-
 if __name__ == "__main__":
-    main()
+    run_alone(__doc__, rows, 5)

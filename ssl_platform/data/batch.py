@@ -1,4 +1,4 @@
-"""What flows from the data to the model, and what a loss may know of where it came from."""
+"""A batch as the model gets it, and what a loss may know of the training set."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -11,7 +11,7 @@ class Batch(NamedTuple):
 
     crops: list[Tensor]  # one (B, C, H, W) tensor per crop; crops of equal size are adjacent
     label: Tensor  # (B,) int64 class, -1 where the data set has none
-    # (B,) int64 position of the sample in the data set; nobody needs tuple.index
+    # (B,) int64 position of the sample in the data set; hides tuple.index, which nobody needs
     index: Tensor  # type: ignore[assignment]
 
 
