@@ -63,9 +63,7 @@ class LaunchOptions:
     # submit a job instead of starting ranks here
     slurm: SlurmOptions | None = field(metadata=FREE)
     # torch CPU threads of each rank; null = usable cores // ranks here
-    threads: Annotated[int, Interval(ge=1, le=MAX_THREADS), "or null"] | None = field(
-        metadata=FREE
-    )
+    threads: Annotated[int, Interval(ge=1, le=MAX_THREADS), "or null"] | None = field(metadata=FREE)
     # of data workers; null = fork
     worker_start: Literal["fork", "spawn"] | None = field(metadata=FREE)
 
