@@ -1,12 +1,12 @@
 """Entry points of torch.hub: ``torch.hub.load("<this folder>", "resnet50", source="local")``.
 
-Each gives a network from images (N, 3, H, W), normalised as ImageNet's, to pooled features, or to
-the scores of ``num_classes`` classes by a new linear layer. The package need not be installed.
+Each returns a network from images (N, 3, H, W), normalised as ImageNet's, to pooled features, or
+to the scores of ``num_classes`` classes by a new linear layer. The package need not be installed.
 
 Args:
-    pretrained: true for the weights named at the entry point, or the name of another model of the
-        catalogue with the same trunk (``python tools/zoo.py list``); they are fetched once.
-    num_classes: of the classifier; None for none.
+    pretrained: true for the weights named in the entry point's docstring, or the name of another
+        model of the catalogue with the same trunk (``python tools/zoo.py list``).
+    num_classes: of the new classifier; None for no classifier.
 """
 
 from torch import nn
@@ -40,7 +40,7 @@ def resnet50w5(pretrained: bool | str = False, num_classes: int | None = None) -
 def _model(
     trunk_name: str, published: str, pretrained: bool | str, num_classes: int | None
 ) -> nn.Module:
-    # not at the top: what is missing is then told by torch.hub
+    # imported here: torch.hub first says which of `dependencies` are missing
     from ssl_platform.zoo.architecture import shipped_trunk
     from ssl_platform.zoo.weights import load_trunk, read_weights
 

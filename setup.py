@@ -31,7 +31,11 @@ setup(
     # the configs lie at the top of a checkout and inside the package of a wheel
     packages=[*packages, "ssl_platform.configs"],
     package_dir={"ssl_platform.configs": "configs"},
-    package_data={"ssl_platform.configs": ["**/*.yaml"], "ssl_platform.zoo": ["catalogue.yaml"]},
+    package_data={
+        "ssl_platform.configs": ["**/*.yaml"],
+        "ssl_platform.clusters": ["page.html", "page.css", "page.js"],
+        "ssl_platform.zoo": ["catalogue.yaml"],
+    },
     ext_modules=[augment],
     install_requires=[
         "torch>=2.10,<2.15",
@@ -40,6 +44,7 @@ setup(
         "omegaconf>=2.3,<2.4",
         "fvcore>=0.1.5.post20221221",
         "tensorboard>=2.15",
+        "jinja2>=3.1",
         "numpy>=1.26",
         "opencv-python-headless>=4.9",
         "pillow>=10.3",
@@ -47,10 +52,12 @@ setup(
         "annotated-types>=0.6",
         "pydantic>=2.7",
         "filelock>=3.13",
+        "imagecodecs>=2024.6",
         "safetensors>=0.4",
         "scikit-learn>=1.3",
         "scipy>=1.10",
         "simplejpeg>=1.7",
+        "tifffile>=2024.8",
         "tqdm>=4.66",
     ],
     extras_require={

@@ -355,11 +355,6 @@ def input_path(bench: Bench, images: Path) -> None:
         for workers in sorted({1, cores // 2, cores - 1})
         if workers
     }
-    most = shipped | {"data.num_workers": max(1, cores - 1)}
-    settings["the same, colours and blur on the device"] = most | {
-        "data.transform.augment_on": "device"
-    }
-    settings["the same, normalised by the workers"] = most | {"data.normalize_on": "workers"}
     table(f"input path, batch {batch_size}, {cores} cores", "images/s", "of the bfloat16 step")
     for name, chosen in settings.items():
         rate = loading_rate(platform_run(images, chosen, bench), bench)

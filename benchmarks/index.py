@@ -5,9 +5,8 @@
 100,000 empty files in 100 folders, in the cache of the file system.
 """
 
-from ratios import Row, print_table, rounds_of, speedups  # isort: skip (threads)
+from ratios import Row, rounds_of, run_alone, speedups  # isort: skip (threads)
 
-import argparse
 import multiprocessing
 import os
 import tempfile
@@ -93,11 +92,5 @@ def rows(rounds: int) -> Iterator[Row]:
     worker.join()
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=7)
-    print_table(rows(parser.parse_args().rounds))
-
-
 if __name__ == "__main__":
-    main()
+    run_alone(__doc__, rows, 7)

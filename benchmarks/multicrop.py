@@ -1,14 +1,13 @@
 """Speed of the multi-crop pipeline, JPEG bytes to crops, against Pillow + torchvision and lightly.
 
-    python benchmarks/multicrop.py [--rounds 9] [--images 24]
+    python benchmarks/multicrop.py [--rounds 9]
 
 All make 2 x 224 + 6 x 96 crops with SwAV's augmentation from JPEGs of 500 x 375. The platform's
 crops are uint8, and normalised on the device in training; the others' are float32 and normalised.
 """
 
-from ratios import Row, print_table, rounds_of, speedups  # isort: skip (threads)
+from ratios import Row, rounds_of, run_alone, speedups  # isort: skip (threads)
 
-import argparse
 import importlib.util
 import io
 from collections.abc import Callable, Iterator
@@ -112,9 +111,10 @@ def lightly_pipeline() -> Callable[[bytes], list[torch.Tensor]]:
     return lambda data: transform(Image.open(io.BytesIO(data)).convert("RGB"))
 
 
-def rows(rounds: int, num_images: int = 24) -> Iterator[Row]:
+def rows(rounds: int) -> Iterator[Row]:
     cv2.setNumThreads(0)
-    images = [photograph(seed) for seed in range(num_images)]
+    torch.set_num_threads(1)
+    images = [photograph(seed) for seed in range(24)]
     pipelines: dict[str, Callable[[bytes], Any]] = {
         "Pillow + torchvision": torchvision_pipeline(),
         "OpenCV": platform_pipeline(opencv_crop),
@@ -141,14 +141,5 @@ def rows(rounds: int, num_images: int = 24) -> Iterator[Row]:
             yield Row(f"crops by {name}, {peer}", speedups(seconds[peer], seconds[name]), target)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--images", type=int, default=24)
-    args = parser.parse_args()
-    torch.set_num_threads(1)
-    print_table(rows(args.rounds, args.images))
-
-
 if __name__ == "__main__":
-    main()
+    run_alone(__doc__, rows, 9)

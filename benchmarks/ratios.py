@@ -1,5 +1,6 @@
 """What the benchmarks share: interleaved rounds, and the table of ratios."""
 
+import argparse
 import os
 import statistics
 import time
@@ -66,6 +67,13 @@ def extra_mebibytes(work: Callable[[], Any]) -> float:
         for event in events
     )
     return max(held) / 2**20
+
+
+def run_alone(doc: str, rows: Callable[[int], Iterable[Row]], rounds: int) -> None:
+    """One benchmark from the command line; ``doc`` describes it."""
+    parser = argparse.ArgumentParser(description=doc.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=rounds)
+    print_table(rows(parser.parse_args().rounds))
 
 
 def print_table(rows: Iterable[Row]) -> None:

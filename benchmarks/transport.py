@@ -7,9 +7,8 @@ here. The peer is torch's DataLoader with a list of float32 tensors, which its d
 puts together. Starting the workers is not counted.
 """
 
-from ratios import Row, print_table, rounds_of, speedups  # isort: skip (threads)
+from ratios import Row, rounds_of, run_alone, speedups  # isort: skip (threads)
 
-import argparse
 import ctypes
 import multiprocessing
 import time
@@ -77,6 +76,7 @@ def cpu_seconds() -> float:
 
 
 def rows(rounds: int) -> Iterator[Row]:
+    torch.set_num_threads(1)
     samples = [(0, index) for index in range(NUM_IMAGES)]
     platform = Transport(
         BatchReader(
@@ -106,12 +106,5 @@ def rows(rounds: int) -> Iterator[Row]:
     yield Row("transport, float32 lists", speedups(seconds["lists"], seconds["platform"]), 8)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=9)
-    torch.set_num_threads(1)
-    print_table(rows(parser.parse_args().rounds))
-
-
 if __name__ == "__main__":
-    main()
+    run_alone(__doc__, rows, 9)

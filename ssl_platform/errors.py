@@ -80,7 +80,7 @@ def nearest(word: str, choices: Iterable[str]) -> str:
     return f"choose from {', '.join(choices)}" if choices else "there is nothing to choose from"
 
 
-def first_few(names: Iterable[Any], most: int, *, between: str = ", ") -> str:
+def first_few(names: Iterable[Any], most: int = 5, *, between: str = ", ") -> str:
     """The first of some names, and how many more there are: ``a, b and 3 more``."""
     shown = [str(name) for name in names]
     rest = len(shown) - most

@@ -86,10 +86,11 @@ class Schema:
             hint = nearest(path[-1], known)
             line = f"{place}={error['input']}: {self.owner} has no such option; {hint}"
             return f"{line} (~{place} leaves it out)" if where else line
-        wanted = ""
         if error["type"] in OUT_OF_RANGE:
             wanted = range_in_words(_metadata(self.annotations[path[0]], path[1:]))
-        return f"{place}={error['input']}: {wanted or error['msg'].removeprefix('Input ')}"
+        else:  # pydantic's own words, or those of a validator of ours
+            wanted = error["msg"].removeprefix("Input ").removeprefix("Value error, ")
+        return f"{place}={error['input']}: {wanted}"
 
     def _needs(self, place: str, key: str | None) -> str:
         kind = f" ({_type_name(self.annotations[key])})" if key in self.annotations else ""

@@ -10,16 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from loaders import OPTIONS
 from test_offline_runs import tiny_of
 from test_training import folder_of, losses, run_tool, saved, train
 
 import ssl_platform
 from ssl_platform.config import compose
 from ssl_platform.config.options import TrainOptions, options_of
-from ssl_platform.data.crops.augment import Blur, ColorJitter
 from ssl_platform.data.crops.center_crop import CenterCrop
-from ssl_platform.data.crops.multicrop import CropGroup, MultiCrop
-from ssl_platform.data.crops.normalize import Normalize
 from ssl_platform.data.loading.batch_reader import BadImageLimit, BatchReader
 from ssl_platform.data.loading.loader import Loader
 from ssl_platform.data.loading.sampler import SequentialSampler
@@ -83,53 +81,28 @@ def test_a_resumed_run_in_16_bits_goes_on_with_its_scaler(precision, tiny, tmp_p
 
 
 def test_batches_arrive_on_the_gpu_from_pinned_memory():
-    images = Shapes(num_samples=10, size=16, seed=0)
+    images = Shapes(num_samples=4, size=16, seed=0)
     images.prepare()
-    transform, order = CenterCrop(resize=16, size=16), SequentialSampler(range(10), 0, 1)
-    batches = [[(0, index) for index in range(10)]]
+    transform, order = CenterCrop(resize=16, size=16), SequentialSampler(range(4), 0, 1)
+    batches = [[(0, index) for index in range(4)]]
     transport = Transport(
         BatchReader(
             images, transform, seed=0, num_workers=0,
             limit=BadImageLimit(0.0, len(images), replace_bad=True),
-        ), batches, batch_size=10,
+        ), batches, batch_size=4,
         num_workers=0, start_method=None, timeout_seconds=60, pin_memory=True,
     )  # fmt: skip
     (host,) = transport
     assert all(torch.from_numpy(crop).is_pinned() for crop in host.crops)
 
     def first_on(device: str) -> Any:
-        (batch,) = Loader(
-            images, transform, order, batch_size=10, num_workers=0, seed=0,
-            start_method=None, timeout_seconds=60,
-            normalize=Normalize(mean=[0.4, 0.5, 0.6], std=[0.2, 0.25, 0.3]),
-            device=torch.device(device), max_bad_fraction=0, drop_last=False,
-        )  # fmt: skip
+        (batch,) = Loader(images, transform, order, OPTIONS, torch.device(device))
         return batch
 
     on_gpu, on_cpu = first_on(GPU), first_on("cpu")
     assert {t.device.type for t in (*on_gpu.crops, on_gpu.label, on_gpu.index)} == {GPU}
     assert on_gpu.index.tolist() == on_cpu.index.tolist()
     assert torch.allclose(on_gpu.crops[0].cpu(), on_cpu.crops[0], atol=1e-6)
-
-
-def test_the_gpu_finishes_crops_as_a_cpu():
-    options = {
-        "crops": {"large": CropGroup(32, 2, (0.14, 1.0)), "small": CropGroup(20, 3, (0.05, 0.14))},
-        "ratio": (3 / 4, 4 / 3), "flip": 0.5, "grayscale": 0.2,
-        "jitter": ColorJitter(0.8, 0.8, 0.8, 0.8, 0.2), "blur": Blur(0.5, (0.1, 2.0), "gaussian23"),
-    }  # fmt: skip
-    multicrop = MultiCrop(**options, augment_on="device")
-    random = np.random.default_rng(0)
-    image = random.integers(0, 256, (64, 64, 3), np.uint8)
-    parameters = np.zeros((8, 5, multicrop.num_parameters), np.float32)
-    rows = [multicrop(image, random, row) for row in parameters]
-    crops = [torch.from_numpy(np.stack(crop)) for crop in zip(*rows, strict=True)]
-    for found, expected in zip(
-        multicrop.finish([crop.to(GPU) for crop in crops], parameters),
-        multicrop.finish(crops, parameters),
-        strict=True,
-    ):
-        assert (found.cpu() - expected).abs().mean() < 0.01  # of 255 levels
 
 
 @pytest.mark.parametrize("name", OPTIMIZER_OPTIONS)

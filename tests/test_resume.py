@@ -267,26 +267,28 @@ def make_old(output_dir: Path) -> str:
     path = output_dir / "config.yaml"
     saved: Any = OmegaConf.load(path)
     del saved["precision"], saved["launch"]["max_restarts"], saved["sync_batch_norm"]["group_size"]
-    del saved["data"]["normalize_on"]
     OmegaConf.save(saved, path)
     return str(path)
 
 
-YOUNG_KEYS = (
-    "precision=auto, sync_batch_norm.group_size=0, launch.max_restarts=0, data.normalize_on=device"
-)
+YOUNG_KEYS = "precision=auto, sync_batch_norm.group_size=0, launch.max_restarts=0"
 
 
-def test_a_run_goes_on_that_is_older_than_some_keys(small, tmp_path, caplog, monkeypatch):
+def test_a_run_goes_on_that_is_older_than_some_keys(
+    small, tmp_path, photographs, caplog, monkeypatch
+):
     monkeypatch.setattr(rules, "cpu_is_fast_in", lambda dtype: True)
+    (photographs / "list.txt").write_text("class1/1.jpg\n")
+    val = f"data.val={{name: ListFile, path: {photographs}/list.txt, allow_outside: false}}"
+    small = [*(o for o in small if not o.startswith("data.val.")), val]
     with pytest.raises(StopRequested):
         train(small, tmp_path, stop_at(2))
     path = make_old(tmp_path)
     saved: Any = OmegaConf.load(path)
-    del saved["data"]["transform"]["augment_on"]  # an option of a component, with a default
+    del saved["data"]["val"]["allow_outside"]  # an option of a component, with a default
     OmegaConf.save(saved, path)
-    assert refused(small, tmp_path, "data.transform.augment_on=device")[1:] == [
-        "data.transform.augment_on: workers there, device here"
+    assert refused(small, tmp_path, "data.val.allow_outside=true")[1:] == [
+        "data.val.allow_outside: False there, True here"
     ]
     caplog.clear()
     assert refused(small, tmp_path, "precision=bfloat16", "seed=1")[1:] == [

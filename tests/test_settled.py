@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from image_files import tiff
 from omegaconf import OmegaConf
 from PIL import Image
-from tiff_files import tiff
 
 from ssl_platform.config import compose
 from ssl_platform.config.options import options_of

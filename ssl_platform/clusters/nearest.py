@@ -1,7 +1,8 @@
-"""The nearest prototypes of many images."""
+"""The clusters of images: the prototype that is nearest to each."""
 
 import logging
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -17,47 +18,75 @@ logger = logging.getLogger(__name__)
 CLOSE_CALL = 1e-4  # of cosines; rounding in a batch and alone differs by less
 
 
+@dataclass(frozen=True, eq=False)
+class Clusters:
+    """The clusters of N images by each of H sets of prototypes; set 0 is the first."""
+
+    ids: np.ndarray  # (N, H) int32, the nearest prototype; -1 for an image that cannot be read
+    scores: np.ndarray  # (N, H) float32, cosine of the embedding and that prototype; NaN for -1
+    margins: np.ndarray  # (N, H) float32, score less that of the second nearest; NaN for -1
+    num_clusters: list[int]  # of each set, 2 or more
+    seen: np.ndarray | None = None  # (N,) bool, whether it was a training image; None: unknown
+    training_ids: np.ndarray | None = None  # (N, H) int32, its last target in training, -1: none
+
+    def sizes(self, number: int) -> np.ndarray:
+        """(K,) int64 numbers of images in the clusters of set ``number``."""
+        ids = self.ids[:, number]
+        return np.bincount(ids[ids >= 0], minlength=self.num_clusters[number])
+
+    def name(self, number: int, cluster: int) -> str:
+        """What a cluster's files and folders are called: ``0/0017``."""
+        return f"{number}/{padded(cluster, self.num_clusters[number])}"
+
+
+def padded(number: int, count: int) -> str:
+    """``number`` with as many digits as the largest below ``count``."""
+    return f"{number:0{len(str(count - 1))}d}"
+
+
 def find_nearest(
     trunk: nn.Module, head: PrototypeHead, loader: Loader, num_images: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Nearest prototype of every image; -1 and NaN for one that cannot be read, or whose embedding
-    is not finite, which a warning tells. Collective.
+) -> Clusters:
+    """Find the nearest prototype of every image. Collective.
+
+    An image whose embedding is not finite has no cluster, as one that cannot be read; a warning
+    says how many there are.
 
     Args:
-        trunk, head: on the loader's device, in eval mode, the prototypes of unit length.
+        trunk, head: on the loader's device, in eval mode. The prototypes are set to unit length.
         loader: from `eval_loader`, over all images in order.
-
-    Returns:
-        (num_images, sets): ids int32, their cosines, and how far the next one is behind, float32.
     """
     if distributed.rank() == 0:
         logger.info("finding the clusters of %d images", num_images)
-    # TF32 would err by more than CLOSE_CALL
+    head.normalize_prototypes()
+    # the error of TF32 is larger than CLOSE_CALL
     with torch.backends.cudnn.flags(allow_tf32=False):
-        found = extract(lambda images: nearest_prototypes(trunk, head, images), loader, num_images)
-    is_finite = found.rows.isfinite().all(dim=1)
-    num_lost = int((found.readable & ~is_finite).sum())
+        answers, readable = extract(
+            lambda images: nearest_prototypes(trunk, head, images), loader, num_images
+        )
+    has_cluster = answers.isfinite().all(dim=1)
+    num_lost = int((readable & ~has_cluster).sum())
     if num_lost and distributed.rank() == 0:
         logger.warning(
             "%d of %d images have no cluster: their embeddings are NaN or infinite",
             num_lost,
             num_images,
         )
-    bad = ~(found.readable & is_finite)
-    ids, scores, margins = (
-        values.masked_fill(bad[:, None], missing).numpy()
-        for values, missing in zip(
-            found.rows.unflatten(1, (3, -1)).unbind(dim=1), (-1, math.nan, math.nan), strict=True
-        )
+    answers[~has_cluster] = math.nan
+    ids, scores, margins = answers.unflatten(1, (3, -1)).unbind(dim=1)
+    return Clusters(
+        ids=ids.nan_to_num(nan=-1).int().numpy(),
+        scores=scores.numpy(),
+        margins=margins.numpy(),
+        num_clusters=head.num_prototypes,
     )
-    return ids.astype(np.int32), scores, margins
 
 
 @torch.no_grad()
 def nearest_prototypes(trunk: nn.Module, head: PrototypeHead, images: Tensor) -> Tensor:
     """Nearest prototype of each image in every set, its cosine, and how far the next one is behind.
 
-    An image whose decision is close is looked at again alone: the order of the sums in a batch
+    An image whose decision is close is computed again alone: the order of the sums in a batch
     depends on its size, and the same image must always get the same answer.
 
     Args:
@@ -71,7 +100,7 @@ def nearest_prototypes(trunk: nn.Module, head: PrototypeHead, images: Tensor) ->
     def answer(images: Tensor) -> Tensor:
         embeddings = head.embed(trunk(images)).float()
         nearest = [_best_two(prototypes(embeddings)) for prototypes in head.prototypes]
-        return torch.cat([torch.stack(column, dim=1) for column in zip(*nearest, strict=True)], 1)
+        return torch.stack(nearest, dim=2).flatten(1)
 
     answers = answer(images)
     margins = answers[:, 2 * len(head.prototypes) :]
@@ -80,9 +109,9 @@ def nearest_prototypes(trunk: nn.Module, head: PrototypeHead, images: Tensor) ->
     return answers
 
 
-def _best_two(scores: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """(B,) id of the highest score, the lowest id of equals, the score, and its lead."""
+def _best_two(scores: Tensor) -> Tensor:
+    """(B, 3): id of the highest score, the lowest id of equals, the score, and its lead."""
     ids = scores.argmax(dim=1, keepdim=True)
     best = scores.gather(1, ids)
-    second = scores.scatter(1, ids, -torch.inf).amax(dim=1)
-    return ids[:, 0].to(scores.dtype), best[:, 0], best[:, 0] - second
+    second = scores.scatter(1, ids, -torch.inf).amax(dim=1, keepdim=True)
+    return torch.cat([ids, best, best - second], dim=1)

@@ -85,7 +85,6 @@ class DataOptions:
     num_workers: int = field(metadata=FREE)
     max_bad_fraction: float
     # those that are younger than some configs: without them, what was done before there were any
-    normalize_on: Literal["device", "workers"] = "device"  # crops of training
     range: Any = None  # this and the next five: see PixelOptions, which checks them
     orientation: Literal["apply", "ignore"] = "ignore"
     background: Any = None

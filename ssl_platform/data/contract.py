@@ -5,8 +5,8 @@ is its author's to mend, and a traceback through the platform names neither.
 """
 
 import operator
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from itertools import pairwise
 from typing import Any
 
@@ -32,36 +32,26 @@ def read_image(dataset: ImageDataset, index: int, notes: Notes | None = None) ->
         UnreadableImage: raised by the set.
         DataError: the set gave something else, or raised something else.
     """
-    try:
+    with _blamed(
+        lambda: f"{_named(dataset, index)}: read()",
+        "; an image that cannot be read is UnreadableImage(name, reason)",
+    ):
         image: Any = dataset.read_noting(index, notes) if notes is not None else dataset.read(index)
-    except (UnreadableImage, DataError, MemoryError):
-        raise
-    except Exception as error:
-        raise DataError(
-            f"{_named(dataset, index)}: read() raised {blame(error)}; an image that cannot be read "
-            "is UnreadableImage(name, reason)"
-        ) from error
     is_image = isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim == 3
     if is_image and image.shape[2] == 3 and image.size > 0:
         return image
     raise DataError(f"{_named(dataset, index)} gave {kind_of(image)}, {WANTED_IMAGE}{_cure(image)}")
 
 
-def make_crops(
-    transform: Any, image: np.ndarray, rng: np.random.Generator, *parameters: np.ndarray
-) -> list[np.ndarray]:
+def make_crops(transform: Any, image: np.ndarray, rng: np.random.Generator) -> list[np.ndarray]:
     """The crops of an image by a transform that keeps to the contract.
 
     Raises:
         DataError: it gave something else, or raised.
     """
     name = type(transform).__name__
-    try:
-        crops: Any = transform(image, rng, *parameters)
-    except (DataError, MemoryError):
-        raise
-    except Exception as error:
-        raise DataError(f"{name}: of {kind_of(image)} it raised {blame(error)}") from error
+    with _blamed(lambda: f"{name}: of {kind_of(image)} it"):
+        crops: Any = transform(image, rng)
     sizes = transform.crop_sizes
     if not isinstance(crops, list | tuple) or len(crops) != len(sizes):
         many = isinstance(crops, list | tuple)
@@ -96,12 +86,8 @@ def prepare(dataset: ImageDataset) -> None:
     """
     if dataset.is_prepared:
         return
-    try:
+    with _blamed(lambda: f"{type(dataset).__name__}: prepare()"):
         dataset.prepare()
-    except (DataError, MemoryError):
-        raise
-    except Exception as error:
-        raise DataError(f"{type(dataset).__name__}: prepare() raised {blame(error)}") from error
     dataset.is_prepared = True
 
 
@@ -114,22 +100,21 @@ def check_dataset(dataset: Any) -> np.ndarray | None:
     Raises:
         ValueError: one line that says what it has and what it has to have.
     """
-    name = type(dataset).__name__
-    if not isinstance(dataset, ImageDataset):
-        raise ValueError(f"{name} has to be an ssl_platform.data.dataset.ImageDataset")
-    try:
-        length = len(dataset)
-    except Exception as error:
-        raise ValueError(f"{name}: len() of it raised {blame(error)}") from error
-    settle_labels(dataset)
-    if length < 1:
-        raise ValueError(f"{name} has no image")
-    _check_labels(name, dataset, length)
-    _check_number_of_classes(name, dataset)
-    try:
+    with _as_value_error():
+        name = type(dataset).__name__
+        if not isinstance(dataset, ImageDataset):
+            raise DataError(f"{name} has to be an ssl_platform.data.dataset.ImageDataset")
+        with _blamed(lambda: f"{name}: len() of it"):
+            length = len(dataset)
+        settle_labels(dataset)
+        if length < 1:
+            raise DataError(f"{name} has no image")
+        _check_labels(name, dataset, length)
+        with _blamed(lambda: f"{name}: num_classes of it"):
+            number: Any = dataset.num_classes
+        if number is not None and not _is_whole(number):
+            raise DataError(f"{name} has num_classes that is {kind_of(number)}; an int, or None")
         return _first_image(dataset, length)
-    except DataError as error:
-        raise ValueError(str(error)) from error
 
 
 def check_transform(transform: Any, image: np.ndarray | None) -> None:
@@ -156,12 +141,27 @@ def check_transform(transform: Any, image: np.ndarray | None) -> None:
         raise ValueError(f"{name} has crop_sizes={sizes}; crops of equal size have to be adjacent")
     if not callable(transform):
         raise ValueError(f"{name} has to be called with an image and a random generator")
-    if image is None:
-        return
-    more = getattr(transform, "num_parameters", 0)
-    parameters = [np.zeros((count, more), np.float32)] if more else []
+    if image is not None:
+        with _as_value_error():
+            make_crops(transform, image, np.random.default_rng(0))
+
+
+@contextmanager
+def _blamed(what: Callable[[], str], cure: str = "") -> Iterator[None]:
+    """Say what somebody's code was asked for, where it raises."""
     try:
-        make_crops(transform, image, np.random.default_rng(0), *parameters)
+        yield
+    except (UnreadableImage, DataError, MemoryError):
+        raise
+    except Exception as error:
+        raise DataError(f"{what()} raised {blame(error)}{cure}") from error
+
+
+@contextmanager
+def _as_value_error() -> Iterator[None]:
+    """What is wrong with a set is a mistake in the config as long as nothing has started."""
+    try:
+        yield
     except DataError as error:
         raise ValueError(str(error)) from error
 
@@ -174,10 +174,10 @@ def _named(dataset: ImageDataset, index: int) -> str:
     """``Mine[0] ('a.png')``."""
     place = f"{type(dataset).__name__}[{index}]"
     try:
-        told: Any = dataset.describe(index)
+        name: Any = dataset.describe(index)
     except Exception:  # describe() is held against the contract by itself
         return place
-    return place if told == place else f"{place} ({told!r})"
+    return place if name == place else f"{place} ({name!r})"
 
 
 def _first_image(dataset: ImageDataset, length: int) -> np.ndarray | None:
@@ -187,19 +187,20 @@ def _first_image(dataset: ImageDataset, length: int) -> np.ndarray | None:
             image = _unprepared(dataset, index)
         except UnreadableImage:
             continue
-        try:
-            told: Any = dataset.describe(index)
-        except Exception as error:
-            raise DataError(
-                f"{_named(dataset, index)}: describe() raised {blame(error)}"
-            ) from error
-        if not isinstance(told, str):
-            raise DataError(
-                f"{type(dataset).__name__}[{index}]: describe() gave {kind_of(told)}, it has to "
-                "give a str: a path, or a name with the number"
-            )
+        _check_description(dataset, index)
         return image
     return None
+
+
+def _check_description(dataset: ImageDataset, index: int) -> None:
+    place = f"{type(dataset).__name__}[{index}]"
+    with _blamed(lambda: f"{place}: describe()"):
+        name: Any = dataset.describe(index)
+    if not isinstance(name, str):
+        raise DataError(
+            f"{place}: describe() gave {kind_of(name)}, it has to give a str: a path, or a name "
+            "with the number"
+        )
 
 
 def _unprepared(dataset: ImageDataset, index: int) -> np.ndarray:
@@ -215,34 +216,25 @@ def _unprepared(dataset: ImageDataset, index: int) -> np.ndarray:
 def _check_labels(name: str, dataset: ImageDataset, length: int) -> None:
     labels: Any = getattr(dataset, "labels", kind_of)  # None means that there are none
     if labels is kind_of:
-        raise ValueError(f"{name} has no labels; set self.labels, None where there are none")
+        raise DataError(f"{name} has no labels; set self.labels, None where there are none")
     if labels is None:
         return
     wanted = f"labels have to be a numpy array ({length},) int64, or None"
     if not isinstance(labels, np.ndarray) or labels.dtype.kind not in "iu":
-        raise ValueError(
+        raise DataError(
             f"{name} has labels that are {kind_of(labels)}; {wanted}: "
             "np.asarray(labels, dtype=np.int64)"
         )
     if labels.shape != (length,):
-        raise ValueError(f"{name} has labels {labels.shape} for {length} images; {wanted}")
+        raise DataError(f"{name} has labels {labels.shape} for {length} images; {wanted}")
     if labels.min() < -1:
-        raise ValueError(f"{name} has the label {labels.min()}; from 0 on, -1 where there is none")
+        raise DataError(f"{name} has the label {labels.min()}; from 0 on, -1 where there is none")
     if labels.max() >= length + MAX_SPARE_CLASSES:
-        raise ValueError(
+        raise DataError(
             f"{name} has the label {labels.max()} among {length} images; number the classes from 0 "
             "on: np.unique(labels, return_inverse=True)[1]"
         )
     _check_classes(name, dataset.classes, int(labels.max()) + 1)
-
-
-def _check_number_of_classes(name: str, dataset: ImageDataset) -> None:
-    try:
-        number: Any = dataset.num_classes
-    except Exception as error:
-        raise ValueError(f"{name}: num_classes of it raised {blame(error)}") from error
-    if number is not None and not _is_whole(number):
-        raise ValueError(f"{name} has num_classes that is {kind_of(number)}; an int, or None")
 
 
 def _check_classes(name: str, classes: Any, num_classes: int) -> None:
@@ -253,14 +245,14 @@ def _check_classes(name: str, classes: Any, num_classes: int) -> None:
         count = operator.index(len(classes))
         are_names = all(isinstance(classes[number], str) for number in range(count))
     except Exception as error:
-        raise ValueError(
+        raise DataError(
             f"{name} has classes that are {kind_of(classes)}; a list with the name of each class, "
             "or None"
         ) from error
     if not are_names:
-        raise ValueError(f"{name} has classes that are no names; a list of str, or None")
+        raise DataError(f"{name} has classes that are no names; a list of str, or None")
     if count < num_classes:
-        raise ValueError(
+        raise DataError(
             f"{name} has {count} classes and labels up to {num_classes - 1}; the name of each "
             "class, or None"
         )

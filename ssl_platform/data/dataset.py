@@ -8,9 +8,8 @@ from typing import NamedTuple
 import numpy as np
 
 from ssl_platform.data.decoding.pixels import Notes, PixelOptions
-from ssl_platform.errors import first_few
 
-NUM_NAMED = 5  # classes or files in one line
+NUM_NAMED = 5  # classes in one line
 NUM_STAMPS = 1000  # images whose files are looked at; a local disk answers in milliseconds
 
 
@@ -28,10 +27,6 @@ class FileChanges(NamedTuple):
     resized: list[str]  # those of another size, with both sizes
     touched: list[str]  # those of another time, and those that are gone or have come
     is_copy: bool  # all have other times and the same sizes
-
-    @staticmethod
-    def named(files: Sequence[str]) -> str:
-        return first_few(files, NUM_NAMED)
 
 
 class ImageDataset(ABC):
@@ -76,16 +71,16 @@ class ImageDataset(ABC):
         """Where image ``index`` can be opened again, whatever its name; None if it is no file."""
         return None
 
-    def found(self) -> str:
+    def summary(self) -> str:
         """What is there and what was left out, in one line."""
         what = f"{len(self)} {'image' if len(self) == 1 else 'images'}"
         if self.labels is None:
             return what
         names = [] if self.classes is None else list(self.classes)
         number = len(names) or len(np.unique(self.labels[self.labels >= 0]))
-        told = ", ".join(names[:NUM_NAMED]) + (", ..." if len(names) > NUM_NAMED else "")
+        some = ", ".join(names[:NUM_NAMED]) + (", ..." if len(names) > NUM_NAMED else "")
         what += f" in {number} {'class' if number == 1 else 'classes'}"
-        return f"{what} ({told})" if told else what
+        return f"{what} ({some})" if some else what
 
     def fingerprint(self) -> str:
         """The same for the same images in the same order: a bank of embeddings goes by position.

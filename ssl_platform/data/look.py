@@ -1,6 +1,6 @@
-"""A look at some images of a set before a run: what they are, and what of them is odd."""
+"""A look at some images of a set before a run: what they are, and what is unusual about them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -28,21 +28,26 @@ class Seen(NamedTuple):
 
 
 class Look(NamedTuple):
-    """What a sample of a data set's images showed."""
+    """A sample of a data set's images."""
 
     seen: list[Seen]
     bad: list[UnreadableImage]
 
     @property
     def number(self) -> int:
+        """Images that were tried."""
         return len(self.seen) + len(self.bad)
+
+    @property
+    def deep(self) -> list[Notes]:
+        """Those of the images of more than 8 bits."""
+        return [s.notes for s in self.seen if s.notes.stored not in (None, "uint8")]
 
 
 def look(dataset: ImageDataset, seed: int) -> Look:
     """Read a sample of the images, the same for the same seed.
 
-    None of a set that has to be prepared first: it is made or loaded as a whole, and no folder of
-    files that hold anything.
+    A set that has to be prepared first is made or loaded as a whole, and not looked at.
     """
     seen: list[Seen] = []
     bad: list[UnreadableImage] = []
@@ -72,13 +77,13 @@ def _spread(pixels: np.ndarray) -> int:
     return int((high.astype(int) - low).max())
 
 
-def found_range(found: Look) -> list[float] | None:
+def found_range(sample: Look) -> list[float] | None:
     """What ``data.range=auto`` comes to: percentiles of the stored values; None for 8 bits.
 
     Raises:
         ValueError: no one range fits; the message begins with the option.
     """
-    deep = [seen.notes for seen in found.seen if seen.notes.stored not in (None, "uint8")]
+    deep = sample.deep
     if not deep:
         return None
     kinds = sorted({str(notes.stored) for notes in deep})
@@ -101,22 +106,22 @@ def found_range(found: Look) -> list[float] | None:
     return [low, high]
 
 
-def describe(where: str, dataset: ImageDataset, found: Look, *, crop_size: int) -> list[str]:
-    """What was found, in a few lines: what there is, then what is odd.
+def describe(where: str, dataset: ImageDataset, sample: Look, *, crop_size: int) -> list[str]:
+    """The sample in a few lines: what there is, then what is unusual.
 
     Args:
         where: what messages call the set, ``data.train``.
         crop_size: side of the largest crop, in pixels.
     """
-    lines = [f"{where}: {dataset.found()}"]
-    clauses = [*_about_files(found, dataset.pixels), *_about_values(found, dataset.pixels)]
+    lines = [f"{where}: {dataset.summary()}"]
+    clauses = [*_about_files(sample, dataset.pixels), *_about_values(sample, dataset.pixels)]
     if clauses:
-        lines.append(f"  of {found.number} images tried: {'; '.join(clauses)}")
-    warnings = [*_about_range(found, dataset.pixels), *_about_pixels(found, crop_size)]
+        lines.append(f"  of {sample.number} images tried: {'; '.join(clauses)}")
+    warnings = [*_about_range(sample, dataset.pixels), *_about_pixels(sample, crop_size)]
     return lines + [f"warning: {where}: {warning}" for warning in warnings]
 
 
-def _about_files(found: Look, options: PixelOptions) -> list[str]:
+def _about_files(sample: Look, options: PixelOptions) -> list[str]:
     """What is done with the files that are not plain."""
     turned = "turned as EXIF says" if options.orientation == "apply" else (
         "not turned as EXIF says (data.orientation=ignore)"
@@ -124,42 +129,30 @@ def _about_files(found: Look, options: PixelOptions) -> list[str]:
     over = f"transparent, over data.background={options.background}"
     if options.background is None:
         over = "shown without its transparency (data.background=null)"
-    seen = found.seen
+    bad = [f"{error.name}: {error.reason}" for error in sample.bad]
+    damaged = [f"{s.name}: {s.notes.damage}" for s in sample.seen if s.notes.damage is not None]
     clauses = [
-        _first(len(found.bad), "unreadable", [(e.name, e.reason) for e in found.bad]),
-        _first(
-            sum(s.notes.damage is not None for s in seen),
-            "damaged and used all the same",
-            [(s.name, s.notes.damage) for s in seen if s.notes.damage],
-        ),
-        _count(seen, lambda notes: notes.orientation != UPRIGHT, turned),
-        _count(seen, lambda notes: notes.is_transparent, over),
-        _count(
-            seen,
-            lambda notes: notes.has_more_frames,
-            "with further pages or frames, of which the first is taken",
-        ),
-        _count(
-            seen,
-            lambda notes: notes.dropped_bands > 0,
-            "with bands beside red, green and blue, which are left out",
-        ),
+        f"{len(named)} {what}, first {named[0]}"
+        for what, named in {"unreadable": bad, "damaged and used all the same": damaged}.items()
+        if named
     ]
-    return [clause for clause in clauses if clause]
+    notes = [s.notes for s in sample.seen]
+    counts = {
+        turned: sum(n.orientation != UPRIGHT for n in notes),
+        over: sum(n.is_transparent for n in notes),
+        "with further pages or frames, of which the first is taken": sum(
+            n.has_more_frames for n in notes
+        ),
+        "with bands beside red, green and blue, which are left out": sum(
+            n.dropped_bands > 0 for n in notes
+        ),
+    }
+    return clauses + [f"{count} {what}" for what, count in counts.items() if count]
 
 
-def _first(count: int, what: str, named: Sequence[tuple[str, str | None]]) -> str:
-    return f"{count} {what}, first {named[0][0]}: {named[0][1]}" if count else ""
-
-
-def _count(seen: Sequence[Seen], holds: Callable[[Notes], bool], what: str) -> str:
-    count = sum(holds(s.notes) for s in seen)
-    return f"{count} {what}" if count else ""
-
-
-def _about_values(found: Look, options: PixelOptions) -> list[str]:
+def _about_values(sample: Look, options: PixelOptions) -> list[str]:
     """How stored values of more than 8 bits become pixels."""
-    deep = [s.notes for s in found.seen if s.notes.stored not in (None, "uint8")]
+    deep = sample.deep
     if not deep:
         return []
     kinds = " and ".join(sorted({str(notes.stored) for notes in deep}))
@@ -170,21 +163,17 @@ def _about_values(found: Look, options: PixelOptions) -> list[str]:
     return [f"{len(deep)} of {kinds} values, {low:g} to {high:g}, {how}"]
 
 
-def _about_range(found: Look, options: PixelOptions) -> list[str]:
+def _about_range(sample: Look, options: PixelOptions) -> list[str]:
     if options.range is not None:
-        outside = [s.notes.outside for s in found.seen if s.notes.stored not in (None, "uint8")]
-        share = float(np.mean(outside)) if outside else 0.0
-        return (
-            [
-                f"{share:.0%} of the values of the images tried lie outside data.range="
-                f"{_list(options.range)}, and become black or white"
-            ]
-            if share > FEW_VALUES
-            else []
+        share = float(np.mean([notes.outside for notes in sample.deep] or [0.0]))
+        warning = (
+            f"{share:.0%} of the values of the images tried lie outside data.range="
+            f"{_list(options.range)}, and become black or white"
         )
+        return [warning] if share > FEW_VALUES else []
     warnings = []
-    for full in sorted({s.notes.full for s in found.seen if s.notes.full is not None}):
-        low, high = _extremes([s.notes for s in found.seen if s.notes.full == full])
+    for full in sorted({s.notes.full for s in sample.seen if s.notes.full is not None}):
+        low, high = _extremes([s.notes for s in sample.seen if s.notes.full == full])
         if full > 255 and high <= full // 2:
             room = 2 ** max(1, int(high).bit_length()) - 1
             warnings.append(
@@ -202,12 +191,12 @@ def _list(value: Sequence[float] | str) -> str:
     return value if isinstance(value, str) else f"[{','.join(f'{v:g}' for v in value)}]"
 
 
-def _about_pixels(found: Look, crop_size: int) -> list[str]:
+def _about_pixels(sample: Look, crop_size: int) -> list[str]:
     """What a network could learn little from."""
-    tried = f"of the {found.number} images tried"
-    flat = [s for s in found.seen if s.spread == 0]
-    faint = [s for s in found.seen if 0 < s.spread <= HUNDREDTH]
-    small = [s for s in found.seen if min(s.height, s.width) < crop_size]
+    tried = f"of the {sample.number} images tried"
+    flat = [s for s in sample.seen if s.spread == 0]
+    faint = [s for s in sample.seen if 0 < s.spread <= HUNDREDTH]
+    small = [s for s in sample.seen if min(s.height, s.width) < crop_size]
     warnings = []
     if flat:
         warnings.append(f"{len(flat)} {tried} are of one colour, first {flat[0].name}")
@@ -216,7 +205,7 @@ def _about_pixels(found: Look, crop_size: int) -> list[str]:
             f"{len(faint)} {tried} use a hundredth of the range of values or less, first "
             f"{faint[0].name}"
         )
-    if small and len(small) >= MANY * found.number:
+    if small and len(small) >= MANY * sample.number:
         first = small[0]
         warnings.append(
             f"{len(small)} {tried} are smaller than the largest crop, {crop_size} pixels, first "

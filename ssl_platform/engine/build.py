@@ -1,10 +1,11 @@
 """From a checked config to a run. Config ends here: nothing behind it sees a section of YAML."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,7 +22,7 @@ from ssl_platform.config.options import (
 from ssl_platform.data import contract
 from ssl_platform.data.batch import DataInfo
 from ssl_platform.data.dataset import ImageDataset
-from ssl_platform.data.loading.loader import Loader, Sampler
+from ssl_platform.data.loading.loader import Loader, LoaderOptions
 from ssl_platform.data.loading.sampler import SequentialSampler, ShuffledSampler
 from ssl_platform.data.sets.subset import StratifiedSubset
 from ssl_platform.engine.parts import Parts
@@ -179,7 +180,8 @@ class Builder:
         """By name, in the order in which they hear."""
         names = [name for name, node in self.options.hooks.items() if node]
         hooks = {name: self.parts.build(f"hooks.{name}") for name in names}
-        return dict(sorted(hooks.items(), key=lambda item: item[1].comes_last))
+        order = sorted(hooks, key=lambda name: hooks[name].comes_last - hooks[name].comes_first)
+        return {name: hooks[name] for name in order}
 
     @cached_property
     def metrics(self) -> dict[str, Metric]:
@@ -199,17 +201,15 @@ class Builder:
 
     def train_loader(self, dataset: ImageDataset, sampler: ShuffledSampler) -> Loader:
         """Augmented batches of this rank."""
+        contract.prepare(dataset)
         data = self.options.data
-        return _loader(
-            dataset,
-            data.transform,
-            sampler,
-            self.options,
-            device=self.device,
-            normalize_on=data.normalize_on,
+        options = replace(
+            loader_options(self.options),
             batch_size=data.batch_size // distributed.world_size(),
             drop_last=self.options.drop_last,
+            replace_bad=True,
         )
+        return Loader(dataset, TRANSFORMS.build(data.transform), sampler, options, self.device)
 
     def eval_loader(self, dataset: ImageDataset, positions: Sequence[int] | np.ndarray) -> Loader:
         return eval_loader(dataset, positions, self.options, device=self.device)
@@ -234,50 +234,26 @@ def eval_loader(
 
     Nothing stands in for an image that cannot be read: its row is to be left out.
     """
+    contract.prepare(dataset)
+    transform = TRANSFORMS.build(options.data.eval_transform)
     sampler = SequentialSampler(positions, distributed.rank(), distributed.world_size())
-    return _loader(
-        dataset,
-        options.data.eval_transform,
-        sampler,
-        options,
-        device=device,
-        normalize_on="device",
+    return Loader(dataset, transform, sampler, loader_options(options), device)
+
+
+def loader_options(options: ImageJobOptions) -> LoaderOptions:
+    """How a job reads images to look at; a training reads its own in other batches."""
+    data, launch = options.data, options.launch
+    return LoaderOptions(
         batch_size=EVAL_BATCH_SIZE,
         drop_last=False,
-        replace_bad=False,
-    )
-
-
-def _loader(
-    dataset: ImageDataset,
-    transform: Node,
-    sampler: Sampler,
-    options: ImageJobOptions,
-    *,
-    device: torch.device,
-    normalize_on: Literal["device", "workers"],
-    batch_size: int,
-    drop_last: bool,
-    replace_bad: bool = True,
-) -> Loader:
-    contract.prepare(dataset)
-    data, launch = options.data, options.launch
-    return Loader(
-        dataset,
-        TRANSFORMS.build(transform),
-        sampler,
-        batch_size=batch_size,
         num_workers=data.num_workers,
         start_method=launch.worker_start,
         # first of all time-outs: those who wait for this rank do not know what it waits for
         timeout_seconds=WORKER_SHARE_OF_TIMEOUT * 60 * launch.timeout_minutes,
         seed=options.seed,
         normalize=data.normalize,
-        normalize_on=normalize_on,
-        device=device,
         max_bad_fraction=data.max_bad_fraction,
-        drop_last=drop_last,
-        replace_bad=replace_bad,
+        replace_bad=False,
     )
 
 

@@ -28,9 +28,11 @@ class Events:
     unbroken one. The names are those of `torch.nn.Module`: a loss has both already.
 
     Attributes:
-        comes_last: true for a hook that tells what the other hooks have found; it hears after them.
+        comes_first: true for a hook that hears of each moment before the other hooks.
+        comes_last: true for a hook that reports what the other hooks measured; it hears after them.
     """
 
+    comes_first = False
     comes_last = False
 
     def probe(self, train: ImageDataset, val: ImageDataset | None) -> None:

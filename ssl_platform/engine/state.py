@@ -23,7 +23,7 @@ from ssl_platform.engine.position import (
     tell_of_another_schedule,
 )
 from ssl_platform.engine.run import Run
-from ssl_platform.errors import CheckpointError
+from ssl_platform.errors import CheckpointError, first_few
 
 logger = logging.getLogger(__name__)
 
@@ -212,11 +212,11 @@ def _changed_files(
     if changes.resized and not options.allows("data.train"):
         raise CheckpointError(
             f"{folder} was written with other training images: {len(changes.resized)} {of_sample} "
-            f"have other sizes ({changes.named(changes.resized)}): bring those back, start a new "
+            f"have other sizes ({first_few(changes.resized)}): bring those back, start a new "
             "run with name=..., or allow it with resume.allow_changes=[data.train]"
         )
     files = changes.resized + changes.touched
-    told = f"{len(files)} {of_sample} have been written anew since ({changes.named(files)})"
+    told = f"{len(files)} {of_sample} have been written anew since ({first_few(files)})"
     return [told] if files else []
 
 

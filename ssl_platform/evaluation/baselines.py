@@ -1,7 +1,7 @@
-"""What a figure has to be compared with: the same measure without any training.
+"""The baselines of every figure: the same measure without any training.
 
-Beside the features of a trunk stand those of the same trunk at its random start, raw pixels and
-their principal components.
+They are the features of the same trunk with random weights, raw pixels, and the principal
+components of the pixels.
 """
 
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ssl_platform.ops.feature_table import Centred, Table, blocks, mean_of, principal_components
 
-PIXEL_SIDE = 32  # raw pixels are compared at this size at most
+PIXEL_SIDE = 32  # larger images are shrunk to it
 RANDOM_INIT, RAW_PIXELS = "random init", "raw pixels"
 
 Embed = Callable[[Tensor], Tensor]  # (B, 3, H, W) images to (B, D)
@@ -21,6 +21,8 @@ Figures = TypeVar("Figures")
 
 
 class LabelledFeatures(NamedTuple):
+    """Features of some images and their classes."""
+
     features: Table  # (N, D)
     labels: Tensor  # (N,) int64 class; (N, C) where an image may have several
 
@@ -38,26 +40,26 @@ def measure_baselines(
     """The figures of every baseline, by its name; collective if ``extract`` or ``measure`` is.
 
     Args:
-        extract: name of a baseline and its function of images to the features of the training and
-            of the test images.
-        measure: those two to figures, of whatever form.
-        random_trunk: the trunk at its random start.
+        extract: from the name of a baseline and its function of images to the features of the
+            training images and of the test images.
+        measure: from those two to figures, in any form.
+        random_trunk: the trunk with random weights.
         pca_components: at most so many; None leaves this baseline out.
     """
-    found = {RANDOM_INIT: measure(*extract(RANDOM_INIT, random_trunk))}
+    figures = {RANDOM_INIT: measure(*extract(RANDOM_INIT, random_trunk))}
     train, test = extract(RAW_PIXELS, pixels)
 
     def measure_with(change: Callable[[Table], Table]) -> Figures:
         return measure(*(part._replace(features=change(part.features)) for part in (train, test)))
 
     mean = mean_of(train.features)
-    found[RAW_PIXELS] = measure_with(lambda table: Centred(table, mean))
+    figures[RAW_PIXELS] = measure_with(lambda table: Centred(table, mean))
     if pca_components is not None:
         mean, directions = principal_components(train.features, pca_components)
-        found[f"{RAW_PIXELS}, PCA {directions.shape[1]}"] = measure_with(
+        figures[f"{RAW_PIXELS}, PCA {directions.shape[1]}"] = measure_with(
             lambda table: torch.cat([part @ directions for part in blocks(Centred(table, mean))])
         )
-    return found
+    return figures
 
 
 def pixels(images: Tensor) -> Tensor:

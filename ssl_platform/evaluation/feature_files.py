@@ -1,9 +1,9 @@
-"""Features of many images in files: written by all ranks at once, read back without a copy.
+"""Features of many images in files: written by all ranks at once, read back memory-mapped.
 
-A folder holds one ``<layer>.npy`` per layer, (N, ...) in the order of the images and opened with
-``np.load(path, mmap_mode="r")``; ``index.parquet``, what each row is (``image`` is to be looked
-at, ``uri`` to be opened: `data.sets.paths`); and ``features.json``, what the features are
-of. It is written under another name and renamed when it is complete.
+A folder holds one ``<layer>.npy`` per layer, (N, ...) in the order of the images, for
+``np.load(path, mmap_mode="r")``; ``index.parquet`` with the image of each row (``image`` for
+people, ``uri`` to open it: see `data.sets.paths`); and ``features.json``, the fields of
+`FeatureFiles`. The folder is written under another name and renamed when it is complete.
 """
 
 import json
@@ -11,7 +11,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,10 +37,10 @@ class FeatureFiles:
 
     Attributes:
         num_images: rows of every layer.
-        unreadable: rows whose image could not be read: NaN in every layer.
-        shapes: of one image's features, by layer.
+        unreadable: rows of images that could not be read; they are NaN in every layer.
+        shapes: of the features of one image, by layer.
         dtype: float16 or float32.
-        provenance: fingerprints of what decides the values: weights, images, transform.
+        provenance: fingerprints of weights, images and transform, which decide the values.
     """
 
     folder: Path
@@ -52,7 +52,7 @@ class FeatureFiles:
 
     @classmethod
     def read(cls, folder: Path) -> "FeatureFiles | None":
-        """What lies in a folder; None when it holds no features, or not all of them."""
+        """The features in a folder; None if there are none, or not all of them."""
         try:
             about = json.loads((folder / ABOUT).read_text())
             files = cls(folder, **about)
@@ -74,6 +74,7 @@ class FeatureFiles:
         return array
 
     def write_about(self) -> None:
+        """Write ``features.json``."""
         about = {key: value for key, value in asdict(self).items() if key != "folder"}
         (self.folder / ABOUT).write_text(json.dumps(about, indent=2) + "\n")
 
@@ -90,13 +91,12 @@ def write_features(
 ) -> FeatureFiles:
     """Compute the features of some images and write them; collective.
 
-    Each rank writes its own rows; on several machines ``folder`` has to be on a file system that
-    all of them see alike.
+    Each rank writes its own rows; several machines need a shared file system.
 
     Args:
-        folder: replaced when it exists.
+        folder: replaced if it exists.
         embed: (B, 3, H, W) images to the features of each layer, (B, ...); in eval mode.
-        loader: rank r gives positions r, r + R, r + 2R, ... of the R ranks.
+        loader: with R ranks, that of rank r gives positions r, r + R, r + 2R, ...
         positions: (N,) of the images in ``loader.dataset``, over all ranks.
         dtype: float16 or float32.
         provenance: see `FeatureFiles`.
@@ -105,47 +105,57 @@ def write_features(
         ConfigError: the folder cannot be written, or the disk is too small.
         DataError: features are not finite, or too large for float16; no image can be read.
     """
-    rank, world_size = distributed.rank(), distributed.world_size()
+    is_first = distributed.rank() == 0
     partial = folder.with_name(f"{folder.name}.partial")
     shapes = _shapes(embed, loader)
-    with _sole_writer(folder, partial) if rank == 0 else nullcontext():
-        if rank == 0:
-            with _said_as_config_error(folder):
+    with _sole_writer(folder, partial) if is_first else nullcontext():
+        if is_first:
+            with _os_errors_as_config_errors(folder):
                 _reserve(partial, len(positions), shapes, dtype)
         distributed.barrier()
         arrays = {layer: np.load(_path(partial, layer), mmap_mode="r+") for layer in shapes}
-        row = rank
-        # TF32 is less than float32
-        with torch.backends.cudnn.flags(allow_tf32=False):
-            for batch in loader:
-                rows = slice(row, row + world_size * len(batch.index), world_size)
-                for layer, values in embed(batch.crops[0]).items():
-                    names = map(loader.dataset.describe, batch.index.tolist())
-                    arrays[layer][rows] = _finite(values, dtype, layer, names)
-                row = rows.stop
+        _write_rows(arrays, embed, loader, dtype)
         unreadable = _unreadable_rows(loader, positions)
         if len(unreadable) == len(positions):
             raise DataError(f"{folder}: none of these {len(positions)} images can be read")
         distributed.barrier()
-        if rank == 0:
+        files = FeatureFiles(partial, len(positions), unreadable, shapes, dtype, provenance)
+        if is_first:
             for array in arrays.values():
                 array[unreadable] = np.nan
                 array.flush()
-            files = FeatureFiles(partial, len(positions), unreadable, shapes, dtype, provenance)
-            with _said_as_config_error(folder):
+            with _os_errors_as_config_errors(folder):
                 _write_index(partial / INDEX, loader.dataset, positions, unreadable)
                 files.write_about()
                 shutil.rmtree(folder, ignore_errors=True)
                 partial.rename(folder)
                 (folder / LOCK).unlink()
         distributed.barrier()
-    return FeatureFiles(folder, len(positions), unreadable, shapes, dtype, provenance)
+    return replace(files, folder=folder)
+
+
+def _write_rows(
+    arrays: Mapping[str, np.ndarray],
+    embed: Callable[[Tensor], Mapping[str, Tensor]],
+    loader: Loader,
+    dtype: str,
+) -> None:
+    """Write the rows of this rank: every R-th of R ranks."""
+    row, step = distributed.rank(), distributed.world_size()
+    # TF32 is less precise than float32
+    with torch.backends.cudnn.flags(allow_tf32=False):
+        for batch in loader:
+            rows = slice(row, row + step * len(batch.index), step)
+            for layer, values in embed(batch.crops[0]).items():
+                names = map(loader.dataset.describe, batch.index.tolist())
+                arrays[layer][rows] = _finite(values, dtype, layer, names)
+            row = rows.stop
 
 
 @contextmanager
 def _sole_writer(folder: Path, partial: Path) -> Iterator[None]:
-    """Two jobs may not write the same features at once; a job that died does not count."""
-    with _said_as_config_error(folder):
+    """Refuse to write features that another job is writing; a lock ends with its process."""
+    with _os_errors_as_config_errors(folder):
         partial.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(partial / LOCK, blocking=False):
@@ -161,14 +171,14 @@ def _path(folder: Path, layer: str) -> Path:
 def _shapes(
     embed: Callable[[Tensor], Mapping[str, Tensor]], loader: Loader
 ) -> dict[str, list[int]]:
-    """Of one image's features: a rank without images has to know them too."""
+    """Of the features of one image; computed, since a rank without images needs them too."""
     (size,) = loader.transform.crop_sizes
     image = torch.zeros(1, 3, size, size, device=loader.device)
     return {layer: list(values.shape[1:]) for layer, values in embed(image).items()}
 
 
 def _reserve(folder: Path, num_images: int, shapes: Mapping[str, list[int]], dtype: str) -> None:
-    """Make the files in their full size: a full disk is found out now."""
+    """Create the files in their full size, so that a full disk fails now."""
     for left_over in folder.glob("[!.]*"):  # all but the lock
         left_over.unlink()
     for layer, shape in shapes.items():
@@ -180,7 +190,7 @@ def _reserve(folder: Path, num_images: int, shapes: Mapping[str, list[int]], dty
 
 
 @contextmanager
-def _said_as_config_error(folder: Path) -> Iterator[None]:
+def _os_errors_as_config_errors(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
@@ -188,7 +198,7 @@ def _said_as_config_error(folder: Path) -> Iterator[None]:
 
 
 def _finite(values: Tensor, dtype: str, layer: str, names: Iterable[str]) -> np.ndarray:
-    """The rows as they are written, of images of those names."""
+    """The rows as they are written; ``names`` are of their images."""
     is_bad = ~values.flatten(1).isfinite().all(dim=1)
     if is_bad.any():
         first = next(name for name, bad in zip(names, is_bad.tolist(), strict=True) if bad)
@@ -200,11 +210,11 @@ def _finite(values: Tensor, dtype: str, layer: str, names: Iterable[str]) -> np.
 
 
 def _unreadable_rows(loader: Loader, positions: np.ndarray) -> list[int]:
-    """Rows of the images that any rank has found unreadable."""
-    found = torch.zeros(len(loader.dataset), dtype=torch.uint8, device=loader.device)
-    found[loader.unreadable] = 1
-    is_bad = distributed.all_reduce_max(found).bool().cpu().numpy()
-    return np.flatnonzero(is_bad[positions]).tolist()
+    """Rows of the images that any rank could not read."""
+    is_bad = torch.zeros(len(loader.dataset), dtype=torch.uint8, device=loader.device)
+    is_bad[loader.unreadable] = 1
+    is_bad_anywhere = distributed.all_reduce_max(is_bad).bool().cpu().numpy()
+    return np.flatnonzero(is_bad_anywhere[positions]).tolist()
 
 
 def _write_index(

@@ -1,4 +1,4 @@
-"""Features of many images, computed by all ranks together and returned in the images' order."""
+"""Features of many images, computed by all ranks together, in the order of the images."""
 
 import logging
 from collections.abc import Callable
@@ -16,15 +16,17 @@ logger = logging.getLogger(__name__)
 
 
 class Features(NamedTuple):
+    """Features of some images, and which of the images could be read."""
+
     rows: Tensor  # (N, D) float32, NaN where the image cannot be read
     readable: Tensor  # (N,) bool
 
     def leave_out(self, labels: Tensor, what: str) -> tuple[Tensor, Tensor]:
-        """Features and labels of the images that can be read; says how many cannot.
+        """Features and labels of the images that can be read; logs how many cannot.
 
         Args:
             labels: (N, ...).
-            what: are these images, in words.
+            what: name of the images in the message.
         """
         missing = int((~self.readable).sum())
         if not missing:
@@ -38,7 +40,7 @@ class Features(NamedTuple):
 
 @torch.no_grad()
 def extract(embed: Callable[[Tensor], Tensor], loader: Loader, num_samples: int) -> Features:
-    """Apply ``embed`` to the first crop of every batch of a loader that is dealt out over ranks.
+    """Apply ``embed`` to the first crop of every batch; each rank has a share of the images.
 
     Args:
         embed: (B, C, H, W) images to (B, D) features; a module is used in eval mode.
@@ -60,15 +62,16 @@ def extract(embed: Callable[[Tensor], Tensor], loader: Loader, num_samples: int)
     finally:
         if isinstance(embed, nn.Module):
             embed.train(was_training)
-    # a rank without images learns the width from the others
-    known = torch.tensor(parts[0].shape[1] if parts else 0, device=loader.device)
-    width = int(distributed.all_reduce_max(known))
+    # a rank without images gets the width from the others
+    own_width = torch.tensor(parts[0].shape[1] if parts else 0, device=loader.device)
+    width = int(distributed.all_reduce_max(own_width))
     local = torch.cat([torch.empty(0, width), *parts])
     ranks = distributed.world_size()
     share = -(-num_samples // ranks)
     padded = torch.nn.functional.pad(local, (0, 0, 0, share - len(local)))
-    gathered = _gather(padded, loader.device).unflatten(0, (ranks, share))
-    rows = gathered.transpose(0, 1).flatten(0, 1)[:num_samples]
+    # nccl moves tensors of the GPU only
+    gathered = distributed.all_gather(padded.to(loader.device)).cpu()
+    rows = gathered.unflatten(0, (ranks, share)).transpose(0, 1).flatten(0, 1)[:num_samples]
     readable = rows[:, -1] > 0
     if num_samples and not readable.any():
         raise DataError(f"none of these {num_samples} images can be read")
@@ -84,11 +87,6 @@ def extract(embed: Callable[[Tensor], Tensor], loader: Loader, num_samples: int)
 
 
 def _rows(embed: Callable[[Tensor], Tensor], batch: Batch, loader: Loader) -> Tensor:
-    """(B, D + 1) features, and whether each is one of its image."""
+    """(B, D + 1): features, and 1 or 0 for whether the image could be read."""
     readable = loader.readable(batch.index)[:, None]
     return torch.cat([embed(batch.crops[0]).float().cpu(), readable.float()], dim=1)
-
-
-def _gather(rows: Tensor, device: torch.device) -> Tensor:
-    # nccl moves tensors of the GPU only
-    return distributed.all_gather(rows.to(device)).cpu()

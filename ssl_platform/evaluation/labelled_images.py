@@ -1,4 +1,4 @@
-"""The images that an evaluation learns from and tests on, and whether they fit together."""
+"""The images that an evaluation trains on and tests on, with classes that match."""
 
 from dataclasses import dataclass, replace
 
@@ -29,17 +29,17 @@ class LabelledImages:
     targets: np.ndarray
 
     def part(self, role: str, rows: np.ndarray) -> "LabelledImages":
-        """Some of them."""
+        """The images at some rows of ``positions``, for another role."""
         return replace(self, role=role, positions=self.positions[rows], targets=self.targets[rows])
 
 
 def open_labelled_images(
-    data: DataOptions, *, test_fraction: float, seed: int
+    data: DataOptions, test_fraction: float, seed: int
 ) -> tuple[LabelledImages, LabelledImages]:
-    """Images to learn from and images to test on, their classes matched by name.
+    """Images to train on and images to test on, their classes matched by name.
 
-    Without ``data.val`` a fraction of each class of the training images is held out, drawn from
-    the seed.
+    Without ``data.val`` a fraction of each class of the training images is held out; the seed
+    decides which.
 
     Raises:
         ValueError: labels are missing or do not fit; the message begins with the key.
@@ -55,8 +55,6 @@ def open_labelled_images(
         test = _labelled("val", data.val, "test", data)
         labels = labels_to_test(train.dataset, test.dataset)
         return train, replace(test, targets=labels[test.positions])
-    if not 0 < test_fraction < 1:
-        raise ValueError(f"test_fraction={test_fraction}: between 0 and 1, e.g. 0.2")
     rest, held_out = stratified_split(train.targets, test_fraction, np.random.default_rng(seed))
     if not len(held_out):
         raise ValueError(

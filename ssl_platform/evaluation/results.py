@@ -1,9 +1,11 @@
-"""What an evaluation found, in one file with all that is needed to believe it: ``results.json``."""
+"""The results of an evaluation, with all that is needed to repeat it: ``results.json``."""
 
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
 
 from ssl_platform.files import replacing
 
@@ -53,11 +55,22 @@ class Results:
 
     @classmethod
     def read(cls, folder: Path) -> "Results":
-        return cls(**json.loads((folder / NAME).read_text()))
+        """What ``write`` has written.
+
+        Raises:
+            ValueError: the file holds something else; it may be somebody else's.
+            OSError: it cannot be read.
+        """
+        try:
+            return TypeAdapter(cls).validate_json((folder / NAME).read_bytes())
+        except ValidationError as error:
+            first = error.errors()[0]
+            key = ".".join(map(str, first["loc"]))
+            raise ValueError(f"{key}: {first['msg']}" if key else first["msg"]) from error
 
 
 def aligned(rows: list[list[str]]) -> list[str]:
-    """Lines of a table: columns of numbers below their heading to the right, others to the left."""
+    """Lines of a table: a column of numbers is aligned to the right, any other to the left."""
     columns = [_padded(column) for column in zip(*rows, strict=True)]
     return ["  ".join(row).rstrip() for row in zip(*columns, strict=True)]
 

@@ -1,6 +1,7 @@
 """The results of many evaluations side by side, and beside what was published."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
+from functools import cache
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from ssl_platform.config.options import is_below
 from ssl_platform.config.source import Source
 from ssl_platform.config.yaml_file import parse_yaml
 from ssl_platform.errors import ConfigError, first_few
@@ -15,13 +17,14 @@ from ssl_platform.evaluation.results import NAME, Results, aligned
 from ssl_platform.schema import flat
 from ssl_platform.zoo.catalogue import Model, models
 
-# what a figure does not depend on, or what is the user's to say
+# keys on which a figure does not depend, or which are the user's to choose
 FREE = (
     "name", "output_dir", "checkpoint", "trunk", "plugins", "device", "launch", "save", "seed",
     "hooks.log", "hooks.finite", "hooks.summary", "hooks.evaluate.protocol",
     "data.path", "data.train.path", "data.val.path", "data.num_workers", "data.max_bad_fraction",
     "baselines", "pca_components", "cache",
 )  # fmt: skip
+NOT_SET = "not set"
 NUM_NAMED = 3  # settings that differ
 
 
@@ -31,10 +34,10 @@ def results_table(folders: Iterable[Path]) -> list[str]:
     Raises:
         ConfigError: a folder does not exist or holds no results, or a file cannot be read.
     """
-    found = [(path.parent, _read(path)) for folder in folders for path in _files(folder)]
-    found.sort(key=lambda item: (item[1].protocol, item[0]))
+    runs = [(path.parent, _read(path)) for folder in folders for path in _files(folder)]
+    runs.sort(key=lambda run: (run[1].protocol, run[0]))
     lines = []
-    for protocol, group in groupby(found, key=lambda item: item[1].protocol):
+    for protocol, group in groupby(runs, key=lambda run: run[1].protocol):
         lines += ["", protocol, *_table(list(group))]
     return lines[1:]
 
@@ -50,71 +53,48 @@ def _files(folder: Path) -> list[Path]:
 
 def _read(path: Path) -> Results:
     try:
-        found = Results.read(path.parent)
-        _require_types(found)
-        return found
-    except (OSError, TypeError, ValueError, OmegaConfBaseException, RecursionError) as error:
+        results = Results.read(path.parent)
+        _settings(parse_yaml(results.config.encode()))
+        return results
+    except (OSError, ValueError, OmegaConfBaseException) as error:
         raise ConfigError([f"{path}: not the results of an evaluation ({error})"]) from error
 
 
-def _require_types(found: Results) -> None:
-    """Somebody else may have written the file."""
-    if not (isinstance(found.protocol, str) and isinstance(found.config, str)):
-        raise TypeError("protocol and config are texts")
-    if not OmegaConf.is_dict(parse_yaml(found.config.encode())):
-        raise TypeError("config is a mapping")
-    if not isinstance(found.baselines, dict):
-        raise TypeError("baselines are figures by name")
-    if not (
-        isinstance(found.weights, dict) and all(isinstance(v, str) for v in found.weights.values())
-    ):
-        raise TypeError("weights are texts by name")
-    for figures in (found.figures, *found.baselines.values()):
-        values = flat(figures).values() if isinstance(figures, dict) else [None]
-        if any(isinstance(value, bool) or not isinstance(value, int | float) for value in values):
-            raise TypeError("figures are numbers by what was measured and metric")
-
-
-def _table(found: list[tuple[Path, Results]]) -> list[str]:
-    """Of one protocol: a row for each figure, a column for each baseline that any result has."""
-    baselines = list(dict.fromkeys(name for _, result in found for name in result.baselines))
+def _table(runs: list[tuple[Path, Results]]) -> list[str]:
+    """Of one protocol: a row for each figure, a column for each baseline that any run has."""
+    baselines = list(dict.fromkeys(name for _, results in runs for name in results.baselines))
     rows = [["run", "checkpoint", "figure", "result", *baselines, "published"]]
-    for folder, result in found:
-        published = published_beside(result)
-        values = {name: flat(figures) for name, figures in result.baselines.items()}
-        for figure, value in flat(result.figures).items():
-            if figure.endswith(".epoch"):
-                continue
-            of_baselines = [_shown(values.get(name, {}).get(figure)) for name in baselines]
-            source, remark = result.weights.get("source", ""), published.get(figure, "")
-            rows.append([str(folder), source, figure, _shown(value), *of_baselines, remark])
+    for folder, results in runs:
+        published = published_beside(results)
+        columns = [flat(results.baselines.get(name, {})) for name in baselines]
+        for figure, value in flat(results.figures).items():
+            if not figure.endswith(".epoch"):
+                values = [f"{column[figure]:.2f}" if figure in column else "" for column in columns]
+                source, remark = results.weights.get("source", ""), published.get(figure, "")
+                rows.append([str(folder), source, figure, f"{value:.2f}", *values, remark])
     return aligned(rows)
 
 
-def _shown(value: float | None) -> str:
-    return "" if value is None else f"{value:.2f}"
-
-
-def published_beside(result: Results) -> dict[str, str]:
-    """What was published of the same weights, by figure, and whether it can be compared."""
-    model = _published_model(result.weights)
+def published_beside(results: Results) -> dict[str, str]:
+    """The published figure of the same weights, by figure, and whether it can be compared."""
+    model = _published_model(results.weights)
     if model is None:
         return {}
-    changes = {config: _differences(result.config, config) for config in model.figures}
-    nearest_first = sorted(model.figures, key=lambda config: len(changes[config]))
-    told = {}
-    for figure, value in flat(result.figures).items():
-        config = next((c for c in nearest_first if figure in model.figures[c]), None)
-        told[figure] = (
+    changes = {config: _differences(results.config, config) for config in model.figures}
+    fewest_changes_first = sorted(model.figures, key=lambda config: len(changes[config]))
+    remarks = {}
+    for figure, value in flat(results.figures).items():
+        config = next((c for c in fewest_changes_first if figure in model.figures[c]), None)
+        remarks[figure] = (
             "none by this protocol"
             if config is None
             else _compared(value, model.figures[config][figure], model.tolerance, changes[config])
         )
-    return told
+    return remarks
 
 
-def _published_model(weights: Mapping[str, str]) -> Model | None:
-    """The model of the catalogue that weights are of, by its name or the file's digest."""
+def _published_model(weights: dict[str, str]) -> Model | None:
+    """The model of the catalogue with these weights, by its name or the file's digest."""
     for name, model in models().items():
         if weights.get("source") == f"zoo:{name}":
             return model
@@ -132,21 +112,33 @@ def _compared(value: float, published: float, tolerance: float, changes: list[st
     return f"{published} ({difference:+.2f}, {verdict} {tolerance})"
 
 
-def _differences(config_yaml: str, published: str) -> list[str]:
-    """Where a run's config is not the one that a published figure is measured with.
+def _differences(config: str, published: str) -> list[str]:
+    """Where a run's config, as YAML, is not the one that a published figure is measured with.
 
     What the published config leaves open (null) is not compared.
     """
-    composed, _ = Source.of([f"config={published}"]).read()
-    wanted, given = _plain(composed), _plain(parse_yaml(config_yaml.encode()))
+    wanted, given = _published_settings(published), _settings(parse_yaml(config.encode()))
     return [
-        f"{key}: {given.get(key, 'not set')}, there {wanted.get(key, 'not set')}"
+        f"{key}: {given.get(key, NOT_SET)}, there {wanted.get(key, NOT_SET)}"
         for key in sorted(wanted.keys() | given.keys())
-        if wanted.get(key, "not set") not in (given.get(key, "not set"), None)
-        and not key.startswith(FREE)
+        if wanted.get(key, NOT_SET) not in (given.get(key, NOT_SET), None)
+        and not is_below(key, FREE)
     ]
 
 
-def _plain(cfg: Any) -> dict[str, Any]:
-    plain: Any = OmegaConf.to_container(cfg)
-    return flat(plain)
+@cache
+def _published_settings(config: str) -> dict[str, Any]:
+    composed, _ = Source.of([f"config={config}"]).read()
+    return _settings(composed)
+
+
+def _settings(cfg: Any) -> dict[str, Any]:
+    """The values of a config by dotted key.
+
+    Raises:
+        ValueError: it is a list.
+    """
+    values: Any = OmegaConf.to_container(cfg)
+    if not isinstance(values, dict):
+        raise ValueError("config: no keys and values")
+    return flat(values)

@@ -1,4 +1,4 @@
-"""How the labels of an offline method are spread, and how much they change."""
+"""How evenly the labels of an offline method are spread, and how much they change."""
 
 import logging
 
@@ -17,16 +17,16 @@ logger = logging.getLogger(__name__)
 
 @HOOKS.register()
 class AssignmentHealth(Events):
-    """At each assignment of labels to the whole data set, how balanced and how stable they are.
+    """After each assignment of labels to the whole data set: are they balanced, are they stable?
 
-    Reported as ``assignments/...`` for a loss that has ``assignments``; for another, nothing. Over
-    the sets of prototypes of the head:
+    Reported as ``assignments/...`` if the loss has ``assignments``. Over the sets of prototypes of
+    the head:
 
-    - ``smallest``, ``median``, ``largest``: images of a cluster; the least, the mean and the
-      greatest over the sets.
+    - ``smallest``, ``median``, ``largest``: number of images in a cluster; the minimum, the mean
+      and the maximum over the sets.
     - ``empty``: share of the clusters without an image.
-    - ``nmi``: normalised mutual information with the labels of the epoch before, mean over the
-      sets; 1 when nothing but the clusters' numbers has changed. Not in the first epoch.
+    - ``nmi``: normalised mutual information with the labels of the previous epoch, mean over the
+      sets; 1 if only the numbers of the clusters have changed. Not in the first epoch.
 
     Args:
         head: name of the `PrototypeHead` that the labels belong to.
@@ -41,12 +41,13 @@ class AssignmentHealth(Events):
         watched_head(model, self.head)
 
     def on_train_start(self, run: Run) -> None:
-        # a resumed run has the labels of the epoch before in its checkpoint
+        # the checkpoint of a resumed run has the labels of the previous epoch
         self.previous = _labels(run) if run.step > 0 else None
 
     def on_epoch_start(self, run: Run) -> None:
         labels = _labels(run)
-        if labels is None or distributed.rank() != 0 or run.epoch_images > 0:  # told of before
+        was_reported = run.epoch_images > 0  # the epoch began before this process
+        if labels is None or distributed.rank() != 0 or was_reported:
             return
         nums = prototype_head(run.model, self.head).num_prototypes
         sizes = [
@@ -63,8 +64,8 @@ class AssignmentHealth(Events):
             figures["nmi"] = float(np.mean([normalized_mutual_information(*p) for p in pairs]))
         self.previous = labels
         run.report |= {f"assignments/{name}": value for name, value in figures.items()}
-        told = ", ".join(f"{name} {value:.3g}" for name, value in figures.items())
-        logger.info("epoch %d: assigned: %s", run.epoch + 1, told)
+        listed = ", ".join(f"{name} {value:.3g}" for name, value in figures.items())
+        logger.info("epoch %d: assigned: %s", run.epoch + 1, listed)
         self._warn(run.epoch + 1, figures, max(s.max() / max(1, s.sum()) for s in sizes))
 
     def _warn(self, epoch: int, figures: dict[str, float], largest_share: float) -> None:

@@ -1,10 +1,11 @@
-"""A picture of what the model is shown."""
+"""A picture of the crops that the model gets."""
 
 import logging
 from io import BytesIO
 
 import numpy as np
 from PIL import Image
+from pydantic import PositiveInt
 
 from ssl_platform import distributed
 from ssl_platform.engine.run import Events, Run
@@ -21,12 +22,10 @@ class CropPicture(Events):
     One row per image, one column per crop.
 
     Args:
-        num_images: rows; at most the batch of the first rank.
+        num_images: rows; no more than the batch size of the first rank.
     """
 
-    def __init__(self, *, num_images: int):
-        if num_images < 1:
-            raise ValueError(f"num_images={num_images}: at least 1")
+    def __init__(self, *, num_images: PositiveInt):
         self.num_images = num_images
 
     def on_step_end(self, run: Run) -> None:

@@ -1,10 +1,11 @@
-"""How well do the heads classify the validation images?"""
+"""Scores of the heads on the validation images."""
 
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
+from pydantic import PositiveInt
 from torch import Tensor
 
 from ssl_platform import distributed
@@ -21,18 +22,18 @@ from ssl_platform.registry import HOOKS
 class Evaluate(Events):
     """Scores of every head on the labelled validation images, in eval mode and float32.
 
-    Reported as ``val/<head>/<metric>``. The result has, for each head, the scores of the last epoch
-    and of the best one, which is the best by the first metric; the other metrics are of that epoch.
+    Reported as ``val/<head>/<metric>``. The first metric decides which epoch is the best.
 
     Args:
-        protocol: its name; stands beside the figures, with the epochs, the batch and what was
-            trained.
+        protocol: name of the protocol.
         every_epochs: measure after every so many epochs; the last epoch is always measured.
+
+    Attributes:
+        last: scores of the last epoch that was measured, by head and metric; on rank 0.
+        best: the same of the best epoch of each head, and its number as ``epoch``.
     """
 
-    def __init__(self, *, protocol: str, every_epochs: int):
-        if every_epochs < 1:
-            raise ValueError(f"every_epochs={every_epochs}: at least 1")
+    def __init__(self, *, protocol: str, every_epochs: PositiveInt):
         self.protocol, self.every_epochs = protocol, every_epochs
         self.last: dict[str, dict[str, float]] = {}
         self.best: dict[str, dict[str, float]] = {}
@@ -49,7 +50,7 @@ class Evaluate(Events):
                 "data.val: hooks.evaluate needs labelled validation images; set data.val.path=..."
             )
         check_labelled("val", val)
-        if train.labels is not None:  # else the loss refuses
+        if train.labels is not None:  # else the loss refuses them
             labels_to_test(train, val)
 
     def on_train_start(self, run: Run) -> None:
@@ -71,15 +72,17 @@ class Evaluate(Events):
                 self.best[head] = {**scores, "epoch": float(run.epoch)}
 
     def on_train_end(self, run: Run) -> None:
-        batch_size = run.train_loader.batch_size * distributed.world_size()
-        trained = "frozen trunk" if run.model.freeze_trunk else "whole network"
         run.results["evaluation"] = {
-            "protocol": (
-                f"{self.protocol}: {run.num_epochs} epochs, batch {batch_size}, {trained}"
-            ),
+            "protocol": self.protocol_of(run),
             "best": self.best,
             "last": self.last,
         }
+
+    def protocol_of(self, run: Run) -> str:
+        """The protocol with the number of epochs, the batch size and what is trained."""
+        batch_size = run.train_loader.batch_size * distributed.world_size()
+        trained = "frozen trunk" if run.model.freeze_trunk else "whole network"
+        return f"{self.protocol}: {run.num_epochs} epochs, batch {batch_size}, {trained}"
 
     def _measure(self, run: Run) -> dict[str, dict[str, float]]:
         assert run.val_data is not None
@@ -92,11 +95,11 @@ class Evaluate(Events):
             return torch.cat(list(outputs.values()), dim=1)
 
         run.model.eval()
-        found = extract(scores_of, run.eval_loader(run.val_data, positions), len(positions))
+        features = extract(scores_of, run.eval_loader(run.val_data, positions), len(positions))
         run.model.train()
         truth = torch.as_tensor(self.labels[positions], dtype=torch.long)
-        scores, labels = found.leave_out(truth, "validation images")
-        if distributed.rank() != 0:  # it may have seen no image, and so know no head's width
+        scores, labels = features.leave_out(truth, "validation images")
+        if distributed.rank() != 0:  # a rank without images does not know the widths of the heads
             return {}
         by_head = scores.split(list(widths.values()), dim=1)
         return {

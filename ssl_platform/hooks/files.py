@@ -1,4 +1,4 @@
-"""What hooks write for people to look at. A training does not end for want of it."""
+"""Files that hooks write for people to look at; a training goes on when one cannot be written."""
 
 import itertools
 import logging
@@ -11,11 +11,11 @@ from typing import Any
 
 logger = logging.getLogger(__name__)
 
-_numbers = itertools.count()  # of the event files of this process
+_file_numbers = itertools.count()  # of the event files of this process
 
 
 def write_or_warn(path: Path, content: str | bytes) -> bool:
-    """Write a whole file; a warning says why it could not be. Returns whether it is there."""
+    """Write a whole file, or warn why that failed. Returns whether it was written."""
     try:
         path.write_bytes(content.encode() if isinstance(content, str) else content)
     except OSError as error:
@@ -25,35 +25,36 @@ def write_or_warn(path: Path, content: str | bytes) -> bool:
 
 
 def reason(error: OSError) -> str:
-    """Why the system refused, without the path."""
+    """The message of the system, without the path."""
     return error.strerror or str(error)
 
 
 class EventFile:
     """A new file of events in a folder that TensorBoard reads.
 
-    It is written by the thread that calls, so that an error is raised to the caller. In torch's
-    SummaryWriter a thread of its own ends with a traceback, and the caller learns of it later.
+    The calling thread writes it, so that the caller gets the error of a full disk. SummaryWriter of
+    torch writes in a thread of its own, which prints a traceback and ends.
 
     Args:
-        folder: is made where it is missing.
-        first_step: from this step on TensorBoard is to forget what older files have.
+        folder: is created if it does not exist.
+        first_step: TensorBoard drops what older files have from this step on.
 
     Raises:
-        OSError: it cannot be written; by all methods.
+        OSError: it cannot be written; any method may raise it.
     """
 
     def __init__(self, folder: Path, *, first_step: int | None = None):
         from tensorboard.compat.proto.event_pb2 import SessionLog
 
         folder.mkdir(parents=True, exist_ok=True)
-        writer = f"{socket.gethostname()}.{os.getpid()}.{next(_numbers)}"
+        writer = f"{socket.gethostname()}.{os.getpid()}.{next(_file_numbers)}"
         self.path = folder / f"events.out.tfevents.{int(time.time()):010d}.{writer}"
         self._add(file_version="brain.Event:2")
         if first_step is not None:
             self._add(step=first_step, session_log=SessionLog(status=SessionLog.START))
 
     def add_scalars(self, step: int, values: Mapping[str, float]) -> None:
+        """Add one point to the curve of each tag."""
         self._add_summary(step, [{"tag": tag, "simple_value": v} for tag, v in values.items()])
 
     def add_picture(self, step: int, tag: str, png: bytes, *, height: int, width: int) -> None:
@@ -73,5 +74,5 @@ class EventFile:
         from tensorboard.summary.writer.record_writer import RecordWriter
 
         event = Event(wall_time=time.time(), **fields)
-        with self.path.open("ab") as file:  # anew each time: a folder may be gone
+        with self.path.open("ab") as file:  # opened each time: the folder may have been removed
             RecordWriter(file).write(event.SerializeToString())

@@ -1,4 +1,4 @@
-"""Stop a training whose numbers are no longer finite."""
+"""Stop a training whose loss or gradients are NaN or infinite."""
 
 import json
 import math
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor
 
 from ssl_platform import distributed
@@ -19,7 +20,7 @@ from ssl_platform.registry import HOOKS
 
 
 class Step(NamedTuple):
-    """What is kept of a step until the device has been asked about it."""
+    """What is kept of a step until the host knows whether the step was finite."""
 
     number: int
     epoch: int  # from 1
@@ -32,29 +33,26 @@ class Step(NamedTuple):
 class StopWhenNotFinite(Events):
     """Raise `DivergedError` at the first loss or gradient that is NaN or infinite, on all ranks.
 
-    On a CPU that is before the weights are updated; a GPU is asked every few steps and before each
-    checkpoint. What the step was made of is kept as ``not_finite.json``. In float16 the gradient
-    scaler leaves such a step out, and it is only an error when that goes on.
+    On a CPU every step is checked before the weights are updated. On a GPU the host reads the
+    result every few steps and before each checkpoint, since reading it means waiting for the GPU.
+    The images, losses and gradients of the step are written to ``not_finite.json``. In float16 the
+    gradient scaler skips such a step, and only several in a row are an error.
 
     Args:
-        every_steps: how often the host asks the device; the step that is named is exact all the
-            same.
-        max_skipped: steps in a row that the scaler of float16 may leave out.
+        every_steps: how often the host reads the result from a GPU; the step in the message is
+            exact in any case.
+        max_skipped: steps in a row that the gradient scaler of float16 may skip.
     """
 
-    def __init__(self, *, every_steps: int, max_skipped: int):
-        if every_steps < 1:
-            raise ValueError(f"every_steps={every_steps}: at least 1")
-        if max_skipped < 0:
-            raise ValueError(f"max_skipped={max_skipped}: 0 or more")
+    def __init__(self, *, every_steps: PositiveInt, max_skipped: NonNegativeInt):
         self.every_steps, self.max_skipped = every_steps, max_skipped
 
     def on_train_start(self, run: Run) -> None:
         self.allowed = self.max_skipped if run.scaler.is_enabled() else 0
-        self.ask_every = 1 if run.device.type == "cpu" else self.every_steps
+        self.check_every = 1 if run.device.type == "cpu" else self.every_steps
         self.num_in_a_row = torch.zeros((), dtype=torch.long, device=run.device)
-        self.bad_step = torch.zeros_like(self.num_in_a_row)  # first that is one too many
-        self.recent: deque[Step] = deque(maxlen=self.ask_every)
+        self.bad_step = torch.zeros_like(self.num_in_a_row)  # the first beyond the allowed ones
+        self.recent: deque[Step] = deque(maxlen=self.check_every)
 
     def on_backward_end(self, run: Run) -> None:
         assert run.batch is not None
@@ -66,7 +64,7 @@ class StopWhenNotFinite(Events):
         self.num_in_a_row = (self.num_in_a_row + 1) * is_bad
         is_first = (self.num_in_a_row > self.allowed) & (self.bad_step == 0)
         self.bad_step = torch.where(is_first, run.step + 1, self.bad_step)
-        if (run.step + 1) % self.ask_every == 0:
+        if (run.step + 1) % self.check_every == 0:
             self._stop_if_bad(run)
 
     def on_save_start(self, run: Run) -> None:
@@ -87,11 +85,11 @@ class StopWhenNotFinite(Events):
         )
 
     def _dump(self, run: Run, step: Step, path: Path) -> None:
-        """Keep what the step was made of, over all ranks; collective."""
+        """Write the images, losses and gradients of a step, of all ranks; collective."""
         losses = distributed.all_gather(step.losses).view(-1, len(step.losses)).tolist()
         index = distributed.all_gather(step.positions).tolist()
         if distributed.rank() == 0:
-            told = {
+            content = {
                 "step": step.number,
                 "epoch": step.epoch,
                 "lr": step.lr,
@@ -103,8 +101,8 @@ class StopWhenNotFinite(Events):
                 "report": dict(run.report),
                 "images": {i: run.train_data.describe(i) for i in index},
             }
-            write_or_warn(path, json.dumps(told, indent=2) + "\n")
-        distributed.barrier()  # a rank that leaves ends the others
+            write_or_warn(path, json.dumps(content, indent=2) + "\n")
+        distributed.barrier()  # the first rank that exits ends the others
 
 
 def _gradients(run: Run) -> dict[str, Tensor]:
@@ -116,5 +114,5 @@ def _not_finite(tensors: dict[str, Tensor]) -> list[str]:
 
 
 def _plain(value: float) -> float | str:
-    """JSON has no word for what is not finite."""
+    """NaN and infinity as text, since JSON has no such numbers."""
     return value if math.isfinite(value) else str(value)

@@ -1,4 +1,4 @@
-"""Is the clustering alive? The figures that tell, and a warning in words when it is not."""
+"""Figures that show whether the clustering collapses, and a warning when it does."""
 
 import logging
 import math
@@ -30,15 +30,15 @@ REMEDIES = (
 
 @HOOKS.register()
 class ClusteringHealth(Events):
-    """At each epoch end, how the prototypes of a head were used and how the embeddings are spread.
+    """At the end of each epoch: how are the prototypes used, and how are the embeddings spread?
 
-    Reported as ``health/...``, over the first crop of every image of the epoch, for the head's
-    first set of prototypes:
+    Reported as ``health/...``, over the first crop of every image of the epoch, for the first set
+    of prototypes of the head:
 
-    - ``assignment_entropy``: entropy of the mean prediction over ln K; 1 when all prototypes are
-      used equally, near 0 when all images go to one.
-    - ``sample_entropy``: mean entropy of one image's prediction over ln K; near 1 when the
-      prediction is the same for every prototype, which with an assignment entropy of 1 is collapse.
+    - ``assignment_entropy``: entropy of the mean prediction, divided by ln K; 1 when all prototypes
+      are used equally, near 0 when all images go to one.
+    - ``sample_entropy``: mean entropy of the prediction for one image, divided by ln K; near 1 when
+      all prototypes are equally probable, which with an assignment entropy of 1 is a collapse.
     - ``prototypes_used``: share of the prototypes that are nearest to at least one image.
     - ``embedding_std``: mean standard deviation of an embedding's entries times sqrt(D); 1 when the
       embeddings fill the sphere, 0 when they are all the same.
@@ -46,11 +46,11 @@ class ClusteringHealth(Events):
 
     Args:
         head: name of a `PrototypeHead`.
-        temperature: of the predictions; the loss's.
-        uniform_margin: warn when the epoch's mean loss is within this fraction of its value for a
-            uniform prediction (ln K).
+        temperature: of the predictions; that of the loss.
+        uniform_margin: warn when the mean loss of the epoch is within this fraction of its value
+            for a uniform prediction (ln K).
         min_used: warn when a smaller share of the prototypes was used.
-        from_epoch: epochs that end before this one (counted from 1) are not warned of.
+        from_epoch: no warnings before this epoch, counted from 1.
     """
 
     def __init__(
@@ -135,11 +135,11 @@ class ClusteringHealth(Events):
 
 
 def _figures(totals: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """What the totals of all ranks come to."""
+    """The figures of an epoch, from the totals over all ranks."""
     log_k, count = math.log(len(totals["prediction"])), totals["count"]
     mean = totals["embedding"] / count
     covariance = totals["product"] / count - mean.outer(mean)
-    # what rounding leaves of the second moments, whose trace is 1
+    # of rounding: the trace of the second moments is 1
     noise = len(mean) * torch.finfo(covariance.dtype).eps
     return {
         "assignment_entropy": entropy(totals["prediction"] / count) / log_k,

@@ -1,4 +1,4 @@
-"""What are the features worth? A kNN accuracy, with the baselines that give it meaning."""
+"""k-nearest-neighbour accuracy of the trunk's features, and the baselines to compare it with."""
 
 import json
 import logging
@@ -7,10 +7,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 
 from ssl_platform import distributed
 from ssl_platform.data.dataset import ImageDataset
-from ssl_platform.data.sets.classes import match_classes, named
+from ssl_platform.data.sets.classes import Match, match_classes, named
 from ssl_platform.engine.run import Events, Run
 from ssl_platform.evaluation.baselines import Embed, LabelledFeatures, measure_baselines
 from ssl_platform.evaluation.features import extract
@@ -22,25 +23,25 @@ from ssl_platform.registry import HOOKS
 
 logger = logging.getLogger(__name__)
 
-LEFT_TO_ASK = 0.2  # of each class's images, where the bank would take all of them
+QUERY_FRACTION = 0.2  # of each class, where bank and queries share one set and the bank takes all
 
 
 class _Images(NamedTuple):
     dataset: ImageDataset
     labels: np.ndarray  # (len(dataset),) int64, in the numbering of the bank
-    positions: np.ndarray  # those that are looked at
+    positions: np.ndarray  # of the images that are used
 
 
 @HOOKS.register()
 class KNNMonitor(Events):
     """k-nearest-neighbour accuracy of the trunk's features, in eval mode, by cosine.
 
-    The bank is a draw of labelled training images, equally many per class; the queries are the
-    validation images, their classes matched by name, or, where none can be matched, other training
-    images. Where the training images have no labels of two classes, both are of the validation
-    images. Before the first step the untrained trunk and raw pixels (centred on the bank's mean)
-    are measured the same way and kept in ``baselines.json``. Does nothing but say so when no images
-    have labels.
+    The bank is a random draw of labelled training images, equally many per class. The queries are
+    the validation images, whose classes are matched by name, or other training images where no
+    class matches. If the training images have no labels of two classes, bank and queries are
+    validation images. Before the first step the untrained trunk and raw pixels (minus the mean of
+    the bank) are measured in the same way and written to ``baselines.json``. If no images have
+    labels, the hook only says so.
 
     Args:
         every_epochs: measure after every so many epochs; the last epoch is always measured.
@@ -53,27 +54,13 @@ class KNNMonitor(Events):
     def __init__(
         self,
         *,
-        every_epochs: int,
-        num_labels: int | None,
-        num_queries: int | None,
-        k: int,
-        temperature: float,
-        seed: int,
+        every_epochs: PositiveInt,
+        num_labels: PositiveInt | None,
+        num_queries: PositiveInt | None,
+        k: PositiveInt,
+        temperature: PositiveFloat,
+        seed: NonNegativeInt,
     ):
-        problems = []
-        if every_epochs < 1:
-            problems.append(f"every_epochs={every_epochs}: at least 1")
-        if k < 1:
-            problems.append(f"k={k}: at least 1")
-        for name, number in {"num_labels": num_labels, "num_queries": num_queries}.items():
-            if number is not None and number < 1:
-                problems.append(f"{name}={number}: at least 1, or null for all")
-        if seed < 0:
-            problems.append(f"seed={seed}: 0 or more")
-        if temperature <= 0:
-            problems.append(f"temperature={temperature}: must be positive, e.g. 0.07")
-        if problems:
-            raise ValueError("\n".join(problems))
         self.every_epochs, self.k, self.temperature = every_epochs, k, temperature
         self.num_labels, self.num_queries, self.seed = num_labels, num_queries, seed
         self.is_possible = False
@@ -89,7 +76,8 @@ class KNNMonitor(Events):
         self.counts = state.get("counts", {})  # older runs did not keep them
 
     def on_train_start(self, run: Run) -> None:
-        if not self._choose_images(run):
+        self.is_possible = self._choose_images(run)
+        if not self.is_possible:
             return
         if run.step == 0:
             self.baselines = measure_baselines(
@@ -99,10 +87,10 @@ class KNNMonitor(Events):
                 pca_components=None,
             )
             if distributed.rank() == 0:
-                told = json.dumps(self.baselines, indent=2) + "\n"
-                write_or_warn(run.output_dir / "baselines.json", told)
-        elif self.baselines is None and distributed.rank() == 0:
-            logger.warning("no kNN baselines: they are measured before the first step of a run")
+                content = json.dumps(self.baselines, indent=2) + "\n"
+                write_or_warn(run.output_dir / "baselines.json", content)
+        elif self.baselines is None:
+            _log("no kNN baselines: they are measured before the first step of a run")
         run.results["knn"] = {
             "labels": len(self.bank.positions),
             "queries": len(self.queries.positions),
@@ -129,46 +117,46 @@ class KNNMonitor(Events):
         run.report |= {f"knn/{name}": score for name, score in scores.items()}
 
     def _choose_images(self, run: Run) -> bool:
+        """Choose bank and queries; returns whether there are any."""
         train, val = run.train_data, run.val_data
-        learned = next((s for s in (train, val) if s is not None and _has_two_classes(s)), None)
-        if learned is None:
-            _say("no kNN accuracy: no set of images has labels of two classes", logging.INFO)
+        bank_set = next((s for s in (train, val) if s is not None and _has_two_classes(s)), None)
+        if bank_set is None:
+            _log("no kNN accuracy: no set of images has labels of two classes", logging.INFO)
             return False
-        asked, labels = learned, learned.labels
+        query_set, labels = bank_set, bank_set.labels
         assert labels is not None
-        matched = None if val is None or val is learned else _matched_labels(train, val)
+        matched = None if val is None or val is bank_set else _matched_labels(train, val)
         if val is not None and matched is not None:
-            asked, labels = val, matched
-        self._draw(learned, asked, labels)
-        self.is_possible = len(self.queries.positions) > 0
-        if not self.is_possible:
-            _say("no kNN accuracy: no class has two images, one to learn from and one to ask of")
-        return self.is_possible
+            query_set, labels = val, matched
+        self._draw(bank_set, query_set, labels)
+        if not len(self.queries.positions):
+            _log("no kNN accuracy: no class has two images, one for the bank and one for a query")
+        return len(self.queries.positions) > 0
 
-    def _draw(self, learned: ImageDataset, asked: ImageDataset, labels: np.ndarray) -> None:
-        """The bank of one set and the queries of another, or of the same; ``labels`` are theirs."""
-        assert learned.labels is not None
+    def _draw(self, bank_set: ImageDataset, query_set: ImageDataset, labels: np.ndarray) -> None:
+        """Draw bank and queries from two sets, or from the same; ``labels`` are of the queries."""
+        assert bank_set.labels is not None
         rng = np.random.default_rng(self.seed)
-        self.num_classes = int(learned.labels.max()) + 1
-        bank = draw_balanced(learned.labels, self.num_labels, rng)
+        self.num_classes = int(bank_set.labels.max()) + 1
+        bank = draw_balanced(bank_set.labels, self.num_labels, rng)
         candidates = np.flatnonzero(labels >= 0)
-        if asked is learned and len(bank) == len(candidates):
-            bank, candidates = stratified_split(labels, LEFT_TO_ASK, rng)
-        elif asked is learned:
+        if query_set is bank_set and len(bank) == len(candidates):
+            bank, candidates = stratified_split(labels, QUERY_FRACTION, rng)
+        elif query_set is bank_set:
             candidates = np.setdiff1d(candidates, bank)
         limit = min(self.num_queries or len(candidates), len(candidates))
         queries = np.sort(rng.choice(candidates, limit, replace=False))
-        self.bank = _Images(learned, learned.labels, bank)
-        self.queries = _Images(asked, labels, queries)
+        self.bank = _Images(bank_set, bank_set.labels, bank)
+        self.queries = _Images(query_set, labels, queries)
 
     def _features(self, run: Run, embed: Embed) -> tuple[LabelledFeatures, LabelledFeatures]:
-        return self._labelled(run, embed, self.bank), self._labelled(run, embed, self.queries)
+        return self._features_of(self.bank, run, embed), self._features_of(self.queries, run, embed)
 
-    def _labelled(self, run: Run, embed: Embed, images: _Images) -> LabelledFeatures:
+    def _features_of(self, images: _Images, run: Run, embed: Embed) -> LabelledFeatures:
         loader = run.eval_loader(images.dataset, images.positions)
-        found = extract(embed, loader, len(images.positions))
+        features = extract(embed, loader, len(images.positions))
         labels = torch.from_numpy(images.labels[images.positions])
-        return LabelledFeatures(*found.leave_out(labels, "images of the kNN accuracy"))
+        return LabelledFeatures(*features.leave_out(labels, "images of the kNN accuracy"))
 
     def _scores(
         self, run: Run, bank: LabelledFeatures, queries: LabelledFeatures
@@ -191,31 +179,32 @@ def _has_two_classes(dataset: ImageDataset) -> bool:
 
 def _matched_labels(train: ImageDataset, val: ImageDataset) -> np.ndarray | None:
     """Labels of the validation images in the numbering of the training images; None if none is."""
-    if val.labels is None or not (val.labels >= 0).any():
-        _say("data.val: no image has a label; the kNN accuracy is of other training images")
-        return None
     try:
-        found = match_classes(train, val)
+        match = _match(train, val)
     except ValueError as error:
-        _say(f"{error}; the kNN accuracy is of other training images")
+        _log(f"{error}; the kNN accuracy is of other training images")
         return None
-    if not (found.labels >= 0).any():
-        _say(
-            f"data.val: none of its classes ({named(found.unknown)}) is of data.train; the kNN "
-            "accuracy is of other training images"
-        )
-        return None
-    for note in found.notes:
-        _say(f"kNN: {note}")
-    if found.unknown:
-        left_out = np.count_nonzero((val.labels >= 0) & (found.labels < 0))
-        _say(
+    for note in match.notes:
+        _log(f"kNN: {note}")
+    if match.unknown:
+        assert val.labels is not None
+        left_out = np.count_nonzero((val.labels >= 0) & (match.labels < 0))
+        _log(
             f"kNN: data.val: {left_out} images are of classes that data.train does not have "
-            f"({named(found.unknown)}); they are left out"
+            f"({named(match.unknown)}); they are left out"
         )
-    return found.labels
+    return match.labels
 
 
-def _say(text: str, level: int = logging.WARNING) -> None:
+def _match(train: ImageDataset, val: ImageDataset) -> Match:
+    if val.labels is None or not (val.labels >= 0).any():
+        raise ValueError("data.val: no image has a label")
+    match = match_classes(train, val)
+    if not (match.labels >= 0).any():
+        raise ValueError(f"data.val: none of its classes ({named(match.unknown)}) is of data.train")
+    return match
+
+
+def _log(text: str, level: int = logging.WARNING) -> None:
     if distributed.rank() == 0:
         logger.log(level, text)

@@ -1,4 +1,4 @@
-"""What a run says while it trains: a progress bar or lines, metrics.jsonl and TensorBoard."""
+"""The progress of a training: a bar or lines on the console, metrics.jsonl and TensorBoard."""
 
 import json
 import logging
@@ -6,16 +6,19 @@ import sys
 import time
 from collections.abc import Mapping
 from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import PositiveInt
 
 from ssl_platform import distributed
 from ssl_platform.engine.run import Events, Run
-from ssl_platform.errors import ConfigError, kind_of
+from ssl_platform.errors import ConfigError
 from ssl_platform.files import replacing, sync
 from ssl_platform.hooks.files import EventFile, reason
+from ssl_platform.metrics import one_number
 from ssl_platform.registry import HOOKS
 
 logger = logging.getLogger(__name__)
@@ -26,17 +29,18 @@ TENSORBOARD_TAGS = {  # the names that VISSL's users have on their boards
     "images_per_second": "Speed/img_per_sec",
     "data_wait": "Speed/data_wait",
 }
+POSITION = ("step", "epoch", "seconds")  # keys of every line
 
 
 @HOOKS.register()
 class Log(Events):
-    """Report the training every ``every_steps`` steps and what hooks measured at each epoch's end.
+    """Write the loss and the speed every few steps, and what hooks report at the end of an epoch.
 
     A line of ``metrics.jsonl`` has ``step`` and ``epoch`` (finished ones), ``loss`` (mean over
-    ranks and over the steps since the line before), ``uniform_loss`` (ln K, where the loss has
-    one), ``lr``, ``images_per_second`` (over all ranks), ``data_wait`` (share of the time spent
-    waiting for images, 0 to 1) and ``seconds`` (since this process began to train); lines at the
-    end of an epoch have the reported figures instead (``health/...``, ``knn/...``).
+    ranks and over the steps since the previous line), ``uniform_loss`` (ln K, if the loss has one),
+    ``lr``, ``images_per_second`` (over all ranks), ``data_wait`` (share of the time spent waiting
+    for images, 0 to 1) and ``seconds`` (since this process began to train). Lines at the end of an
+    epoch have the reported figures (``health/...``, ``knn/...``) in place of loss and speed.
 
     Args:
         every_steps: steps between two lines.
@@ -45,12 +49,10 @@ class Log(Events):
 
     comes_last = True
 
-    def __init__(self, *, every_steps: int, tensorboard: bool):
-        if every_steps < 1:
-            raise ValueError(f"every_steps={every_steps}: at least 1")
+    def __init__(self, *, every_steps: PositiveInt, tensorboard: bool):
         self.every_steps, self.tensorboard = every_steps, tensorboard
-        self.writers: list[Any] = []
-        self.loss_sum: torch.Tensor | None = None  # of this rank, since the latest line
+        self.writers: list[_Writer] = []
+        self.loss_sum: torch.Tensor | None = None  # of this rank, since the last line
         self.num_losses = 0
 
     def state_dict(self) -> dict[str, Any]:
@@ -69,7 +71,7 @@ class Log(Events):
                 self.writers.append(_TensorBoard(run.output_dir / "tensorboard", run.step))
 
     def on_epoch_start(self, run: Run) -> None:
-        if run.step == self.start_step:  # what came before the first step is no part of its speed
+        if run.step == self.start_step:  # work before the first step is no part of its speed
             self._restart_clock(run)
 
     def on_step_end(self, run: Run) -> None:
@@ -86,7 +88,7 @@ class Log(Events):
             self._write(run, {name: _number(name, value) for name, value in run.report.items()})
 
     def on_save_start(self, run: Run) -> None:
-        for writer in self.writers:  # a checkpoint has the lines up to its step behind it
+        for writer in self.writers:  # lines up to its step are on the disk before a checkpoint
             writer.sync()
 
     def on_train_end(self, run: Run) -> None:
@@ -127,10 +129,24 @@ class Log(Events):
         self.window_wait = run.train_loader.wait_seconds
 
 
-class _Console:
+class _Writer:
+    """Takes the lines of ``metrics.jsonl``, as mappings."""
+
+    def write(self, line: dict[str, Any]) -> None:
+        raise NotImplementedError
+
+    def sync(self) -> None:
+        """Before a checkpoint: what was written is on the disk."""
+
+    def close(self) -> None:
+        """At the end of the training."""
+
+
+class _Console(_Writer):
     """A progress bar on a terminal, plain lines anywhere else.
 
-    It counts the steps that the whole training would have with its present epochs.
+    The progress counts the steps of the whole training, if all epochs were as long as the present
+    one.
     """
 
     def __init__(self, run: Run):
@@ -146,34 +162,31 @@ class _Console:
         position = self.run.position
         epoch = f"epoch {self.run.epoch + 1}/{self.run.num_epochs}"
         if "loss" not in line:
-            self._say(f"epoch {line['epoch']}: " + _listed(line))
+            self._print(f"epoch {line['epoch']}: {_listed(line)}")
         elif self.bar is not None:
             self.bar.set_description(epoch)
             self.bar.set_postfix_str(_step_text(line), refresh=False)
             self.bar.update(position - self.bar.n)
         else:
             eta = line["seconds"] * (self.total - position) / (position - self.start)
-            head = f"{epoch} step {position}/{self.total}"
-            self._say(f"{head}: {_step_text(line)}, ETA {_clock(eta)}")
-
-    def sync(self) -> None:
-        pass
+            step = f"{epoch} step {position}/{self.total}"
+            self._print(f"{step}: {_step_text(line)}, ETA {timedelta(seconds=round(eta))}")
 
     def close(self) -> None:
         if self.bar is not None:
             self.bar.close()
 
-    def _say(self, text: str) -> None:
+    def _print(self, text: str) -> None:
         if self.bar is not None:
             self.bar.write(text, file=sys.stderr)
         else:
             logger.info(text)
 
 
-class _JsonLines:
-    """One JSON object per line; lines from after the step that a run resumes at are dropped.
+class _JsonLines(_Writer):
+    """One JSON object per line. Lines after the step at which a run resumes are dropped.
 
-    A line that a full disk does not take is kept, and tried again with the next.
+    What a full disk does not take is kept, and tried again with the next line.
     """
 
     def __init__(self, path: Path, step: int):
@@ -194,7 +207,7 @@ class _JsonLines:
 
     def sync(self) -> None:
         self._write_pending()
-        with suppress(OSError):  # what is wrong has been told
+        with suppress(OSError):  # write() has warned of the error
             sync(self.path)
 
     def close(self) -> None:
@@ -205,7 +218,7 @@ class _JsonLines:
             )
 
     def _write_pending(self) -> OSError | None:
-        """Try to write what waits; what does not go in waits on, and the reason is returned."""
+        """Write what is pending; returns the error, if some of it stays pending."""
         try:
             with self.path.open("ab", buffering=0) as file:
                 while self.pending:
@@ -216,19 +229,16 @@ class _JsonLines:
 
 
 def _lines_up_to(path: Path, step: int) -> bytes:
-    """The lines that a run had written when it was at ``step``, without a half of one."""
+    """The whole lines that a run had written up to ``step``."""
     kept = []
     for line in path.read_bytes().splitlines(keepends=True):
-        try:
-            is_kept = line.endswith(b"\n") and json.loads(line)["step"] <= step
-        except (ValueError, KeyError, TypeError):  # what a crash of the machine has left
-            is_kept = False
-        if is_kept:
-            kept.append(line)
+        with suppress(ValueError, KeyError, TypeError):  # the rest of a line, after a crash
+            if line.endswith(b"\n") and json.loads(line)["step"] <= step:
+                kept.append(line)
     return b"".join(kept)
 
 
-class _TensorBoard:
+class _TensorBoard(_Writer):
     def __init__(self, folder: Path, step: int):
         self.folder, self.file = folder, None
         try:
@@ -242,21 +252,15 @@ class _TensorBoard:
         scalars = {
             TENSORBOARD_TAGS.get(key, key): value
             for key, value in line.items()
-            if key not in ("step", "epoch", "seconds", "uniform_loss")
+            if key not in (*POSITION, "uniform_loss")
         }
         try:
             self.file.add_scalars(line["step"], scalars)
         except OSError as error:
             self._give_up(error)
 
-    def sync(self) -> None:
-        pass
-
-    def close(self) -> None:
-        pass
-
     def _give_up(self, error: OSError) -> None:
-        self.file = None  # half an event may be at its end, behind which nobody reads
+        self.file = None  # it may end in half an event, and readers stop there
         logger.warning(
             "%s cannot be written (%s): no more scalars there", self.folder, reason(error)
         )
@@ -271,26 +275,9 @@ def _step_text(line: dict[str, Any]) -> str:
 
 
 def _listed(line: dict[str, Any]) -> str:
-    shown = {k: v for k, v in line.items() if k not in ("step", "epoch", "seconds")}
+    shown = {key: value for key, value in line.items() if key not in POSITION}
     return ", ".join(f"{key.partition('/')[2] or key} {value:.3g}" for key, value in shown.items())
 
 
-def _clock(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{seconds:02d}"
-
-
 def _number(name: Any, value: Any) -> float:
-    """What a hook reports, as a plain number.
-
-    Raises:
-        ConfigError: it is none.
-    """
-    try:
-        number = value.item() if hasattr(value, "item") else value
-        return number if isinstance(number, int) else float(number)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise ConfigError(
-            [f"hooks: run.report[{name!r}] is {kind_of(value)}; a hook reports one number"]
-        ) from error
+    return one_number(value, f"hooks: run.report[{name!r}] is", "; a hook reports one number")

@@ -1,7 +1,8 @@
-"""What ``profile=true`` adds to a training: the anatomy of its step, and a trace of a few steps."""
+"""What ``profile=true`` adds to a training: the time of each part of a step, and a trace."""
 
 import logging
 import os
+from statistics import mean
 from time import perf_counter
 from typing import Any
 
@@ -12,12 +13,13 @@ from ssl_platform import distributed
 from ssl_platform.data.crops import native_crop
 from ssl_platform.data.crops.multicrop import MultiCrop
 from ssl_platform.engine.run import Events, Run
-from ssl_platform.hooks.step_timing import PARTS, Anatomy, Reading, lines, parts_of
+from ssl_platform.hooks.step_timing import PARTS, StepTiming, report, split_step
+from ssl_platform.registry import HOOKS
 
 logger = logging.getLogger(__name__)
 
-WARMUP_STEPS = 5  # of a process: memory is allocated, data workers start
-TRACED_STEPS = 3  # after one more that the profiler itself needs to warm up
+WARMUP_STEPS = 5  # while memory is allocated and data workers start
+TRACED_STEPS = 3  # after one step in which torch's profiler warms up
 FIRST_MEASURED = WARMUP_STEPS + 1 + TRACED_STEPS
 MEASURED_STEPS = 30
 TRACE = "profile/rank0.json.gz"  # in the run's directory
@@ -25,31 +27,41 @@ TRACE = "profile/rank0.json.gz"  # in the run's directory
 Mark = tuple[str, Any]  # the part that begins, and when
 
 
+@HOOKS.register()
 class StepProfile(Events):
     """Measure the parts of some steps, and record a trace of others.
 
-    It is the first of the hooks and follows a step through torch's own hooks on the model, the loss
-    and the optimizer: so the engine has no clock in it, and a training without this class runs not
-    one instruction more. Each of them marks a moment at which one part ends and the next begins;
-    every moment of a step belongs to exactly one part.
+    Forward hooks of torch on the model and the loss, and step hooks of the optimizer, mark when one
+    part ends and the next begins, so that the engine needs no clock. Every moment of a step belongs
+    to exactly one part.
 
-    On a GPU a mark is an event in its stream, and all of them are read when the last step is done:
-    the host never waits for the device, so that the steps are those of an ordinary training. Nor
-    are they those that are traced, whose times hold the recording itself.
+    On a GPU a mark is a CUDA event. All events are read after the last step: the host never waits
+    for the GPU, and the steps are those of an ordinary training. Traced steps are not measured,
+    since recording takes time.
 
-    The trace is of the first rank alone: it slows the process that writes it, and one looks at one;
-    the figures are those of all ranks. Steps that begin an epoch are left out of them: what is done
-    between two epochs is no part of a step.
+    Only the first rank writes a trace, which slows it; the figures are of all ranks. The first step
+    of an epoch is left out: work between two epochs is no part of a step.
+
+    Args:
+        enabled: false does nothing.
     """
 
+    comes_first = True  # the time of a hook before it would count as backward
+
+    def __init__(self, *, enabled: bool):
+        self.enabled = enabled
+        self.handles: list[Any] = []  # of torch's hooks, while steps are measured
+
     def on_train_start(self, run: Run) -> None:
+        if not self.enabled:
+            return
         self.start_step = run.step
         self.clock = _Clock(run.device)
-        self.step: list[Mark] = []  # the one under way, if it is looked at
+        self.step: list[Mark] = []  # marks of the current step; none if it is not measured
         self.steps: list[tuple[list[Mark], float]] = []  # with the seconds that the loader waited
-        self.waited = 0.0  # by the loader, until the step under way began
+        self.waited = 0.0  # seconds that the loader had waited before the current step
         self.recorder: profile | None = None
-        self.range: record_function | None = None  # of the part under way, in the trace
+        self.range: record_function | None = None  # of the current part, in the trace
         self.trace: str | None = None
         self.handles = [
             run.model.register_forward_pre_hook(lambda *_: self._begin("forward")),
@@ -60,7 +72,8 @@ class StepProfile(Events):
         ]
 
     def on_backward_end(self, run: Run) -> None:
-        self._begin("rest")
+        if self.handles:
+            self._begin("rest")
 
     def on_step_end(self, run: Run) -> None:
         if not self.handles:
@@ -80,11 +93,13 @@ class StepProfile(Events):
             self._enter("wait")
 
     def on_train_end(self, run: Run) -> None:
+        if not self.handles:
+            return
         if self.recorder is not None:
             self._stop_trace()
-        if self.steps and self.handles:
+        if self.steps:
             self._report(run)
-        elif self.handles:
+        else:
             logger.warning(
                 "profile=true: nothing was measured in the %d steps of this process: the first %d "
                 "and those that begin an epoch do not count",
@@ -93,7 +108,7 @@ class StepProfile(Events):
             )
 
     def _begin(self, part: str) -> None:
-        """The part under way ends here; of no account outside a step that is looked at."""
+        """End the current part and begin another, if this step is measured."""
         if self.step:
             self._enter(part)
 
@@ -118,7 +133,7 @@ class StepProfile(Events):
 
     def _start_trace(self, run: Run) -> None:
         path = run.output_dir / TRACE
-        os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # it reports each start and stop
+        os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # else it prints each start and stop
 
         def write(recorder: profile) -> None:
             try:
@@ -143,17 +158,17 @@ class StepProfile(Events):
         self.recorder = None
 
     def _report(self, run: Run) -> None:
-        """Put the figures among the run's results, and say them; collective."""
+        """Put the figures into the results of the run and log them; collective."""
         for handle in self.handles:
             handle.remove()
         self.handles = []
-        anatomy = _anatomy(run, [parts_of(*step, self.clock.seconds) for step in self.steps])
-        run.results["profile"] = anatomy.results(self.trace)
-        logger.info("\n".join(lines(run.results["profile"])))
+        timing = _mean_timing(run, [split_step(*step, self.clock.seconds) for step in self.steps])
+        run.results["profile"] = timing.results(self.trace)
+        logger.info("\n".join(report(run.results["profile"])))
 
 
 class _Clock:
-    """Moments on the host or, where work is done later than it is asked for, on the device."""
+    """Time on the host or, on a GPU, which works later than it is asked to, in its stream."""
 
     def __init__(self, device: torch.device):
         self.is_of_gpu = device.type == "cuda"
@@ -172,32 +187,26 @@ class _Clock:
         return start.elapsed_time(end) / 1000
 
 
-def _anatomy(run: Run, steps: list[dict[str, float]]) -> Anatomy:
+def _mean_timing(run: Run, steps: list[dict[str, float]]) -> StepTiming:
     """The mean over steps and ranks; collective."""
     loader, num_processes = run.train_loader, distributed.world_size()
-    mine = torch.tensor([[step[part] for part in PARTS] for step in steps], dtype=torch.float64)
-    parts = mine.mean(dim=0)
-    wait = parts[list(PARTS).index("wait")]
-    totals = distributed.all_reduce_sum(
-        torch.cat([parts, torch.tensor(loader.reading_cost, dtype=torch.float64)]).to(run.device)
-    )
-    longest_wait = distributed.all_reduce_max(wait.clone().to(run.device))
-    *means, images, decode, augment = totals.tolist()
+    means = [mean(step[part] for step in steps) for part in PARTS]
+    wait = torch.tensor(means[list(PARTS).index("wait")], dtype=torch.float64, device=run.device)
+    longest_wait = distributed.all_reduce_max(wait).item()
+    numbers = torch.tensor([*means, *loader.reading_cost], dtype=torch.float64, device=run.device)
+    *sums, images, decode, augment = distributed.all_reduce_sum(numbers).tolist()
     is_compiled = native_crop.AVAILABLE or not isinstance(loader.transform, MultiCrop)
     cores = len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", 1))
     busy = 1 if run.device.type == "cuda" else torch.get_num_threads()
-    return Anatomy(
+    return StepTiming(
         num_steps=len(steps),
         num_processes=num_processes,
         batch_size=loader.batch_size,
-        parts={part: mean / num_processes for part, mean in zip(PARTS, means, strict=True)},
-        longest_wait=longest_wait.item(),
-        reading=Reading(
-            decode=decode / images,
-            augment=augment / images,
-            num_workers=loader.num_workers,
-            spare_cores=max(1, cores - busy),
-            is_compiled=is_compiled,
-            is_finished_here=loader.finishes_crops and run.device.type == "cpu",
-        ),
+        parts={part: total / num_processes for part, total in zip(PARTS, sums, strict=True)},
+        longest_wait=longest_wait,
+        decode=decode / images,
+        augment=augment / images,
+        num_workers=loader.num_workers,
+        spare_cores=max(1, cores - busy),
+        is_compiled=is_compiled,
     )

@@ -1,4 +1,4 @@
-"""The verdict at the end of a run."""
+"""The results of a run, printed and written at its end."""
 
 import json
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 from ssl_platform import distributed
 from ssl_platform.console import legible
 from ssl_platform.engine.run import Events, Run
-from ssl_platform.hooks import step_timing as anatomy
+from ssl_platform.hooks import step_timing
 from ssl_platform.hooks.files import write_or_warn
 from ssl_platform.ops.proportions import two_standard_errors
 from ssl_platform.registry import HOOKS
@@ -14,7 +14,7 @@ from ssl_platform.registry import HOOKS
 
 @HOOKS.register()
 class Summary(Events):
-    """At the end, print what the run came to and keep it as ``summary.json``."""
+    """At the end, print the results of the run and write them to ``summary.json``."""
 
     comes_last = True
 
@@ -25,7 +25,7 @@ class Summary(Events):
         if distributed.rank() != 0:
             return
         path = run.output_dir / "summary.json"
-        # that of a run which was over before knows more
+        # a run that had ended before this process has fewer results now
         if run.step > self.start_step or not path.exists():
             write_or_warn(path, json.dumps(run.results, indent=2, default=_plain) + "\n")
         print(legible("\n".join(["", *self._lines(run)])), flush=True)
@@ -49,14 +49,14 @@ class Summary(Events):
         if "evaluation" in results:
             lines += _evaluation(results["evaluation"])
         if "profile" in results:
-            lines += anatomy.lines(results["profile"])
+            lines += step_timing.report(results["profile"])
         paths = sorted(p for p in run.output_dir.iterdir() if not p.name.startswith("."))
         files = [f"{path.name}{'/' * path.is_dir()}" for path in paths]
         return [*lines, f"files in {run.output_dir}: {', '.join(files)}"]
 
 
 def _evaluation(evaluation: dict[str, Any]) -> list[str]:
-    """The figures of every head, the best epoch and the last told apart."""
+    """The scores of every head, in its best epoch and in the last one."""
     lines = [f"accuracy in percent ({evaluation['protocol']}):"]
     for head, best in evaluation["best"].items():
         for which, scores in (
@@ -69,7 +69,7 @@ def _evaluation(evaluation: dict[str, Any]) -> list[str]:
 
 
 def _verdict(rows: dict[str, dict[str, float]], num_images: int) -> list[str]:
-    """What the training was worth, as far as so many images can tell it."""
+    """Whether the features are better than the baselines, beyond the error of so many images."""
     if not {"trained", "random init", "raw pixels"} <= rows.keys():
         return []
     metric = next(iter(rows["trained"]))
@@ -103,5 +103,5 @@ def _over(gains: dict[str, float]) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """What hooks of others leave in the results, for JSON: numbers of torch and numpy, or text."""
+    """A value that JSON does not know, of a user's hook: a number of torch or numpy, else text."""
     return value.tolist() if hasattr(value, "tolist") else str(value)

@@ -117,8 +117,7 @@ def problems_of_memory(
     workers = max(0, options.data.num_workers)
     batch_size = options.data.batch_size // max(1, world_size(options))
     images = num_slots(batch_size, workers) * batch_size
-    pixel = 3 * (1 if options.data.normalize_on == "device" else 4)
-    per_process += workers * WORKER_BYTES + images * sum(pixel * size**2 for size in crop_sizes)
+    per_process += workers * WORKER_BYTES + images * sum(3 * size**2 for size in crop_sizes)
     needed = options.launch.processes * per_process
     available, whose = limits.memory()
     problems = []

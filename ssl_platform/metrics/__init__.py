@@ -11,22 +11,31 @@ Metric = Callable[[Tensor, Tensor], float]
 
 
 def measured(metrics: Mapping[str, Metric], scores: Tensor, labels: Tensor) -> dict[str, float]:
-    """What some metrics give, by their names, as plain numbers.
+    """The values of some metrics, by their names.
 
     Raises:
-        ConfigError: one gave no number, or raised.
+        ConfigError: a metric raised an error, or gave something else than one number.
     """
-    found = {}
+    values = {}
     for name, metric in metrics.items():
         kind = getattr(metric, "__name__", type(metric).__name__)
         try:
-            value: Any = metric(scores, labels)
+            value = metric(scores, labels)
         except Exception as error:
             raise ConfigError([f"metrics.{name}: {kind} raised {blame(error)}"]) from error
-        try:
-            found[name] = float(value.item() if hasattr(value, "item") else value)
-        except (TypeError, ValueError, RuntimeError) as error:
-            raise ConfigError(
-                [f"metrics.{name}: {kind} gave {kind_of(value)}, it has to give one number"]
-            ) from error
-    return found
+        number = one_number(value, f"metrics.{name}: {kind} gave", ", it has to give one number")
+        values[name] = float(number)
+    return values
+
+
+def one_number(value: Any, given: str, wanted: str) -> float:
+    """A number of Python, numpy or torch, as one of Python.
+
+    Raises:
+        ConfigError: it is something else; the message is ``given``, what it is, and ``wanted``.
+    """
+    try:
+        number = value.item() if hasattr(value, "item") else value
+        return number if isinstance(number, int) else float(number)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ConfigError([f"{given} {kind_of(value)}{wanted}"]) from error

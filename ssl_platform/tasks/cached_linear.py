@@ -1,11 +1,13 @@
-"""Linear classification of cached features: many settings in the time of few."""
+"""Linear classification of cached features, with many settings at once."""
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from itertools import product
-from typing import Protocol
+from typing import Annotated
 
 import numpy as np
 import torch
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
 from ssl_platform.evaluation.baselines import LabelledFeatures
 from ssl_platform.evaluation.labelled_images import LabelledImages, open_labelled_images
@@ -23,23 +25,27 @@ from ssl_platform.registry import TASKS
 from ssl_platform.tasks.evaluation import Evaluation, EvaluationOptions, Measurement
 
 
-class Solver(Protocol):
+class Solver(ABC):
     """A way to fit linear classifiers, with the settings to choose from."""
 
+    @abstractmethod
     def fit(self, rows: Rows, num_classes: int, seed: int) -> LinearClassifiers:
         """One classifier for each of ``settings()``."""
 
+    @abstractmethod
     def settings(self) -> "list[Solver]":
-        """The same solver with each setting alone; ``str()`` of one tells it."""
+        """The same solver with each setting alone; ``str()`` shows the setting."""
 
 
 @dataclass(frozen=True)
-class SGD:
-    learning_rates: list[float]
-    weight_decays: list[float]
-    num_epochs: int
-    batch_size: int
-    momentum: float
+class SGD(Solver):
+    """Cross entropy by SGD, for each pair of a learning rate and a weight decay."""
+
+    learning_rates: Annotated[list[PositiveFloat], Field(min_length=1)]
+    weight_decays: Annotated[list[NonNegativeFloat], Field(min_length=1)]
+    num_epochs: PositiveInt
+    batch_size: PositiveInt
+    momentum: NonNegativeFloat
 
     def fit(self, rows: Rows, num_classes: int, seed: int) -> LinearClassifiers:
         return fit_sgd(rows, num_classes, seed=seed, **vars(self))
@@ -55,13 +61,10 @@ class SGD:
 
 
 @dataclass(frozen=True)
-class LBFGS:
-    l2: list[float]
-    max_iters: int
-    tolerance: float
+class Penalized(Solver):
+    """A solver whose settings are penalties on the weights."""
 
-    def fit(self, rows: Rows, num_classes: int, seed: int) -> LinearClassifiers:
-        return fit_lbfgs(rows, num_classes, **vars(self))
+    l2: Annotated[list[PositiveFloat], Field(min_length=1)]
 
     def settings(self) -> list[Solver]:
         return [replace(self, l2=[penalty]) for penalty in self.l2]
@@ -71,30 +74,35 @@ class LBFGS:
 
 
 @dataclass(frozen=True)
-class Ridge:
-    l2: list[float]
+class LBFGS(Penalized):
+    """Cross entropy to its minimum."""
+
+    max_iters: PositiveInt
+    tolerance: NonNegativeFloat
+
+    def fit(self, rows: Rows, num_classes: int, seed: int) -> LinearClassifiers:
+        return fit_lbfgs(rows, num_classes, **vars(self))
+
+
+@dataclass(frozen=True)
+class Ridge(Penalized):
+    """Least squares."""
 
     def fit(self, rows: Rows, num_classes: int, seed: int) -> LinearClassifiers:
         return fit_ridge(rows, num_classes, l2=self.l2)
 
-    def settings(self) -> list[Solver]:
-        return [replace(self, l2=[penalty]) for penalty in self.l2]
-
-    def __str__(self) -> str:
-        return f"l2={self.l2}"
-
 
 @TASKS.register()
 class CachedLinear(Evaluation):
-    """A linear classifier on features that were computed once, on centre crops.
+    """A linear classifier on features of centre crops that are computed once.
 
-    Part of the training images choose each solver's setting, and then the solver; the chosen
-    classifiers are fitted again on all training images and read the test images once.
+    A part of the training images is used to choose the setting of each solver, and then the solver.
+    The chosen classifiers are fitted again on all training images and tested once.
 
     Args:
-        validation_fraction: of each class of the training images.
+        validation_fraction: part of each class of the training images that the choice is made on.
         sgd, lbfgs, ridge: solvers and their settings; null leaves one out.
-        seed: of the validation images and of the order of SGD.
+        seed: of the draw of the validation images and of the order of SGD.
     """
 
     protocol = "cached centre-crop protocol: a linear classifier on features without augmentation"
@@ -102,7 +110,7 @@ class CachedLinear(Evaluation):
     def __init__(
         self,
         *,
-        validation_fraction: float,
+        validation_fraction: Annotated[float, Field(gt=0, lt=1)],
         sgd: SGD | None,
         lbfgs: LBFGS | None,
         ridge: Ridge | None,
@@ -111,21 +119,11 @@ class CachedLinear(Evaluation):
         solvers: dict[str, Solver | None] = {"SGD": sgd, "L-BFGS": lbfgs, "ridge": ridge}
         self.solvers = {name: solver for name, solver in solvers.items() if solver is not None}
         self.validation_fraction, self.seed = validation_fraction, seed
-        problems = []
-        if not 0 < validation_fraction < 1:
-            problems.append(f"validation_fraction={validation_fraction}: between 0 and 1, e.g. 0.1")
         if not self.solvers:
-            problems.append("sgd=null: and no other solver either; one is needed")
-        for key, solver in (("sgd", sgd), ("lbfgs", lbfgs), ("ridge", ridge)):
-            if solver is not None:
-                problems += [f"{key}.{problem}" for problem in _problems(solver)]
-        if problems:
-            raise ValueError("\n".join(problems))
+            raise ValueError("sgd=null: and no other solver either; one is needed")
 
     def images(self, options: EvaluationOptions) -> tuple[LabelledImages, LabelledImages]:
-        train, test = open_labelled_images(
-            options.data, test_fraction=options.test_fraction, seed=options.seed
-        )
+        train, test = open_labelled_images(options.data, options.test_fraction, options.seed)
         if not len(self._split(train.targets)[1]):
             raise ValueError(
                 "data.train: no class has two images, so that none can be kept to choose "
@@ -160,26 +158,11 @@ class CachedLinear(Evaluation):
         ks = [1, 5] if num_classes > 5 else [1]
         columns = accuracies(stacked, test_rows, ks).T.tolist()
         by_solver = {
-            name: {f"top{k}": score for k, score in zip(ks, column, strict=True)}
+            f"linear by {name}": {f"top{k}": score for k, score in zip(ks, column, strict=True)}
             for name, column in zip(details, columns, strict=True)
         }
-        figures = {"linear": by_solver[best]} | {
-            f"linear by {name}": found for name, found in by_solver.items()
-        }
+        figures = {"linear": by_solver[f"linear by {best}"], **by_solver}
         return Measurement(figures, {"solver": best, **details})
-
-
-def _problems(solver: SGD | LBFGS | Ridge) -> list[str]:
-    """Options that cannot be: lists to choose from, whole numbers, and what may be zero."""
-    may_be_zero = {"weight_decays", "momentum", "tolerance"}
-    problems = []
-    for key, value in vars(solver).items():
-        if value == []:
-            problems.append(f"{key}=[]: nothing to choose from")
-        elif np.min(value) < 0 or (np.min(value) == 0 and key not in may_be_zero):
-            least = "0 or more" if key in may_be_zero else "above 0"
-            problems.append(f"{key}={value}: must be {least}")
-    return problems
 
 
 def _rows(part: LabelledFeatures, positions: torch.Tensor, device: torch.device) -> Rows:

@@ -1,8 +1,5 @@
 """Which cluster does each image belong to? Tables, links and pictures of any run's clusters."""
 
-import hashlib
-import json
-import logging
 import os
 from dataclasses import dataclass, replace
 from functools import cache
@@ -12,24 +9,14 @@ from typing import Any, Literal
 import numpy as np
 
 from ssl_platform import distributed
-from ssl_platform.clusters.files import (
-    Clusters,
-    summarize,
-    write_sheets,
-    write_symlinks,
-    write_tables,
-)
-from ssl_platform.clusters.nearest import find_nearest
-from ssl_platform.clusters.page import write_overview
+from ssl_platform.clusters.nearest import Clusters, find_nearest
+from ssl_platform.clusters.output import ClusterOutput
 from ssl_platform.config.options import JobOptions
-from ssl_platform.console import legible
 from ssl_platform.data.dataset import ImageDataset
 from ssl_platform.data.look import describe, look
 from ssl_platform.data.sets.image_folder import ImageFiles, ImageFolder
 from ssl_platform.data.sets.list_file import ListFile
-from ssl_platform.engine.build import Builder, open_dataset, resolve_device
-from ssl_platform.errors import ConfigError, DiskError
-from ssl_platform.files import error_of_disk
+from ssl_platform.engine.build import eval_loader, open_dataset, resolve_device
 from ssl_platform.models.heads import PrototypeHead, prototype_head
 from ssl_platform.models.ssl_model import SSLModel
 from ssl_platform.registry import DATASETS, TASKS, TRANSFORMS
@@ -37,11 +24,11 @@ from ssl_platform.tasks import Task
 from ssl_platform.zoo.trained_run import TrainedRun
 from ssl_platform.zoo.weights import ZOO
 
-logger = logging.getLogger(__name__)
-
 
 @dataclass(frozen=True)
 class ImagesOptions:
+    """Whose clusters are asked for: the images at ``path``, or else those of the run."""
+
     path: str | None
     split: Literal["train", "val"]
     num_workers: int
@@ -49,6 +36,8 @@ class ImagesOptions:
 
 @dataclass(frozen=True)
 class ClustersOptions(JobOptions):
+    """Top-level keys of this job."""
+
     checkpoint: str
     data: ImagesOptions
 
@@ -61,8 +50,7 @@ class FindClusters(Task):
 
     Args:
         head: name of the `PrototypeHead`; null for the only one.
-        symlinks: make folders of links.
-        images_per_sheet, thumbnail_side: of the contact sheets; sides in pixels.
+        symlinks, images_per_sheet, thumbnail_side: see `ClusterOutput`.
     """
 
     options = ClustersOptions
@@ -73,6 +61,7 @@ class FindClusters(Task):
         self.head, self.output = head, ClusterOutput(symlinks, images_per_sheet, thumbnail_side)
 
     def probe(self, options: ClustersOptions) -> None:
+        """See `Task`: opens the run, its head and the images."""
         if options.data.num_workers < 0:
             raise ValueError(f"data.num_workers={options.data.num_workers}: 0 or more")
         run = _open_run(options.checkpoint)
@@ -89,102 +78,35 @@ class FindClusters(Task):
         folder, title = Path(options.output_dir), f"Clusters of {run.options.name}"
         return self.output.write(folder, dataset, clusters, title=title)
 
-    def _head_of(self, model: SSLModel) -> str:
-        """Name of the head that gives the clusters."""
+    def _head_of(self, model: SSLModel) -> PrototypeHead:
+        """The head whose prototypes give the clusters."""
         if self.head is not None:
             try:
-                prototype_head(model, self.head)
+                return prototype_head(model, self.head)
             except ValueError as error:
                 raise ValueError(f"task.{error}") from error
-            return self.head
-        names = [name for name, head in model.heads.items() if isinstance(head, PrototypeHead)]
-        if not names:
+        heads = {name: h for name, h in model.heads.items() if isinstance(h, PrototypeHead)}
+        if not heads:
             raise ValueError("checkpoint: none of its heads has prototypes, so it has no clusters")
-        if len(names) > 1:
+        if len(heads) > 1:
             raise ValueError(
-                f"task.head=null: several heads have prototypes, name one of {', '.join(names)}"
+                f"task.head=null: several heads have prototypes, name one of {', '.join(heads)}"
             )
-        return names[0]
+        return next(iter(heads.values()))
 
     def _find(self, run: TrainedRun, dataset: ImageDataset, options: ClustersOptions) -> Clusters:
-        model = run.model().to(resolve_device(options.device))
-        head = prototype_head(model, self._head_of(model))
-        head.normalize_prototypes()
+        device = resolve_device(options.device)
+        model = run.model().to(device)
         # an image that cannot be read has no cluster; here that is no reason to stop
         data = replace(run.options.data, num_workers=options.data.num_workers, max_bad_fraction=1.0)
-        builder = Builder(
-            replace(run.options, data=data, device=options.device, launch=options.launch)
-        )
-        loader = builder.eval_loader(dataset, range(len(dataset)))
-        ids, scores, margins = find_nearest(model.trunk, head, loader, len(dataset))
+        job = replace(run.options, data=data, launch=options.launch)
+        loader = eval_loader(dataset, range(len(dataset)), job, device=device)
+        clusters = find_nearest(model.trunk, self._head_of(model), loader, len(dataset))
         positions = _positions_in_training(run, dataset, options.data)
-        return Clusters(
-            ids=ids,
-            scores=scores,
-            margins=margins,
-            num_clusters=head.num_prototypes,
-            seen=None if positions is None else positions >= 0,
-            training_ids=_training_ids(run, positions),
-        )
-
-
-@dataclass(frozen=True)
-class ClusterOutput:
-    """What is written of clusters; sides in pixels."""
-
-    symlinks: bool
-    images_per_sheet: int
-    thumbnail_side: int
-
-    def __post_init__(self) -> None:
-        if self.images_per_sheet < 1:
-            raise ValueError(f"images_per_sheet={self.images_per_sheet}: at least 1")
-        if self.thumbnail_side < 8:
-            raise ValueError(f"thumbnail_side={self.thumbnail_side}: at least 8 pixels")
-
-    def write(
-        self, folder: Path, dataset: ImageDataset, clusters: Clusters, *, title: str
-    ) -> dict[str, Any]:
-        """Write every file; returns what ``summary.json`` holds.
-
-        Raises:
-            ConfigError: the folder cannot be written, or holds files of others.
-            DiskError: the disk is full.
-        """
-        try:
-            return self._write(folder, dataset, clusters, title)
-        except OSError as error:
-            problem = f"output_dir={folder}: cannot be written ({error})"
-            if error_of_disk(error) is not None:
-                raise DiskError(problem) from error
-            raise ConfigError([problem]) from error
-        except ValueError as error:
-            raise ConfigError([str(error)]) from error
-
-    def _write(
-        self, folder: Path, dataset: ImageDataset, clusters: Clusters, title: str
-    ) -> dict[str, Any]:
-        rank, world_size = distributed.rank(), distributed.world_size()
-        write_sheets(
-            folder,
-            dataset,
-            clusters,
-            images_per_sheet=self.images_per_sheet,
-            thumbnail_side=self.thumbnail_side,
-            rank=rank,
-            world_size=world_size,
-        )
-        distributed.barrier()
-        summary = summarize(dataset, clusters)
-        if rank == 0:
-            write_tables(folder, dataset, clusters)
-            if self.symlinks and not write_symlinks(folder, dataset, clusters):
-                logger.info("no folders of links: these images are not files of their own")
-            (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
-            write_overview(folder, dataset, clusters, summary, title=title)  # links the others
-            lines = ["", *_told(summary), f"look at {folder / 'index.html'}"]
-            print(legible("\n".join(lines)), flush=True)
-        return summary
+        if positions is None:
+            return clusters
+        training_ids = _training_ids(run, positions)
+        return replace(clusters, seen=positions >= 0, training_ids=training_ids)
 
 
 def _open_run(checkpoint: str) -> TrainedRun:
@@ -206,8 +128,8 @@ def _open_images(run: TrainedRun, options: ImagesOptions) -> ImageDataset:
     if options.path is not None:
         try:
             is_list = os.path.isfile(os.path.expanduser(options.path))
-            kind = ListFile if is_list else ImageFolder
-            return open_dataset({"name": kind.__name__, "path": options.path}, data)
+            name = (ListFile if is_list else ImageFolder).__name__
+            return open_dataset({"name": name, "path": options.path}, data)
         except ValueError as error:
             raise ValueError(f"data.{error}") from error
     run.require(f"data.{options.split}")
@@ -223,7 +145,7 @@ def _open_images(run: TrainedRun, options: ImagesOptions) -> ImageDataset:
 
 
 def _about_images(run: TrainedRun, dataset: ImageDataset, options: ClustersOptions) -> list[str]:
-    """See `look`; the images are not in the config, which has been looked at before the start."""
+    """Lines about the images, as `look` finds them before the start for those of a config."""
     where = f"data.{options.data.split} of the run" if options.data.path is None else "data.path"
     crop_size = max(TRANSFORMS.build(run.options.data.eval_transform).crop_sizes)
     return describe(where, dataset, look(dataset, options.seed), crop_size=crop_size)
@@ -234,7 +156,7 @@ def _positions_in_training(
 ) -> np.ndarray | None:
     """(N,) position of each image in the run's training set, -1 for one that was not in it.
 
-    None when it cannot be found out, for the training images are no longer there.
+    None when the training images are no longer there, so that nobody can tell.
     """
     train_node = run.options.data.train
     if options.path is None:
@@ -246,46 +168,29 @@ def _positions_in_training(
         return None
     if not isinstance(training, ImageFiles) or not isinstance(dataset, ImageFiles):
         return np.full(len(dataset), -1)
-    known, wanted = _fingerprints(training), _fingerprints(dataset)
+    known, wanted = _hashes(training), _hashes(dataset)
     order = np.argsort(known)
     places = order[np.searchsorted(known, wanted, sorter=order).clip(max=len(known) - 1)]
     return np.where(known[places] == wanted, places, -1)
 
 
-def _fingerprints(dataset: ImageFiles) -> np.ndarray:
-    """(N,) uint64, equal for the same file; numbers, since a million paths would be large."""
+def _hashes(dataset: ImageFiles) -> np.ndarray:
+    """(N,) int64, equal for the same file in this process: a million paths would be large."""
     real_folder = cache(os.path.realpath)
-
-    def fingerprint(path: bytes) -> int:
-        folder, name = os.path.split(path)
-        whole = os.path.join(real_folder(folder), name)
-        return int.from_bytes(hashlib.blake2b(whole, digest_size=8).digest(), "little")
-
-    paths = (dataset.files[index] for index in range(len(dataset)))
-    return np.fromiter(map(fingerprint, paths), np.uint64, len(dataset))
+    paths = (os.path.split(dataset.files[index]) for index in range(len(dataset)))
+    whole = (os.path.join(real_folder(folder), name) for folder, name in paths)
+    return np.fromiter(map(hash, whole), np.int64, len(dataset))
 
 
-def _training_ids(run: TrainedRun, positions: np.ndarray | None) -> np.ndarray | None:
-    """(N, sets) labels that the training last used, -1 for none."""
-    if run.assignments is None or positions is None:
+def _training_ids(run: TrainedRun, positions: np.ndarray) -> np.ndarray | None:
+    """(N, sets) labels that the training last used, -1 for none; None if it used no labels.
+
+    Args:
+        positions: (N,) of the images in the training set, -1 for others.
+    """
+    if run.assignments is None:
         return None
     labels = run.assignments.numpy().T
     known = (positions >= 0) & (positions < len(labels))
-    found = np.where(known[:, None], labels[np.where(known, positions, 0)], -1)
-    return np.maximum(found, -1).astype(np.int32)
-
-
-def _told(summary: dict[str, Any]) -> list[str]:
-    lines = [f"{summary['images']} images, {summary['unreadable']} unreadable"]
-    for number, found in enumerate(summary["sets"]):
-        line = (
-            f"  set {number}: {found['used']} of {found['clusters']} clusters in use, "
-            f"sizes {found['size_min']} to {found['size_max']}, median {found['size_median']:g}"
-        )
-        if "nmi" in found:
-            line += (
-                f"; NMI {found['nmi']:.3f}, ARI {found['ari']:.3f}, purity {found['purity']:.3f}, "
-                f"Hungarian accuracy {found['hungarian_accuracy']:.3f}"
-            )
-        lines.append(line)
-    return lines
+    ids = np.where(known[:, None], labels[np.where(known, positions, 0)], -1)
+    return np.maximum(ids, -1).astype(np.int32)

@@ -1,12 +1,12 @@
-"""What the evaluations that do not train the trunk have in common."""
+"""The base of the evaluations that do not train the trunk."""
 
 from abc import abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Annotated, Any, ClassVar, NamedTuple
 
-import numpy as np
 import torch
+from pydantic import Field, PositiveInt
 from torch import nn
 
 from ssl_platform import distributed
@@ -21,11 +21,10 @@ from ssl_platform.evaluation.baselines import (
     measure_baselines,
     pixels,
 )
-from ssl_platform.evaluation.feature_cache import CacheOptions, FeatureCache, say, short_digest
+from ssl_platform.evaluation.feature_cache import CacheOptions, FeatureCache, short_digest
 from ssl_platform.evaluation.labelled_images import LabelledImages
 from ssl_platform.evaluation.results import WEIGHTS, Figures, Results
 from ssl_platform.tasks.trunk import TrainedTrunk, TrunkOptions, TrunkTask, as_problem, random_trunk
-from ssl_platform.zoo.weights import Weights
 
 
 @dataclass(frozen=True)
@@ -33,24 +32,26 @@ class EvaluationOptions(TrunkOptions):
     """Top-level keys of every evaluation."""
 
     baselines: bool
-    pca_components: int
-    test_fraction: float
+    pca_components: PositiveInt
+    test_fraction: Annotated[float, Field(gt=0, lt=1)]
     cache: CacheOptions
 
 
 class Measurement(NamedTuple):
+    """What an evaluation measured on one kind of features."""
+
     figures: Figures
-    details: dict[str, Any]  # how they came about: what was chosen, what was left out
+    details: dict[str, Any]  # settings that were chosen, remarks
 
 
 class Evaluation(TrunkTask):
-    """A measure of the features of a trunk and, to compare with, of the baselines' features.
+    """A measure of the features of a trunk and, for comparison, of the features of the baselines.
 
-    Features are of centre crops, by the trunk in eval mode and in float32; they come from the
-    cache, where they are computed if they are not there.
+    The trunk computes the features of centre crops in eval mode and in float32. They are kept in
+    the cache, and taken from there by later evaluations.
 
     Attributes:
-        protocol: in words, for wherever a figure is shown.
+        protocol: description that is shown with every figure.
     """
 
     options: ClassVar[type[JobOptions]] = EvaluationOptions
@@ -60,25 +61,23 @@ class Evaluation(TrunkTask):
     def measure(
         self, train: LabelledFeatures, test: LabelledFeatures, device: torch.device
     ) -> Measurement:
-        """What the training images' features tell of the test images; on rank 0 only."""
+        """Learn from the features of the training images and test; on rank 0 only."""
 
     @abstractmethod
     def images(self, options: EvaluationOptions) -> tuple[LabelledImages, LabelledImages]:
-        """Images to learn from and images to test on.
+        """Images to train on and images to test on.
 
         Raises:
             ValueError: they do not fit; the message begins with the key.
         """
 
     def probe(self, options: EvaluationOptions) -> None:
-        if options.pca_components < 1:
-            raise ValueError(f"pca_components={options.pca_components}: at least 1")
         self.images(options)
         with as_problem():
             TrainedTrunk.open(options)
 
     def __call__(self, options: EvaluationOptions) -> Results | None:
-        """Measure, print and write ``results.json``; returns the results on rank 0."""
+        """Measure, print and write ``results.json``; returns the results on rank 0, else None."""
         folder = Path(options.output_dir)
         return self.evaluate(options, folder, config=(folder / "config.yaml").read_text())
 
@@ -89,61 +88,47 @@ class Evaluation(TrunkTask):
             config: the whole config of the job, as YAML, for the results.
         """
         trunk = TrainedTrunk.open(options)
-        train, test = self.images(options)
+        images = self.images(options)
         device = resolve_device(options.device)
         untrained = random_trunk(options.trunk, options.seed)
-        features = _extract_all(options, trunk, untrained, train, test, device)
+        features = _extract_all(options, trunk, untrained, images, device)
         if distributed.rank() != 0:
             return None
         measured = {WEIGHTS: self.measure(*features[WEIGHTS], device)}
         if options.baselines:
             measured |= measure_baselines(
                 lambda name, _: features[name],
-                lambda learned, tested: self.measure(learned, tested, device),
+                lambda train, test: self.measure(train, test, device),
                 untrained,
                 pca_components=options.pca_components,
             )
-        results = self._results(
-            options, config, trunk.weights, (train, test), features[WEIGHTS], measured
-        )
-        results.write(folder)
-        print(legible(f"\n{results.table()}"), flush=True)
-        return results
-
-    def _results(
-        self,
-        options: EvaluationOptions,
-        config: str,
-        weights: Weights,
-        images: tuple[LabelledImages, LabelledImages],
-        features: tuple[LabelledFeatures, LabelledFeatures],
-        measured: dict[str, Measurement],
-    ) -> Results:
         figures = {name: measurement.figures for name, measurement in measured.items()}
-        return Results(
+        num_train, num_test = (len(part.labels) for part in features[WEIGHTS])
+        results = Results(
             protocol=self.protocol,
             figures=figures.pop(WEIGHTS),
             baselines=figures,
-            weights={"source": weights.source, "format": weights.format, "sha256": weights.sha256},
+            weights={key: getattr(trunk.weights, key) for key in ("source", "format", "sha256")},
             seed=options.seed,
             config=config,
             details={
-                "train_images": len(features[0].labels),
-                "test_images": len(features[1].labels),
-                "unreadable_images": sum(len(i.positions) for i in images)
-                - sum(len(f.labels) for f in features),
+                "train_images": num_train,
+                "test_images": num_test,
+                "unreadable_images": sum(len(i.positions) for i in images) - num_train - num_test,
                 "test_images_are": "data.val" if options.data.val else "held out of data.train",
                 **{name: measurement.details for name, measurement in measured.items()},
             },
         )
+        results.write(folder)
+        print(legible(f"\n{results.table()}"), flush=True)
+        return results
 
 
 def _extract_all(
     options: EvaluationOptions,
     trunk: TrainedTrunk,
     untrained: nn.Module,
-    train: LabelledImages,
-    test: LabelledImages,
+    images: tuple[LabelledImages, LabelledImages],
     device: torch.device,
 ) -> dict[str, tuple[LabelledFeatures, LabelledFeatures]]:
     """Features of both sets of images by the trunk and by the baselines; collective."""
@@ -156,29 +141,8 @@ def _extract_all(
         random_identity = trunk.fingerprint | {"weights": f"random, seed {options.seed}"}
         subjects[RANDOM_INIT] = random_name, random_identity, untrained.to(device)
         subjects[RAW_PIXELS] = RAW_PIXELS, {"weights": "none"}, pixels
+    train, test = images
     return {
-        name: (
-            _labelled(cache, subject, identity, embed, train),
-            _labelled(cache, subject, identity, embed, test),
-        )
-        for name, (subject, identity, embed) in subjects.items()
+        name: (cache.features(*subject, train), cache.features(*subject, test))
+        for name, subject in subjects.items()
     }
-
-
-def _labelled(
-    cache: FeatureCache,
-    subject: str,
-    identity: dict[str, str],
-    embed: Embed,
-    images: LabelledImages,
-) -> LabelledFeatures:
-    """Features of the images that can be read."""
-    name = f"{images.role} {short_digest(images.node)}"
-    files = cache.features(subject, identity, embed, name, images.dataset, images.positions)
-    features = torch.from_numpy(files.array("features"))
-    targets = torch.from_numpy(images.targets)
-    if not files.unreadable:
-        return LabelledFeatures(features, targets)
-    say(f"{files.folder}: {len(files.unreadable)} images cannot be read and are left out")
-    readable = np.setdiff1d(np.arange(len(features)), files.unreadable)
-    return LabelledFeatures(features[readable], targets[readable])

@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from torch import Tensor, nn
+from torch import Tensor
 
 from ssl_platform import distributed
 from ssl_platform.console import legible
 from ssl_platform.data.dataset import ImageDataset
 from ssl_platform.engine.build import eval_loader, open_dataset, resolve_device
 from ssl_platform.errors import first_few
-from ssl_platform.evaluation.feature_cache import images_provenance, say
+from ssl_platform.evaluation.feature_cache import images_provenance, log_once
 from ssl_platform.evaluation.feature_files import INDEX, FeatureFiles, write_features
 from ssl_platform.models.layers import POOLED, LayerOutputs, submodule
 from ssl_platform.registry import TASKS
@@ -24,6 +24,8 @@ NUM_NAMED = 5  # unreadable images
 
 @dataclass(frozen=True)
 class FeaturesOptions(TrunkOptions):
+    """Top-level keys of the task; see configs/task/features.yaml."""
+
     layers: list[str]
     split: Literal["train", "val"]
     pool: bool
@@ -32,10 +34,10 @@ class FeaturesOptions(TrunkOptions):
 
 @TASKS.register()
 class ExtractFeatures(TrunkTask):
-    """Features of every image's centre crop: ``<layer>.npy`` each, and ``index.parquet``.
+    """Write ``<layer>.npy``, the features of the centre crop of every image, and ``index.parquet``.
 
-    See `evaluation.feature_files`. A row whose image cannot be read is NaN, and marked in the
-    index.
+    See `evaluation.feature_files`. The row of an image that cannot be read is NaN, and marked in
+    the index.
     """
 
     options = FeaturesOptions
@@ -47,7 +49,10 @@ class ExtractFeatures(TrunkTask):
             trunk = TrainedTrunk.open(options).module
         for layer in options.layers:
             if layer != POOLED:
-                _check_layer(trunk, layer)
+                try:
+                    submodule(trunk, layer)
+                except ValueError as error:
+                    raise ValueError(f"layers: {error}") from error
         _open(options)
 
     def __call__(self, options: FeaturesOptions) -> FeatureFiles:
@@ -66,7 +71,7 @@ class ExtractFeatures(TrunkTask):
             return outputs
 
         positions = np.arange(len(dataset))
-        say(f"features of {len(dataset)} images")
+        log_once(f"features of {len(dataset)} images")
         files = write_features(
             Path(options.output_dir) / "features",
             embed,
@@ -81,15 +86,8 @@ class ExtractFeatures(TrunkTask):
             },
         )
         if distributed.rank() == 0:
-            print(legible("\n".join(["", *_told(files, dataset)])), flush=True)
+            print(legible("\n".join(["", *_summary(files, dataset)])), flush=True)
         return files
-
-
-def _check_layer(trunk: nn.Module, layer: str) -> None:
-    try:
-        submodule(trunk, layer)
-    except ValueError as error:
-        raise ValueError(f"layers: {error}") from error
 
 
 def _open(options: FeaturesOptions) -> ImageDataset:
@@ -104,7 +102,7 @@ def _pooled(output: Tensor) -> Tensor:
     return output.mean(dim=(2, 3)) if output.ndim == 4 else output
 
 
-def _told(files: FeatureFiles, dataset: ImageDataset) -> list[str]:
+def _summary(files: FeatureFiles, dataset: ImageDataset) -> list[str]:
     lines = [
         f"{files.folder / layer}.npy  {(files.num_images, *shape)} {files.dtype}"
         for layer, shape in files.shapes.items()

@@ -1,8 +1,10 @@
 """k-nearest-neighbour classification by a trunk's features."""
 
 import logging
+from typing import Annotated
 
 import torch
+from pydantic import Field, PositiveFloat, PositiveInt
 
 from ssl_platform.evaluation.baselines import LabelledFeatures
 from ssl_platform.evaluation.labelled_images import LabelledImages, open_labelled_images
@@ -16,28 +18,24 @@ logger = logging.getLogger(__name__)
 
 @TASKS.register()
 class KNN(Evaluation):
-    """The classes of the nearest training images by cosine, each vote of weight exp(cosine / T).
+    """The nearest training images by cosine vote for their classes, with weight exp(cosine / T).
 
     Args:
         k: numbers of neighbours; each gets its own figure, from one search.
-        temperature: T; 0.07 in the figures that are published.
+        temperature: T; 0.07 in published figures.
     """
 
-    def __init__(self, *, k: list[int], temperature: float):
-        problems = []
-        if not k or min(k) < 1:
-            problems.append(f"k={k}: one number or more, each at least 1, e.g. [20,200]")
-        if temperature <= 0:
-            problems.append(f"temperature={temperature}: must be positive, e.g. 0.07")
-        if problems:
-            raise ValueError("\n".join(problems))
+    def __init__(
+        self,
+        *,
+        k: Annotated[list[PositiveInt], Field(min_length=1)],
+        temperature: PositiveFloat,
+    ):
         self.ks, self.temperature = k, temperature
         self.protocol = f"kNN protocol: centre crops, cosine, votes exp(cosine / {temperature:g})"
 
     def images(self, options: EvaluationOptions) -> tuple[LabelledImages, LabelledImages]:
-        return open_labelled_images(
-            options.data, test_fraction=options.test_fraction, seed=options.seed
-        )
+        return open_labelled_images(options.data, options.test_fraction, options.seed)
 
     def measure(
         self, train: LabelledFeatures, test: LabelledFeatures, device: torch.device

@@ -2,10 +2,11 @@
 
 import os
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 import torch
+from pydantic import Field, PositiveFloat, PositiveInt
 
 from ssl_platform.config.options import DataOptions, Node
 from ssl_platform.data.sets.voc import VOC2007
@@ -24,10 +25,10 @@ PRESENT, DIFFICULT = 1, 0  # marks of a class in an image; -1 is absent
 
 @TASKS.register()
 class VOC07SVM(Evaluation):
-    """One LIBLINEAR machine per class, as in the SwAV paper, A.5 (Goyal et al. 2019).
+    """One LIBLINEAR SVM per class, as in the SwAV paper, A.5 (Goyal et al. 2019).
 
-    The cost of each class is chosen by its average precision in cross-validation. Difficult images
-    count as absent in training and are left out of the class's test.
+    The cost of each class is chosen by its average precision in cross-validation. Images that are
+    difficult for a class count as negatives in training and are left out of its test.
 
     Args:
         costs: C to choose from.
@@ -40,27 +41,13 @@ class VOC07SVM(Evaluation):
     def __init__(
         self,
         *,
-        costs: list[float],
-        num_folds: int,
-        positive_weight: float,
-        tolerance: float,
-        max_iters: int,
+        costs: Annotated[list[PositiveFloat], Field(min_length=1)],
+        num_folds: Annotated[int, Field(ge=2)],
+        positive_weight: PositiveFloat,
+        tolerance: PositiveFloat,
+        max_iters: PositiveInt,
         seed: int,
     ):
-        problems = []
-        if not costs or min(costs) <= 0:
-            problems.append(f"costs={costs}: one or more, each positive, e.g. [0.1,1,10]")
-        if num_folds < 2:
-            problems.append(f"num_folds={num_folds}: at least 2")
-        for key, value in (
-            ("positive_weight", positive_weight),
-            ("tolerance", tolerance),
-            ("max_iters", max_iters),
-        ):
-            if value <= 0:
-                problems.append(f"{key}={value}: must be above 0")
-        if problems:
-            raise ValueError("\n".join(problems))
         self.costs, self.num_folds, self.positive_weight = costs, num_folds, positive_weight
         self.tolerance, self.max_iters, self.seed = tolerance, max_iters, seed
         self.protocol = (
@@ -76,12 +63,12 @@ class VOC07SVM(Evaluation):
         if train.dataset.classes != test.dataset.classes:
             raise ValueError("data.val: its classes are not those of data.train")
         for key, images, needed in (("train", train, self.num_folds), ("val", test, 1)):
-            found = (images.targets == PRESENT).sum(axis=0)
-            fewest = int(found.argmin())
-            if found[fewest] < needed:
+            counts = (images.targets == PRESENT).sum(axis=0)
+            rarest = int(counts.argmin())
+            if counts[rarest] < needed:
                 assert images.dataset.classes is not None
                 raise ValueError(
-                    f"data.{key}: {found[fewest]} images of {images.dataset.classes[fewest]}, "
+                    f"data.{key}: {counts[rarest]} images of {images.dataset.classes[rarest]}, "
                     f"at least {needed} are needed"
                 )
         return train, test
@@ -95,12 +82,12 @@ class VOC07SVM(Evaluation):
         def of_class(number: int) -> tuple[float, float]:
             is_present = train_marks[:, number] == PRESENT
             cost = self._best_cost(train_rows, is_present)
-            machine = self._machine(cost).fit(train_rows, is_present)
+            svm = self._svm(cost).fit(train_rows, is_present)
             clear = test_marks[:, number] != DIFFICULT
-            scores = machine.decision_function(test_rows[clear])
+            scores = svm.decision_function(test_rows[clear])
             return cost, 100 * average_precision(test_marks[clear, number], scores)
 
-        # LIBLINEAR works without Python's lock
+        # LIBLINEAR releases Python's lock
         with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
             costs, precisions = zip(*pool.map(of_class, range(train_marks.shape[1])), strict=True)
         return Measurement(
@@ -108,8 +95,8 @@ class VOC07SVM(Evaluation):
             {"AP": list(precisions), "cost": list(costs)},
         )
 
-    def _machine(self, cost: float) -> "LinearSVC":
-        from sklearn.svm import LinearSVC  # a second of CPU time, which no training needs
+    def _svm(self, cost: float) -> "LinearSVC":
+        from sklearn.svm import LinearSVC  # the import takes a second
 
         return LinearSVC(
             penalty="l2",
@@ -124,12 +111,12 @@ class VOC07SVM(Evaluation):
         )
 
     def _best_cost(self, rows: np.ndarray, is_present: np.ndarray) -> float:
-        """The first of those with the highest average precision over the folds."""
+        """The cost with the highest average precision over the folds; the first of equal ones."""
         from sklearn.model_selection import cross_val_score
 
         scores = [
             cross_val_score(
-                self._machine(cost), rows, is_present, cv=self.num_folds,
+                self._svm(cost), rows, is_present, cv=self.num_folds,
                 scoring="average_precision",
             ).mean()
             for cost in self.costs

@@ -13,7 +13,7 @@ from ssl_platform.engine.run import Run
 from ssl_platform.engine.saver import Saver
 from ssl_platform.evaluation.feature_cache import CacheOptions
 from ssl_platform.evaluation.results import WEIGHTS, Results
-from ssl_platform.hooks.profile import StepProfile
+from ssl_platform.hooks.evaluate import Evaluate
 from ssl_platform.models.pretrained import Pretrained
 from ssl_platform.registry import TASKS, TRUNKS
 from ssl_platform.schema import dataclass_schema
@@ -42,6 +42,11 @@ class Train(Task):
         return filled | trunk_of(cfg["checkpoint"])
 
     def probe(self, options: TrainOptions) -> None:
+        if options.profile and not options.hooks.get("profile"):
+            raise ValueError(
+                "profile=true: hooks.profile does it, and is not in this config; add "
+                "'+hooks.profile={name: StepProfile, enabled: true}'"
+            )
         kind = TRUNKS.get(options.trunk["name"])
         if options.checkpoint is not None:
             with as_problem():
@@ -60,15 +65,13 @@ class Train(Task):
     def __call__(self, options: TrainOptions) -> dict[str, Any]:
         """Run the training; returns what the hooks measured (``run.results``)."""
         run = Builder(options).run()
-        if options.profile:  # the first, so that no other hook's time counts as backward
-            run.hooks = {"profile": StepProfile(), **run.hooks}
         if not checkpoint.any_in(run.output_dir):
             origin = _start(run.model.trunk, options)
             if origin and distributed.rank() == 0:
                 (run.output_dir / STARTED_FROM).write_text(json.dumps(origin, indent=2) + "\n")
         results = train(run, Saver(run.output_dir, options.save), options.resume)
-        if "evaluation" in results:
-            _write_results(run, options)
+        for evaluate in (hook for hook in run.hooks.values() if isinstance(hook, Evaluate)):
+            _write_results(run, options, evaluate)
         return results
 
 
@@ -89,13 +92,13 @@ def _start_from(trunk: Any, options: TrainOptions) -> Weights:
     return weights
 
 
-def _write_results(run: Run, options: TrainOptions) -> None:
+def _write_results(run: Run, options: TrainOptions, evaluate: Evaluate) -> None:
     """Write ``results.json`` and, beside it, what the figures are to be compared with; collective.
 
     A random trunk and pixels are not trained for as long: they are measured by the cached
     centre-crop protocol, and the weights by the same.
     """
-    evaluation, origin = run.results["evaluation"], run.output_dir / STARTED_FROM
+    origin = run.output_dir / STARTED_FROM
     config = (run.output_dir / "config.yaml").read_text()
     compared = None
     if options.baselines:
@@ -107,14 +110,14 @@ def _write_results(run: Run, options: TrainOptions) -> None:
         return
     figures = {
         f"{head} ({which} epoch)": scores
-        for which in ("best", "last")
-        for head, scores in evaluation[which].items()
+        for which, heads in (("best", evaluate.best), ("last", evaluate.last))
+        for head, scores in heads.items()
     }
     details = {}
     if compared is not None:
         details[compared.protocol] = {WEIGHTS: compared.figures, **compared.baselines}
     Results(
-        protocol=evaluation["protocol"],
+        protocol=evaluate.protocol_of(run),
         figures=figures,
         baselines={},
         weights=json.loads(origin.read_text()) if origin.exists() else {},

@@ -1,4 +1,4 @@
-"""The trunk of a job that begins with trained weights."""
+"""The trunk of a job that uses trained weights."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -33,7 +33,7 @@ class TrunkTask(Task):
     """A job that looks at images through a trained trunk."""
 
     def complete(self, cfg: dict[str, Any]) -> dict[str, Any]:
-        """``trunk: null`` is that of the checkpoint."""
+        """``trunk: null`` means the trunk of the checkpoint."""
         if cfg.get("checkpoint") in (None, MISSING):
             raise ValueError(
                 "checkpoint: whose weights? checkpoint=<a run, a file, a URL or zoo:NAME>"
@@ -45,11 +45,11 @@ class TrunkTask(Task):
 
 
 def trunk_of(checkpoint: str) -> dict[str, Any]:
-    """The key that tells the trunk of some weights.
+    """The key ``trunk`` for some weights.
 
     Raises:
-        ValueError: there are no such weights, they do not tell, or the trunk is of a plug-in of
-            theirs, which is not imported.
+        ValueError: there are no such weights, they do not name their trunk, or it is of a plug-in
+            that is not imported.
     """
     with as_problem():
         weights = read_weights(checkpoint)
@@ -65,23 +65,25 @@ def trunk_of(checkpoint: str) -> dict[str, Any]:
 
 
 def range_of_run(checkpoint: str, data: Any) -> dict[str, Any]:
-    """The key ``data.range`` of the run that weights are from, where the config leaves it open: so
-    that the same values become the same pixels."""
+    """The key ``data.range`` of the run that weights are from, if the config leaves it open.
+
+    With it, the same values in a file become the same pixels as in the run.
+    """
     if not isinstance(data, Mapping) or data.get("range") not in (None, AUTO):
         return {}
     folder = Path(checkpoint)
     run = folder.parents[1] if folder.parent.name == "checkpoints" else folder
     try:
         trained: Any = OmegaConf.to_container(read_yaml(run / "config.yaml"))
-        found = trained["data"]["range"]
+        value_range = trained["data"]["range"]
     except (OSError, LookupError, TypeError, ValueError):  # no run, or one without images or range
         return {}
-    return {"data.range": found} if isinstance(found, list) else {}
+    return {"data.range": value_range} if isinstance(value_range, list) else {}
 
 
 @contextmanager
 def as_problem() -> Iterator[None]:
-    """Weights that cannot be used are a mistake in the config while that is checked."""
+    """While a config is checked, weights that cannot be used are a mistake in the config."""
     try:
         yield
     except CheckpointError as error:
@@ -94,7 +96,7 @@ class TrainedTrunk:
 
     module: nn.Module
     weights: Weights
-    fingerprint: dict[str, str]  # the same for the same features of an image
+    fingerprint: dict[str, str]  # of all that decides the features of an image
 
     @classmethod
     def open(cls, options: TrunkOptions) -> "TrainedTrunk":
@@ -115,13 +117,13 @@ class TrainedTrunk:
             "weights": weights.sha256,
             "trunk": json.dumps(options.trunk, sort_keys=True),
         }
-        if options.allow_partial:  # what was missing is random
+        if options.allow_partial:  # missing weights are random
             fingerprint["seed"] = str(options.seed)
         return cls(module, weights, fingerprint)
 
 
 def random_trunk(node: Node, seed: int) -> nn.Module:
-    """A trunk at its random start, in eval mode."""
+    """A trunk with random weights, in eval mode."""
     torch.manual_seed(seed)
     module: nn.Module = TRUNKS.build(node)
     return module.to(memory_format=torch.channels_last).eval()

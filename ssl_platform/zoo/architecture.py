@@ -1,4 +1,4 @@
-"""Which trunk and head do weights belong to? Told by their names and shapes alone."""
+"""Find the config of a trunk or head from the names and shapes of its weights."""
 
 import json
 from collections.abc import Mapping
@@ -20,8 +20,8 @@ IMAGENET_STEM = {"stem_kernel": 7, "stem_stride": 2, "stem_pool": True}
 def resnet_node(trunk: Mapping[str, Tensor]) -> dict[str, Any] | None:
     """The config of the `ResNet` with exactly these names and shapes.
 
-    None when there is no such ResNet, or when its stem has not the 7x7 kernel of ImageNet: the
-    stride and the pooling of other stems cannot be told from weights.
+    None when there is no such ResNet, or when its stem's kernel is not 7x7: weights do not show
+    the stride and the pooling of other stems.
     """
     stem = trunk.get("conv1.weight")
     if stem is None or stem.shape[2:] != (7, 7):
@@ -63,7 +63,7 @@ def head_node(head: Mapping[str, Tensor]) -> dict[str, Any] | None:
 
 
 def trunk_option(node: Mapping[str, Any]) -> str:
-    """What to type for a trunk: ``trunk=resnet50w2``; its options where no shipped file has it."""
+    """What to type for a trunk: ``trunk=resnet50w2``, or options if no shipped file fits."""
     for path in sorted(TRUNK_CONFIGS.glob("*.yaml")):
         if yaml.safe_load(path.read_text()) == node:
             return f"trunk={path.stem}"
@@ -71,7 +71,7 @@ def trunk_option(node: Mapping[str, Any]) -> str:
 
 
 def shipped_trunk(name: str) -> ResNet:
-    """A new `ResNet` by the shipped config of that name."""
+    """A new `ResNet` of the shipped config with that name."""
     trunk: ResNet = TRUNKS.build(yaml.safe_load((TRUNK_CONFIGS / f"{name}.yaml").read_text()))
     return trunk
 

@@ -12,7 +12,7 @@ from ssl_platform.errors import CheckpointError, nearest
 from ssl_platform.zoo.fetch import fetch
 
 FILE = Path(__file__).with_name("catalogue.yaml")
-MIRROR = "SSL_ZOO_MIRROR"  # environment variable: an address that holds the same file names
+MIRROR = "SSL_ZOO_MIRROR"  # environment variable: address of a folder with the same files
 
 
 @dataclass(frozen=True)
@@ -21,14 +21,14 @@ class Model:
 
     Attributes:
         name: of the released file, without its ending.
-        url, sha256: of the file; the digest is None as long as nobody has told it.
-        format: whose layout the file has.
+        url, sha256: of the file; the digest is None while it is unknown.
+        format: name of the file's layout.
         trunk: name of the shipped config of its trunk, ``trunk=<this>``.
         head: options of its `PrototypeHead`.
         recipe, linear: names of the configs that train it and that measure ``top1``.
-        top1: published accuracy in per cent, by ``protocol``.
-        tolerance: what a repetition may differ from it by, in points.
-        others: further published figures: config by which they are measured, then the figure.
+        top1: published accuracy in per cent, measured by ``protocol``.
+        tolerance: how far a repetition may differ from it, in points.
+        others: further published figures, by the config that measures them.
     """
 
     name: str

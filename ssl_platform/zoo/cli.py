@@ -1,4 +1,4 @@
-"""The command line of the zoo. What needs torch is imported by the commands that need it."""
+"""The command line of the zoo. Only the commands that need torch import it."""
 
 import argparse
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -43,10 +43,9 @@ def _parser() -> argparse.ArgumentParser:
         return sub
 
     command("list", _list, "the published models")
-    show = command("show", _show, "all that is known of one")
-    show.add_argument("name")
-    fetch = command("fetch", _fetch, "download one into the cache, or find it there")
-    fetch.add_argument("name")
+    command("show", _show, "all that is known of one").add_argument("name")
+    fetching = command("fetch", _fetch, "download one into the cache, or find it there")
+    fetching.add_argument("name")
     source = "a run, a file, a URL, or zoo:NAME"
     verify = command("verify", _verify, "what weights are, and whether they are whole")
     verify.add_argument("source", help=source)

@@ -1,9 +1,7 @@
-"""Fetch a file into the cache: whole or not at all, once, and checked ever after."""
+"""Download a file into the cache, complete or not at all, and check its digest at every use."""
 
 import hashlib
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import SplitResult, quote, unquote, urlsplit
 
@@ -12,60 +10,61 @@ from filelock import FileLock
 from ssl_platform.console import without_secrets
 from ssl_platform.errors import CheckpointError
 from ssl_platform.files import sha256_of, sync
-from ssl_platform.zoo.raw import is_web_page
+from ssl_platform.zoo.file_kinds import is_web_page
 from ssl_platform.zoo.transfer import forget, receive
 
 LONGEST_NAME = 200  # file systems take 255, and endings are added
 
 
 def fetch(url: str, sha256: str | None = None, *, mirror: str | None = None) -> Path:
-    """The file at ``url``: in place if it is local, else in the cache, fetched if it is not there.
+    """The path of the file at ``url``: a local file itself, another one's copy in the cache.
 
-    Its digest is recorded beside it when it is fetched, and compared at every later call. A broken
-    download goes on where it broke off. Processes that want the same file wait for the first.
+    What is not in the cache is downloaded. Its digest is recorded beside it and compared at every
+    later call. A broken download goes on where it broke off. Processes that want the same file
+    wait for the first.
 
     Args:
         url: ``https://``, ``http://`` or ``file://``.
-        sha256: of the file, hexadecimal; None for that of the record, if there is one.
-        mirror: base address that has a file of the same name, asked instead of ``url``.
+        sha256: of the file, hexadecimal; None for the recorded one, if there is any.
+        mirror: address of a folder with a file of the same name, which is asked instead.
 
     Raises:
         CheckpointError: the file cannot be had, cannot be kept, or is another one; the message
-            begins with the address. No part of a file is left under the file's name.
+            begins with the address. Nothing incomplete is left under the file's name.
     """
-    address = f"{mirror.rstrip('/')}/{_file_name(url)}" if mirror else url
-    _split(url)
-    parts, target = _split(address), cached(url)
-    with _writing(address, target.parent):
-        sha256 = sha256 or _recorded(target)
+    address = f"{mirror.rstrip('/')}/{urlsplit(url).path.rpartition('/')[2]}" if mirror else url
+    try:
+        parts = _parts(address)
+        target = cached(url)
+        expected = sha256 or _recorded(target)
         if parts.scheme == "file":
-            return _checked(address, _local(parts, address), sha256)
+            return _checked(_local(parts), expected)
         if not target.is_file():
             target.parent.mkdir(parents=True, exist_ok=True)
             with FileLock(f"{target}.lock"):
                 if not target.is_file():  # another process may have been first
-                    _download(address, target, sha256)
-                    return target
-    return _checked(address, target, sha256)
+                    return _download(address, target, expected)
+        return _checked(target, expected)
+    except (CheckpointError, OSError) as error:
+        reason = str(error)
+        if isinstance(error, OSError):
+            reason = f"cannot be kept in {cached(url).parent} ({error.strerror or error}); "
+            reason += "set TORCH_HOME to a folder that can be written"
+        raise CheckpointError(f"{without_secrets(address)}: {reason}") from error
 
 
 def cached(url: str) -> Path:
     """Where the cache keeps a file, whether it is there or not."""
     parts = urlsplit(url)
     host = parts.netloc.rpartition("@")[2]  # without a login
-    folders = [quote(unquote(part), safe=" ") for part in (host, *parts.path.split("/"))]
-    name = [_short(part) for part in folders if part.strip(".")]
+    names = [quote(unquote(part), safe=" ") for part in (host, *parts.path.split("/"))]
+    names = [name for name in names if name.strip(".")]
     if parts.query:
-        query = quote(f"?{parts.query}", safe="")
-        has_secret = without_secrets(f"?{parts.query}") != f"?{parts.query}"
-        name[-1] = _short(name[-1] + (f"%3F{_digest(query)}" if has_secret else query))
-    return cache_folder().joinpath(*name)
-
-
-def _short(name: str) -> str:
-    if len(name) <= LONGEST_NAME:
-        return name
-    return f"{name[: LONGEST_NAME // 2]}{_digest(name)}"
+        query = f"?{parts.query}"
+        has_secret = without_secrets(query) != query
+        names[-1] += quote(f"?{_digest(query)}" if has_secret else query, safe="")
+    short = (n if len(n) <= LONGEST_NAME else n[: LONGEST_NAME // 2] + _digest(n) for n in names)
+    return cache_folder().joinpath(*short)
 
 
 def _digest(text: str) -> str:
@@ -78,36 +77,27 @@ def cache_folder() -> Path:
     return Path(os.environ.get("TORCH_HOME") or home).expanduser() / "ssl_platform"
 
 
-def _file_name(url: str) -> str:
-    return urlsplit(url).path.rpartition("/")[2]
-
-
-def _split(address: str) -> SplitResult:
-    """The parts of an address.
-
-    Raises:
-        CheckpointError: it is none, or of something else than a file that can be fetched.
-    """
-    shown = without_secrets(address)
+def _parts(address: str) -> SplitResult:
+    """The parts of an address that can be fetched."""
     try:
         parts = urlsplit(address)
         host, _ = parts.hostname, parts.port
     except ValueError as error:
-        raise CheckpointError(f"{shown}: not an address ({error})") from error
+        raise CheckpointError(f"not an address ({error})") from error
     if parts.scheme not in ("https", "http", "file"):
-        raise CheckpointError(f"{shown}: cannot fetch from {parts.scheme}://; https, http or file")
+        raise CheckpointError(f"cannot fetch from {parts.scheme}://; https, http or file")
     if parts.scheme == "file":
         if host not in (None, "localhost"):
-            raise CheckpointError(f"{shown}: a file of another machine; write file:///folder/file")
+            raise CheckpointError("a file of another machine; write file:///folder/file")
     elif not host or not parts.path.strip("/") or not address.isprintable() or " " in address:
-        raise CheckpointError(f"{shown}: not the address of a file; https://host/folder/file")
+        raise CheckpointError("not the address of a file; https://host/folder/file")
     return parts
 
 
-def _local(parts: SplitResult, address: str) -> Path:
+def _local(parts: SplitResult) -> Path:
     path = Path(unquote(parts.path))
     if "\0" in str(path) or not path.is_file():
-        raise CheckpointError(f"{address}: no such file")
+        raise CheckpointError("no such file")
     return path
 
 
@@ -120,59 +110,48 @@ def _recorded(target: Path) -> str | None:
     return record.read_text().strip() or None if record.is_file() else None
 
 
-def _checked(address: str, path: Path, sha256: str | None) -> Path:
-    found = sha256_of(path)
-    if sha256 not in (None, found):
+def _checked(path: Path, expected: str | None) -> Path:
+    digest = sha256_of(path)
+    if expected not in (None, digest):
         raise CheckpointError(
-            f"{without_secrets(address)}: {path} has the sha256 {found}, expected is {sha256}: it "
-            "is damaged or another file; remove it to fetch it again (and "
-            f"{_record(path).name}, if you know why)"
+            f"{path} has the sha256 {digest}, expected is {expected}: it is damaged or another "
+            f"file; remove it to fetch it again (and {_record(path).name}, if you know why)"
         )
     return path
 
 
-@contextmanager
-def _writing(address: str, folder: Path) -> Iterator[None]:
-    """Word what the file system refuses."""
-    try:
-        yield
-    except OSError as error:
-        raise CheckpointError(
-            f"{without_secrets(address)}: cannot be kept in {folder} ({error.strerror or error}); "
-            "set TORCH_HOME to a folder that can be written"
-        ) from error
-
-
-def _download(address: str, target: Path, sha256: str | None) -> None:
+def _download(address: str, target: Path, expected: str | None) -> Path:
     partial = target.with_name(f"{target.name}.partial")
     receive(address, partial)
-    found = sha256_of(partial)
-    wrong = _wrong(partial, target, found, sha256)
-    if wrong is not None:
+    digest = sha256_of(partial)
+    problem = _problem(partial, target, digest, expected)
+    if problem is not None:
         forget(partial)
-        raise CheckpointError(f"{without_secrets(address)}: {wrong}; nothing is kept")
-    _record(target).write_text(f"{found}\n")  # first: a file without its record is not checked
+        raise CheckpointError(f"what came {problem}; nothing is kept")
+    _record(target).write_text(f"{digest}\n")  # first: a file without its record is not checked
     partial.replace(target)
     forget(partial)
     sync(target.parent)
+    return target
 
 
-def _wrong(partial: Path, target: Path, found: str, sha256: str | None) -> str | None:
-    """Why what came is not the file, in words. It is opened: a server may cut it unseen."""
+def _problem(partial: Path, target: Path, digest: str, expected: str | None) -> str | None:
+    """Why what came is not the file."""
     if is_web_page(partial):
-        return "what came is a web page, not a file of weights; it may need a login"
-    if sha256 not in (None, found):
-        earlier = f", which {_record(target)} keeps of an earlier fetch; if that is out of date, "
-        earlier += "remove it"
-        known = earlier if _recorded(target) == sha256 else ""
-        return f"what came has the sha256 {found}, expected is {sha256}{known}"
-    if sha256 is not None:
+        return "is a web page, not a file of weights; it may need a login"
+    if expected not in (None, digest):
+        problem = f"has the sha256 {digest}, expected is {expected}"
+        if _recorded(target) != expected:
+            return problem
+        earlier = "of an earlier fetch; if that is out of date, remove it"
+        return f"{problem}, which {_record(target)} keeps {earlier}"
+    if expected is not None:
         return None
     from ssl_platform.zoo.files import read_content  # needs torch
 
-    try:
+    try:  # without a digest it is opened: a server may cut a file and not say so
         read_content(partial, mmap=True)
     except CheckpointError as error:
         reason = str(error).removeprefix(f"{partial}: ").removesuffix("; fetch it again")
-        return f"what came is no whole checkpoint ({reason})"
+        return f"is no whole checkpoint ({reason})"
     return None

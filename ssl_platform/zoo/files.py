@@ -1,6 +1,6 @@
-"""Files that others wrote, read as data: nothing in them is ever executed.
+"""Read checkpoint files of any origin as data: nothing in them is executed.
 
-Sizes are read off their headers first, so that a small file cannot ask for more than there is.
+The sizes in their headers are checked first, so that a small file cannot fill the memory.
 """
 
 import re
@@ -15,28 +15,27 @@ import torch
 
 from ssl_platform.errors import CheckpointError
 from ssl_platform.files import unpacks_to_too_much
-from ssl_platform.zoo.raw import UNPACK, first_bytes, is_tar, is_web_page, other_kind
+from ssl_platform.zoo.file_kinds import UNPACK, first_bytes, is_tar, is_web_page, other_kind
 
-# in what torch says of a pickle that it refuses
+# torch's messages about a pickle that it refuses
 NEEDS_CODE = re.compile(
     r"(?:unsupported global(?:: global)?|classes allowlisted .*but got) (\S+)", re.IGNORECASE
 )
 ZIP = b"PK\x03\x04"
 PICKLE = b"\x80"
-PROTOCOL = 2  # of the pickles that torch writes, and the only one that its safe reader knows
+PROTOCOL = 2  # the pickle protocol that torch writes, and the only one its safe reader knows
 
 
 class DamagedFileError(CheckpointError):
-    """A file that is not whole: another copy of it may be."""
+    """A file that is cut off or damaged; another copy of it may be whole."""
 
 
 def read_content(path: Path, *, mmap: bool = False) -> Mapping[str, Any]:
-    """What a file of torch or safetensors holds, on the CPU.
+    """The mapping in a file of torch or safetensors, with its tensors on the CPU.
 
     Args:
         path: the file.
-        mmap: leave the values where they are until they are looked at, in the newer format of
-            torch; the older one has to be read.
+        mmap: read values from the disk when they are used; torch's older format is read whole.
 
     Raises:
         CheckpointError: it is missing, no checkpoint, or a pickle that needs more than tensors and
@@ -52,7 +51,7 @@ def read_content(path: Path, *, mmap: bool = False) -> Mapping[str, Any]:
 
 
 def _read(path: Path, mmap: bool) -> Any:
-    if path.exists() and not path.is_file():  # a pipe would be waited for, a device never ends
+    if path.exists() and not path.is_file():  # reading a pipe would wait, a device never ends
         raise CheckpointError(f"{path}: not a file")
     try:
         head = first_bytes(path)
@@ -77,7 +76,7 @@ def _read(path: Path, mmap: bool) -> Any:
 def _read_torch(path: Path, head: bytes, mmap: bool) -> Any:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of what else the file may be
+            warnings.simplefilter("ignore")  # torch guesses what else the file may be
             return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except Exception as error:  # a damaged pickle can raise anything
         raise _refusal(path, head, str(error)) from error
@@ -107,7 +106,7 @@ def _refusal(path: Path, head: bytes, message: str) -> CheckpointError:
 
 
 def _protocol(path: Path, head: bytes) -> int:
-    """Of the pickle in a file; 0 where there is none."""
+    """The protocol of the pickle in a file; 0 if there is none."""
     if head.startswith(ZIP):
         try:
             with ZipFile(path) as archive, archive.open(_pickles(archive.infolist())[0]) as file:
@@ -122,7 +121,7 @@ def _pickles(members: list[ZipInfo]) -> list[ZipInfo]:
 
 
 def _require_torch_zip(path: Path) -> None:
-    """Raise unless a zip archive is one of torch that is as small as it seems."""
+    """Raise unless a zip archive is one of torch's, and no zip bomb."""
     try:
         with ZipFile(path) as archive:
             members = archive.infolist()

@@ -1,4 +1,4 @@
-"""The page that goes with exported weights."""
+"""The model card that is written beside exported weights."""
 
 import json
 from pathlib import Path
@@ -27,7 +27,7 @@ model.load_state_dict(load_file("{file_name}"), strict=False)  # a classifier ma
 
 
 def model_card(weights: Weights, file_name: str, sha256: str) -> str:
-    """Markdown: what the weights are, where they come from, what they scored, how to load them.
+    """A page in Markdown: what the weights are, their origin, their scores, how to load them.
 
     Args:
         weights: what was exported.

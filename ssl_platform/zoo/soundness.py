@@ -1,4 +1,4 @@
-"""Whether tensors from outside are what weights are: plain, finite, and none of them missing."""
+"""Check tensors of unknown origin: weights are plain and finite, and none of them is missing."""
 
 import re
 from collections import Counter, defaultdict
@@ -10,28 +10,28 @@ from torch import Tensor
 from ssl_platform.errors import CheckpointError
 from ssl_platform.zoo.layouts import Parts
 
-# a module of a numbered list, which may lie in one of another
+# a module of a numbered list; lists may be nested
 NUMBERED = re.compile(r"(?:^|(?<=\.))(?:layer[1-4]|layers|blocks|stages)\.(\d+)\.")
 FLOATING = ("weight", "bias", "running_mean", "running_var")
 RESNET = ("conv1", "bn1", "layer1", "layer2", "layer3", "layer4")  # parts that all of them have
 
 
 def require_sound(parts: Parts) -> None:
-    """Look at every tensor that is used.
+    """Check every tensor that is used.
 
     Raises:
-        CheckpointError: one of them is no plain tensor, is larger than its file, or holds what no
-            weight is; the message begins with its name.
+        CheckpointError: one of them is no plain tensor, is larger than its file, or holds values
+            that no weight has; the message begins with its name.
     """
     for part in ("trunk", "head", "classifier"):
         for name, tensor in getattr(parts, part).items():
-            reason = unsound(name, tensor)
-            if reason is not None:
-                raise CheckpointError(f"{parts.origin.get(f'{part}.{name}', name)} {reason}")
+            defect = defect_of(name, tensor)
+            if defect is not None:
+                raise CheckpointError(f"{parts.origin.get(f'{part}.{name}', name)} {defect}")
 
 
-def unsound(name: str, tensor: Tensor) -> str | None:
-    """What is wrong with a tensor; the cheap questions first, which make the others safe."""
+def defect_of(name: str, tensor: Tensor) -> str | None:
+    """What is wrong with a tensor. The cheap checks come first: they make the others safe."""
     if tensor.is_nested or tensor.is_quantized or tensor.layout is not torch.strided:
         return "is sparse, nested or quantized; wanted are plain tensors"
     if tensor.is_meta:
@@ -46,9 +46,8 @@ def unsound(name: str, tensor: Tensor) -> str | None:
         )
     if name.endswith(FLOATING) and not tensor.is_floating_point():
         return f"has the type {tensor.dtype}; weights are floating point numbers"
-    values = (
-        tensor if tensor.element_size() > 1 or not tensor.is_floating_point() else tensor.float()
-    )
+    is_float8 = tensor.element_size() == 1 and tensor.is_floating_point()
+    values = tensor.float() if is_float8 else tensor  # torch compares no float8
     bad = int(values.isfinite().logical_not().sum())
     if bad:
         return f"has {bad:,} of {tensor.numel():,} values that are NaN or infinite"
@@ -58,13 +57,13 @@ def unsound(name: str, tensor: Tensor) -> str | None:
 
 
 def first_gap(names: Collection[str]) -> str | None:
-    """What is missing in a trunk whose architecture nobody tells, as far as its names say.
+    """The first part that is missing in a trunk of unknown architecture, judged by its names.
 
-    Modules of a list are numbered from 0 on without a gap; a ResNet has a stem and four stages; and
-    what all blocks of a trunk but one have is missing there.
+    Lists of modules are numbered from 0 without a gap; a ResNet has a stem and four stages; a
+    tensor that all blocks but one have is missing in that one.
     """
     lists: dict[str, set[int]] = defaultdict(set)
-    leaves: dict[str, set[str]] = defaultdict(set)  # of each block, in the kinds that are alike
+    leaves: dict[str, set[str]] = defaultdict(set)  # names of tensors by block
     for name in names:
         matches = list(NUMBERED.finditer(name))
         for match in matches:
@@ -76,11 +75,11 @@ def first_gap(names: Collection[str]) -> str | None:
     gaps = [part for part in RESNET if part not in parts and not parts.isdisjoint(RESNET)]
     for place, numbers in lists.items():
         gaps += [f"{place}.{n}" for n in range(len(numbers)) if n not in numbers]
-    return next(iter([*gaps, *_lacking(leaves)]), None)
+    return next(iter([*gaps, *_missing_in_one_block(leaves)]), None)
 
 
-def _lacking(leaves: dict[str, set[str]]) -> Iterator[str]:
-    """Tensors that one block lacks and all others of its kind have, at least two of them."""
+def _missing_in_one_block(leaves: dict[str, set[str]]) -> Iterator[str]:
+    """Tensors that one block lacks while at least two others, all of its kind, have them."""
     kinds: dict[str, list[str]] = defaultdict(list)
     for block in leaves:
         kinds[re.sub(r"layer[1-4]$", "layer", block.rpartition(".")[0])].append(block)

@@ -1,4 +1,4 @@
-"""A run that was trained before: its options, its model, and what its loss had come to."""
+"""Open a run that was trained before: its options, its model and the state of its loss."""
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,6 +19,7 @@ from ssl_platform.config.saved import with_defaults
 from ssl_platform.config.yaml_file import read_yaml
 from ssl_platform.engine import checkpoint
 from ssl_platform.engine.build import Builder
+from ssl_platform.errors import CheckpointError
 from ssl_platform.models.ssl_model import SSLModel
 from ssl_platform.registry import load_components
 
@@ -29,12 +30,12 @@ READ_ERRORS = (OSError, ValueError, KeyError, OmegaConfBaseException, YAMLError)
 
 @dataclass(frozen=True)
 class SavedRun:
-    """What lies in a run's directory, read as data: nobody need vouch for it.
+    """The contents of a run's directory, read as data, so that its author need not be trusted.
 
     Attributes:
-        config: plain values, references filled in; those to the environment are as written.
+        config: plain values with references filled in, except those to the environment.
         checkpoint: the directory of one checkpoint.
-        state: what all ranks share; ``model`` is a mapping.
+        state: the state that all ranks share; ``model`` is a mapping.
     """
 
     config: dict[str, Any]
@@ -52,46 +53,49 @@ class SavedRun:
             ValueError: there is no such run, or it cannot be read; the message begins with
                 ``checkpoint=``.
         """
-        config, chosen, state = _read(path)
-        with _unread_environment():
-            return cls(_plain(path, config), chosen, state)
+        with _naming(path), _unread_environment():
+            config, chosen, state = _read(Path(path))
+            return cls(_plain(config), chosen, state)
 
 
 @dataclass(frozen=True)
 class TrainedRun:
-    """A run that is used as it was trained, by the components that are loaded.
+    """A run whose components are built again, by the classes that are registered.
 
     Its own plug-ins are not imported: they are the code of whoever made the directory.
+
+    Attributes:
+        options: its config, checked.
+        checkpoint: the directory of one checkpoint.
+        state: the state that all ranks share.
+        path: as the user typed it.
     """
 
     options: TrainOptions
-    checkpoint: Path  # the directory of one checkpoint
-    state: dict[str, Any]  # what all ranks share
-    path: str = ""  # as it was asked for
+    checkpoint: Path
+    state: dict[str, Any]
+    path: str = ""
 
     @classmethod
     def open(cls, path: str) -> "TrainedRun":
-        """As `SavedRun.open`; its options are held against their types.
+        """As `SavedRun.open`; also checks the options' types.
 
         Raises:
-            ValueError: as there, or it was no training.
+            ValueError: as there, or the run was no training.
         """
-        config, chosen, state = _read(path)
         load_components()
-        plain = _plain(path, config)
-        try:
-            options = options_of(plain)
-        except (ValueError, KeyError) as error:
-            raise ValueError(f"checkpoint={path}: {_one_line(error)}") from error
-        if not isinstance(options, TrainOptions):
-            raise ValueError(f"checkpoint={path}: not a training, but {options.task['name']}")
-        return cls(options, chosen, state, path)
+        with _naming(path):
+            config, chosen, state = _read(Path(path))
+            options = options_of(_plain(config))
+            if not isinstance(options, TrainOptions):
+                raise ValueError(f"not a training, but {options.task['name']}")
+            return cls(options, chosen, state, path)
 
     def require(self, *places: str) -> None:
         """Raise unless the components at these places of its config can be built.
 
         Raises:
-            ValueError: they cannot, or are of a plug-in that has not been imported; the message
+            ValueError: one cannot, or is of a plug-in that has not been imported; the message
                 begins with ``checkpoint=``.
         """
         options = self.options
@@ -114,10 +118,8 @@ class TrainedRun:
         """
         self.require("trunk", "heads", "data.transform")
         model = Builder(self.options, device=torch.device("cpu"), world_size=1).model
-        try:
+        with _naming(self.path):
             model.load_state_dict(self.state["model"])
-        except (RuntimeError, TypeError) as error:
-            raise ValueError(f"checkpoint={self.path}: {_one_line(error)}") from error
         return model.eval()
 
     @property
@@ -127,7 +129,7 @@ class TrainedRun:
 
 
 def plugins_hint(plugins: Sequence[str]) -> str:
-    """What to type where a component of a run is not there: its plug-ins are somebody's code."""
+    """What to type if a component of a run is unknown, because its plug-ins are not imported."""
     if not plugins:
         return ""
     named = f"plugins=[{','.join(plugins)}]"
@@ -137,48 +139,52 @@ def plugins_hint(plugins: Sequence[str]) -> str:
     )
 
 
-def _read(path: str) -> tuple[Path, Path, dict[str, Any]]:
-    """The file of the config, the checkpoint, and what it holds."""
-    folder = Path(path)
+@contextmanager
+def _naming(path: str) -> Iterator[None]:
+    """Put what the user typed in front of what is wrong with it, in one line."""
+    try:
+        yield
+    except (ValueError, KeyError, RuntimeError, TypeError, CheckpointError) as error:
+        raise ValueError(f"checkpoint={path}: {_one_line(error)}") from error
+
+
+def _read(folder: Path) -> tuple[Path, Path, dict[str, Any]]:
+    """The config file, the checkpoint's directory, and the state in it."""
     if not folder.is_dir():
         raise ValueError(
-            f"checkpoint={path}: no such directory (working directory: {Path.cwd()}); give "
-            "that of a run, runs/<name>"
+            f"no such directory (working directory: {Path.cwd()}); give that of a run, runs/<name>"
         )
     run = folder.parents[1] if folder.parent.name == "checkpoints" else folder
     config = run / "config.yaml"
     if not config.exists():
-        raise ValueError(f"checkpoint={path}: not the directory of a run, {config} is missing")
-    try:
-        chosen = _whole(folder) if run != folder else checkpoint.latest(run)
-        if chosen is None:
-            raise ValueError(f"checkpoint={path}: this run has saved no checkpoint yet")
-        state = checkpoint.read_shared(chosen)
-    except checkpoint.CheckpointError as error:
-        raise ValueError(f"checkpoint={path}: {error}") from error
+        raise ValueError(f"not the directory of a run, {config} is missing")
+    chosen = folder if run != folder else checkpoint.latest(run)
+    if chosen is None:
+        raise ValueError("this run has saved no checkpoint yet")
+    if run != folder:
+        checkpoint.verify(folder)
+    state = checkpoint.read_shared(chosen)
     if not isinstance(state, dict) or not isinstance(state.get("model"), Mapping):
-        raise ValueError(f"checkpoint={path}: {chosen / checkpoint.SHARED} holds no model")
+        raise ValueError(f"{chosen / checkpoint.SHARED} holds no model")
     return config, chosen, state
 
 
-def _plain(path: str, config: Path) -> dict[str, Any]:
-    """The config of a run, references filled in, a key that is younger than it at its default."""
+def _plain(config: Path) -> dict[str, Any]:
+    """The config of a run with references filled in; keys newer than the run have defaults."""
     try:
         filled, keys = with_defaults(OmegaConf.to_container(read_yaml(config)))
         plain: Any = OmegaConf.to_container(OmegaConf.create(filled), resolve=True)
     except READ_ERRORS as error:
-        raise ValueError(
-            f"checkpoint={path}: {config} cannot be read ({_one_line(error)})"
-        ) from error
+        raise ValueError(f"{config} cannot be read ({_one_line(error)})") from error
     if keys:
-        told = ", ".join(keys)
-        logger.info("%s is older than some keys, taken at their defaults: %s", config, told)
+        names = ", ".join(keys)
+        logger.info("%s is older than some keys, taken at their defaults: %s", config, names)
     return dict(plain)
 
 
 @contextmanager
 def _unread_environment() -> Iterator[None]:
-    """References to the environment stay as they are written: it is none of a file's business."""
+    """Leave references to the environment as they are written: a file may not read it."""
 
     def as_written(name: str, *_: Any) -> str:
         return f"${{oc.env:{name}}}"
@@ -192,8 +198,3 @@ def _unread_environment() -> Iterator[None]:
 
 def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())
-
-
-def _whole(folder: Path) -> Path:
-    checkpoint.verify(folder)
-    return folder

@@ -1,4 +1,4 @@
-"""What weights are, in words, and whether they are whole."""
+"""Describe weights in words, and check that none of them is missing."""
 
 from collections import Counter
 
@@ -7,7 +7,7 @@ import torch
 from ssl_platform.errors import CheckpointError
 from ssl_platform.zoo.architecture import head_node, options_text, trunk_option
 from ssl_platform.zoo.soundness import first_gap
-from ssl_platform.zoo.weights import Weights, built, misfits, unknown_trunk
+from ssl_platform.zoo.weights import Weights, build_trunk, misfits, unknown_trunk
 
 
 def describe(weights: Weights) -> list[tuple[str, str]]:
@@ -26,16 +26,16 @@ def describe(weights: Weights) -> list[tuple[str, str]]:
 
 
 def destinations(weights: Weights) -> list[tuple[str, str]]:
-    """Every key of the source and where it goes."""
+    """Every key of the source, and its name here."""
     used = {key: place for place, key in weights.origin.items()}
     return [*used.items(), *((key, f"unused: {what}") for key, what in weights.unused.items())]
 
 
 def require_whole(weights: Weights) -> None:
-    """Hold the trunk against its architecture, the head against a `PrototypeHead`.
+    """Compare the trunk with its architecture, and the head with a `PrototypeHead`.
 
     Raises:
-        CheckpointError: something is missing, or there is nothing but what is unused.
+        CheckpointError: something is missing, or nothing of the source is used.
     """
     if not (weights.trunk or weights.head or weights.classifier):
         raise CheckpointError(f"{weights.source}: nothing in it can be used")
@@ -58,7 +58,7 @@ def _problems_of_trunk(weights: Weights) -> list[str]:
             "imported here: whether it is whole cannot be told"
         )
     with torch.device("meta"):
-        wanted = built(weights).state_dict()
+        wanted = build_trunk(weights).state_dict()
     return misfits(wanted, weights.trunk)
 
 

@@ -1,4 +1,4 @@
-"""Weights of a trained model under this platform's names, wherever they come from."""
+"""Read the weights of a trained model from any source, under this platform's names."""
 
 import hashlib
 import logging
@@ -20,8 +20,8 @@ from ssl_platform.zoo import catalogue
 from ssl_platform.zoo.architecture import head_node, resnet_node, trunk_option
 from ssl_platform.zoo.fetch import cache_folder, fetch
 from ssl_platform.zoo.files import DamagedFileError, read_content
-from ssl_platform.zoo.layouts import Parts, sort_keys
-from ssl_platform.zoo.soundness import require_sound, unsound
+from ssl_platform.zoo.layouts import sort_keys
+from ssl_platform.zoo.soundness import defect_of, require_sound
 
 LONGEST_NAME = 255  # bytes, of a file
 ZOO = "zoo:"  # a model of the catalogue by its name
@@ -31,20 +31,20 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Weights:
-    """What a source holds, every key of it accounted for.
+    """What a source holds; each of its keys is in one part or in ``unused``.
 
     Attributes:
-        source: as it was asked for: a run, a file, a URL or ``zoo:NAME``.
+        source: as the user typed it: a run, a file, a URL or ``zoo:NAME``.
         path: the file that was read; of a run, the checkpoint.
-        format: whose layout it is: ``ssl_platform``, ``swav``, ``vissl``, ``torchvision``, ...
+        format: name of the layout: ``ssl_platform``, ``swav``, ``vissl``, ``torchvision``, ...
         sha256: of the file, hexadecimal; of a run, of its model's names and tensors.
         trunk: by the names of this platform's trunk, which are torchvision's; without a prefix.
         head: by the names of a `PrototypeHead`; empty when the source has none.
         classifier: ``weight`` (classes, D) and ``bias`` (classes,) of a linear layer, if any.
-        unused: keys of the source that are known and not needed, and what each is.
-        trunk_node: config of the trunk as far as the source tells it, ``{name: ResNet, ...}``.
-        plugins: modules that a run was trained with, which nobody has imported for that.
-        origin: key in the source by part and name here: ``trunk.conv1.weight``.
+        unused: keys of the source that are known but not needed, and what each is.
+        trunk_node: config of the trunk, ``{name: ResNet, ...}``; None where it is not known.
+        plugins: modules that a run was trained with. They are not imported.
+        origin: key in the source, by part and name here: ``trunk.conv1.weight``.
     """
 
     source: str
@@ -99,18 +99,18 @@ def read_weights(source: str) -> Weights:
 
 def _read(source: str) -> Weights:
     if source.startswith(ZOO):
-        return _of_fetched(source, catalogue.model(source.removeprefix(ZOO)).fetch())
+        return _of_fetched(catalogue.model(source.removeprefix(ZOO)).fetch())
     if "://" in source:
-        return _of_fetched(source, fetch(source))
+        return _of_fetched(fetch(source))
     path = Path(source)
     if "\0" in source or len(os.fsencode(path.name)) > LONGEST_NAME:
         raise CheckpointError("no file has such a name")
-    return _of_run(source) if path.is_dir() else _of_file(source, path)
+    return _of_run(source) if path.is_dir() else _of_file(path)
 
 
-def _of_fetched(source: str, path: Path) -> Weights:
+def _of_fetched(path: Path) -> Weights:
     try:
-        return _of_file(source, path)
+        return _of_file(path)
     except DamagedFileError as error:
         if not path.is_relative_to(cache_folder()):
             raise
@@ -130,25 +130,22 @@ def _of_run(source: str) -> Weights:
         raise CheckpointError(str(error).removeprefix("checkpoint=")) from error
     parts = sort_keys(run.state["model"])
     require_sound(parts)
-    weights = _weights(source, run.checkpoint, parts, _fingerprint(run.state["model"]), None)
-    return replace(weights, trunk_node=_node(run.config), plugins=_plugins(run.config))
-
-
-def _node(config: Mapping[str, Any]) -> dict[str, Any] | None:
-    node = config.get("trunk")
-    has_name = isinstance(node, dict) and isinstance(node.get("name"), str)
-    return node if has_name else None
-
-
-def _plugins(config: Mapping[str, Any]) -> tuple[str, ...]:
-    plugins = config.get("plugins")
-    return tuple(map(str, plugins)) if isinstance(plugins, list) else ()
+    node, plugins = run.config.get("trunk"), run.config.get("plugins")
+    return Weights(
+        source=source,
+        path=run.checkpoint,
+        sha256=_fingerprint(run.state["model"]),
+        trunk_node=node if isinstance(node, dict) and isinstance(node.get("name"), str) else None,
+        plugins=tuple(map(str, plugins)) if isinstance(plugins, list) else (),
+        **vars(parts),
+    )
 
 
 def unknown_trunk(weights: Weights) -> str | None:
-    """Why the trunk of a run cannot be built, in words: it is of a plug-in, and none is imported.
+    """Why the trunk of a run cannot be built: a plug-in that is not imported defines it.
 
-    Only a command of the user imports code. That of a run belongs to whoever made its directory.
+    A run's plug-ins are the code of whoever made its directory. Only the user's own command
+    imports code.
     """
     from ssl_platform.zoo.trained_run import plugins_hint
 
@@ -159,7 +156,7 @@ def unknown_trunk(weights: Weights) -> str | None:
     return f"there is no trunk {node['name']}{plugins_hint(weights.plugins)}"
 
 
-def _of_file(source: str, path: Path) -> Weights:
+def _of_file(path: Path) -> Weights:
     if not path.exists():
         raise CheckpointError(
             f"no such file or run (working directory: {Path.cwd()}); a model of the catalogue is "
@@ -167,34 +164,29 @@ def _of_file(source: str, path: Path) -> Weights:
         )
     parts = sort_keys(read_content(path))
     require_sound(parts)
-    return _weights(source, path, parts, sha256_of(path), resnet_node(parts.trunk))
-
-
-def _weights(
-    source: str, path: Path, parts: Parts, sha256: str, trunk_node: dict[str, Any] | None
-) -> Weights:
-    return Weights(source=source, path=path, sha256=sha256, trunk_node=trunk_node, **vars(parts))
+    node = resnet_node(parts.trunk)
+    return Weights(str(path), path, sha256=sha256_of(path), trunk_node=node, **vars(parts))
 
 
 def _fingerprint(state: Mapping[str, Any]) -> str:
     digest = hashlib.sha256()
     for name, tensor in sorted(state.items()):
-        if not isinstance(tensor, Tensor) or unsound(name, tensor) is not None:
+        if not isinstance(tensor, Tensor) or defect_of(name, tensor) is not None:
             raise CheckpointError(f"its model holds {name}, which is no plain and finite tensor")
         digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
         digest.update(tensor.contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
-def built(weights: Weights) -> nn.Module:
-    """The trunk that a source tells of, at its random start.
+def build_trunk(weights: Weights) -> nn.Module:
+    """A new trunk of the source's architecture, with random weights.
 
     Raises:
         CheckpointError: it is of a plug-in, or cannot be built.
     """
     node, reason = weights.trunk_node, unknown_trunk(weights)
     assert node is not None
-    if reason is None and any(_is_endless(option, weights.trunk) for option in node.values()):
+    if reason is None and any(_has_too_many(option, weights.trunk) for option in node.values()):
         reason = f"its trunk has far more blocks than the {len(weights.trunk)} tensors are for"
     try:
         if reason is None:
@@ -205,8 +197,8 @@ def built(weights: Weights) -> nn.Module:
     raise CheckpointError(f"{weights.source}: {reason}")
 
 
-def _is_endless(option: Any, trunk: Mapping[str, Tensor]) -> bool:
-    """Whether a list of numbers of blocks asks for more of them than there are tensors."""
+def _has_too_many(option: Any, trunk: Mapping[str, Tensor]) -> bool:
+    """Whether an option lists numbers of blocks, and there are fewer tensors than blocks."""
     if not isinstance(option, list) or not all(isinstance(number, int) for number in option):
         return False
     return sum(option) > max(1000, len(trunk))
@@ -220,7 +212,7 @@ def load_trunk(trunk: nn.Module, weights: Weights, *, allow_partial: bool) -> No
             the message names the first of them and says which trunk the weights would fit.
     """
     if not weights.trunk:
-        raise CheckpointError(f"{weights.source}: holds no trunk, only {_described(weights)}")
+        raise CheckpointError(f"{weights.source}: holds no trunk, only {_contents(weights)}")
     wanted = trunk.state_dict()
     fitting = {
         name: value
@@ -228,15 +220,21 @@ def load_trunk(trunk: nn.Module, weights: Weights, *, allow_partial: bool) -> No
         if name in wanted and wanted[name].shape == value.shape
     }
     problems = misfits(wanted, weights.trunk)
-    if problems and not (allow_partial and fitting):
-        raise CheckpointError(_told(weights, len(fitting), len(wanted), problems))
     if problems:
-        logger.warning("%s", _told(weights, len(fitting), len(wanted), problems))
+        message = (
+            f"{weights.source}: {len(fitting)} of the trunk's {len(wanted)} tensors fit "
+            f"({'; '.join(problems)})"
+        )
+        if weights.trunk_node is not None:
+            message += f"; the weights are those of {trunk_option(weights.trunk_node)}"
+        if not (allow_partial and fitting):
+            raise CheckpointError(message)
+        logger.warning("%s", message)
     trunk.load_state_dict(fitting, strict=False)
 
 
 def misfits(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> list[str]:
-    """The first key of each kind that does not fit, in words; none when all do."""
+    """One line for each kind of misfit, with its first key: shape, missing, left over."""
     shapes = [
         f"{name} has the shape {list(given[name].shape)}, the trunk's has {list(value.shape)}"
         for name, value in wanted.items()
@@ -251,15 +249,6 @@ def misfits(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> list[s
     return [kind[0] for kind in (shapes, missing, left_over) if kind]
 
 
-def _told(weights: Weights, num_fitting: int, num_wanted: int, problems: list[str]) -> str:
-    line = (
-        f"{weights.source}: {num_fitting} of the trunk's {num_wanted} tensors fit "
-        f"({'; '.join(problems)})"
-    )
-    node = weights.trunk_node
-    return line if node is None else f"{line}; the weights are those of {trunk_option(node)}"
-
-
-def _described(weights: Weights) -> str:
+def _contents(weights: Weights) -> str:
     kinds = {"a head": weights.head, "a classifier": weights.classifier, "others": weights.unused}
     return " and ".join(kind for kind, keys in kinds.items() if keys)

@@ -1,4 +1,4 @@
-"""Write weights in the formats of other libraries, whole or not at all."""
+"""Write weights in the formats of other libraries."""
 
 import importlib.util
 import logging
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ssl_platform.errors import CheckpointError, ConfigError, DiskError
 from ssl_platform.files import error_of_disk, replacing, sha256_of, sync
 from ssl_platform.zoo.model_card import model_card
-from ssl_platform.zoo.weights import Weights, built, load_trunk
+from ssl_platform.zoo.weights import Weights, build_trunk, load_trunk
 
 logger = logging.getLogger(__name__)
 
@@ -24,7 +24,7 @@ ONNX_LIMIT = 2**31  # bytes of one protobuf message
 
 
 def export(weights: Weights, format: str, output: Path) -> list[Path]:
-    """Write the trunk, with the classifier where the format has a name for it.
+    """Write the trunk, and the classifier if the format has a name for it.
 
     Args:
         weights: from `read_weights`.
@@ -41,20 +41,20 @@ def export(weights: Weights, format: str, output: Path) -> list[Path]:
     """
     if not weights.trunk:
         raise CheckpointError(f"{weights.source}: holds no trunk to export")
-    with _whole(output) as partial:
+    with _replacing(output) as partial:
         WRITERS[format](weights, partial)
     if format != "safetensors":
         return [output]
     card = output.with_suffix(".md")
-    with _whole(card) as partial:
+    with _replacing(card) as partial:
         partial.write_text(model_card(weights, output.name, sha256_of(output)))
     return [output, card]
 
 
 @contextmanager
-def _whole(path: Path) -> Iterator[Path]:
+def _replacing(path: Path) -> Iterator[Path]:
     """A file to write to, which becomes ``path`` when it is complete."""
-    if not path.name or (path.exists() and not path.is_file()):  # as a device, which stays one
+    if not path.name or (path.exists() and not path.is_file()):  # a device stays as it is
         raise ConfigError([f"-o {path}: not a file; give one to be written, e.g. trunk.pth"])
     if not path.parent.is_dir():
         raise ConfigError([f"-o {path}: there is no folder {path.parent}"])
@@ -69,8 +69,8 @@ def _whole(path: Path) -> Iterator[Path]:
         raise ConfigError([f"-o {path}: cannot be written ({error})"]) from error
 
 
-def state_for_torchvision(weights: Weights) -> dict[str, Tensor]:
-    """The trunk by torchvision's names, with ``fc`` if there is a classifier of its features."""
+def _torchvision_state(weights: Weights) -> dict[str, Tensor]:
+    """The trunk by torchvision's names, with ``fc`` if a classifier takes its features."""
     last = [name for name in weights.trunk if re.fullmatch(r"layer4\.\d+\.bn\d\.weight", name)]
     if not last:
         raise CheckpointError(f"{weights.source}: no ResNet; torchvision's names are those of one")
@@ -83,46 +83,45 @@ def state_for_torchvision(weights: Weights) -> dict[str, Tensor]:
     return weights.trunk | {f"fc.{name}": value for name, value in weights.classifier.items()}
 
 
-def state_for_timm(weights: Weights) -> dict[str, Tensor]:
-    """As `state_for_torchvision` for a ResNet; of other trunks of timm, the trunk alone."""
+def _timm_state(weights: Weights) -> dict[str, Tensor]:
+    """As `_torchvision_state` for a ResNet; of other trunks of timm, the trunk alone."""
     if all(name.startswith("model.") for name in weights.trunk):
         return {name.removeprefix("model."): value for name, value in weights.trunk.items()}
-    return state_for_torchvision(weights)
+    return _torchvision_state(weights)
 
 
 def trunk_of(weights: Weights) -> nn.Module:
     """The trunk with its weights, in eval mode.
 
     Raises:
-        CheckpointError: the weights do not tell its architecture, or are not whole.
+        CheckpointError: the weights do not show its architecture, or some are missing.
     """
     if weights.trunk_node is None:
         raise CheckpointError(
             f"{weights.source}: the weights do not tell the whole architecture; export a run"
         )
-    trunk = built(weights)
+    trunk = build_trunk(weights)
     load_trunk(trunk, weights, allow_partial=False)
     return trunk.eval()
 
 
 def _save(state: dict[str, Tensor], path: Path) -> None:
-    with path.open("wb") as file:  # torch opened it without a word on why it cannot be written
+    with path.open("wb") as file:  # torch's own error does not say why a file cannot be written
         torch.save(state, file)
 
 
 def _write_torchvision(weights: Weights, path: Path) -> None:
-    _save(state_for_torchvision(weights), path)
+    _save(_torchvision_state(weights), path)
 
 
 def _write_timm(weights: Weights, path: Path) -> None:
-    _save(state_for_timm(weights), path)
+    _save(_timm_state(weights), path)
 
 
 def _write_safetensors(weights: Weights, path: Path) -> None:
-    state = {name: value.contiguous() for name, value in state_for_timm(weights).items()}
-    path.write_bytes(
-        safetensors.torch.save(state, {"format": "pt"})
-    )  # save_file hides it from others
+    state = {name: value.contiguous() for name, value in _timm_state(weights).items()}
+    # save_file would make a file that only its owner can read
+    path.write_bytes(safetensors.torch.save(state, {"format": "pt"}))
 
 
 def _write_onnx(weights: Weights, path: Path) -> None:
@@ -146,7 +145,9 @@ def _write_torch_export(weights: Weights, path: Path) -> None:
 
 
 def _example() -> Tensor:
-    return torch.zeros(2, 3, IMAGE_SIDE, IMAGE_SIDE)  # two: a batch of one would become a constant
+    return torch.zeros(
+        2, 3, IMAGE_SIDE, IMAGE_SIDE
+    )  # of two images: a batch of one would become a constant
 
 
 def _any_size() -> Any:

@@ -1,21 +1,22 @@
 """Every file that folders of images hold, through the index, the loader and a training."""
 
-import io
 import json
 import logging
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from image_files import encoded
+from loaders import OPTIONS
 from PIL import Image
 
 import ssl_platform
 from ssl_platform.config import compose
 from ssl_platform.data.crops.center_crop import CenterCrop
-from ssl_platform.data.crops.normalize import Normalize
 from ssl_platform.data.decoding.pixels import PixelOptions
 from ssl_platform.data.loading.loader import Loader
 from ssl_platform.data.loading.sampler import SequentialSampler
@@ -25,12 +26,6 @@ from ssl_platform.data.sets.image_folder import ImageFolder
 def picture(mode: str = "RGB", size: tuple[int, int] = (40, 30)) -> Image.Image:
     pixels = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), np.uint8)
     return Image.fromarray(pixels).convert(mode)
-
-
-def encoded(image: Image.Image, kind: str, **options) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
-    return buffer.getvalue()
 
 
 def flipped_size(data: bytes, size: int) -> bytes:
@@ -80,15 +75,8 @@ def load(dataset: ImageFolder) -> Loader:
         dataset,
         CenterCrop(resize=16, size=16),
         SequentialSampler(range(len(dataset)), 0, 1),
-        batch_size=4,
-        num_workers=0,
-        start_method=None,
-        timeout_seconds=60.0,
-        seed=0,
-        normalize=Normalize([0.5] * 3, [0.5] * 3),
-        device=torch.device("cpu"),
-        max_bad_fraction=0.5,
-        drop_last=False,
+        replace(OPTIONS, seed=0, max_bad_fraction=0.5),
+        torch.device("cpu"),
     )
 
 

@@ -103,7 +103,7 @@ def test_a_later_image_of_another_kind_is_one_line_while_it_trains(otherwise):
     read = BatchReader(images, CenterCrop(resize=8, size=8), 0, 0, limit=limit)
     crops, indices = [np.zeros((3, 8, 8, 3), np.uint8)], np.zeros(3, np.int64)
     with pytest.raises(DataError, match=r"^BadLater\[2\] \('2.png'\)"):
-        read([(0, 0), (0, 1), (0, 2)], crops, indices, np.zeros((3, 1, 0), np.float32))
+        read([(0, 0), (0, 1), (0, 2)], crops, indices)
 
 
 LABELS = {
@@ -131,7 +131,7 @@ def test_labels_of_any_whole_numbers_are_taken():
         assert check_dataset(dataset) is PIXELS
         assert dataset.labels.dtype == np.int64  # the only ones that torch takes for an index
         assert dataset.num_classes == 2
-        assert dataset.found() == "4 images in 2 classes (ant, bee)"
+        assert dataset.summary() == "4 images in 2 classes (ant, bee)"
     assert check_dataset(Mine(labels=np.array([0, -1, 0, 1]), classes=["ant", "bee"])) is PIXELS
 
 

@@ -1,24 +1,23 @@
-"""Crops by the compiled kernel, by OpenCV, and as the device finishes them, against Pillow and
-torchvision with the same parameters on real photographs."""
+"""Crops by the compiled kernel and by OpenCV, against Pillow and torchvision with the same
+parameters on real photographs."""
 
 import dataclasses
 import json
 import logging
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import ModuleType
 
 import cv2
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageFilter
 from sklearn.datasets import load_sample_images
 from torchvision.transforms import functional as F
 
-from ssl_platform.data.crops import device_crop, native_crop, opencv_crop
+from ssl_platform.data.crops import native_crop, opencv_crop
 from ssl_platform.data.crops.augment import (
     NUM_UNIFORMS,
     Blur,
@@ -28,7 +27,6 @@ from ssl_platform.data.crops.augment import (
     draw_crop,
 )
 from ssl_platform.data.crops.multicrop import CropGroup, MultiCrop
-from ssl_platform.data.crops.normalize import Normalize
 
 VECTORS = Path(__file__).parent.parent / "vectors"
 PHOTOGRAPHS = [np.ascontiguousarray(image) for image in load_sample_images().images]
@@ -66,25 +64,6 @@ def whole(image: np.ndarray, **changes) -> CropDraw:
         sigma=None,
     )
     return dataclasses.replace(plain, **changes)
-
-
-def on_device(image: np.ndarray, draw: CropDraw, blur_kind: str) -> np.ndarray:
-    """A crop as data workers cut it out and the device finishes it."""
-    plain = dataclasses.replace(draw, jitter=(), grayscale=False, sigma=None)
-    cut = opencv_crop.apply_crop(image, plain, blur_kind)
-    parameters = np.array([device_crop.pack(draw)], np.float32)
-    return device_crop.finish(torch.from_numpy(cut)[None], parameters)[0].numpy().astype(np.uint8)
-
-
-all_three = pytest.mark.parametrize(
-    "crops",
-    [
-        pytest.param(native_crop, marks=compiled_only),
-        opencv_crop,
-        SimpleNamespace(apply_crop=on_device),
-    ],
-    ids=["compiled", "cv2", "device"],
-)
 
 
 def difference(ours: np.ndarray, theirs: Image.Image) -> np.ndarray:
@@ -131,7 +110,7 @@ def test_opencv_resizes_about_like_pillow(box, size):
     assert difference(opencv_crop.apply_crop(PHOTOGRAPHS[1], draw, "pil"), theirs).mean() < 2
 
 
-@all_three
+@both
 @pytest.mark.parametrize("factor", [0.0, 0.2, 0.7, 1.0, 1.3, 1.8])
 @pytest.mark.parametrize("operation", ["brightness", "contrast", "saturation"])
 def test_jitter_is_torchvision_s(crops, operation, factor):
@@ -140,7 +119,7 @@ def test_jitter_is_torchvision_s(crops, operation, factor):
     assert difference(ours, theirs).max() <= (1 if crops is opencv_crop else 0)
 
 
-@all_three
+@both
 def test_hue_is_near_torchvision_s(crops):
     means = []
     for _, draw, theirs in DRAWN:
@@ -151,7 +130,7 @@ def test_hue_is_near_torchvision_s(crops):
     assert np.mean(means) < 0.6
 
 
-@all_three
+@both
 @pytest.mark.parametrize("shift", [-0.5, -0.2, -0.07, 0.0, 0.1, 0.5])
 def test_hue_is_never_far_from_torchvision_s(crops, shift):
     ours = crops.apply_crop(square, whole(square, jitter=(("hue", shift),)), "pil")
@@ -159,13 +138,13 @@ def test_hue_is_never_far_from_torchvision_s(crops, shift):
     assert np.percentile(found, 99) <= 6
 
 
-@all_three
+@both
 def test_grayscale_is_torchvision_s(crops):
     ours = crops.apply_crop(square, whole(square, grayscale=True), "pil")
     assert difference(ours, F.to_grayscale(Image.fromarray(square), 3)).max() <= 1
 
 
-@all_three
+@both
 @pytest.mark.parametrize("size", [1, 2, 5, 28, 96])
 def test_blur_is_the_23_tap_convolution(crops, size):
     image = cv2.resize(PHOTOGRAPHS[0], (size, size))
@@ -180,7 +159,7 @@ def test_blur_is_the_23_tap_convolution(crops, size):
         assert np.abs(ours - padded).max() <= 1.0
 
 
-@all_three
+@both
 def test_blur_is_near_pillow_s(crops):
     means = []
     for _, draw, theirs in DRAWN:
@@ -197,7 +176,7 @@ def test_pil_blur_is_pillow_s(crops):
     assert difference(ours, theirs).max() == 0
 
 
-@all_three
+@both
 def test_jitter_is_applied_in_the_order_of_the_draw(crops):
     steps = (("contrast", 1.7), ("hue", 0.1), ("brightness", 0.4), ("saturation", 1.5))
     for order in (steps, steps[::-1]):
@@ -308,22 +287,3 @@ def test_the_log_says_once_what_makes_the_crops(crops: ModuleType, caplog, monke
     expected = [crops.apply_crop(square, draw, "gaussian23") for draw in draws]
     ours = multicrop(square, np.random.default_rng(3))
     assert all(np.array_equal(a, b) for a, b in zip(ours, expected, strict=True))
-
-
-@pytest.mark.parametrize("width", [1, 15, 16, 17, 96])
-@pytest.mark.parametrize("compiled", [pytest.param(True, marks=compiled_only), False])
-def test_normalised_crops_have_the_values_of_the_formula(width, compiled, monkeypatch):
-    monkeypatch.setattr(native_crop, "AVAILABLE", compiled)
-    crop = np.ascontiguousarray(square[:5, :width])
-    out = np.empty(crop.shape, np.float32)
-    mean, std = [0.485, 0.456, 0.406], [0.228, 0.224, 0.225]
-    Normalize(mean, std)(crop, out)
-    np.testing.assert_allclose(out, (crop / 255 - mean) / std, atol=1e-6)
-
-
-@compiled_only
-def test_the_kernel_refuses_arrays_that_do_not_belong_together():
-    crop, three = np.zeros((4, 4, 3), np.uint8), np.ones(3, np.float32)
-    for out in (np.zeros((4, 5, 3), np.float32), np.zeros((4, 4, 3), np.uint8)):
-        with pytest.raises(ValueError, match=r"belong together|not a"):
-            native_crop.normalize(crop, out, three, three)

@@ -11,6 +11,7 @@ from ssl_platform.data.sets import fashion_mnist
 from ssl_platform.data.sets.fashion_mnist import Canvas, FashionMNIST
 from ssl_platform.data.sets.shapes import BLOCK, Shapes
 from ssl_platform.data.sets.torchvision_dataset import TorchvisionDataset
+from ssl_platform.registry import DATASETS, load_components
 
 NUM_TEST_IMAGES = 20
 
@@ -35,10 +36,22 @@ def test_shapes_of_one_class_look_alike_when_laid_over_each_other():
     assert disc[8, 8] > ring[8, 8] + 30  # a ring has a hole
 
 
-def test_shapes_that_cannot_be_are_named():
+def test_options_out_of_range_are_named():
+    load_components()
     with pytest.raises(ValueError) as caught:
-        Shapes(num_samples=0, size=4, seed=0)
-    assert str(caught.value) == "num_samples=0: must be at least 1\nsize=4: must be at least 8"
+        DATASETS.build({"name": "Shapes", "num_samples": 0, "size": 4, "seed": 0})
+    assert str(caught.value) == (
+        "num_samples=0: should be greater than or equal to 1\n"
+        "size=4: should be greater than or equal to 8"
+    )
+    canvas = {"size": 0, "scale": [0.9, 0.5], "noise": 0.1, "seed": 0}
+    options = {"path": None, "split": "test", "num_samples": None, "download": False}
+    with pytest.raises(ValueError) as caught:
+        DATASETS.build({"name": "FashionMNIST", "canvas": canvas, **options})
+    assert str(caught.value) == (
+        "canvas.size=0: should be greater than or equal to 1\n"
+        "canvas.scale=[0.9, 0.5]: must be two rising numbers in [0, 1]"
+    )
 
 
 @pytest.fixture
@@ -112,16 +125,6 @@ def test_the_first_images_of_a_set_can_stand_for_it(idx_folder):
     for wrong in (0, NUM_TEST_IMAGES + 1):
         with pytest.raises(ValueError, match=f"^num_samples={wrong}: from 1 to {NUM_TEST_IMAGES}"):
             dataset(wrong)
-
-
-def test_a_canvas_that_cannot_be_is_named():
-    with pytest.raises(ValueError) as caught:
-        canvas = Canvas(size=0, scale=(0.9, 0.5), noise=0.1, seed=0)
-        FashionMNIST(path=None, split="test", num_samples=None, canvas=canvas, download=False)
-    assert str(caught.value) == (
-        "canvas.size=0: must be at least 1\n"
-        "canvas.scale=[0.9, 0.5]: must be two rising numbers in (0, 1]"
-    )
 
 
 @pytest.mark.parametrize(

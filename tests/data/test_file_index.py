@@ -80,17 +80,17 @@ def test_an_index_holds_what_was_left_out_and_an_older_one_is_made_anew(
     (root / "__MACOSX").mkdir()
     settle(root)
     try:
-        told = ImageFolder(path=str(root)).found()
+        told = ImageFolder(path=str(root)).summary()
         (path,) = kept(tmp_path)
         assert told.endswith("left out: 1 .txt, 1 __MACOSX/")
         path.rename(path.with_suffix(".moved"))
         older = tmp_path / "cache" / "ssl_platform" / "folders-1" / path.name
         older.parent.mkdir()
         older.write_bytes(path.with_suffix(".moved").read_bytes()[:-1])
-        assert ImageFolder(path=str(root)).found() == told  # without a look at the older one
+        assert ImageFolder(path=str(root)).summary() == told  # without a look at the older one
         assert path.exists()
         monkeypatch.setattr(file_index, "scan", lambda root: pytest.fail("the index counts"))
-        assert ImageFolder(path=str(root)).found() == told
+        assert ImageFolder(path=str(root)).summary() == told
     finally:
         (root / "class0" / "notes.txt").unlink()
         (root / "__MACOSX").rmdir()

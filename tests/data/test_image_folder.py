@@ -53,7 +53,7 @@ def test_what_is_there_and_what_was_left_out_is_told_by_ending(tmp_path):
     make(tmp_path, "ant/1.png", "ant/2.JPG", "bee/1.jfif", "bee/2.jpe", "cat/1.PBM", "cat/2.jp2")
     for name in ("ant/a.txt", "ant/b.TXT", "bee/c.xml", "cat/1.2.840.113", "cat/d.i n"):
         (tmp_path / name).touch()
-    assert ImageFolder(path=str(tmp_path)).found() == (
+    assert ImageFolder(path=str(tmp_path)).summary() == (
         "6 images in 3 classes (ant, bee, cat); left out: 2 .txt, 2 of other endings, 1 .xml"
     )
 
@@ -65,7 +65,7 @@ def test_heic_is_left_out_with_the_cure_where_nothing_reads_it(tmp_path, monkeyp
     endings = tuple(e for e in folder_scan.EXTENSIONS if e not in folder_scan.HEIC)
     monkeypatch.setattr(folder_scan, "EXTENSIONS", endings)
     folder_scan._ends_an_image.cache_clear()
-    assert ImageFolder(path=str(tmp_path)).found() == (
+    assert ImageFolder(path=str(tmp_path)).summary() == (
         "2 images in 2 classes (a, b); left out: 3 .heic (pip install pillow-heif reads them)"
     )
     folder_scan._ends_an_image.cache_clear()
@@ -80,7 +80,7 @@ def test_a_file_without_an_ending_is_known_by_its_first_bytes(kind, tmp_path):
     (tmp_path / "empty").touch()
     (tmp_path / "dead").symlink_to("nowhere")
     dataset = ImageFolder(path=str(tmp_path))
-    assert dataset.found() == "1 image; left out: 2 without an ending, 1 leading nowhere"
+    assert dataset.summary() == "1 image; left out: 2 without an ending, 1 leading nowhere"
     assert dataset.describe(0) == str(tmp_path / "picture")
 
 
@@ -107,7 +107,7 @@ def test_litter_is_no_class_and_is_told(tmp_path):
     dataset = ImageFolder(path=str(tmp_path))
     assert described(dataset, tmp_path) == ["ant/1.png", "bee/1.png"]
     assert dataset.labels.tolist() == [0, 1]
-    told, _, left_out = dataset.found().partition("; left out: ")
+    told, _, left_out = dataset.summary().partition("; left out: ")
     assert told == "2 images in 2 classes (ant, bee)"
     assert left_out == (
         "2 folders without images (aardvark, annotations), 2 .ipynb_checkpoints/, 2 hidden, "
@@ -122,7 +122,7 @@ def test_empty_folders_are_no_classes_and_are_named(tmp_path):
         (tmp_path / name / "deeper").mkdir(parents=True)
     dataset = ImageFolder(path=str(tmp_path))
     assert (dataset.labels.tolist(), dataset.classes) == ([0, 1], ["a", "c"])
-    assert dataset.found() == (
+    assert dataset.summary() == (
         "2 images in 2 classes (a, c); left out: 2 folders without images (annotations, b)"
     )
 
@@ -132,7 +132,7 @@ def test_a_stray_image_beside_the_classes_is_left_out_and_named(tmp_path):
     dataset = ImageFolder(path=str(tmp_path))
     assert described(dataset, tmp_path) == ["ant/1.png", "bee/1.png", "bee/2.png"]
     assert dataset.labels.tolist() == [0, 1, 1]
-    assert dataset.found() == (
+    assert dataset.summary() == (
         "3 images in 2 classes (ant, bee); left out: 1 beside the class folders (preview.png)"
     )
 
@@ -141,7 +141,7 @@ def test_as_many_images_beside_the_folders_as_there_are_make_the_set_unlabelled(
     make(tmp_path, "1.png", "2.png", "2019/3.png", "2020/4.png")
     dataset = ImageFolder(path=str(tmp_path))
     assert (len(dataset), dataset.labels, dataset.classes) == (4, None, None)
-    assert dataset.found() == (
+    assert dataset.summary() == (
         "4 images without classes, for 2 of them lie beside the folders (1.png, 2.png): moved into "
         "folders, or away, they leave each folder a class"
     )
@@ -197,13 +197,13 @@ def test_parts_of_a_set_are_told_apart_where_a_folder_lies_around_them(tmp_path)
 def test_a_folder_around_the_classes_is_told(tmp_path):
     make(tmp_path, "set/ant/1.png", "set/bee/x/1.png")
     dataset = ImageFolder(path=str(tmp_path))
-    assert (dataset.classes, dataset.found()) == (
+    assert (dataset.classes, dataset.summary()) == (
         ["set"],
         "2 images in 1 class (set); the 2 folders in it (ant, bee) become classes with "
         f"path={tmp_path}/set",
     )
     make(tmp_path / "one", "a/1.png", "a/b/1.png", "a/c/1.png")
-    assert ImageFolder(path=str(tmp_path / "one")).found() == "3 images in 1 class (a)"
+    assert ImageFolder(path=str(tmp_path / "one")).summary() == "3 images in 1 class (a)"
 
 
 def test_classes_that_are_called_like_parts_are_classes(tmp_path):
@@ -215,15 +215,6 @@ def test_classes_that_are_called_like_parts_are_classes(tmp_path):
     assert ImageFolder(path=str(tmp_path / "bus")).classes == ["bus", "car", "train"]
     make(tmp_path / "one", "test/1.png")
     assert ImageFolder(path=str(tmp_path / "one")).classes == ["test"]
-
-
-def test_other_files_and_hidden_ones_are_passed_over(tmp_path):
-    make(tmp_path, "a/1.png", "a/._1.png", ".cache/2.png")
-    (tmp_path / "a" / "readme.txt").write_text("")
-    (tmp_path / "a" / "folder.png").mkdir()
-    dataset = ImageFolder(path=str(tmp_path))
-    assert described(dataset, tmp_path) == ["a/1.png"]
-    assert dataset.found() == "1 image in 1 class (a); left out: 1 .cache/, 1 .txt, 1 hidden"
 
 
 def test_links_that_lead_nowhere_or_in_a_circle_and_pipes_stop_nothing(tmp_path):
@@ -239,7 +230,7 @@ def test_links_that_lead_nowhere_or_in_a_circle_and_pipes_stop_nothing(tmp_path)
     assert described(dataset, tmp_path) == names
     assert dataset.labels.tolist() == [0, 0, 1, 1]
     left_out = "2 leading nowhere, 1 leading in a circle, 1 neither file nor folder"
-    told, _, listed = dataset.found().partition("; left out: ")
+    told, _, listed = dataset.summary().partition("; left out: ")
     assert told == "4 images in 2 classes (a, b)"
     assert sorted(listed.split(", ")) == sorted(left_out.split(", "))
 
@@ -252,7 +243,7 @@ def test_what_lies_deeper_than_a_path_may_be_is_left_out(tmp_path, monkeypatch):
         os.chdir("d" * 250)
     assert (
         ImageFolder(path=str(tmp_path))
-        .found()
+        .summary()
         .startswith("2 images in 2 classes (a, b); left out: 1 folder without images (ddd")
     )
 
@@ -274,7 +265,7 @@ def test_a_folder_that_may_not_be_read_is_named_with_the_cure(tmp_path, monkeypa
         "readable, or move it away"
     )
     (tmp_path / "closed").rename(tmp_path / "open")
-    assert ImageFolder(path=str(tmp_path)).found() == (
+    assert ImageFolder(path=str(tmp_path)).summary() == (
         "2 images in 2 classes (a, open); left out: 1 lost+found/"
     )
 

@@ -98,7 +98,7 @@ def test_a_list_of_windows_is_read(root):
 
 def test_columns_that_are_not_used_are_told(root):
     text = ",filename,split,class\n0,ant/a b.png,train,ant\n1,bee/c 3.png,val,bee\n"
-    assert opened(root, text).found() == (
+    assert opened(root, text).summary() == (
         "2 images in 2 classes (ant, bee); columns that are not used: one of no name, split"
     )
 
@@ -107,14 +107,14 @@ def test_columns_that_are_not_used_are_told(root):
 def test_an_image_without_a_label_is_trained_on_and_has_minus_one(none, root):
     dataset = opened(root, f'path,label\nant/a b.png,{none}\nbee/c 3.png,0\n"cat/d,e.png",1')
     assert dataset.labels.tolist() == [-1, 0, 1]
-    assert dataset.found() == "3 images in 2 classes; 1 without a label"
+    assert dataset.summary() == "3 images in 2 classes; 1 without a label"
     assert opened(root, f"path,label\nant/a b.png,{none}").labels is None
 
 
 def test_names_may_have_images_without_one_too(root):
     dataset = opened(root, "ant/a b.png,b\nbee/c 3.png,\nant/a b.png,a\nbee/c 3.png,-1\n")
     assert (dataset.labels.tolist(), dataset.classes) == ([1, -1, 0, -1], ["a", "b"])
-    assert dataset.found() == (
+    assert dataset.summary() == (
         "4 images in 2 classes (a, b); 2 without a label; 2 named more than once"
     )
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from image_files import tiff
 from PIL import Image
-from tiff_files import tiff
 
 from ssl_platform.data import look as looking
 from ssl_platform.data.dataset import ImageDataset
@@ -42,8 +42,8 @@ def said(dataset: ImageDataset, crop_size: int = 32) -> list[str]:
 
 def test_ordinary_images_are_one_line(tmp_path):
     dataset = folder(tmp_path, {f"{c}/{n}.png": noise(n) for c in "ab" for n in range(3)})
-    assert said(dataset) == [f"data.train: {dataset.found()}"]
-    assert "6 images in 2 classes (a, b)" in dataset.found()
+    assert said(dataset) == [f"data.train: {dataset.summary()}"]
+    assert "6 images in 2 classes (a, b)" in dataset.summary()
 
 
 def test_what_is_done_with_files_that_are_not_plain_is_one_line(tmp_path):
@@ -123,7 +123,7 @@ def test_a_sample_is_the_same_for_a_seed_and_bounded(tmp_path, monkeypatch):
 def test_images_that_are_made_are_not_looked_at():
     dataset = Shapes(num_samples=100, size=32, seed=0)
     assert look(dataset, 0).number == 0
-    assert said(dataset) == [f"data.train: {dataset.found()}"]
+    assert said(dataset) == [f"data.train: {dataset.summary()}"]
 
 
 def test_auto_is_percentiles_of_the_stored_values(tmp_path):

@@ -4,7 +4,7 @@ import pytest
 from PIL import Image
 
 from ssl_platform.data.decoding.decode import decode
-from ssl_platform.data.sets.signatures import what_is
+from ssl_platform.data.decoding.signatures import what_is
 
 ZERO = bytes(200)
 LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:0"

@@ -99,26 +99,14 @@ def test_embeddings_that_fill_the_sphere_are_healthy(num_crops, caplog):
     assert warnings_of(caplog) == []
 
 
-def test_embeddings_that_are_all_the_same_are_seen():
-    embeddings = F.normalize(torch.tensor([[0.3, -0.2, 0.9, 0.5]]), dim=1).expand(8, DIM)
-    scores = torch.tensor([[0.9, 0.1, 0.0, -0.4]]).expand(8, NUM_PROTOTYPES)
-    figures = health_of(a_run(), a_hook(), [(embeddings, scores)])
-    weights = [math.exp(score / 0.1) for score in (0.9, 0.1, 0.0, -0.4)]
-    shares = [weight / sum(weights) for weight in weights]
-    entropy = -sum(share * math.log(share) for share in shares) / LN_K
-    assert figures["assignment_entropy"] == pytest.approx(entropy, rel=1e-4)
-    assert figures["sample_entropy"] == pytest.approx(entropy, rel=1e-4)
-    assert figures["prototypes_used"] == 1 / NUM_PROTOTYPES
-    assert figures["embedding_std"] == pytest.approx(0, abs=1e-3)
-
-
 @pytest.mark.parametrize("dim", [16, 128])
-def test_embeddings_that_are_all_the_same_have_a_low_effective_rank(dim):
+def test_embeddings_that_are_all_the_same_have_no_spread_and_a_low_effective_rank(dim):
     direction = torch.randn(1, dim, generator=torch.Generator().manual_seed(0))
     embeddings = F.normalize(direction, dim=1).expand(32, dim)
     scores = torch.zeros(32, NUM_PROTOTYPES)
     figures = health_of(a_run(dim), a_hook(), [(embeddings, scores)] * 20)
     assert figures["effective_rank"] == pytest.approx(1, abs=0.5)
+    assert figures["embedding_std"] == pytest.approx(0, abs=2e-3)
 
 
 def test_embeddings_on_a_line_have_effective_rank_one_and_those_in_a_plane_two():
@@ -183,39 +171,30 @@ def test_an_epoch_starts_from_nothing():
     assert second == pytest.approx(health_of(a_run(), a_hook(), [(CORNERS, ONE_EACH)]))
 
 
+ALL_ONE = torch.tensor([[0.9, 0.1, 0.0, -0.4]]).expand(8, NUM_PROTOTYPES)  # of four prototypes
+NO_GAIN = "the loss {loss:.3f} is not 1% below ln K = {ln_k:.3f}"
+FEW_USED = "only 25.0% of the prototypes were nearest to any image"
+
+
 @pytest.mark.parametrize(
-    ("loss", "is_warned_of"),
-    [(LN_K, True), (LN_K * 0.995, True), (LN_K * 0.98, False), (0.5, False)],
+    ("loss", "scores", "min_used", "signs"),
+    [
+        (LN_K, ONE_EACH, 0.3, [NO_GAIN]),
+        (LN_K * 0.995, ONE_EACH, 0.3, [NO_GAIN]),
+        (LN_K * 0.98, ONE_EACH, 0.3, []),
+        (0.5, ONE_EACH, 0.3, []),
+        (0.5, ALL_ONE, 0.3, [FEW_USED]),
+        (0.5, ALL_ONE, 0.25, []),  # just enough
+        (LN_K, ALL_ONE, 0.3, [NO_GAIN, FEW_USED]),
+    ],
 )
-def test_a_loss_at_ln_k_is_warned_of(loss, is_warned_of, caplog):
-    health_of(a_run(), a_hook(), [(CORNERS, ONE_EACH)] * 3, loss=loss)
-    if not is_warned_of:
-        assert warnings_of(caplog) == []
-        return
-    (message,) = warnings_of(caplog)
-    assert message.startswith(f"epoch 1: the loss {loss:.3f} is not 1% below ln K = {LN_K:.3f}")
-    assert "nothing is being learned" in message
-    assert "loss.epsilon" in message
-
-
-def test_few_prototypes_in_use_are_warned_of(caplog):
-    scores = torch.tensor([[0.9, 0.1, 0.0, -0.4]]).expand(8, NUM_PROTOTYPES)
-    health_of(a_run(), a_hook(min_used=0.3), [(CORNERS, scores)])
-    (message,) = warnings_of(caplog)
-    assert message.startswith("epoch 1: only 25.0% of the prototypes were nearest to any image")
-    assert "collapsing" in message
-
-
-def test_a_share_that_is_just_enough_is_not_warned_of(caplog):
-    scores = torch.tensor([[0.9, 0.1, 0.0, -0.4]]).expand(8, NUM_PROTOTYPES)
-    health_of(a_run(), a_hook(min_used=0.25), [(CORNERS, scores)])
-    assert warnings_of(caplog) == []
-
-
-def test_both_signs_are_warned_of(caplog):
-    scores = torch.zeros(8, NUM_PROTOTYPES)  # the first prototype is nearest to all
-    health_of(a_run(), a_hook(), [(CORNERS, scores)], loss=LN_K)
-    assert len(warnings_of(caplog)) == 2
+def test_each_sign_of_a_collapse_is_one_warning(loss, scores, min_used, signs, caplog):
+    health_of(a_run(), a_hook(min_used=min_used), [(CORNERS, scores)] * 3, loss=loss)
+    warnings = warnings_of(caplog)
+    assert len(warnings) == len(signs)
+    for warning, sign in zip(warnings, signs, strict=True):
+        assert warning.startswith(f"epoch 1: {sign.format(loss=loss, ln_k=LN_K)}")
+        assert "loss.epsilon" in warning
 
 
 def test_a_loss_without_a_uniform_value_is_not_judged_by_it(caplog):

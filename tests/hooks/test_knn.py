@@ -1,140 +1,23 @@
 import json
-from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from ranks import run_on_ranks
-from torch import Tensor, nn
+from labelled_rows import DataSet, Rows, a_data_set
+from torch import nn
 
-from ssl_platform import distributed
-from ssl_platform.data.batch import Batch
-from ssl_platform.data.loading.sampler import SequentialSampler
-from ssl_platform.errors import DataError
-from ssl_platform.evaluation.features import Features, extract
 from ssl_platform.hooks.knn import KNNMonitor
 from ssl_platform.metrics.accuracy import TopKAccuracy
 
-# Features
 
-
-class Rows:
-    """A loader of numbered rows: this rank's share, in batches."""
-
-    device = torch.device("cpu")
-
-    def __init__(
-        self, values: Tensor, positions: Iterable[int], batch_size: int, bad: Collection[int] = ()
-    ):
-        self.values, self.batch_size, self.bad = values, batch_size, bad
-        sampler = SequentialSampler(list(positions), distributed.rank(), distributed.world_size())
-        self.mine = [index for _, index in sampler]
-
-    def __iter__(self) -> Iterator[Batch]:
-        for start in range(0, len(self.mine), self.batch_size):
-            index = torch.tensor(self.mine[start : start + self.batch_size])
-            yield Batch([self.values[index]], label=index, index=index)
-
-    def readable(self, index: Tensor) -> Tensor:
-        return torch.tensor([position not in self.bad for position in index.tolist()])
-
-
-POSITIONS = [9, 3, 4, 0, 7, 2, 8]
-
-
-def features_on_this_rank(num_samples: int) -> Tensor:
-    values = torch.arange(30.0).view(10, 3)
-    loader = Rows(values, POSITIONS[:num_samples], batch_size=2)
-    return extract(lambda rows: 10 * rows, loader, num_samples).rows
-
-
-@pytest.mark.parametrize("num_samples", [4, 6, 7])
-@pytest.mark.parametrize("num_ranks", [1, 2, 3])
-def test_features_come_in_the_order_of_the_images_on_every_rank(num_ranks, num_samples):
-    expected = 10 * torch.arange(30.0).view(10, 3)[POSITIONS[:num_samples]]
-    if num_ranks == 1:
-        on_ranks = [features_on_this_rank(num_samples)]
-    else:
-        on_ranks = run_on_ranks(features_on_this_rank, num_ranks, num_samples)
-    for features in on_ranks:
-        assert features.equal(expected)
-
-
-def test_fewer_images_than_ranks_still_have_features():
-    expected = 10 * torch.arange(30.0).view(10, 3)[POSITIONS[:1]]
-    for features in run_on_ranks(features_on_this_rank, 2, 1):
-        assert features.equal(expected)
-
-
-def features_without_bad_images(num_samples: int) -> Features:
-    loader = Rows(torch.arange(30.0).view(10, 3), POSITIONS[:num_samples], 2, bad=(3, 8))
-    return extract(lambda rows: 10 * rows, loader, num_samples)
-
-
-@pytest.mark.parametrize("num_ranks", [1, 2])
-def test_rows_of_unreadable_images_are_marked_on_every_rank(num_ranks):
-    expected = 10 * torch.arange(30.0).view(10, 3)[POSITIONS]
-    if num_ranks == 1:
-        on_ranks = [features_without_bad_images(7)]
-    else:
-        on_ranks = run_on_ranks(features_without_bad_images, num_ranks, 7)
-    for features in on_ranks:
-        assert features.readable.tolist() == [position not in (3, 8) for position in POSITIONS]
-        assert features.rows[~features.readable].isnan().all()
-        rows, labels = features.leave_out(torch.tensor(POSITIONS), "images")
-        assert labels.tolist() == [9, 4, 0, 7, 2]
-        assert rows.equal(expected[features.readable])
-
-
-def test_images_none_of_which_can_be_read_are_one_line():
-    loader = Rows(torch.zeros(10, 3), [3, 8], batch_size=2, bad=(3, 8))
-    with pytest.raises(DataError, match=r"^none of these 2 images can be read$"):
-        extract(lambda rows: rows, loader, 2)
-
-
-@pytest.mark.parametrize("training", [True, False])
-def test_a_module_embeds_in_eval_mode_and_gets_its_mode_back(training):
-    norm = nn.BatchNorm1d(3).train(training)
-    values = torch.arange(30.0).view(10, 3)
-    features = extract(norm, Rows(values, range(10), batch_size=4), 10).rows
-    torch.testing.assert_close(features, values / (1 + norm.eps) ** 0.5)
-    assert norm.training is training
-    assert norm.num_batches_tracked == 0
-
-
-# The monitor
-
-
-def a_data_set(
-    labels: Iterable[int] | None, classes: list[str] | None = None, kinds: list[int] | None = None
-) -> SimpleNamespace:
-    """Images that are bright in the channel of their kind, which is their label if not told."""
-    if labels is None:
-        return SimpleNamespace(labels=None, classes=None, images=torch.zeros(8, 3, 4, 4))
-    labels = np.array(labels)
-    kinds = labels if kinds is None else np.array(kinds)
-    generator = torch.Generator().manual_seed(0)
-    images = 0.1 * torch.rand(len(labels), 3, 4, 4, generator=generator)
-    for image, kind in zip(images, kinds, strict=True):
-        image[kind] += 1
-    return SimpleNamespace(
-        labels=labels, images=images, classes=classes, num_classes=labels.max() + 1
-    )
-
-
-class DataSet(SimpleNamespace):
-    def __len__(self) -> int:
-        return len(self.images)
-
-
-def a_run(train: SimpleNamespace, val: SimpleNamespace | None, folder: Path) -> SimpleNamespace:
+def a_run(train: DataSet, val: DataSet | None, folder: Path) -> SimpleNamespace:
     torch.manual_seed(0)
     trunk = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
     return SimpleNamespace(
-        train_data=DataSet(**vars(train)),
-        val_data=None if val is None else DataSet(**vars(val)),
+        train_data=train,
+        val_data=val,
         eval_loader=lambda data, positions: Rows(data.images, positions, batch_size=4),
         model=SimpleNamespace(trunk=trunk),
         metrics={"top1": TopKAccuracy(k=1)},
@@ -296,10 +179,3 @@ def test_images_without_labels_of_two_classes_are_not_measured(labels, tmp_path,
     monitor.on_train_end(run)
     assert run.results == run.report == {}
     assert "no kNN accuracy" in caplog.text
-
-
-def test_all_options_out_of_range_are_named_at_once():
-    with pytest.raises(ValueError) as error:
-        a_monitor(every_epochs=0, k=0, temperature=0)
-    named = [line.split("=")[0] for line in str(error.value).splitlines()]
-    assert named == ["every_epochs", "k", "temperature"]

@@ -86,15 +86,6 @@ def test_a_file_that_cannot_be_started_is_one_line(tmp_path):
     assert error.value.problems == [f"{path}: cannot be rewritten (Is a directory)"]
 
 
-def test_without_tensorboards_folder_the_run_goes_on(tmp_path, caplog):
-    folder = tmp_path / "tensorboard"
-    folder.write_text("a file is in the way")
-    writer = _TensorBoard(folder, step=0)
-    writer.write({"step": 1, "loss": 1.0})
-    writer.close()
-    assert caplog.messages == [f"{folder} cannot be written (File exists): no more scalars there"]
-
-
 def lose_folder(folder: Path, monkeypatch) -> str:
     shutil.rmtree(folder)
     return "No such file or directory"

@@ -10,6 +10,8 @@ from test_offline_runs import tiny_of
 from test_training import assert_equal, losses, run_tool, saved, train
 
 from ssl_platform.config import compose
+from ssl_platform.config.options import options_of
+from ssl_platform.engine.build import Builder
 from ssl_platform.errors import ConfigError
 from ssl_platform.hooks.profile import TRACED_STEPS
 from ssl_platform.hooks.step_timing import PARTS
@@ -77,20 +79,6 @@ def test_two_processes_are_measured_together(tiny, tmp_path):
     ]
 
 
-def test_a_linear_evaluation_is_profiled_too(pretrained, tmp_path):
-    results = train(
-        [
-            "config=benchmark/linear/folder", f"checkpoint={pretrained}", "data=shapes",
-            "data.train.num_samples=256", "data.val.num_samples=20", "data.batch_size=16",
-            "num_epochs=1", "launch.threads=1", "hooks.log.tensorboard=false", "baselines=false",
-            "data.num_workers=0", "profile=true",
-        ],
-        tmp_path,
-    )  # fmt: skip
-    assert_is_whole(results["profile"], num_steps=7)
-    assert "evaluation" in results
-
-
 def test_a_job_that_trains_nothing_has_nothing_to_profile(pretrained):
     with pytest.raises(ConfigError) as error:
         compose(
@@ -100,6 +88,23 @@ def test_a_job_that_trains_nothing_has_nothing_to_profile(pretrained):
     assert line.startswith(
         "profile=1: there is no profile; only a training has this key; choose from "
     )
+
+
+def test_a_config_that_has_no_profile_among_its_hooks_says_what_to_add(tiny):
+    with pytest.raises(ConfigError) as error:
+        compose([*tiny, "profile=true", "~hooks.profile"])
+    assert error.value.problems == [
+        "profile=true: hooks.profile does it, and is not in this config; add "
+        "'+hooks.profile={name: StepProfile, enabled: true}'"
+    ]
+
+
+def test_the_profile_hears_first_and_the_log_last(tiny):
+    options = options_of(
+        compose([*tiny, "~hooks.profile", "+hooks.last={name: StepProfile, enabled: true}"])
+    )
+    names = [type(hook).__name__ for hook in Builder(options).run().hooks.values()]
+    assert names[0] == "StepProfile" and names[-2:] == ["Log", "Summary"]
 
 
 def test_a_run_may_be_profiled_when_it_goes_on_and_says_when_it_is_too_short(

@@ -16,7 +16,7 @@ TASK = ["config=analysis/clusters_of_file", "data.num_workers=0", "device=cpu"]
 SHORT = ["num_epochs=1", "schedule.warmup_epochs=0", "~hooks.knn", "~hooks.crops"]
 
 
-def found(folder):
+def clusters_in(folder):
     with (folder / "clusters.csv").open() as file:
         return [(row["image"], row["cluster_0"], row["score_0"]) for row in csv.DictReader(file)]
 
@@ -44,8 +44,8 @@ def test_a_run_saved_as_a_file_of_swav_gives_the_clusters_of_the_run(tiny, tmp_p
             ]
         )
     )
-    assert found(tmp_path / "of_file") == found(run / "clusters")
-    assert len(found(tmp_path / "of_file")) == 12
+    assert clusters_in(tmp_path / "of_file") == clusters_in(run / "clusters")
+    assert len(clusters_in(tmp_path / "of_file")) == 12
 
 
 def as_swav(run, path):

@@ -1,10 +1,12 @@
 from pathlib import Path
 
 import pytest
+from zoo_server import server, url
 
 import ssl_platform
 from ssl_platform.config import compose
 
+__all__ = ["server", "url"]  # fixtures
 SHORT = ["num_epochs=1", "schedule.warmup_epochs=0", "~hooks.knn"]
 
 

@@ -6,7 +6,6 @@ from zoo_files import VECTORS, row_of
 
 from ssl_platform.config.shipped import runnable
 from ssl_platform.config.source import Source
-from ssl_platform.errors import CheckpointError
 from ssl_platform.zoo.architecture import head_node, resnet_node, trunk_option
 from ssl_platform.zoo.catalogue import model, models
 from ssl_platform.zoo.layouts import sort_keys
@@ -45,8 +44,3 @@ def test_an_entry_agrees_with_its_recipe_and_its_evaluation(name):
     assert recipe.trunk == evaluation.trunk == cfg.trunk
     assert evaluation.checkpoint == f"zoo:{name}"
     assert recipe.heads.prototypes == {"name": "PrototypeHead", **entry.head}
-
-
-def test_a_misspelt_name():
-    with pytest.raises(CheckpointError, match=r"^zoo:swav_80ep: no such model; did you mean"):
-        model("swav_80ep")

@@ -30,7 +30,7 @@ def mirror(tmp_path, monkeypatch):
     return folder
 
 
-def told(capsys, *arguments, code=0):
+def output_of(capsys, *arguments, code=0):
     assert main([*map(str, arguments)]) == code
     out, err = capsys.readouterr()
     return out if code == 0 else err
@@ -55,29 +55,29 @@ def test_both_ways_to_start_it(tool):
 
 
 def test_list_has_a_line_for_each(capsys):
-    lines = told(capsys, "list").splitlines()
+    lines = output_of(capsys, "list").splitlines()
     assert [line.split()[0] for line in lines[1:]] == list(catalogue.models())
 
 
 def test_show_tells_by_which_config_each_figure_is_measured(capsys):
-    lines = told(capsys, "show", "swav_800ep").splitlines()
+    lines = output_of(capsys, "show", "swav_800ep").splitlines()
     (linear,) = (line for line in lines if line.startswith("config=benchmark/linear/"))
     assert linear.split()[0] == "config=benchmark/linear/imagenet1k/swav_800ep"
     assert linear.endswith("top1 75.3")
 
 
 def test_fetch_tells_the_path_and_the_digest(mirror, capsys):
-    out = told(capsys, "fetch", "swav_800ep")
+    out = output_of(capsys, "fetch", "swav_800ep")
     assert str(mirror / "swav_800ep_pretrain.pth.tar") in out and "sha256" in out
 
 
 def test_fetch_of_what_the_mirror_lacks(mirror, capsys):
-    error = told(capsys, "fetch", "swav_100ep", code=3)
+    error = output_of(capsys, "fetch", "swav_100ep", code=3)
     assert error == f"error: {mirror.as_uri()}/swav_100ep_pretrain.pth.tar: no such file\n"
 
 
 def test_verify_tells_format_architecture_and_every_key(mirror, capsys):
-    out = told(capsys, "verify", "zoo:swav_800ep", "--keys")
+    out = output_of(capsys, "verify", "zoo:swav_800ep", "--keys")
     assert "format      swav" in out
     assert "318 tensors of trunk.block=bottleneck trunk.layers=[3,4,6,3] trunk.width=8" in out
     assert "10 tensors of hidden_dim=256 out_dim=16 num_prototypes=[375] batch_norm=true" in out
@@ -87,25 +87,23 @@ def test_verify_tells_format_architecture_and_every_key(mirror, capsys):
     assert places["module.prototypes.weight"] == "head.prototypes.0.weight"
 
 
-def test_verify_names_the_first_missing_key(tmp_path, capsys):
+@pytest.mark.parametrize(
+    ("key", "told"),
+    [
+        ("layer4.2.bn3.bias", "not whole; layer4.2.bn3.bias is missing"),
+        ("projection_head.3.bias", "its head is no whole one ("),
+    ],
+)
+def test_verify_names_what_is_missing(key, told, tmp_path, capsys):
     state = released_state("swav_resnet50", shrink=True)
-    del state["module.layer4.2.bn3.bias"]
+    del state[f"module.{key}"]
     torch.save(state, tmp_path / "a.pth")
-    error = told(capsys, "verify", tmp_path / "a.pth", code=3)
-    assert error == f"error: {tmp_path}/a.pth: not whole; layer4.2.bn3.bias is missing\n"
-
-
-def test_verify_tells_an_incomplete_head(tmp_path, capsys):
-    state = released_state("swav_resnet50", shrink=True)
-    del state["module.projection_head.3.bias"]
-    torch.save(state, tmp_path / "a.pth")
-    error = told(capsys, "verify", tmp_path / "a.pth", code=3)
-    assert error.startswith(f"error: {tmp_path}/a.pth: its head is no whole one")
-    assert error.count("\n") == 1
+    error = output_of(capsys, "verify", tmp_path / "a.pth", code=3)
+    assert error.startswith(f"error: {tmp_path}/a.pth: {told}") and error.count("\n") == 1
 
 
 def test_verify_of_a_run(run, capsys):
-    out = told(capsys, "verify", run)
+    out = output_of(capsys, "verify", run)
     assert "format      ssl_platform" in out
     assert "trunk.stem_kernel=3 trunk.stem_stride=2 trunk.stem_pool=false" in out
     assert "head        10 tensors of hidden_dim=16 out_dim=8 num_prototypes=[12]" in out
@@ -113,15 +111,8 @@ def test_verify_of_a_run(run, capsys):
 
 def test_export_of_a_model_of_the_catalogue(mirror, tmp_path, capsys):
     output = tmp_path / "trunk.safetensors"
-    out = told(capsys, "export", "zoo:swav_800ep", "--format", "safetensors", "-o", output)
+    out = output_of(capsys, "export", "zoo:swav_800ep", "--format", "safetensors", "-o", output)
     assert out == f"wrote {output}\nwrote {tmp_path}/trunk.md\n"
-
-
-def test_export_into_a_folder_that_is_not_there(mirror, tmp_path, capsys):
-    error = told(
-        capsys, "export", "zoo:swav_800ep", "--format", "timm", "-o", tmp_path / "none/a", code=2
-    )
-    assert error == f"error: -o {tmp_path}/none/a: there is no folder {tmp_path}/none\n"
 
 
 @pytest.mark.parametrize("command", [[], ["lst"], ["show"], ["export", "a", "--format", "h5"]])
@@ -132,12 +123,17 @@ def test_a_wrong_command_line_is_exit_code_2(command, capsys):
     assert "error: " in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("output", ["/dev/null", ""])
-def test_export_leaves_alone_what_is_no_file(mirror, capsys, output):
-    error = told(capsys, "export", "zoo:swav_800ep", "--format", "timm", "-o", output, code=2)
-    assert error == (
-        f"error: -o {output or '.'}: not a file; give one to be written, e.g. trunk.pth\n"
-    )
+@pytest.mark.parametrize(
+    ("output", "told"),
+    [
+        ("/dev/null", "-o /dev/null: not a file; give one to be written, e.g. trunk.pth"),
+        ("", "-o .: not a file; give one to be written, e.g. trunk.pth"),
+        ("none/a", "-o none/a: there is no folder none"),
+    ],
+)
+def test_export_writes_nothing_but_a_file_in_a_folder_that_exists(mirror, capsys, output, told):
+    error = output_of(capsys, "export", "zoo:swav_800ep", "--format", "timm", "-o", output, code=2)
+    assert error == f"error: {told}\n"
     assert Path("/dev/null").is_char_device()
 
 
@@ -145,7 +141,7 @@ def test_export_to_a_full_disk_is_told_in_words(mirror, tmp_path, capsys):
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (2**16, before[1]))
     try:
-        error = told(
+        error = output_of(
             capsys, "export", "zoo:swav_800ep", "--format", "timm", "-o", tmp_path / "a", code=5
         )
     finally:
@@ -158,6 +154,6 @@ def test_a_working_directory_that_was_removed_is_told(tmp_path, monkeypatch, cap
     (tmp_path / "gone").mkdir()
     monkeypatch.chdir(tmp_path / "gone")
     (tmp_path / "gone").rmdir()
-    assert told(capsys, "verify", "a.pth", code=2).startswith(
+    assert output_of(capsys, "verify", "a.pth", code=2).startswith(
         "error: the working directory is gone"
     )

@@ -14,6 +14,3 @@ def crop(
     kernel: np.ndarray | None,
     /,
 ) -> None: ...
-def normalize(
-    image: np.ndarray, out: np.ndarray, scale: np.ndarray, shift: np.ndarray, /
-) -> None: ...

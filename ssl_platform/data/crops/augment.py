@@ -8,7 +8,9 @@ flip, colour jitter, grey, blur.
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field
 
 MAX_ATTEMPTS = 10  # at a box that fits into the image, as in torchvision
 
@@ -24,23 +26,39 @@ _ORDER = slice(_SIGMA + 5, _SIGMA + 9)
 NUM_UNIFORMS = _SIGMA + 9
 
 
+Probability = Annotated[float, Field(ge=0, le=1)]
+Strength = Annotated[float, Field(ge=0)]
+
+
+def rising(least: float, most: float) -> AfterValidator:
+    """Of an option: two numbers from ``least`` to ``most``, the lower first."""
+
+    def check(value: tuple[float, float]) -> tuple[float, float]:
+        low, high = value
+        if least <= low <= high <= most and high > 0:
+            return value
+        raise ValueError(f"must be two rising numbers in [{least}, {most}]")
+
+    return AfterValidator(check)
+
+
 @dataclass(frozen=True)
 class ColorJitter:
     """Four changes of colour in random order, as torchvision's ColorJitter."""
 
-    probability: float
-    brightness: float  # factor from [max(0, 1 - b), 1 + b]; contrast and saturation likewise
-    contrast: float
-    saturation: float
-    hue: float  # shift from [-h, h] of the colour circle; at most 0.5
+    probability: Probability
+    brightness: Strength  # factor from [max(0, 1 - b), 1 + b]; contrast and saturation likewise
+    contrast: Strength
+    saturation: Strength
+    hue: Annotated[float, Field(ge=0, le=0.5)]  # shift from [-h, h] of the colour circle
 
 
 @dataclass(frozen=True)
 class Blur:
     """Gaussian blur."""
 
-    probability: float
-    sigma: tuple[float, float]  # range, pixels of the crop
+    probability: Probability
+    sigma: Annotated[tuple[float, float], rising(0.01, 100)]  # range, pixels of the crop
     kind: Literal["gaussian23", "pil"]  # 23 taps as the published models, or Pillow's box blurs
 
 

@@ -2,23 +2,23 @@
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from itertools import groupby
-from typing import Literal
+from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
-import torch
-from torch import Tensor
+from pydantic import Field
 
 from ssl_platform import distributed
-from ssl_platform.data.crops import device_crop, native_crop, opencv_crop
+from ssl_platform.data.crops import native_crop, opencv_crop
 from ssl_platform.data.crops.augment import (
     NUM_UNIFORMS,
     Blur,
     ColorJitter,
     CropDraw,
     CropRule,
+    Probability,
     draw_crop,
+    rising,
 )
 from ssl_platform.registry import TRANSFORMS
 
@@ -29,9 +29,10 @@ logger = logging.getLogger(__name__)
 class CropGroup:
     """Crops of one size and scale."""
 
-    size: int  # side, pixels
-    count: int  # per image; 0 turns the group off
-    scale: tuple[float, float]  # range of a crop's area, as a part of the image's
+    size: Annotated[int, Field(ge=1)]  # side, pixels
+    count: Annotated[int, Field(ge=0)]  # per image; 0 turns the group off
+    # range of a crop's area, as a part of the image's
+    scale: Annotated[tuple[float, float], rising(0, 1)]
 
 
 @TRANSFORMS.register()
@@ -46,43 +47,30 @@ class MultiCrop:
         jitter: colour jitter.
         grayscale: probability of becoming grey.
         blur: Gaussian blur.
-        augment_on: where colours and blur are made: ``workers`` (data workers), or ``device`` (that
-            of the model, of many crops at once).
 
     Raises:
-        ValueError: a value outside its range, or no crop at all.
+        ValueError: no crop at all.
     """
 
     def __init__(
         self,
         *,
         crops: dict[str, CropGroup],
-        ratio: tuple[float, float],
-        flip: float,
+        ratio: Annotated[tuple[float, float], rising(0.01, 100)],
+        flip: Probability,
         jitter: ColorJitter,
-        grayscale: float,
+        grayscale: Probability,
         blur: Blur,
-        augment_on: Literal["workers", "device"] = "workers",
     ):
-        problems = [
-            *_problems_of_crops(crops),
-            *_problem_of_range("ratio", ratio, 0.01, 100),
-            *_problem_of_probability("flip", flip),
-            *_problems_of_jitter(jitter),
-            *_problem_of_probability("grayscale", grayscale),
-            *_problem_of_probability("blur.probability", blur.probability),
-            *_problem_of_range("blur.sigma", blur.sigma, 0.01, 100),
-            *_problem_of_place(augment_on, blur),
-        ]
-        if problems:
-            raise ValueError("\n".join(problems))
+        if not any(group.count for group in crops.values()):
+            raise ValueError(
+                f"crops={{{', '.join(crops)}}}: at least one group needs count 1 or more"
+            )
         sizes = list(dict.fromkeys(group.size for group in crops.values()))
         self._apply, self.implementation, description = _implementation()
         if distributed.rank() == 0:
-            rest = "; colours and blur on the device" if augment_on == "device" else ""
-            logger.info("crops: %s%s", description, rest)
+            logger.info("crops: %s", description)
         self._blur_kind = blur.kind
-        self.num_parameters = device_crop.NUM_PARAMETERS if augment_on == "device" else 0
         self._rules = [
             CropRule(group.size, group.scale, ratio, flip, jitter, grayscale, blur)
             for group in sorted(crops.values(), key=lambda group: sizes.index(group.size))
@@ -98,40 +86,11 @@ class MultiCrop:
         """Side of each crop, in pixels; equal sizes are adjacent."""
         return [rule.size for rule in self._rules]
 
-    def __call__(
-        self, image: np.ndarray, rng: np.random.Generator, parameters: np.ndarray | None = None
-    ) -> list[np.ndarray]:
-        """Crops of ``image`` ((H, W, 3) uint8 RGB): one (size, size, 3) uint8 RGB array each.
-
-        With ``parameters``, (num_crops, num_parameters) float32, they are only cut out and flipped,
-        and what ``finish`` has to do is written there.
-        """
+    def __call__(self, image: np.ndarray, rng: np.random.Generator) -> list[np.ndarray]:
+        """Crops of ``image`` ((H, W, 3) uint8 RGB): one (size, size, 3) uint8 RGB array each."""
         height, width, _ = image.shape
         draws = self.draw(height, width, rng)
-        if parameters is not None:
-            parameters[:] = [device_crop.pack(draw) for draw in draws]
-            draws = [replace(draw, jitter=(), grayscale=False, sigma=None) for draw in draws]
         return [self._apply(image, draw, self._blur_kind) for draw in draws]
-
-    def finish(self, crops: list[Tensor], parameters: np.ndarray) -> list[Tensor]:
-        """Colours and blur, on the device of the crops.
-
-        Args:
-            crops: one (B, size, size, 3) uint8 tensor per crop.
-            parameters: (B, num_crops, num_parameters) float32, of the same images.
-
-        Returns:
-            Tensors of the same shapes, float32, whole numbers from 0 to 255.
-        """
-        done: list[Tensor] = []
-        for _, group in groupby(crops, key=lambda crop: crop.shape[1]):
-            same_size = list(group)
-            of_group = parameters[:, len(done) : len(done) + len(same_size)].swapaxes(0, 1)
-            finished = device_crop.finish(
-                torch.cat(same_size), of_group.reshape(-1, self.num_parameters)
-            )
-            done += finished.chunk(len(same_size))
-        return done
 
     def draw(self, height: int, width: int, rng: np.random.Generator) -> list[CropDraw]:
         """The random parameters of every crop of an image of ``height`` x ``width`` pixels."""
@@ -152,49 +111,3 @@ def _implementation() -> tuple[Callable[[np.ndarray, CropDraw, str], np.ndarray]
         else "which an installation builds where it finds a C++ compiler"
     )
     return opencv_crop.apply_crop, "OpenCV", f"OpenCV, slower than the compiled kernel, {why}"
-
-
-def _problems_of_crops(crops: dict[str, CropGroup]) -> list[str]:
-    problems = []
-    for name, group in crops.items():
-        if group.size < 1:
-            problems.append(f"crops.{name}.size={group.size}: must be at least 1")
-        if group.count < 0:
-            problems.append(f"crops.{name}.count={group.count}: must be at least 0")
-        problems += _problem_of_range(f"crops.{name}.scale", group.scale, 0, 1)
-    if sum(group.count for group in crops.values()) < 1:
-        problems.append(f"crops={{{', '.join(crops)}}}: at least one group needs count 1 or more")
-    return problems
-
-
-def _problems_of_jitter(jitter: ColorJitter) -> list[str]:
-    problems = _problem_of_probability("jitter.probability", jitter.probability)
-    for name in ("brightness", "contrast", "saturation"):
-        value = getattr(jitter, name)
-        if not value >= 0:
-            problems.append(f"jitter.{name}={value}: must be at least 0")
-    if not 0 <= jitter.hue <= 0.5:
-        problems.append(f"jitter.hue={jitter.hue}: must lie in [0, 0.5]")
-    return problems
-
-
-def _problem_of_place(augment_on: str, blur: Blur) -> list[str]:
-    if augment_on == "workers" or blur.kind == "gaussian23":
-        return []
-    return [
-        f"augment_on={augment_on}: blur.kind={blur.kind} is computed by Pillow, in data workers; "
-        "set blur.kind=gaussian23 or augment_on=workers"
-    ]
-
-
-def _problem_of_probability(name: str, value: float) -> list[str]:
-    return [] if 0 <= value <= 1 else [f"{name}={value}: must be a probability in [0, 1]"]
-
-
-def _problem_of_range(
-    name: str, value: tuple[float, float], least: float, most: float
-) -> list[str]:
-    low, high = value
-    if least <= low <= high <= most and high > 0:
-        return []
-    return [f"{name}=[{low}, {high}]: must be two rising numbers in [{least}, {most}]"]

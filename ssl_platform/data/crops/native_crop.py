@@ -17,7 +17,6 @@ except ImportError as error:
         DAMAGE = str(error)
 else:
     AVAILABLE = True
-    normalize = _augment.normalize
 
 OPERATIONS = {"brightness": 0, "contrast": 1, "saturation": 2, "hue": 3}  # as the kernel counts
 

@@ -1,26 +1,21 @@
-"""Grey levels to what a network sees: by the device, or by data workers before they send crops."""
+"""From grey levels to what a network sees."""
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Annotated
 
 import numpy as np
+from pydantic import Field
 
-from ssl_platform.data.crops import native_crop
+Three = Field(min_length=3, max_length=3)  # for red, green and blue
 
 
 @dataclass(frozen=True)
 class Normalize:
     """Mean and standard deviation of each channel, for values in [0, 1]."""
 
-    mean: list[float]
-    std: list[float]
-
-    def __post_init__(self) -> None:
-        for name, values in (("mean", self.mean), ("std", self.std)):
-            if len(values) != 3:
-                raise ValueError(f"{name}={values}: must be three numbers, for R, G and B")
-        if not all(value > 0 for value in self.std):
-            raise ValueError(f"std={self.std}: must be above 0")
+    mean: Annotated[list[float], Three]
+    std: Annotated[list[Annotated[float, Field(gt=0)]], Three]
 
     @cached_property
     def scale_and_shift(self) -> tuple[np.ndarray, np.ndarray]:
@@ -28,12 +23,3 @@ class Normalize:
         scale = 1 / (255 * np.array(self.std, np.float64))
         shift = -255 * np.array(self.mean, np.float64) * scale
         return scale.astype(np.float32), shift.astype(np.float32)
-
-    def __call__(self, crop: np.ndarray, out: np.ndarray) -> None:
-        """Write ``crop`` ((H, W, 3) uint8) into ``out`` (of the same shape, float32)."""
-        scale, shift = self.scale_and_shift
-        if native_crop.AVAILABLE:
-            native_crop.normalize(crop, out, scale, shift)
-        else:
-            np.multiply(crop, scale, out=out)
-            np.add(out, shift, out=out)

@@ -27,9 +27,9 @@ from ssl_platform.data.decoding.pixels import (
     to_rgb,
     turned,
 )
-from ssl_platform.data.decoding.tiff import PACKED, Tiff
+from ssl_platform.data.decoding.signatures import JPEG, jpeg_segments, what_is
 from ssl_platform.data.decoding.tiff import STARTS as TIFF_STARTS
-from ssl_platform.data.sets.signatures import JPEG, jpeg_segments, what_is
+from ssl_platform.data.decoding.tiff import Tiff
 
 FORMATS = (
     "JPEG", "PNG", "WEBP", "BMP", "PPM", "TIFF", "GIF", "AVIF", "JPEG2000", "HEIF",
@@ -229,7 +229,7 @@ def _read_tiff(data: bytes, options: PixelOptions, notes: Notes) -> np.ndarray:
         _check_room(tiff, options)
         pixels = to_rgb(tiff.read(notes), options, notes)
         return _upright(pixels, tiff.orientation, UPRIGHT, options, notes)
-    if options.range is not None and tiff.bits > PACKED:
+    if options.range is not None and tiff.bits > 8:
         raise ValueError(f"{tiff}, not RGB, to which data.range cannot be applied: save it as RGB")
     try:
         with Image.open(BytesIO(data), formats=("TIFF",)) as image:

@@ -3,12 +3,11 @@
 Pillow keeps the upper 8 bits of deep colours, and stretches grey to 16 bits.
 """
 
+import cv2
 import numpy as np
 from PIL import Image
 
-from ssl_platform.data.decoding.opencv_read import opencv_read
 from ssl_platform.data.decoding.pixels import PixelOptions, Stored
-from ssl_platform.data.decoding.tiff import BITS, PACKED
 
 UINT16_MAX = 2**16 - 1
 
@@ -19,9 +18,7 @@ def deep_grey(image: Image.Image, data: bytes, options: PixelOptions) -> Stored:
     if image.mode == "F":
         return Stored(values, full=None)
     values, full = values.astype(np.uint16), UINT16_MAX
-    if image.format == "TIFF" and image.tag_v2.get(BITS) == (PACKED,):  # type: ignore[attr-defined]
-        full = 2**PACKED - 1
-    elif image.format == "PPM" and options.range is not None:
+    if image.format == "PPM" and options.range is not None:
         full = pnm_maximum(data)
         values = np.rint(values * (full / UINT16_MAX)).astype(np.uint16)
     elif image.format == "JPEG2000" and options.range is not None:
@@ -52,7 +49,7 @@ def deep_colours(image: Image.Image, data: bytes) -> Stored | None:
         )
     if full is None:
         return None
-    values = opencv_read(data)
+    values = _opencv_read(data)
     if values is None or values.ndim != 3 or values.dtype != np.uint16:
         raise ValueError(
             "deep colours, to which data.range cannot be applied: convert it to 16-bit PNG"
@@ -61,6 +58,23 @@ def deep_colours(image: Image.Image, data: bytes) -> Stored | None:
     if image.has_transparency_data:
         alpha = np.array(image.convert("RGBA"))[..., 3]
     return Stored(values[..., :3], full, alpha)
+
+
+def _opencv_read(data: bytes) -> np.ndarray | None:
+    """(H, W) or (H, W, C) values as they are stored, colours in the order red, green, blue.
+
+    None if OpenCV cannot read them.
+    """
+    before = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    try:
+        values = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    except cv2.error:
+        return None
+    finally:
+        cv2.utils.logging.setLogLevel(before)
+    if values is None or values.ndim == 2 or values.shape[2] < 3:
+        return values
+    return values[..., [2, 1, 0, *range(3, values.shape[2])]]
 
 
 def pnm_maximum(data: bytes) -> int:

@@ -47,12 +47,12 @@ class PixelOptions:
         problems = []
         if self.range is not None and not _is_range(self.range):
             problems.append(
-                f"range={_told(self.range)}: two numbers, the lower first, such as [0,4095], or "
+                f"range={_compact(self.range)}: two numbers, the lower first, such as [0,4095], or "
                 "auto, or null"
             )
         if self.background is not None and not _is_colour(self.background):
             problems.append(
-                f"background={_told(self.background)}: a colour such as white or [255,255,255], "
+                f"background={_compact(self.background)}: a colour such as white or [255,255,255], "
                 "or null"
             )
         for name in ("max_pixels", "max_bytes"):
@@ -73,7 +73,7 @@ class PixelOptions:
         return red, green, blue
 
 
-def _told(value: Any) -> str:
+def _compact(value: Any) -> str:
     return str(value).replace(" ", "")
 
 

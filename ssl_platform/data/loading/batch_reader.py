@@ -9,15 +9,11 @@ from time import thread_time
 from typing import NamedTuple, Protocol
 
 import numpy as np
-from torch import Tensor
 
 from ssl_platform.data.contract import make_crops, read_image
-from ssl_platform.data.crops.normalize import Normalize
 from ssl_platform.data.dataset import ImageDataset, UnreadableImage
 from ssl_platform.data.decoding.pixels import Notes
 from ssl_platform.errors import DataError, first_few
-
-MAX_NAMED = 5  # files in an error message
 
 
 class Transform(Protocol):
@@ -30,24 +26,6 @@ class Transform(Protocol):
     def crop_sizes(self) -> list[int]: ...
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator) -> list[np.ndarray]: ...
-
-
-class DeviceTransform(Transform, Protocol):
-    """A transform that leaves a part of its work to the device.
-
-    What is left to do for a crop is told by some numbers, which travel with it: ``parameters``,
-    float32, (num_crops, num_parameters) of one image where they are written, (B, num_crops,
-    num_parameters) of a batch where crops are finished. ``finish`` takes one (B, size, size, 3)
-    uint8 tensor per crop and gives float32 ones, from 0 to 255, on the same device.
-    """
-
-    num_parameters: int  # of each crop; 0 leaves nothing to do
-
-    def __call__(
-        self, image: np.ndarray, rng: np.random.Generator, parameters: np.ndarray | None = None
-    ) -> list[np.ndarray]: ...
-
-    def finish(self, crops: list[Tensor], parameters: np.ndarray) -> list[Tensor]: ...
 
 
 class ReadingCost(NamedTuple):
@@ -78,7 +56,6 @@ class BatchReader:
         transform: gives an image's crops.
         seed: of the augmentation.
         num_workers: processes that share the reading.
-        normalize: of the crops; None leaves them uint8.
         limit: on unreadable images; says whether another stands in for one, else its crops are
             zeros.
     """
@@ -89,12 +66,11 @@ class BatchReader:
         transform: Transform,
         seed: int,
         num_workers: int,
-        normalize: Normalize | None = None,
         *,
         limit: "BadImageLimit",
     ):
-        self._normalize, self._limit = normalize, limit
-        self._dataset, self._transform, self._seed = dataset, transform, seed
+        self._dataset, self._transform = dataset, transform
+        self._seed, self._limit = seed, limit
         # shared by the data workers: the image that each is at
         self._positions = RawArray(ctypes.c_int64, [-1] * num_workers)
         self._worker: int | None = None
@@ -107,30 +83,18 @@ class BatchReader:
         """Side of each crop, in pixels."""
         return self._transform.crop_sizes
 
-    @property
-    def crop_dtype(self) -> np.dtype:
-        """uint8, or float32 where crops are normalised here."""
-        return np.dtype(np.uint8 if self._normalize is None else np.float32)
-
-    @property
-    def num_parameters(self) -> int:
-        """Numbers that tell what is left to do for a crop."""
-        return getattr(self._transform, "num_parameters", 0)
-
     def __call__(
         self,
         samples: Sequence[tuple[int, int]],
         crops: list[np.ndarray],
         indices: np.ndarray,
-        parameters: np.ndarray,
     ) -> Report:
         """Read a batch into the first B rows of some arrays.
 
         Args:
             samples: B ``(epoch, index)`` pairs.
-            crops: one (>= B, size, size, 3) array of ``crop_dtype`` per crop.
+            crops: one (>= B, size, size, 3) uint8 array per crop.
             indices: (>= B,) int64, of the images that were read.
-            parameters: (>= B, crops, num_parameters) float32, see ``DeviceTransform``.
 
         Raises:
             DataError: more images than may be cannot be read.
@@ -142,20 +106,16 @@ class BatchReader:
             image, indices[row] = self._read(index, bad)
             decoded = thread_time()
             if image is None:
-                for rows in (*crops, parameters):
+                for rows in crops:
                     rows[row] = 0
                 continue
             self._seek(epoch, index)
-            more = [parameters[row]] if self.num_parameters else []
-            made = make_crops(self._transform, image, self._rng, *more)
+            made = make_crops(self._transform, image, self._rng)
             for rows, crop in zip(crops, made, strict=True):
-                if self._normalize is None:
-                    rows[row] = crop
-                else:
-                    self._normalize(crop, rows[row])
+                rows[row] = crop
             decode += decoded - start
             augment += thread_time() - decoded
-        self._note(-1)
+        self._mark(-1)
         cost = ReadingCost(len(samples), decode, augment)
         damaged, self._damaged = self._damaged, []
         return Report(bad, cost, damaged)
@@ -170,12 +130,12 @@ class BatchReader:
         """Become data worker ``worker``."""
         self._worker = worker
 
-    def whereabouts(self, worker: int) -> str:
+    def current_image(self, worker: int) -> str:
         """The image that a data worker is at, or was at when it died; empty if there is none."""
         position = self._positions[worker]
         return self._dataset.describe(position) if position >= 0 else ""
 
-    def _note(self, position: int) -> None:
+    def _mark(self, position: int) -> None:
         if self._worker is not None:
             self._positions[self._worker] = position
 
@@ -185,7 +145,7 @@ class BatchReader:
         """Image ``index`` or what stands in for it, with its position; adds to ``bad``."""
         errors = []
         for position in self._candidates(index):
-            self._note(position)
+            self._mark(position)
             try:
                 return self._read_one(position), position
             except UnreadableImage as error:
@@ -237,17 +197,17 @@ class BadImageLimit:
         """One at least: a single bad file is no reason to stop."""
         return max(1, int(self.fraction * self.num_images))
 
-    def error(self, found: Collection[UnreadableImage], num_tried: int | None = None) -> DataError:
+    def error(self, bad: Collection[UnreadableImage], num_tried: int | None = None) -> DataError:
         """What to say where there are too many, of all or of those tried."""
         number, what = num_tried or self.num_images, "images tried" if num_tried else "images"
-        if len(found) == number:
-            return DataError(f"none of the {number} {what} can be read: {name_some(found)}")
+        if len(bad) == number:
+            return DataError(f"none of the {number} {what} can be read: {_with_reasons(bad)}")
         how = "with others in their place" if self.replace_bad else "without them"
-        enough = min(1.0, 2 * len(found) / number)
+        enough = min(1.0, 2 * len(bad) / number)
         allowed = f"{self.allowed} of {self.num_images}" if num_tried else self.allowed
         return DataError(
-            f"{len(found)} of {number} {what} cannot be read, "
-            f"data.max_bad_fraction={self.fraction} allows {allowed}: {name_some(found)}; "
+            f"{len(bad)} of {number} {what} cannot be read, "
+            f"data.max_bad_fraction={self.fraction} allows {allowed}: {_with_reasons(bad)}; "
             f"to go on {how} set data.max_bad_fraction={enough:.1g}"
         )
 
@@ -258,6 +218,6 @@ def _stride(seed: int, index: int, size: int) -> int:
     return next(n for n in iter(lambda: int(rng.integers(1, size)), 0) if gcd(n, size) == 1)
 
 
-def name_some(errors: Iterable[UnreadableImage]) -> str:
+def _with_reasons(errors: Iterable[UnreadableImage]) -> str:
     """The first few files, with what is wrong with each, and how many more there are."""
-    return first_few((f"{error.name} ({error.reason})" for error in errors), MAX_NAMED)
+    return first_few([f"{error.name} ({error.reason})" for error in errors])

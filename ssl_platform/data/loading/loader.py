@@ -2,8 +2,9 @@
 
 import logging
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from time import perf_counter
-from typing import Any, Literal, Protocol, cast
+from typing import Any, Protocol, cast
 
 import cv2
 import numpy as np
@@ -17,7 +18,6 @@ from ssl_platform.data.dataset import ImageDataset, UnreadableImage
 from ssl_platform.data.loading.batch_reader import (
     BadImageLimit,
     BatchReader,
-    DeviceTransform,
     ReadingCost,
     Transform,
 )
@@ -34,6 +34,35 @@ class Sampler(Protocol):
     def __iter__(self) -> Iterator[tuple[int, int]]: ...
 
 
+@dataclass(frozen=True)
+class LoaderOptions:
+    """How images are read, whichever they are.
+
+    Attributes:
+        batch_size: of this rank.
+        drop_last: leave out the last batch if it is not full.
+        num_workers: data processes of this rank; 0 reads in this process. They live as long as the
+            loader does.
+        start_method: of the data workers, see ``Transport``.
+        timeout_seconds: that a data worker may be silent.
+        seed: of the augmentation.
+        normalize: applied to all crops.
+        max_bad_fraction: part of the set's images that may be unreadable; one always may.
+        replace_bad: whether another image stands in for an unreadable one. If not, its crops are of
+            one colour, for those who leave out its row (see ``Loader.readable``).
+    """
+
+    batch_size: int
+    drop_last: bool
+    num_workers: int
+    start_method: StartMethod | None
+    timeout_seconds: float
+    seed: int
+    normalize: Normalize
+    max_bad_fraction: float
+    replace_bad: bool
+
+
 class Loader:
     """Iterate over ``Batch``es on ``device``.
 
@@ -46,19 +75,8 @@ class Loader:
         dataset: images; ``prepare`` has been called.
         transform: gives an image's crops.
         sampler: which images, in which order.
-        batch_size: of this rank.
-        num_workers: data processes of this rank; 0 reads in this process. They live as long as the
-            loader does.
-        start_method, timeout_seconds: of the data workers, see ``Transport``.
-        seed: of the augmentation.
-        normalize: applied to all crops.
-        normalize_on: where: on the ``device``, or by the ``workers``, whose crops then take four
-            times the memory.
+        options: how they are read.
         device: where batches are.
-        max_bad_fraction: part of the set's images that may be unreadable; one always may.
-        drop_last: leave out the last batch if it is not full.
-        replace_bad: as above; else the crops of an unreadable image are one colour, for those who
-            leave out its row (see ``readable``).
 
     Raises while iterating:
         DataError: too many unreadable images.
@@ -70,55 +88,38 @@ class Loader:
         dataset: ImageDataset,
         transform: Transform,
         sampler: Sampler,
-        *,
-        batch_size: int,
-        num_workers: int,
-        start_method: StartMethod | None,
-        timeout_seconds: float,
-        seed: int,
-        normalize: Normalize,
-        normalize_on: Literal["device", "workers"] = "device",
+        options: LoaderOptions,
         device: torch.device,
-        max_bad_fraction: float,
-        drop_last: bool,
-        replace_bad: bool = True,
     ):
         # Workers are processes: threads of OpenCV would fight over their cores, and do not survive
         # a fork.
         cv2.setNumThreads(0)
         self.dataset, self.transform, self.sampler = dataset, transform, sampler
-        self.batch_size, self.num_workers, self.device = batch_size, num_workers, device
+        self.batch_size, self.num_workers = options.batch_size, options.num_workers
+        self.device = device
         self.wait_seconds = 0.0  # spent waiting for data, over all iterations
         self.reading_cost = ReadingCost(0, 0.0, 0.0)  # of all batches so far
         # torch types the items of a sampler as int; it hands on whatever they are
-        self._batches = cast(Any, BatchSampler(cast(Any, sampler), batch_size, drop_last))
-        by_workers = normalize if normalize_on == "workers" else None
-        self._limit = BadImageLimit(max_bad_fraction, len(dataset), replace_bad)
-        read = BatchReader(dataset, transform, seed, num_workers, by_workers, limit=self._limit)
-        self._num_parameters = read.num_parameters
+        pairs: Any = sampler
+        self._batches = cast(Any, BatchSampler(pairs, options.batch_size, options.drop_last))
+        self._limit = BadImageLimit(options.max_bad_fraction, len(dataset), options.replace_bad)
         self._transport = Transport(
-            read,
+            BatchReader(dataset, transform, options.seed, options.num_workers, limit=self._limit),
             self._batches,
-            batch_size=min(batch_size, len(sampler)),
-            num_workers=num_workers,
-            start_method=start_method,
-            timeout_seconds=timeout_seconds,
+            batch_size=min(options.batch_size, len(sampler)),
+            num_workers=options.num_workers,
+            start_method=options.start_method,
+            timeout_seconds=options.timeout_seconds,
             pin_memory=device.type == "cuda",
         )
         self._copied = torch.cuda.Event() if device.type == "cuda" else None
-        self._scale, self._shift = map(self._sent, normalize.scale_and_shift)  # (3,)
-        self._is_normalized = by_workers is not None
+        self._scale, self._shift = map(self._sent, options.normalize.scale_and_shift)  # (3,)
         self._bad: dict[int, UnreadableImage] = {}  # by position in the data set
         self._damaged: set[int] = set()  # used all the same
 
     def __len__(self) -> int:
         """Number of batches."""
         return len(self._batches)
-
-    @property
-    def finishes_crops(self) -> bool:
-        """Whether colours and blur are left to the device."""
-        return self._num_parameters > 0
 
     @property
     def unreadable(self) -> list[int]:
@@ -164,20 +165,15 @@ class Loader:
                 logger.error("damaged image %s: %s (%s)", error.name, error.reason, number)
 
     def _to_device(self, host_batch: HostBatch) -> Batch:
-        crops, label, index = (
-            # normalising copies them out of the ring, where it is not already done
-            [self._sent(crop, copy=self._is_normalized) for crop in host_batch.crops],
-            self._sent(host_batch.label),
-            self._sent(host_batch.index),
-        )
+        crops = [self._sent(crop) for crop in host_batch.crops]
+        label, index = self._sent(host_batch.label), self._sent(host_batch.index)
         if self._copied is not None:
             self._copied.record()
-        if self.finishes_crops:
-            crops = cast(DeviceTransform, self.transform).finish(crops, host_batch.parameters)
+        # on a CPU it is this that copies crops out of the memory that the next batch overwrites
         return Batch([self._normalized(crop) for crop in crops], label, index)
 
-    def _sent(self, array: np.ndarray, copy: bool = False) -> Tensor:
-        return torch.from_numpy(array).to(self.device, non_blocking=True, copy=copy)
+    def _sent(self, array: np.ndarray) -> Tensor:
+        return torch.from_numpy(array).to(self.device, non_blocking=True)
 
     def to_pixels(self, crops: Tensor) -> np.ndarray:
         """Undo the normalisation: (B, 3, H, W) float32 to (B, H, W, 3) uint8, to be looked at."""
@@ -186,8 +182,6 @@ class Loader:
 
     def _normalized(self, crop: Tensor) -> Tensor:
         """(B, H, W, 3) to (B, 3, H, W) float32 in channels_last order."""
-        if self._is_normalized:
-            return crop.permute(0, 3, 1, 2)
         # A row of pixels at a time: an inner dimension of three channels would be slow on a CPU.
         width = crop.shape[2]
         rows = crop.flatten(2).float()  # (B, H, W * 3)

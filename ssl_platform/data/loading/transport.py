@@ -39,25 +39,22 @@ JOB_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
 class HostBatch(NamedTuple):
     """A batch in this process's memory."""
 
-    crops: list[np.ndarray]  # one (B, H, W, 3) array per crop, uint8 or normalised float32
+    crops: list[np.ndarray]  # one (B, H, W, 3) array uint8 per crop
     label: np.ndarray  # (B,) int64
     # (B,) int64; nobody needs tuple.index
     index: np.ndarray  # type: ignore[assignment]
-    parameters: np.ndarray  # (B, crops, num_parameters) float32, see DeviceTransform
     reports: list[Report]
 
 
 class Slot(NamedTuple):
     """Room for a batch."""
 
-    crops: list[np.ndarray]  # one (batch_size, size, size, 3) array per crop
+    crops: list[np.ndarray]  # one (batch_size, size, size, 3) uint8 array per crop
     indices: np.ndarray  # (batch_size,) int64
-    parameters: np.ndarray  # (batch_size, crops, num_parameters) float32
 
     def below(self, row: int) -> "Slot":
         """What is left from a row on."""
-        crops = [crop[row:] for crop in self.crops]
-        return Slot(crops, self.indices[row:], self.parameters[row:])
+        return Slot([crop[row:] for crop in self.crops], self.indices[row:])
 
 
 def num_slots(batch_size: int, num_workers: int) -> int:
@@ -80,23 +77,20 @@ class Ring:
     """
 
     def __init__(self, num_slots: int, batch_size: int, read: BatchReader):
-        self._batch_size, self._dtype = batch_size, read.crop_dtype
+        self._batch_size = batch_size
         self._shapes = [(batch_size, size, size, 3) for size in read.crop_sizes]
-        self._slot_bytes = sum(map(prod, self._shapes)) * self._dtype.itemsize
+        self._slot_bytes = sum(map(prod, self._shapes))
         self.memory: Any = RawArray(ctypes.c_uint8, num_slots * self._slot_bytes)
         self._indices = RawArray(ctypes.c_int64, num_slots * batch_size)
-        self._parameters_shape = (num_slots, batch_size, len(self._shapes), read.num_parameters)
-        self._parameters = RawArray(ctypes.c_float, prod(self._parameters_shape))
 
     def __getitem__(self, number: int) -> Slot:
         start, crops = number * self._slot_bytes, []
         for shape in self._shapes:
-            crop = np.frombuffer(self.memory, self._dtype, prod(shape), start)
+            crop = np.frombuffer(self.memory, np.uint8, prod(shape), start)
             crops.append(crop.reshape(shape))
             start += crop.nbytes
         indices = np.ctypeslib.as_array(self._indices).reshape(-1, self._batch_size)
-        parameters = np.ctypeslib.as_array(self._parameters).reshape(self._parameters_shape)
-        return Slot(crops, indices[number], parameters[number])
+        return Slot(crops, indices[number])
 
 
 class Transport:
@@ -197,15 +191,9 @@ class Transport:
         return self._host_batch(slot, rows, reports), slot
 
     def _host_batch(self, slot: int, rows: int, reports: list[Report]) -> HostBatch:
-        crops, indices, parameters = self._ring[slot]
+        crops, indices = self._ring[slot]
         index = indices[:rows].copy()  # the slot will be filled again
-        return HostBatch(
-            [crop[:rows] for crop in crops],
-            self._read.labels(index),
-            index,
-            parameters[:rows],
-            reports,
-        )
+        return HostBatch([crop[:rows] for crop in crops], self._read.labels(index), index, reports)
 
     def _start_workers(self) -> None:
         context = get_context(self._start_method or "fork")
@@ -263,7 +251,7 @@ class _Worker:
 
     @property
     def _where(self) -> str:
-        image = self._read.whereabouts(self._number)
+        image = self._read.current_image(self._number)
         return f" at {image}" if image else ""
 
 

@@ -46,22 +46,22 @@ def labels_to_test(train: ImageDataset, val: ImageDataset) -> np.ndarray:
         ValueError: images of ``val`` are of classes that ``train`` does not have, or it cannot be
             told which class is which.
     """
-    found = match_classes(train, val)
-    if found.unknown and (train.classes is None or val.classes is None):
+    match = match_classes(train, val)
+    if match.unknown and (train.classes is None or val.classes is None):
         raise ValueError(
             f"data.val: has {_num_classes(val)} classes, data.train has {_num_classes(train)}"
         )
-    if found.unknown:
+    if match.unknown:
         there = set(_names(val))
         missing = [name for name in _names(train) if name not in there]
         raise ValueError(
             f"data.val: its {_num_classes(val)} classes are not the {_num_classes(train)} of "
             f"data.train: only in data.train {named(missing) or 'none'}, "
-            f"only in data.val {named(found.unknown)}"
+            f"only in data.val {named(match.unknown)}"
         )
-    for note in found.notes:
+    for note in match.notes:
         warnings.warn(note, stacklevel=1)  # one place: told once, whoever asks
-    return found.labels
+    return match.labels
 
 
 def match_classes(train: ImageDataset, val: ImageDataset) -> Match:
@@ -91,7 +91,7 @@ def _places(train: ImageDataset, val: ImageDataset) -> np.ndarray:
         return np.where(numbers < num_classes, numbers, -1)
     if names[0] is None or names[1] is None:
         if num_classes != others:
-            raise ValueError(_told_of_numbers(train, val))
+            raise ValueError(_names_against_numbers(train, val))
         return np.arange(others)
     for key, own in zip(("train", "val"), names, strict=True):
         twice = [name for name, count in Counter(own).items() if count > 1]
@@ -106,7 +106,7 @@ def _places(train: ImageDataset, val: ImageDataset) -> np.ndarray:
     return places
 
 
-def _told_of_numbers(train: ImageDataset, val: ImageDataset) -> str:
+def _names_against_numbers(train: ImageDataset, val: ImageDataset) -> str:
     has = [
         f"{'numbers' if images.classes is None else 'names'} for {_num_classes(images)} classes"
         for images in (train, val)

@@ -7,11 +7,13 @@ import tempfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import cv2
 import numpy as np
+from pydantic import Field
 
+from ssl_platform.data.crops.augment import rising
 from ssl_platform.data.dataset import ImageDataset
 from ssl_platform.registry import DATASETS
 
@@ -25,10 +27,12 @@ FILES = ("{}-images-idx3-ubyte", "{}-labels-idx1-ubyte")
 class Canvas:
     """Each image at a random size and place on a larger noisy canvas, the same in every epoch."""
 
-    size: int  # side of the canvas, pixels
-    scale: tuple[float, float]  # range of the image's side, as a part of the canvas's
-    noise: float  # standard deviation of the Gaussian noise everywhere; 1 is full brightness
-    seed: int
+    size: Annotated[int, Field(ge=1)]  # side of the canvas, pixels
+    # range of the image's side, as a part of the canvas's
+    scale: Annotated[tuple[float, float], rising(0, 1)]
+    # standard deviation of the Gaussian noise everywhere; 1 is full brightness
+    noise: Annotated[float, Field(ge=0)]
+    seed: Annotated[int, Field(ge=0)]
 
 
 @DATASETS.register()
@@ -44,7 +48,7 @@ class FashionMNIST(ImageDataset):
         download: fetch the files when they are nowhere.
 
     Raises:
-        ValueError: no files, damaged files, or a canvas that cannot work.
+        ValueError: no files, or damaged files.
     """
 
     def __init__(
@@ -56,8 +60,6 @@ class FashionMNIST(ImageDataset):
         canvas: Canvas | None,
         download: bool,
     ):
-        if canvas is not None:
-            _check(canvas)
         self.split, self.canvas = split, canvas
         self._image_file, label_file = _find(path, split, download)
         labels = _read_idx(label_file).astype(np.int64)
@@ -120,41 +122,26 @@ def download_from_torchvision(folder: Path) -> None:
             os.replace(file, folder / file.name)
 
 
-def _check(canvas: Canvas) -> None:
-    low, high = canvas.scale
-    problems = []
-    if canvas.size < 1:
-        problems.append(f"canvas.size={canvas.size}: must be at least 1")
-    if not 0 < low <= high <= 1:
-        problems.append(f"canvas.scale=[{low}, {high}]: must be two rising numbers in (0, 1]")
-    if not canvas.noise >= 0:
-        problems.append(f"canvas.noise={canvas.noise}: must be at least 0")
-    if canvas.seed < 0:
-        problems.append(f"canvas.seed={canvas.seed}: must be at least 0")
-    if problems:
-        raise ValueError("\n".join(problems))
-
-
 def _find(path: str | None, split: str, download: bool) -> list[Path]:
     """The files of images and labels, from the first place that has both."""
     places = [DEBIAN_FOLDER, DOWNLOAD_FOLDER]
     if path is not None:
         places = [Path(path), Path(path) / "FashionMNIST" / "raw", *places]
-    found = _find_in(places, split)
-    if found is None and download:
+    files = _find_in(places, split)
+    if files is None and download:
         try:
             download_from_torchvision(DOWNLOAD_FOLDER)
         except (OSError, RuntimeError) as error:
             reason = " ".join(str(error).split())
             raise ValueError(f"download=true: cannot fetch Fashion-MNIST: {reason}") from error
-        found = _find_in(places, split)
-    if found is None:
+        files = _find_in(places, split)
+    if files is None:
         raise ValueError(
             f"path={'null' if path is None else path}: no Fashion-MNIST files in "
             f"{', '.join(map(str, places))} (working directory: {Path.cwd()}); "
             "fetch them with `make data`, or set download: true"
         )
-    return found
+    return files
 
 
 def _find_in(places: list[Path], split: str) -> list[Path] | None:

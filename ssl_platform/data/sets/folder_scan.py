@@ -66,12 +66,12 @@ def scan(root: bytes) -> FolderIndex:
         OSError: a folder cannot be read.
     """
     skipped: Counter[str] = Counter()
-    found = sorted(_walk(root, skipped), key=lambda folder: folder.parts)
+    folders = sorted(_walk(root, skipped), key=lambda folder: folder.parts)
     return FolderIndex(
-        folders=[b"/".join(folder.parts) for folder in found],
-        modified=np.array([folder.modified for folder in found], dtype=np.int64),
-        counts=np.array([len(folder.names.sizes) for folder in found], dtype=np.int64),
-        names=Names.join(folder.names for folder in found),
+        folders=[b"/".join(folder.parts) for folder in folders],
+        modified=np.array([folder.modified for folder in folders], dtype=np.int64),
+        counts=np.array([len(folder.names.sizes) for folder in folders], dtype=np.int64),
+        names=Names.join(folder.names for folder in folders),
         skipped=dict(sorted(skipped.items(), key=lambda item: (-item[1], item[0]))),
     )
 
@@ -99,8 +99,8 @@ def _walk(root: bytes, skipped: Counter[str]) -> Iterator[_Folder]:
         if identity in ancestors:
             skipped["leading in a circle"] += 1
             continue
-        with os.scandir(folder) as found:
-            entries = list(found)
+        with os.scandir(folder) as iterator:
+            entries = list(iterator)
         names, others = _files(entries)
         for entry in others:
             if not _is_folder(entry):

@@ -21,8 +21,8 @@ from ssl_platform.registry import DATASETS
 
 NUM_PROBES = 8
 LISTS = (".txt", ".csv", ".tsv", ".lst", ".list")
-NUM_NAMED = 5  # files or folders in a message
-LONGEST_NAMED = 100  # letters of each
+NUM_NAMED = 5  # parts of a set in a message
+LONGEST_NAMED = 100  # letters of a name
 NUM_KINDS = 10  # of what was left out
 _SPLIT = re.compile(
     rb"(?:(?P<train>train(?:ing|val)?|unlabell?ed)|val(?:id(?:ation)?)?|test(?:ing)?|eval|dev)"
@@ -128,8 +128,8 @@ class ImageFolder(ImageFiles):
             labels = np.array([number[first_level(f)] for f in folders], dtype=np.int64)
             self.labels = np.repeat(labels, counts)
 
-    def found(self) -> str:
-        what = super().found()
+    def summary(self) -> str:
+        what = super().summary()
         if self.labels is None and self._beside:
             what += (
                 f" without classes, for {len(self._beside)} of them lie beside the folders "
@@ -161,16 +161,16 @@ def first_level(folder: bytes) -> bytes:
 
 def some(names: Sequence[bytes]) -> str:
     """The first few names, for a message."""
-    return first_few((printable(name)[:LONGEST_NAMED] for name in names), NUM_NAMED)
+    return first_few([printable(name)[:LONGEST_NAMED] for name in names])
 
 
 def counted(left_out: Mapping[str, int]) -> str:
     """What was left out, in words: ``60 .heic, 2 hidden``."""
-    told = []
+    kinds = []
     for kind, count in left_out.items():
         is_heic = kind.encode() in HEIC
-        told.append(f"{count} {kind}{' (pip install pillow-heif reads them)' if is_heic else ''}")
-    return first_few(told, NUM_KINDS) + " kinds" * (len(told) > NUM_KINDS)
+        kinds.append(f"{count} {kind}{' (pip install pillow-heif reads them)' if is_heic else ''}")
+    return first_few(kinds, NUM_KINDS) + (" kinds" if len(kinds) > NUM_KINDS else "")
 
 
 def _index_of(path: str, root: bytes) -> FolderIndex:

@@ -47,7 +47,7 @@ class ListFile(ImageFiles):
         self.root = folder if root is None else existing("root", root, directory=True)
         try:
             listed = read_image_list(Path(file).read_bytes(), self.root)
-            names, labels = _taken(listed.rows, self.root, allow_outside=allow_outside)
+            names, labels = _paths_and_labels(listed.rows, self.root, allow_outside=allow_outside)
         except OSError as error:
             raise ValueError(f"path={path}: cannot be read: {error.strerror}") from error
         except ValueError as error:
@@ -56,15 +56,15 @@ class ListFile(ImageFiles):
         self.files = FileTable([os.fsencode(self.root)], [len(names)], Names.pack(names))
         self.labels, self.classes = _numbered(labels)
 
-    def found(self) -> str:
-        told = [super().found()]
+    def summary(self) -> str:
+        parts = [super().summary()]
         if self.labels is not None and (self.labels < 0).any():
-            told.append(f"{(self.labels < 0).sum()} without a label")
+            parts.append(f"{(self.labels < 0).sum()} without a label")
         if self._again:
-            told.append(f"{self._again} named more than once")
+            parts.append(f"{self._again} named more than once")
         if self._unused:
-            told.append(f"columns that are not used: {', '.join(self._unused)}")
-        return "; ".join(told)
+            parts.append(f"columns that are not used: {', '.join(self._unused)}")
+        return "; ".join(parts)
 
     def probe(self) -> None:
         try:
@@ -73,7 +73,7 @@ class ListFile(ImageFiles):
             raise ValueError(f"{error} (paths begin at root={self.root})") from error
 
 
-def _taken(
+def _paths_and_labels(
     rows: Iterator[Row], root: str, *, allow_outside: bool
 ) -> tuple[list[bytes], list[Label]]:
     """Paths and labels of all rows.

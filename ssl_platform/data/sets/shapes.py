@@ -6,8 +6,10 @@ class.
 """
 
 from collections.abc import Callable
+from typing import Annotated
 
 import numpy as np
+from pydantic import Field
 
 from ssl_platform.data.dataset import ImageDataset
 from ssl_platform.registry import DATASETS
@@ -36,18 +38,13 @@ class Shapes(ImageDataset):
         seed: another seed gives other images of the same classes.
     """
 
-    def __init__(self, *, num_samples: int, size: int, seed: int):
-        problems = [
-            f"{name}={value}: must be at least {least}"
-            for name, value, least in (
-                ("num_samples", num_samples, 1),
-                ("size", size, 8),
-                ("seed", seed, 0),
-            )
-            if value < least
-        ]
-        if problems:
-            raise ValueError("\n".join(problems))
+    def __init__(
+        self,
+        *,
+        num_samples: Annotated[int, Field(ge=1)],
+        size: Annotated[int, Field(ge=8)],
+        seed: Annotated[int, Field(ge=0)],
+    ):
         self.size, self.seed = size, seed
         self.num_samples = num_samples
         self.labels = np.arange(num_samples, dtype=np.int64) % len(_DISTANCES)

@@ -63,8 +63,8 @@ class StratifiedSubset(ImageDataset):
     def stamp(self, index: int) -> tuple[int, int] | None:
         return self.whole.stamp(int(self.positions[index]))
 
-    def found(self) -> str:
-        return f"{len(self)} of {self.whole.found()}"
+    def summary(self) -> str:
+        return f"{len(self)} of {self.whole.summary()}"
 
     def fingerprint(self) -> str:
         digest = hashlib.blake2b(self.positions.astype("<i8").tobytes(), digest_size=16)

@@ -395,22 +395,6 @@ void crop(const uint8_t *image, int image_width, const Box &box, bool flip, cons
     interleave(planes.red, planes.green, planes.blue, area, out);
 }
 
-// `scale` and `shift` are those of the channels.
-FOR_EACH_PROCESSOR
-void normalize(const uint8_t *in, size_t length, const float *scale, const float *shift,
-               float *out) {
-    constexpr int PERIOD = CHANNELS * 16;  // after which whole registers repeat
-    float scales[PERIOD], shifts[PERIOD];
-    for (int i = 0; i < PERIOD; i++) {
-        scales[i] = scale[i % CHANNELS];
-        shifts[i] = shift[i % CHANNELS];
-    }
-    size_t start = 0;
-    for (; start + PERIOD <= length; start += PERIOD)
-        for (int i = 0; i < PERIOD; i++) out[start + i] = in[start + i] * scales[i] + shifts[i];
-    for (int i = 0; start + i < length; i++) out[start + i] = in[start + i] * scales[i] + shifts[i];
-}
-
 // Contiguous memory of a Python object, held until this goes.
 struct Buffer {
     Py_buffer view{};
@@ -488,40 +472,12 @@ PyObject *py_crop(PyObject *, PyObject *args) {
     Py_RETURN_NONE;
 }
 
-PyObject *py_normalize(PyObject *, PyObject *args) {
-    PyObject *image_object, *out_object, *scale_object, *shift_object;
-    if (!PyArg_ParseTuple(args, "OOOO:normalize", &image_object, &out_object, &scale_object,
-                          &shift_object))
-        return nullptr;
-    Buffer image, out, scale, shift;
-    if (!image.open(image_object, 3, 1, 0, "a (H, W, 3) uint8 image") ||
-        !out.open(out_object, 3, sizeof(float), PyBUF_WRITABLE, "a (H, W, 3) float32 result") ||
-        !scale.open(scale_object, 1, sizeof(float), 0, "a (3,) float32 scale") ||
-        !shift.open(shift_object, 1, sizeof(float), 0, "a (3,) float32 shift"))
-        return nullptr;
-    const Py_ssize_t *const from = image.view.shape, *const to = out.view.shape;
-    if (!std::equal(from, from + 3, to) || from[2] != CHANNELS || scale.view.shape[0] != CHANNELS ||
-        shift.view.shape[0] != CHANNELS) {
-        PyErr_SetString(PyExc_ValueError, "shapes that do not belong together");
-        return nullptr;
-    }
-    Py_BEGIN_ALLOW_THREADS
-    normalize(static_cast<const uint8_t *>(image.view.buf), static_cast<size_t>(image.view.len),
-              static_cast<const float *>(scale.view.buf),
-              static_cast<const float *>(shift.view.buf), static_cast<float *>(out.view.buf));
-    Py_END_ALLOW_THREADS
-    Py_RETURN_NONE;
-}
-
 PyMethodDef methods[] = {
     {"crop", py_crop, METH_VARARGS,
      "crop(image, out, (top, left, height, width), flip, jitter, grayscale, kernel)\n\n"
      "Cut one crop out of image ((H, W, 3) uint8) and write it to out ((size, size, 3) uint8).\n"
      "jitter is a sequence of (operation, factor), operations numbered as brightness, contrast,\n"
      "saturation, hue; kernel the float32 weights of a symmetric blur, or None."},
-    {"normalize", py_normalize, METH_VARARGS,
-     "normalize(image, out, scale, shift)\n\n"
-     "Write image ((H, W, 3) uint8) times scale ((3,) float32) plus shift to out (float32)."},
     {nullptr, nullptr, 0, nullptr},
 };
 

@@ -1,11 +1,50 @@
-"""TIFFs of any kind of values, as other programs write them: one strip a plane, not compressed."""
+"""Pictures as files of every kind, among them TIFFs and PNGs as other programs write them."""
 
+import io
 import struct
+import zlib
 
 import numpy as np
+from PIL import Image
 
 SAMPLE_FORMATS = {"u": 1, "i": 2, "f": 3}
 MIN_IS_WHITE, MIN_IS_BLACK, RGB, CMYK = 0, 1, 2, 5
+
+
+HEIGHT, WIDTH = 24, 36
+
+
+def picture() -> np.ndarray:
+    """(H, W, 3) uint8: smooth, its corners of other colours, so that turns and inversions show."""
+    y, x = np.mgrid[0:HEIGHT, 0:WIDTH]
+    pixels = np.stack([60 + 3 * x, 50 + 5 * y, 200 - 2 * x - y], axis=-1).astype(np.uint8)
+    pixels[:8, :8], pixels[:8, -8:], pixels[-8:, :8] = (230, 30, 30), (30, 200, 40), (30, 40, 220)
+    return pixels
+
+
+PIXELS = picture()
+GREY = np.asarray(Image.fromarray(PIXELS).convert("L"))
+SHOWN_GREY = np.repeat(GREY[..., None], 3, axis=2)
+
+
+def encoded(image: Image.Image | np.ndarray, kind: str, **options) -> bytes:
+    buffer = io.BytesIO()
+    image = image if isinstance(image, Image.Image) else Image.fromarray(image)
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def chunk(kind: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+
+def png16(values: np.ndarray, extra: bytes = b"") -> bytes:
+    """(H, W) grey, or (H, W, C) colours, of 16 bits."""
+    colour = {1: 0, 2: 4, 3: 2, 4: 6}[1 if values.ndim == 2 else values.shape[2]]
+    header = struct.pack(">IIBBBBB", values.shape[1], values.shape[0], 16, colour, 0, 0, 0)
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    head = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + extra
+    return head + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
 
 
 def tiff(
@@ -17,7 +56,10 @@ def tiff(
     tags: dict[int, int | tuple[int, ...]] | None = None,
     pages: int = 1,
 ) -> bytes:
-    """(H, W) or (H, W, C) values as a TIFF; ``tags`` are added, ``pages`` repeats it."""
+    """(H, W) or (H, W, C) values as a TIFF of one strip a plane, not compressed.
+
+    ``tags`` are added, ``pages`` repeats it.
+    """
     bands = 1 if values.ndim == 2 else values.shape[2]
     if photometric is None:
         photometric = MIN_IS_BLACK if bands < 3 else RGB

@@ -43,19 +43,6 @@ def run(*overrides: str) -> dict[str, Any]:
     return ssl_platform.run(compose(list(overrides)))
 
 
-@pytest.fixture(scope="module")
-def pretrained(tmp_path_factory) -> Path:
-    """A run of a few steps on 32-pixel images."""
-    output_dir = tmp_path_factory.mktemp("runs") / "pretraining"
-    run(
-        "config=pretrain/swav/quickstart", f"output_dir={output_dir}", "num_epochs=1",
-        "data.train.num_samples=64", "data.val.num_samples=32", "loss.queue_length=0",
-        "trunk.width=8", "heads.prototypes.num_prototypes=[12]", "~hooks.knn",
-        "schedule.warmup_epochs=0", "hooks.log.tensorboard=false", "launch.threads=1",
-    )  # fmt: skip
-    return output_dir
-
-
 @pytest.fixture
 def labeled(tmp_path: Path) -> Path:
     """Two classes of three noise images each, in train/ and val/."""
@@ -152,13 +139,6 @@ def test_fine_tuning_moves_the_trunk_slowly_and_the_head_fast(pretrained, tmp_pa
     trunk = read_weights(str(pretrained)).trunk
     assert not torch.equal(tuned.state["model"]["trunk.conv1.weight"], trunk["conv1.weight"])
     assert results["evaluation"]["protocol"].endswith("batch 32, whole network")
-
-
-def test_no_evaluation_runs_in_the_directory_of_a_pretraining(pretrained):
-    before = files_of(pretrained)
-    with pytest.raises(ConfigError, match="holds a run with other settings"):
-        run(*on_shapes("linear/folder", pretrained, pretrained))
-    assert files_of(pretrained) == before
 
 
 # ---- on files of the zoo

@@ -1,13 +1,16 @@
 """Features in files: what is written is what was computed, by any number of processes."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from loaders import OPTIONS
 from pyarrow import parquet
 from ranks import run_on_ranks
 
+from ssl_platform import distributed
 from ssl_platform.data.crops.center_crop import CenterCrop
 from ssl_platform.data.crops.normalize import Normalize
 from ssl_platform.data.loading.loader import Loader
@@ -36,15 +39,10 @@ def write(
         ImageFolder(path=str(photographs)),
         CenterCrop(resize=32, size=32),
         SequentialSampler(POSITIONS, rank, world_size),
-        batch_size=2,
-        num_workers=0,
-        start_method=None,
-        timeout_seconds=60.0,
-        seed=0,
-        normalize=Normalize([0.0] * 3, [1.0] * 3),
-        device=torch.device("cpu"),
-        max_bad_fraction=1.0,
-        drop_last=False,
+        replace(
+            OPTIONS, batch_size=2, normalize=Normalize([0.0] * 3, [1.0] * 3), max_bad_fraction=1.0
+        ),
+        torch.device("cpu"),
     )
     return write_features(
         folder, embed, loader, POSITIONS, dtype=dtype, provenance={"weights": "none"}
@@ -52,9 +50,13 @@ def write(
 
 
 def write_on_this_rank(folder: Path, photographs: Path) -> FeatureFiles:
-    from ssl_platform import distributed
-
     return write(folder, photographs, distributed.rank(), distributed.world_size())
+
+
+def write_on(num_ranks: int, folder: Path, photographs: Path) -> FeatureFiles:
+    if num_ranks == 1:
+        return write(folder, photographs)
+    return run_on_ranks(write_on_this_rank, num_ranks, folder, photographs)[0]
 
 
 def expected(photographs: Path) -> dict[str, np.ndarray]:
@@ -68,10 +70,7 @@ def expected(photographs: Path) -> dict[str, np.ndarray]:
 @pytest.mark.parametrize("num_ranks", [1, 2, 3])
 def test_each_row_is_the_feature_of_its_image(num_ranks, tmp_path, photographs):
     folder = tmp_path / "features"
-    if num_ranks == 1:
-        files = write(folder, photographs)
-    else:
-        files = run_on_ranks(write_on_this_rank, num_ranks, folder, photographs)[0]
+    files = write_on(num_ranks, folder, photographs)
     for layer, values in expected(photographs).items():
         array = np.load(folder / f"{layer}.npy", mmap_mode="r")
         assert array.dtype == np.float32
@@ -95,10 +94,7 @@ def test_an_unreadable_image_is_marked_and_its_row_is_nan(num_ranks, tmp_path, p
     bad = ImageFolder(path=str(photographs)).describe(3)
     Path(bad).write_bytes(b"no image")
     folder = tmp_path / "features"
-    if num_ranks == 1:
-        files = write(folder, photographs)
-    else:
-        files = run_on_ranks(write_on_this_rank, 2, folder, photographs)[0]
+    files = write_on(num_ranks, folder, photographs)
     assert files.unreadable == [2]
     assert parquet.read_table(folder / "index.parquet")["readable"].to_pylist() == [
         True, True, False, True, True,
