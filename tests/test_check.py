@@ -51,7 +51,7 @@ MISTAKES = {
         "loss.queue_length=20000: the data set has 10000 images; a queue holds at most each of "
         "them once"
     ),
-    "loss.epsilon=0": "loss.epsilon=0.0: above 0, e.g. 0.05",
+    "loss.epsilon=0": "loss.epsilon=0: above 0, e.g. 0.05",
     "schedule.warmup_epochs=6": (
         "schedule.warmup_epochs=6.0: the training has num_epochs=6; the warm-up must be shorter"
     ),
