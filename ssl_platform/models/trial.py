@@ -58,9 +58,7 @@ class Trial:
                 self._real = self._build()
             module = self._real.to(memory_format=torch.channels_last).to(device)
             threads = torch.get_num_threads()
-            torch.set_num_threads(
-                1
-            )  # faster: for so little work, more would wait
+            torch.set_num_threads(1)  # faster: for so little work, more would wait
             try:
                 return _output(module, device, shape, training)
             finally:
