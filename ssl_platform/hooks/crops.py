@@ -2,10 +2,11 @@
 
 import logging
 from io import BytesIO
+from typing import Annotated
 
 import numpy as np
+from annotated_types import Ge
 from PIL import Image
-from pydantic import PositiveInt
 
 from ssl_platform import distributed
 from ssl_platform.engine.run import Events, Run
@@ -25,7 +26,7 @@ class CropPicture(Events):
         num_images: rows; no more than the batch size of the first rank.
     """
 
-    def __init__(self, *, num_images: PositiveInt):
+    def __init__(self, *, num_images: Annotated[int, Ge(1)]):
         self.num_images = num_images
 
     def on_step_end(self, run: Run) -> None:

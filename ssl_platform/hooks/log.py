@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
-from pydantic import PositiveInt
+from annotated_types import Ge
 
 from ssl_platform import distributed
 from ssl_platform.engine.run import Events, Run
@@ -49,7 +49,7 @@ class Log(Events):
 
     comes_last = True
 
-    def __init__(self, *, every_steps: PositiveInt, tensorboard: bool):
+    def __init__(self, *, every_steps: Annotated[int, Ge(1)], tensorboard: bool):
         self.every_steps, self.tensorboard = every_steps, tensorboard
         self.writers: list[_Writer] = []
         self.loss_sum: torch.Tensor | None = None  # of this rank, since the last line
