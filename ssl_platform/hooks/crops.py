@@ -1,6 +1,5 @@
 """A picture of the crops that the model gets."""
 
-import logging
 from io import BytesIO
 from typing import Annotated
 
@@ -10,10 +9,8 @@ from PIL import Image
 
 from ssl_platform import distributed
 from ssl_platform.engine.run import Events, Run
-from ssl_platform.hooks.files import EventFile, reason, write_or_warn
+from ssl_platform.hooks.files import EventFile, write_or_warn
 from ssl_platform.registry import HOOKS
-
-logger = logging.getLogger(__name__)
 
 
 @HOOKS.register()
@@ -43,10 +40,6 @@ class CropPicture(Events):
         png = BytesIO()
         Image.fromarray(sheet).save(png, "PNG")
         write_or_warn(run.output_dir / "crops.png", png.getvalue())
-        folder = run.output_dir / "tensorboard"
-        try:
-            EventFile(folder).add_picture(
-                1, "Samples/crops", png.getvalue(), height=len(sheet), width=sheet.shape[1]
-            )
-        except OSError as error:
-            logger.warning("%s cannot be written (%s): no crops there", folder, reason(error))
+        EventFile(run.output_dir / "tensorboard").add_picture(
+            1, "Samples/crops", png.getvalue(), height=len(sheet), width=sheet.shape[1]
+        )

@@ -243,7 +243,7 @@ def test_the_trunk_can_be_named_and_is_else_that_of_the_checkpoint(pretrained):
 EMPTY = "List should have at least 1 item after validation, not 0"
 VOC = ["config=benchmark/svm/voc07", "data.path={voc}"]
 MISTAKES = [
-    (KNN, "trunk=resnet10_tiny trunk.width=4", "trunk.width=4: at least 8 channels, e.g. 64"),
+    (KNN, "trunk=resnet10_tiny trunk.width=4", "trunk.width=4: at least 8, e.g. 64"),
     (KNN, "test_fraction=1", "test_fraction=1: above 0, below 1, e.g. 0.2"),
     (KNN, "task.k=[]", f"task.k=[]: {EMPTY}"),
     (KNN, "task.temperature=0", "task.temperature=0: above 0, e.g. 0.07"),
