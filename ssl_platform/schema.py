@@ -87,7 +87,12 @@ class Schema:
             line = f"{place}={error['input']}: {self.owner} has no such option; {hint}"
             return f"{line} (~{place} leaves it out)" if where else line
         if error["type"] in OUT_OF_RANGE:
-            wanted = range_in_words(_metadata(self.annotations[path[0]], path[1:]))
+            annotation = self.annotations[path[0]]
+            wanted = range_in_words(_metadata(annotation, path[1:]))
+            if len(path) == 1 and type(None) in get_args(annotation) and "null" not in wanted:
+                wanted += ", or null"
+        elif error["type"] == "too_short":
+            wanted = f"needs {error['ctx']['min_length']} or more"
         else:  # pydantic's own words, or those of a validator of ours
             wanted = error["msg"].removeprefix("Input ").removeprefix("Value error, ")
         return f"{place}={error['input']}: {wanted}"

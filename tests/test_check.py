@@ -2,10 +2,13 @@
 
 import pytest
 from omegaconf import OmegaConf
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from ssl_platform.config import compose
 from ssl_platform.errors import ConfigError
+from ssl_platform.hooks.finite import StopWhenNotFinite
 from ssl_platform.job.check import checked
+from ssl_platform.models.sync_batch_norm import AllReduceBatchNorm
 from ssl_platform.registry import Registry
 
 QUICKSTART = "config=pretrain/swav/quickstart"
@@ -51,7 +54,7 @@ MISTAKES = {
         "loss.queue_length=20000: the data set has 10000 images; a queue holds at most each of "
         "them once"
     ),
-    "loss.epsilon=0": "loss.epsilon=0.0: above 0, e.g. 0.05",
+    "loss.epsilon=0": "loss.epsilon=0: above 0, e.g. 0.05",
     "schedule.warmup_epochs=6": (
         "schedule.warmup_epochs=6.0: the training has num_epochs=6; the warm-up must be shorter"
     ),
@@ -77,7 +80,7 @@ MISTAKES = {
         "output_dir=/: the working directory lies in it; give the run a directory of its own"
     ),
     "launch.threads=100000000": "launch.threads=100000000: from 1 to 4096, or null",
-    "hooks.knn.num_labels=0": "hooks.knn.num_labels=0: at least 1, or null for all",
+    "hooks.knn.num_labels=0": "hooks.knn.num_labels=0: above 0, or null",
     "hooks.knn.seed=-1": "hooks.knn.seed=-1: 0 or more",
     "save.every_minutes=nan": "save.every_minutes=nan: should be a finite number",
     "optimizer.lr=inf": "optimizer.lr=inf: should be a finite number",
@@ -92,7 +95,7 @@ MISTAKES = {
         "trunk: Storage size calculation overflowed with sizes=[100000000000, 100000000000, 3, 3]"
     ),
     "param_groups=[{match: trunk.*, lr_scale: -1, weight_decay: null}]": (
-        "param_groups.0.lr_scale=-1.0: from 0 on"
+        "param_groups.0.lr_scale=-1: 0 or more"
     ),
     "data.path=ü": (
         "data.path=ü: not an override; quote its value, and all of it for the shell: "
@@ -396,3 +399,27 @@ def test_metrics_of_a_job_that_has_its_own_figures_are_refused_in_words(override
             )
         (problem,) = caught.value.problems
         assert line in problem
+
+
+def test_options_that_are_gone_may_ask_for_what_is_always_done():
+    gone = {"data.normalize_on": "device", "data.transform.augment_on": "workers"}
+    cfg = compose([QUICKSTART, *(f"+{key}={value}" for key, value in gone.items())])
+    assert cfg == compose([QUICKSTART])
+    assert problems("+data.normalize_on=workers") == [
+        "data.normalize_on=workers: this option is gone; device is always done"
+    ]
+
+
+def test_the_check_builds_the_model_of_the_run_with_its_processes(monkeypatch):
+    models = []
+    monkeypatch.setattr(
+        StopWhenNotFinite,
+        "probe_model",
+        lambda self, model, loss: models.append(model),
+        raising=False,
+    )
+    compose([QUICKSTART, "launch.processes=2", "sync_batch_norm.enabled=true", "device=cpu"])
+    (model,) = models
+    norms = [m for m in model.modules() if isinstance(m, _BatchNorm)]
+    assert norms and all(isinstance(norm, AllReduceBatchNorm) for norm in norms)
+    assert all(weights.is_meta for weights in model.parameters())

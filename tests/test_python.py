@@ -3,14 +3,18 @@
 import multiprocessing
 import os
 import sys
+import traceback
+from pathlib import Path
 
 import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
 import ssl_platform
+from ssl_platform.cli import main
 from ssl_platform.config import compose
-from ssl_platform.errors import ConfigError
+from ssl_platform.engine import loop
+from ssl_platform.errors import ConfigError, StopRequested
 from ssl_platform.launch import ranks
 
 SHORT = ["num_epochs=1", "schedule.warmup_epochs=0", "~hooks.knn", "~hooks.crops"]
@@ -112,3 +116,17 @@ def test_what_was_piped_into_python_is_not_read_again_by_every_process(
     with ranks._without_unreadable_main():
         assert hasattr(main, "__file__") == is_read_again
     assert main.__file__ == path
+
+
+def test_eight_functions_lead_from_the_command_line_to_a_step(tiny, tmp_path, monkeypatch):
+    stacks = []
+
+    def train_step(replica, batch, run):
+        package = Path(ssl_platform.__file__).parent
+        frames = traceback.extract_stack()[:-1]
+        stacks.append([f.name for f in frames if Path(f.filename).is_relative_to(package)])
+        raise StopRequested("seen", 75)
+
+    monkeypatch.setattr(loop, "train_step", train_step)
+    main([*tiny, *SHORT, "launch.processes=1", f"output_dir={tmp_path / 'run'}"])
+    assert stacks == [["main", "run_here", "launch", "work", "__call__", "train", "train_epoch"]]

@@ -3,8 +3,9 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+from annotated_types import Ge, Gt, Interval
 from omegaconf import OmegaConf
 
 from ssl_platform.data.crops.normalize import Normalize
@@ -25,6 +26,7 @@ from ssl_platform.registry import (
 )
 from ssl_platform.schema import FREE, dataclass_schema
 
+MAX_SEED = 2**63 - 1  # all that draw random numbers take it
 Node = dict[str, Any]  # {name: <registered class>, <option>: <value>, ...}
 
 
@@ -55,13 +57,14 @@ def is_below(key: str, prefixes: Sequence[str]) -> bool:
 class SaveOptions:
     """When a run is saved, and which checkpoints stay."""
 
-    every_epochs: int | None
-    every_steps: int | None
-    every_minutes: float | None
-    keep: int  # latest checkpoints that stay
-    keep_every_epochs: int | None  # of those at an epoch's end, which stay for good
+    every_epochs: Annotated[int, Gt(0), "or null for never"] | None
+    every_steps: Annotated[int, Gt(0), "or null for never"] | None
+    every_minutes: Annotated[float, Gt(0), "or null for never"] | None
+    keep: Annotated[int, Gt(0)]  # latest checkpoints that stay
+    # of those at an epoch's end, which stay for good
+    keep_every_epochs: Annotated[int, Gt(0), "or null for never"] | None
     asynchronous: bool
-    max_failures: int  # in a row
+    max_failures: Annotated[int, Gt(0)]  # in a row
 
 
 @dataclass(frozen=True)
@@ -82,8 +85,8 @@ class DataOptions:
     eval_transform: Node
     normalize: Normalize
     batch_size: int  # over all processes
-    num_workers: int = field(metadata=FREE)
-    max_bad_fraction: float
+    num_workers: Annotated[int, Ge(0)] = field(metadata=FREE)  # of each process
+    max_bad_fraction: Annotated[float, Interval(ge=0, le=1), "e.g. 0.001"]
     # those that are younger than some configs: without them, what was done before there were any
     range: Any = None  # this and the next five: see PixelOptions, which checks them
     orientation: Literal["apply", "ignore"] = "ignore"
@@ -104,8 +107,8 @@ class ParameterGroup:
     """Parameters that are optimised in their own way."""
 
     match: str  # shell pattern of their names in the model: heads.*, *.batch_norm.*
-    lr_scale: float  # times the schedule's learning rate; 0 freezes them
-    weight_decay: float | None  # null: the optimizer's
+    lr_scale: Annotated[float, Ge(0)]  # times the schedule's learning rate; 0 freezes them
+    weight_decay: Annotated[float, Ge(0)] | None  # null: the optimizer's
 
 
 @dataclass(frozen=True)
@@ -114,7 +117,7 @@ class JobOptions:
 
     name: str = field(metadata=FREE)
     output_dir: str = field(metadata=FREE)
-    seed: int
+    seed: Annotated[int, Interval(ge=0, le=MAX_SEED)]
     device: Literal["auto", "cpu", "cuda"]
     plugins: list[str]
     task: Node
@@ -134,7 +137,7 @@ class TrainOptions(ImageJobOptions):
 
     precision: Literal["auto", "float32", "bfloat16", "float16"]
     sync_batch_norm: SyncBatchNormOptions
-    num_epochs: int = field(metadata=FREE)
+    num_epochs: Annotated[int, Ge(1)] = field(metadata=FREE)
     train_fraction: float | None  # of every class's training images
     drop_last: bool  # leave out the last batch of an epoch when it is not full
     checkpoint: str | None  # weights that the trunk starts from

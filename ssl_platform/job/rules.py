@@ -2,13 +2,13 @@
 
 import os
 from collections.abc import Iterator, Sequence
-from math import ceil, inf
+from math import ceil
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from ssl_platform.config.options import ImageJobOptions, JobOptions, TrainOptions
+from ssl_platform.config.options import JobOptions, TrainOptions
 from ssl_platform.data.loading.transport import num_slots
 from ssl_platform.engine.build import autocast_dtype, resolve_device
 from ssl_platform.launch import joined_world, limits
@@ -16,16 +16,12 @@ from ssl_platform.launch import joined_world, limits
 COPIES_OF_WEIGHTS = 3  # with gradients and the momentum of the optimizer
 WORKER_BYTES = 32 * 2**20  # of a data worker, beside what it shares with its process
 MAX_NAME = 255  # bytes
-MAX_SEED = 2**63 - 1  # all that draw random numbers take it
 MEMORY_SHARE = 0.8  # of the machine, that a run may need
 
 
 def problems_of_job(options: JobOptions) -> list[str]:
-    """What is wrong among the keys that every job has, and among those that say how images are
-    read."""
+    """What is wrong among the keys that every job has."""
     problems = [f"launch.{line}" for line in options.launch.problems()]
-    if not 0 <= options.seed <= MAX_SEED:
-        problems.append(f"seed={options.seed}: from 0 to {MAX_SEED}")
     if not options.name or ".." in Path(options.name).parts:
         problems.append(f"name={options.name}: a name of its own, without '..'")
     if not _can_be_a_path(options.output_dir):
@@ -35,17 +31,7 @@ def problems_of_job(options: JobOptions) -> list[str]:
             f"output_dir={options.output_dir}: the working directory lies in it; give the run "
             "a directory of its own"
         )
-    if isinstance(options, ImageJobOptions):
-        problems += _problems_of_reading(options)
     return problems + _problems_of_machine(options)
-
-
-def _problems_of_reading(options: ImageJobOptions) -> Iterator[str]:
-    data = options.data
-    if data.num_workers < 0:
-        yield f"data.num_workers={data.num_workers}: 0 or more"
-    if not 0 <= data.max_bad_fraction <= 1:
-        yield f"data.max_bad_fraction={data.max_bad_fraction}: from 0 to 1, e.g. 0.001"
 
 
 def _problems_of_machine(options: JobOptions) -> list[str]:
@@ -63,12 +49,12 @@ def _problems_of_machine(options: JobOptions) -> list[str]:
 
 def problems_of_training(options: TrainOptions, num_samples: int) -> list[str]:
     """What is wrong among the numbers of a training of so many images; 0 where that is unknown."""
-    return [*_problems_of_batch(options, num_samples), *_problems_of_numbers(options)]
+    return [*_problems_of_batch(options, num_samples), *_problems_of_precision(options)]
 
 
 def _problems_of_batch(options: TrainOptions, num_samples: int) -> Iterator[str]:
     world, batch_size = world_size(options), options.data.batch_size
-    if options.launch.processes >= 1 and (batch_size < 1 or batch_size % world):
+    if batch_size < 1 or batch_size % world:
         yield (
             f"data.batch_size={batch_size}: the total batch must be a positive multiple of the "
             f"{world} processes, e.g. {max(1, round(batch_size / world)) * world}"
@@ -83,17 +69,7 @@ def _problems_of_batch(options: TrainOptions, num_samples: int) -> Iterator[str]
         yield f"sync_batch_norm.group_size={size}: {world} processes are not a multiple of it"
 
 
-def _problems_of_numbers(options: TrainOptions) -> Iterator[str]:
-    if options.num_epochs < 1:
-        yield f"num_epochs={options.num_epochs}: at least 1"
-    for number, group in enumerate(options.param_groups):
-        for name in ("lr_scale", "weight_decay"):
-            value = getattr(group, name)
-            if value is not None and not 0 <= value < inf:
-                yield f"param_groups.{number}.{name}={value}: from 0 on"
-    for name, value in vars(options.save).items():
-        if name != "asynchronous" and value is not None and value <= 0:
-            yield f"save.{name}={value}: above 0, or null for never where that is allowed"
+def _problems_of_precision(options: TrainOptions) -> Iterator[str]:
     if options.launch.slurm is not None:
         return  # the device is one of another machine
     device = resolve_device(options.device)
@@ -114,8 +90,8 @@ def problems_of_memory(
     per_process = sum(t.nbytes for t in tensors) + copies * sum(
         p.nbytes for p in model.parameters()
     )
-    workers = max(0, options.data.num_workers)
-    batch_size = options.data.batch_size // max(1, world_size(options))
+    workers = options.data.num_workers
+    batch_size = options.data.batch_size // world_size(options)
     images = num_slots(batch_size, workers) * batch_size
     per_process += workers * WORKER_BYTES + images * sum(3 * size**2 for size in crop_sizes)
     needed = options.launch.processes * per_process
@@ -131,8 +107,8 @@ def problems_of_memory(
 
 
 def has_steps(options: TrainOptions) -> bool:
-    """Whether batch and epochs are such that there are steps at all."""
-    return options.data.batch_size >= world_size(options) >= 1 and options.num_epochs >= 1
+    """Whether there is an image for each process."""
+    return options.data.batch_size >= world_size(options)
 
 
 def world_size(options: JobOptions) -> int:
