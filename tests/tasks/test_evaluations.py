@@ -240,12 +240,11 @@ def test_the_trunk_can_be_named_and_is_else_that_of_the_checkpoint(pretrained):
         compose([*KNN, f"checkpoint={pretrained}", "trunk=resnet10_tiny"])
 
 
-EMPTY = "List should have at least 1 item after validation, not 0"
 VOC = ["config=benchmark/svm/voc07", "data.path={voc}"]
 MISTAKES = [
     (KNN, "trunk=resnet10_tiny trunk.width=4", "trunk.width=4: at least 8, e.g. 64"),
     (KNN, "test_fraction=1", "test_fraction=1: above 0, below 1, e.g. 0.2"),
-    (KNN, "task.k=[]", f"task.k=[]: {EMPTY}"),
+    (KNN, "task.k=[]", "task.k=[]: needs 1 or more"),
     (KNN, "task.temperature=0", "task.temperature=0: above 0, e.g. 0.07"),
     (
         KNN, "data.train.num_samples=10 data.val=null",
@@ -261,7 +260,7 @@ MISTAKES = [
     ),
     (LINEAR, "task.sgd.weight_decays=[-1]", "task.sgd.weight_decays.0=-1: 0 or more"),
     (LINEAR, "task.ridge.l2=[1.0,0.0]", "task.ridge.l2.1=0.0: above 0"),
-    (LINEAR, "task.ridge.l2=[]", f"task.ridge.l2=[]: {EMPTY}"),
+    (LINEAR, "task.ridge.l2=[]", "task.ridge.l2=[]: needs 1 or more"),
     (
         LINEAR, "task.sgd=null task.lbfgs=null task.ridge=null",
         "task.sgd=null: and no other solver either; one is needed",
