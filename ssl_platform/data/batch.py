@@ -11,7 +11,7 @@ class Batch(NamedTuple):
 
     crops: list[Tensor]  #: one (B, C, H, W) tensor per crop; crops of equal size are adjacent
     label: Tensor  #: (B,) int64 class, -1 where the data set has none
-    #: (B,) int64 position of the sample in the data set; nobody needs tuple.index
+    #: (B,) int64 position of the sample in the data set; hides tuple.index, which nobody needs
     index: Tensor  # type: ignore[assignment]
 
 
