@@ -24,9 +24,9 @@ class UnreadableImage(Exception):  # noqa: N818 (a fact about a file, not a faul
 class FileChanges(NamedTuple):
     """How some files have changed since a run was saved."""
 
-    resized: list[str]  # those of another size, with both sizes
-    touched: list[str]  # those of another time, and those that are gone or have come
-    is_copy: bool  # all have other times and the same sizes
+    resized: list[str]  #: those of another size, with both sizes
+    touched: list[str]  #: those of another time, and those that are gone or have come
+    is_copy: bool  #: all have other times and the same sizes
 
 
 class ImageDataset(ABC):
@@ -36,8 +36,8 @@ class ImageDataset(ABC):
     large waits for ``prepare`` or for the first ``read``, since every config check constructs.
     """
 
-    labels: np.ndarray | None  # (N,) int64 class; None when the set is unlabelled
-    classes: Sequence[str] | None = None  # name of each class; None where the set has no names
+    labels: np.ndarray | None  #: (N,) int64 class; None when the set is unlabelled
+    classes: Sequence[str] | None = None  #: name of each class; None where the set has no names
     pixels = PixelOptions()  # of sets that read files; set by the program before the first read
     is_prepared = False  # set by the program
 

@@ -133,7 +133,7 @@ def balanced_labels(
 
     With P = exp(embeddings prototypes^T / epsilon), Sinkhorn-Knopp looks for c (N) and r (K) such
     that the rows of the plan diag(c) P diag(r) sum to 1/N and its columns to 1/K. From c = 1/N, an
-    iteration is r = 1/K / (P^T c), then c = 1/N / (P r). It ends when sum |c_before / c - 1| is
+    iteration is r = 1/K / (P^T c), then c = 1/N / (P r). It ends when sum(abs(c_before / c - 1)) is
     within the tolerance; the columns then differ from 1/K by at most that sum / N, all together. A
     label is the largest entry of a row of the plan, the first of equal ones.
 
