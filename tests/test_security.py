@@ -14,7 +14,6 @@ import torch
 from conftest import TINY
 from forked import tool
 from omegaconf import OmegaConf
-from test_launch import LOOPBACK
 from torchvision.datasets.utils import extract_archive
 
 import ssl_platform
@@ -136,30 +135,18 @@ def test_archive_members_stay_inside(tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["inside", "set.tar"]
 
 
-# ---- secrets, sockets and file modes of a run
+# ---- secrets and file modes of a run
 
-PLUGIN = '''
-import os, sys
-from pathlib import Path
-from ssl_platform import distributed
+PLUGIN = """
 from ssl_platform.data.sets.shapes import Shapes
-from ssl_platform.engine.run import Events
-from ssl_platform.registry import DATASETS, HOOKS
+from ssl_platform.registry import DATASETS
 
 @DATASETS.register()
 class Remote(Shapes):
     def __init__(self, *, token: str, db_password: str, num_samples: int, size: int, seed: int):
         assert (token, db_password) == ("xyzzy-of-the-environment", "xyzzy-of-the-config")
         super().__init__(num_samples=num_samples, size=size, seed=seed)
-
-@HOOKS.register()
-class Sockets(Events):
-    """Write down which addresses the ranks and their launcher listen on."""
-    def on_step_end(self, run):
-        from test_launch import listening
-        ours, launcher = listening(os.getpid()), listening(os.getppid())
-        Path(f"sockets{distributed.rank()}").write_text(" ".join([*ours, *launcher]))
-'''
+"""
 
 
 @pytest.fixture(scope="module")
@@ -172,11 +159,11 @@ def watched_run(tmp_path_factory) -> Path:
         *(o for o in TINY if not o.startswith("data.train")),
         "~data.train",
         *("num_epochs=1", "schedule.warmup_epochs=0", "launch.processes=2", "name=run"),
-        *("plugins=[plugin]", "+hooks.sockets={name: Sockets}", "hooks.log.tensorboard=true"),
+        *("plugins=[plugin]", "hooks.log.tensorboard=true"),
         f"+data.train={{name: Remote, {secrets}, num_samples: 128, size: 32, seed: 0}}",
     ]
-    secret = {"SECRET": "xyzzy-of-the-environment", "PYTHONPATH": str(ROOT / "tests")}
-    done = tool(*arguments, cwd=folder, env={**os.environ, **secret}, umask=0o027)
+    environment = {**os.environ, "SECRET": "xyzzy-of-the-environment"}
+    done = tool(*arguments, cwd=folder, env=environment, umask=0o027)
     assert done.returncode == 0, done.stderr
     (folder / "output").write_text(done.stdout + done.stderr)
     return folder
@@ -197,13 +184,6 @@ def test_no_secret_is_written_or_said(watched_run):
 def test_files_are_as_open_as_the_umask_says(watched_run):
     for path in (watched_run / "runs").rglob("*"):
         assert path.stat().st_mode & 0o777 == (0o750 if path.is_dir() else 0o640), path
-
-
-def test_a_run_listens_on_loopback_only(watched_run):
-    for rank in (0, 1):
-        addresses = (watched_run / f"sockets{rank}").read_text().split()
-        assert len(addresses) >= 2  # the store, and gloo
-        assert set(addresses) <= set(LOOPBACK)
 
 
 def test_a_struck_out_secret_may_change(tmp_path, tiny):

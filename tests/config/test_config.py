@@ -8,7 +8,7 @@ import pytest
 from omegaconf import DictConfig, OmegaConf
 
 from ssl_platform.config import compose
-from ssl_platform.config.saved import with_defaults
+from ssl_platform.config.saved import config_of, with_defaults
 from ssl_platform.config.shipped import CONFIG_DIR
 from ssl_platform.config.source import Source
 from ssl_platform.errors import ConfigError
@@ -112,6 +112,12 @@ def test_runnable_files_and_parts_of_the_users_may_lie_anywhere(tmp_path):
     # the file of the same name does not stand in its way
     cfg = composed("config=mine", "trunk=mine", config_dirs=(tmp_path,))
     assert (cfg.seed, cfg.trunk.width) == (1, 9)
+
+
+def test_the_config_of_a_run_is_found_from_the_run_and_from_its_checkpoints(tmp_path):
+    run = tmp_path / "checkpoints" / "mine"
+    saved(composed(QUICKSTART), run)
+    assert config_of(run) == config_of(run / "checkpoints" / "step_1") == run / "config.yaml"
 
 
 def test_keys_younger_than_a_saved_config_are_at_their_defaults(tmp_path):
