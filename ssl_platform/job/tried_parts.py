@@ -96,7 +96,9 @@ class TriedParts(Parts):
 
     @contextmanager
     def step(self, where: str) -> Iterator[None]:
-        """Note what goes wrong here, and raise `UnbuiltError`."""
+        """Note what goes wrong here, once for each place, and raise `UnbuiltError`."""
+        if where in self._wrong:
+            raise UnbuiltError(where)
         try:
             yield
         except UnbuiltError:
