@@ -113,7 +113,6 @@ def lightly_pipeline() -> Callable[[bytes], list[torch.Tensor]]:
 
 def rows(rounds: int) -> Iterator[Row]:
     cv2.setNumThreads(0)
-    torch.set_num_threads(1)
     images = [photograph(seed) for seed in range(24)]
     pipelines: dict[str, Callable[[bytes], Any]] = {
         "Pillow + torchvision": torchvision_pipeline(),

@@ -76,7 +76,6 @@ def cpu_seconds() -> float:
 
 
 def rows(rounds: int) -> Iterator[Row]:
-    torch.set_num_threads(1)
     samples = [(0, index) for index in range(NUM_IMAGES)]
     platform = Transport(
         BatchReader(

@@ -186,7 +186,3 @@ def flat(values: Mapping[str, Any]) -> dict[str, Any]:
         else:
             flattened[str(key)] = value
     return flattened
-
-
-# metadata of a field of options that may differ when a run goes on in its directory
-FREE = {"free_to_change": True}

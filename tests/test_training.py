@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from forked import tool
+from loaders import on_folder
 
 import ssl_platform
 from ssl_platform.config import compose
@@ -129,19 +130,9 @@ def test_a_finished_run_started_again_only_reports(tiny, tmp_path):
 
 
 def test_a_folder_of_photographs_trains_without_validation_images(tiny, tmp_path, photographs):
-    folder = [
-        "data=folder",
-        f"data.train.path={photographs}",
-        "data.transform.crops.large.size=32",
-        "data.transform.crops.small.size=20",
-        "data.eval_transform={name: CenterCrop, resize: 32, size: 32}",
-        "data.batch_size=12",
-        "data.num_workers=0",
-        "hooks.knn.num_labels=6",
-    ]
-    keep = [o for o in tiny if "num_samples" not in o and not o.startswith("data.")]
-    keep = [o for o in keep if "num_labels" not in o]
-    results = train([*keep, *folder], tmp_path / "run")
+    center = "data.eval_transform={name: CenterCrop, resize: 32, size: 32}"
+    options = [*on_folder(tiny, photographs, batch_size=12), center, "hooks.knn.num_labels=6"]
+    results = train(options, tmp_path / "run")
     assert results["knn"]["labels"] == 6
 
 

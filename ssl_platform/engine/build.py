@@ -315,6 +315,7 @@ def data_info(
     num_crops: int,
     world_size: int,
 ) -> DataInfo:
+    """What a loss is told of the data; ``num_samples`` are those of an epoch, over all ranks."""
     batch_size = options.data.batch_size
     full, rest = divmod(num_samples, batch_size)
     return DataInfo(
@@ -330,6 +331,7 @@ def data_info(
 
 
 def resolve_device(name: str) -> torch.device:
+    """The device that ``auto``, ``cpu`` or ``cuda`` stands for on this machine."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     return torch.device(name)

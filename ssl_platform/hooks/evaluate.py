@@ -1,11 +1,11 @@
 """Scores of the heads on the validation images."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
-from pydantic import PositiveInt
+from annotated_types import Ge
 from torch import Tensor
 
 from ssl_platform import distributed
@@ -33,7 +33,7 @@ class Evaluate(Events):
         best: the same of the best epoch of each head, and its number as ``epoch``.
     """
 
-    def __init__(self, *, protocol: str, every_epochs: PositiveInt):
+    def __init__(self, *, protocol: str, every_epochs: Annotated[int, Ge(1)]):
         self.protocol, self.every_epochs = protocol, every_epochs
         self.last: dict[str, dict[str, float]] = {}
         self.best: dict[str, dict[str, float]] = {}

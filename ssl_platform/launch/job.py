@@ -9,9 +9,9 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge, Interval
 
 from ssl_platform.errors import PlatformError
-from ssl_platform.schema import FREE
 
 EX_TEMPFAIL = 75  # of <sysexits.h>: start it again
+FREE = {"free_to_change": True}  # metadata of keys that may differ when a run goes on
 MAX_THREADS = 4096  # far more end in a segmentation fault
 NAME = re.compile(r"[A-Za-z0-9._-]+")  # nothing that a shell or sbatch could read as more
 

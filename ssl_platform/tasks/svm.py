@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 import torch
-from pydantic import Field, PositiveFloat, PositiveInt
+from annotated_types import Ge, Gt, MinLen
 
 from ssl_platform.config.options import DataOptions, Node
 from ssl_platform.data.sets.voc import VOC2007
@@ -41,11 +41,11 @@ class VOC07SVM(Evaluation):
     def __init__(
         self,
         *,
-        costs: Annotated[list[PositiveFloat], Field(min_length=1)],
-        num_folds: Annotated[int, Field(ge=2)],
-        positive_weight: PositiveFloat,
-        tolerance: PositiveFloat,
-        max_iters: PositiveInt,
+        costs: Annotated[list[Annotated[float, Gt(0)]], MinLen(1)],
+        num_folds: Annotated[int, Ge(2)],
+        positive_weight: Annotated[float, Gt(0)],
+        tolerance: Annotated[float, Gt(0)],
+        max_iters: Annotated[int, Ge(1)],
         seed: int,
     ):
         self.costs, self.num_folds, self.positive_weight = costs, num_folds, positive_weight

@@ -8,9 +8,9 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from loaders import on_folder
+from test_training import train
 
-import ssl_platform
-from ssl_platform.config import compose
 from ssl_platform.config.options import DataOptions
 from ssl_platform.data.crops.normalize import Normalize
 from ssl_platform.data.dataset import NUM_STAMPS, FileChanges
@@ -140,28 +140,20 @@ def test_a_resume_goes_on_with_a_copy_and_from_before_the_sample(photographs, ca
 
 
 def test_a_run_does_not_go_on_with_other_bytes_unless_it_is_allowed(tmp_path, tiny, photographs):
-    def train(*more: str) -> None:
-        keep = [o for o in tiny if not o.startswith("data.") and "num_labels" not in o]
-        crops = "data.transform.crops"
-        images = [
-            "data=folder", f"data.train.path={photographs}", "~hooks.knn", "data.batch_size=12",
-            "data.num_workers=0", f"{crops}.large.size=32", f"{crops}.small.size=20",
-            "heads.prototypes.num_prototypes=[8]",
-        ]  # fmt: skip
-        ssl_platform.run(compose([*keep, *images, f"output_dir={tmp_path}/run", *more]))
-
-    train("num_epochs=2")
+    options = [*on_folder(tiny, photographs, batch_size=12), "~hooks.knn"]
+    options += ["heads.prototypes.num_prototypes=[8]"]
+    train(options, tmp_path / "run", "num_epochs=2")
     path = photographs / "class1" / "1.jpg"
     size = path.stat().st_size
     path.write_bytes(path.read_bytes() + b"\0")
     longer = ["num_epochs=3", "resume.allow_changes=[num_epochs]"]
     with pytest.raises(CheckpointError) as caught:
-        train(*longer)
+        train(options, tmp_path / "run", *longer)
     assert str(caught.value) == (
         f"{tmp_path}/run/checkpoints/step_00000002 was written with other training images: 1 of "
         f"the 12 training images looked at have other sizes ({path}: {size} bytes before, "
         f"{size + 1} now): bring those back, start a new run with name=..., or allow it with "
         "resume.allow_changes=[data.train]"
     )
-    train("num_epochs=3", "resume.allow_changes=[num_epochs,data.train]")
+    train(options, tmp_path / "run", "num_epochs=3", "resume.allow_changes=[num_epochs,data.train]")
     assert (tmp_path / "run/checkpoints/step_00000003").is_dir()
