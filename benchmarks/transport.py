@@ -29,6 +29,8 @@ LIBC = ctypes.CDLL(None)
 
 
 class OneImage(ImageDataset):
+    """The same pixel again and again: reading it costs nothing."""
+
     labels = None
 
     def __init__(self):
@@ -45,6 +47,8 @@ class OneImage(ImageDataset):
 
 
 class SameCrops:
+    """A transform that makes nothing: always the same arrays."""
+
     num_crops, crop_sizes = len(SIZES), SIZES
 
     def __init__(self):
@@ -55,6 +59,8 @@ class SameCrops:
 
 
 class SameTensors(Dataset):
+    """The same crops for torch's DataLoader, as float32 tensors."""
+
     def __init__(self):
         self.tensors = [torch.full((3, size, size), 7.0) for size in SIZES]
 

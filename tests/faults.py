@@ -10,7 +10,6 @@ one rank, or its data workers. It is started again with the same command until i
 import argparse
 import hashlib
 import json
-import os
 import random
 import sys
 import tempfile
@@ -25,9 +24,8 @@ sys.path[:0] = [str(HERE.parent), str(HERE)]
 
 import torch  # noqa: E402
 from conftest import TINY  # noqa: E402
-from forked import import_all  # noqa: E402
+from forked import tool  # noqa: E402
 
-from ssl_platform.cli import main as command_line  # noqa: E402
 from ssl_platform.engine import checkpoint  # noqa: E402
 
 NUM_STEPS = 12
@@ -56,9 +54,6 @@ def main() -> int:
     parser.add_argument("--short", action="store_true", help="one trial of each method")
     parser.add_argument("--seed", type=int, default=0, help="of the kill points")
     options = parser.parse_args()
-    torch.set_num_threads(1)
-    if options.short:  # else each rank is a Python of its own
-        import_all()
     start = time.monotonic()
     plan = list(short_plan(options.seed) if options.short else full_plan(options.seed))
     with tempfile.TemporaryDirectory() as folder:
@@ -123,8 +118,8 @@ def all_trials(plan: list[Trial], folder: Path) -> Iterable[tuple[Trial, bool]]:
         key = trial.method, trial.processes
         if key not in references:
             unbroken = folder / f"unbroken_{trial.method}_{trial.processes}"
-            code = run([*command(trial), f"output_dir={unbroken}"], unbroken.with_suffix(".log"))
-            assert code == 0, unbroken.with_suffix(".log").read_text()
+            done = tool(*command(trial), f"output_dir={unbroken}")
+            assert done.returncode == 0, done.stderr
             references[key] = fingerprints(unbroken)
         is_identical = ends_as(references[key], trial, folder / f"trial_{number}")
         print(f"{trial.method}, {trial.processes} processes: identical: {is_identical}")
@@ -139,15 +134,15 @@ def ends_as(reference: dict[str, str], trial: Trial, output_dir: Path) -> bool:
         f"save.asynchronous={str(trial.asynchronous).lower()}",
         f"save.every_steps={trial.every_steps}",
     ]
-    log = output_dir.with_suffix(".log")
     for kill in trial.kills:
-        code = run([*arguments, f"+hooks.kill={kill}"], log)
+        code = tool(*arguments, f"+hooks.kill={kill}").returncode
         print(f"{trial.method}, {trial.processes} processes, {kill}: exit {code}", flush=True)
         # it was killed, or a rank or its data workers were; at its end a run has no data workers
         if not (code in (-9, 1, 137) or (code == 0 and "victim: worker" in kill)):
             return False
-    if run(arguments, log) != 0:
-        print(log.read_text())
+    done = tool(*arguments)
+    if done.returncode != 0:
+        print(done.stderr)
         return False
     end = fingerprints(output_dir)
     different = [name for name in reference if end.get(name) != reference[name]]
@@ -172,27 +167,6 @@ def command(trial: Trial) -> list[str]:
         "hooks.knn.every_epochs=2",
         f"launch.processes={trial.processes}",
     ]
-
-
-def run(arguments: list[str], log: Path) -> int:
-    """Run a command line in a process of its own; returns its exit code, -9 if it was killed.
-
-    The process is forked, so that torch need not be imported each time.
-    """
-    sys.stdout.flush()
-    pid = os.fork()
-    if pid == 0:
-        descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-        os.dup2(descriptor, 1)
-        os.dup2(descriptor, 2)
-        code = 1
-        try:
-            code = command_line(arguments)
-        finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(code)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
 def fingerprints(output_dir: Path) -> dict[str, str]:

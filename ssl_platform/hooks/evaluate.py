@@ -12,7 +12,6 @@ from ssl_platform import distributed
 from ssl_platform.data.dataset import ImageDataset
 from ssl_platform.data.sets.classes import check_labelled, labels_to_test
 from ssl_platform.engine.run import Events, Run
-from ssl_platform.errors import ConfigError
 from ssl_platform.evaluation.features import extract
 from ssl_platform.metrics import measured
 from ssl_platform.registry import HOOKS
@@ -54,10 +53,6 @@ class Evaluate(Events):
             labels_to_test(train, val)
 
     def on_train_start(self, run: Run) -> None:
-        try:
-            self.probe(run.train_data, run.val_data)
-        except ValueError as error:
-            raise ConfigError([str(error)]) from error
         assert run.val_data is not None
         self.labels = labels_to_test(run.train_data, run.val_data)
 
