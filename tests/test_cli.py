@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from forked import TOOL, tool
 
+from ssl_platform.cli import main
+
 QUICKSTART = "config=pretrain/swav/quickstart"
 
 
@@ -142,3 +144,21 @@ def test_flags_of_hydra_that_are_about_no_config_need_none(arguments, shown, tmp
     done = tool(*arguments, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert shown in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (["--cfg", "job", "--package"], "--package: needs a value; which one?"),
+        (["--cfg"], "--cfg: needs a value; job or hydra or all"),
+        (["--cfg", "job", "--what"], "--what: no such flag; see --help"),
+        (["--cfg", "job", "-m"], "-m: --cfg and the like are about one config"),
+        (["--config-dir"], "--config-dir: needs a value; which directory?"),
+        (["--cfg", "job", "heads.prototypes.name=-1"], "heads.prototypes.name=-1: the name of a"),
+        (["--cfg", "job", "+trunk._target_=os.system"], "trunk._target_=os.system: nothing is"),
+    ],
+)
+def test_what_a_run_refuses_is_not_printed(arguments, problem, capsys):
+    assert main([QUICKSTART, *arguments]) == 2
+    out, err = capsys.readouterr()
+    assert err.startswith(f"error: {problem}") and err.count("\n") == 1 and not out

@@ -1,6 +1,6 @@
 """What differs on a GPU: the same training as on a CPU, 16 bits, transfers, NCCL.
 
-Skipped where there is no GPU. Those for one passed on an H200; nobody has run those for two.
+Skipped without a GPU. The tests for one GPU have passed on an H200; those for two have never run.
 """
 
 import shutil
@@ -62,9 +62,9 @@ def on(device: str, method: str, tiny: list[str], folder: Path, *more: str) -> l
 @pytest.mark.parametrize("method", METHODS)
 def test_the_first_losses_are_those_of_a_cpu(method, tiny, tmp_path):
     expected = on("cpu", method, tiny, tmp_path / "cpu")
-    found = on(GPU, method, tiny, tmp_path / "gpu", "precision=float32")
-    # one epoch: a later one has labels of its own, and one sample may fall to another cluster
-    assert found[:4] == pytest.approx(expected[:4], rel=1e-3)
+    actual = on(GPU, method, tiny, tmp_path / "gpu", "precision=float32")
+    # one epoch: a later one has new labels, and rounding may move a sample to another cluster
+    assert actual[:4] == pytest.approx(expected[:4], rel=1e-3)
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
@@ -74,7 +74,7 @@ def test_a_resumed_run_in_16_bits_goes_on_with_its_scaler(precision, tiny, tmp_p
     assert np.isfinite(expected).all()
     on(GPU, "swav", tiny, tmp_path / "cut", *options)
     shutil.rmtree(folder_of(3, tmp_path / "cut"))
-    # not to the bit: a GPU may add up gradients in another order
+    # not bit-equal: a GPU may add up gradients in another order
     assert on(GPU, "swav", tiny, tmp_path / "cut", *options) == pytest.approx(expected, rel=1e-2)
     scalers = [saved(tmp_path / name, 3)["scaler"] for name in ("unbroken", "cut")]
     assert scalers[0] == scalers[1] and bool(scalers[0]) == (precision == "float16")
@@ -122,8 +122,8 @@ def test_steps_of_an_optimizer_are_those_of_a_cpu(name):
             optimizer.step()
         return [param.detach().cpu() for param in params]
 
-    for found, expected in zip(trained_on(GPU), trained_on("cpu"), strict=True):
-        assert torch.allclose(found, expected, rtol=1e-5, atol=1e-6)
+    for actual, expected in zip(trained_on(GPU), trained_on("cpu"), strict=True):
+        assert torch.allclose(actual, expected, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -153,8 +153,8 @@ def test_an_evaluation_finds_on_the_gpu_what_a_cpu_finds(pretrained, tmp_path, m
                 ]
             )
         ).figures  # fmt: skip
-    found, expected = ({k: v["top1"] for k, v in figures[d].items()} for d in (GPU, "cpu"))
-    assert found == pytest.approx(expected, abs=1)  # percent: two of the 200 images
+    actual, expected = ({k: v["top1"] for k, v in figures[d].items()} for d in (GPU, "cpu"))
+    assert actual == pytest.approx(expected, abs=1)  # percent: two of the 200 images
 
 
 def test_a_step_is_profiled_by_events_of_the_gpu(tiny, tmp_path):
@@ -169,9 +169,9 @@ def test_a_step_is_profiled_by_events_of_the_gpu(tiny, tmp_path):
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
 @pytest.mark.parametrize("method", METHODS)
 def test_two_gpus_train_as_two_processes_of_a_cpu(method, tiny, tmp_path):
-    """NCCL, torch's own batch norm and Sinkhorn by logarithms, against gloo and what a CPU has."""
+    """NCCL, torch's batch norm and Sinkhorn in logarithms, against gloo and the code for a CPU."""
     both = [*overrides_of(method, tiny), "launch.processes=2", "precision=float32"]
     for device in ("cpu", GPU):
         run_tool([*both, f"device={device}", f"output_dir={tmp_path / device}"])
-    found, expected = (losses(tmp_path / device)[:4] for device in (GPU, "cpu"))
-    assert found == pytest.approx(expected, rel=1e-3)
+    actual, expected = (losses(tmp_path / device)[:4] for device in (GPU, "cpu"))
+    assert actual == pytest.approx(expected, rel=1e-3)

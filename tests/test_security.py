@@ -7,7 +7,6 @@ import re
 import shutil
 import tarfile
 from importlib.metadata import version
-from io import BytesIO
 from pathlib import Path
 
 import pytest
@@ -15,19 +14,17 @@ import torch
 from conftest import TINY
 from forked import tool
 from omegaconf import OmegaConf
-from test_launch import LOOPBACK
 from torchvision.datasets.utils import extract_archive
 
 import ssl_platform
-from ssl_platform.cli import main as platform_main
 from ssl_platform.config import compose
+from ssl_platform.config.source import Source
 from ssl_platform.console import legible
 from ssl_platform.data.sets.torchvision_dataset import members_stay_inside
 from ssl_platform.engine import checkpoint
 from ssl_platform.errors import CheckpointError, ConfigError
 from ssl_platform.job.directory import claimed
 from ssl_platform.zoo.cli import main as zoo_main
-from ssl_platform.zoo.trained_run import TrainedRun
 
 ROOT = Path(checkpoint.__file__).parents[2]
 QUICKSTART = "config=pretrain/swav/quickstart"
@@ -45,12 +42,6 @@ FORBIDDEN = re.compile(
 ALLOWED = {("checkpoint.py", "torch.load"), ("files.py", "torch.load")}
 
 
-def dotted(node: ast.expr) -> str:
-    if isinstance(node, ast.Attribute):
-        return f"{dotted(node.value)}.{node.attr}"
-    return node.id if isinstance(node, ast.Name) else "()"
-
-
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.name)
 def test_no_source_executes_what_it_reads(path):
     for node in ast.walk(ast.parse(path.read_text())):
@@ -59,7 +50,7 @@ def test_no_source_executes_what_it_reads(path):
                 assert not FORBIDDEN.fullmatch(f"{node.module}.{alias.name}")
         if not isinstance(node, ast.Call):
             continue
-        name = dotted(node.func)
+        name = ast.unparse(node.func)
         options = {keyword.arg: keyword.value for keyword in node.keywords}
         if (path.name, name) in ALLOWED:
             assert ast.unparse(options["weights_only"]) == "True"
@@ -115,8 +106,6 @@ def test_a_config_that_wants_something_called_is_refused(tmp_path, text, flags):
 
 
 def test_hydra_calls_nothing_but_its_own_parts(tmp_path):
-    from ssl_platform.config.source import Source
-
     Source.of([QUICKSTART, "hydra.sweep.dir=x", "seed=1,2"]).refuse_calls()
     config = tmp_path / "config" / "mine.yaml"
     config.parent.mkdir()
@@ -130,54 +119,34 @@ def test_hydra_calls_nothing_but_its_own_parts(tmp_path):
 
 
 def test_archive_members_stay_inside(tmp_path):
-    def archive(member: tarfile.TarInfo, data: bytes = b"") -> Path:
-        member.size = len(data)
-        path = tmp_path / "set.tar"
-        with tarfile.open(path, "w") as tar:
-            tar.addfile(member, BytesIO(data))
-        return path
-
-    def link(kind: bytes, target: str) -> tarfile.TarInfo:
-        member = tarfile.TarInfo("link")
-        member.type, member.linkname = kind, target
-        return member
-
     (tmp_path / "inside").mkdir()
-    for path in (
-        archive(tarfile.TarInfo("../outside"), b"x"),
-        archive(link(tarfile.SYMTYPE, "../../outside")),
-        archive(link(tarfile.LNKTYPE, "../outside")),
-        archive(link(tarfile.CHRTYPE, "")),
+    for name, kind, target in (
+        ("../outside", tarfile.REGTYPE, ""),
+        ("link", tarfile.SYMTYPE, "../../outside"),
+        ("link", tarfile.LNKTYPE, "../outside"),
+        ("device", tarfile.CHRTYPE, ""),
     ):
+        member = tarfile.TarInfo(name)
+        member.type, member.linkname = kind, target
+        with tarfile.open(tmp_path / "set.tar", "w") as tar:
+            tar.addfile(member)
         with members_stay_inside(), pytest.raises(tarfile.FilterError):
-            extract_archive(str(path), str(tmp_path / "inside"))
+            extract_archive(str(tmp_path / "set.tar"), str(tmp_path / "inside"))
     assert sorted(p.name for p in tmp_path.iterdir()) == ["inside", "set.tar"]
 
 
-# ---- secrets, sockets and file modes of a run
+# ---- secrets and file modes of a run
 
-PLUGIN = '''
-import os, sys
-from pathlib import Path
-from ssl_platform import distributed
+PLUGIN = """
 from ssl_platform.data.sets.shapes import Shapes
-from ssl_platform.engine.run import Events
-from ssl_platform.registry import DATASETS, HOOKS
+from ssl_platform.registry import DATASETS
 
 @DATASETS.register()
 class Remote(Shapes):
     def __init__(self, *, token: str, db_password: str, num_samples: int, size: int, seed: int):
         assert (token, db_password) == ("xyzzy-of-the-environment", "xyzzy-of-the-config")
         super().__init__(num_samples=num_samples, size=size, seed=seed)
-
-@HOOKS.register()
-class Sockets(Events):
-    """Write down which addresses the ranks and their launcher listen on."""
-    def on_step_end(self, run):
-        from test_launch import listening
-        ours, launcher = listening(os.getpid()), listening(os.getppid())
-        Path(f"sockets{distributed.rank()}").write_text(" ".join([*ours, *launcher]))
-'''
+"""
 
 
 @pytest.fixture(scope="module")
@@ -190,11 +159,11 @@ def watched_run(tmp_path_factory) -> Path:
         *(o for o in TINY if not o.startswith("data.train")),
         "~data.train",
         *("num_epochs=1", "schedule.warmup_epochs=0", "launch.processes=2", "name=run"),
-        *("plugins=[plugin]", "+hooks.sockets={name: Sockets}", "hooks.log.tensorboard=true"),
+        *("plugins=[plugin]", "hooks.log.tensorboard=true"),
         f"+data.train={{name: Remote, {secrets}, num_samples: 128, size: 32, seed: 0}}",
     ]
-    secret = {"SECRET": "xyzzy-of-the-environment", "PYTHONPATH": str(ROOT / "tests")}
-    done = tool(*arguments, cwd=folder, env={**os.environ, **secret}, umask=0o027)
+    environment = {**os.environ, "SECRET": "xyzzy-of-the-environment"}
+    done = tool(*arguments, cwd=folder, env=environment, umask=0o027)
     assert done.returncode == 0, done.stderr
     (folder / "output").write_text(done.stdout + done.stderr)
     return folder
@@ -215,13 +184,6 @@ def test_no_secret_is_written_or_said(watched_run):
 def test_files_are_as_open_as_the_umask_says(watched_run):
     for path in (watched_run / "runs").rglob("*"):
         assert path.stat().st_mode & 0o777 == (0o750 if path.is_dir() else 0o640), path
-
-
-def test_a_run_listens_on_loopback_only(watched_run):
-    for rank in (0, 1):
-        addresses = (watched_run / f"sockets{rank}").read_text().split()
-        assert len(addresses) >= 2  # the store, and gloo
-        assert set(addresses) <= set(LOOPBACK)
 
 
 def test_a_struck_out_secret_may_change(tmp_path, tiny):
@@ -291,33 +253,13 @@ def test_a_run_is_told_nothing_of_the_environment(foreign_run, monkeypatch, caps
     assert OmegaConf.create({"a": "${oc.env:A_SECRET}"}).a == "xyzzy"
 
 
-@pytest.mark.parametrize(
-    ("name", "told"), [("config.yaml", "not a file"), ("manifest.json", "not a file")]
-)
-def test_a_pipe_in_a_run_is_not_waited_for(name, told, foreign_run, capsys):
-    (path,) = foreign_run.rglob(f"**/{name}") if name == "config.yaml" else [
-        max(foreign_run.rglob(name))
-    ]  # fmt: skip
-    for other in foreign_run.rglob(name):
-        other.unlink()
-        os.mkfifo(other)
-    assert path.is_fifo()
+@pytest.mark.parametrize("name", ["config.yaml", "manifest.json"])
+def test_a_pipe_in_a_run_is_not_waited_for(name, foreign_run, capsys):
+    for path in foreign_run.rglob(name):
+        path.unlink()
+        os.mkfifo(path)
     assert zoo_main(["verify", str(foreign_run)]) == 3
-    assert told in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("key", "value", "told"),
-    [
-        ("trunk.layers", [10**9] * 4, "far more blocks than"),
-        ("trunk.width", "x", "cannot be built"),
-    ],
-)
-def test_a_trunk_that_cannot_be_is_one_line(key, value, told, foreign_run, capsys):
-    change(foreign_run, key, value)
-    assert zoo_main(["verify", str(foreign_run)]) == 3
-    err = capsys.readouterr().err
-    assert told in err and err.count("\n") == 1
+    assert "not a file" in capsys.readouterr().err
 
 
 # ---- what is printed
@@ -342,22 +284,14 @@ def test_messages_are_escaped_and_cut():
     assert legible("Übermut 日本 /a/b.pth, x=1") == "Übermut 日本 /a/b.pth, x=1"
 
 
-@pytest.mark.parametrize(
-    ("arguments", "told"),
-    [
-        (["--cfg", "job", "--package"], "--package: needs a value; which one?"),
-        (["--cfg"], "--cfg: needs a value; job or hydra or all"),
-        (["--cfg", "job", "--what"], "--what: no such flag; see --help"),
-        (["--cfg", "job", "-m"], "-m: --cfg and the like are about one config"),
-        (["--config-dir"], "--config-dir: needs a value; which directory?"),
-        (["--cfg", "job", "heads.prototypes.name=-1"], "heads.prototypes.name=-1: the name of a"),
-        (["--cfg", "job", "+trunk._target_=os.system"], "trunk._target_=os.system: nothing is"),
-    ],
-)
-def test_what_a_run_refuses_is_not_printed(arguments, told, capsys):
-    assert platform_main([QUICKSTART, *arguments]) == 2
+def test_what_is_shown_at_the_end_of_a_run_is_escaped(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    cfg = compose([*TINY, "num_epochs=1", "schedule.warmup_epochs=0", "~hooks.knn"])
+    cfg.name = "a\x1b[31mb"
+    ssl_platform.run(cfg)
     out, err = capsys.readouterr()
-    assert err.startswith(f"error: {told}") and err.count("\n") == 1 and not out
+    assert "\x1b" not in out + err
+    assert "a\\x1b[31mb: 1 epochs" in out
 
 
 # ---- limits
@@ -373,47 +307,12 @@ def test_what_this_machine_cannot_hold_is_refused(override, monkeypatch):
         compose([QUICKSTART, override])
 
 
-FLOORS = {  # below these are known holes: in torch.load, in Hydra's blocklist, in image readers
-    "torch": (2, 10),
-    "hydra-core": (1, 3, 6),
-    "pillow": (10, 3),
-}
+# older ones have known holes: in torch.load, in Hydra's blocklist, in image readers
+FLOORS = {"torch": (2, 10), "hydra-core": (1, 3, 6), "pillow": (10, 3)}
 
 
 @pytest.mark.parametrize("package", FLOORS)
 def test_old_versions_with_known_holes_are_not_installed(package):
-    tree = ast.parse((ROOT / "setup.py").read_text())
-    lists = [k.value for k in ast.walk(tree) if getattr(k, "arg", "") == "install_requires"]
-    (floor,) = [
-        re.search(r">=([\d.]+)", need).group(1)
-        for need in ast.literal_eval(lists[0])
-        if re.match(rf"{package}\W", need)
-    ]
-    assert tuple(map(int, floor.split("."))) >= FLOORS[package]
-    assert tuple(map(int, re.findall(r"\d+", version(package))[:3])) >= FLOORS[package]
-
-
-@pytest.mark.parametrize("key", ["1", "true", "1.5"])
-def test_keys_of_a_run_that_are_no_names_are_refused_in_one_line(key, foreign_run):
-    with (foreign_run / "config.yaml").open("a") as file:
-        file.write(f"{key}: 2\n")
-    told = r"^checkpoint=.*: the config has no such option; choose from [^\n]*$"
-    with pytest.raises(ValueError, match=told):
-        TrainedRun.open(str(foreign_run))
-
-
-def test_the_reason_of_a_run_that_cannot_be_read_is_told_once(foreign_run):
-    (foreign_run / "config.yaml").write_text("a: [")
-    with pytest.raises(ValueError, match=r"config\.yaml cannot be read") as error:
-        TrainedRun.open(str(foreign_run))
-    assert str(error.value).count("checkpoint=") == 1
-
-
-def test_what_is_shown_at_the_end_of_a_run_is_escaped(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    cfg = compose([*TINY, "num_epochs=1", "schedule.warmup_epochs=0", "~hooks.knn"])
-    cfg.name = "a\x1b[31mb"
-    ssl_platform.run(cfg)
-    told = capsys.readouterr()
-    assert "\x1b" not in told.out + told.err
-    assert "a\\x1b[31mb: 1 epochs" in told.out
+    (required,) = re.findall(rf'"{package}\b.*>=([\d.]+)', (ROOT / "setup.py").read_text())
+    for number in (required, version(package)):
+        assert tuple(map(int, re.findall(r"\d+", number)[:3])) >= FLOORS[package]

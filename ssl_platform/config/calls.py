@@ -5,33 +5,17 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-CALLS = (
-    "_target_",
-    "_partial_",
-    "_recursive_",
-    "_convert_",
-    "_args_",
-    "()",
-)  # of Hydra and logging
+# keys by which Hydra or Python's logging call something
+CALLS = ("_target_", "_partial_", "_recursive_", "_convert_", "_args_", "()")
 
 
 def nameless(cfg: DictConfig) -> list[str]:
-    """Problems of components whose ``name`` is no name, without a look at what there is."""
-    plain: Any = OmegaConf.to_container(cfg)
+    """Problems of components whose ``name`` is not a text, without a look at what is registered."""
     return [
-        f"{where}.name={name}: the name of a class, in letters"
-        for where, name in _names(plain, "")
-        if name is not None and not isinstance(name, str)
+        f"{place}={name}: the name of a class, in letters"
+        for place, key, name in _entries(OmegaConf.to_container(cfg))
+        if key == "name" and place != "name" and name is not None and not isinstance(name, str)
     ]
-
-
-def _names(node: Any, where: str) -> Iterator[tuple[str, Any]]:
-    """The key ``name`` of every mapping below the top."""
-    for key, child in node.items() if isinstance(node, dict) else ():
-        if isinstance(child, dict):
-            place = f"{where}.{key}" if where else str(key)
-            yield from ([(place, child["name"])] if "name" in child else [])
-            yield from _names(child, place)
 
 
 def calls(cfg: DictConfig) -> list[str]:
@@ -42,13 +26,17 @@ def calls(cfg: DictConfig) -> list[str]:
     ]
 
 
-def calls_in(node: Any, where: str = "") -> Iterator[tuple[str, Any]]:
-    """The keys by which Hydra or Python's logging call something, with their values."""
-    node = OmegaConf.to_container(node, resolve=False) if OmegaConf.is_config(node) else node
-    items = node.items() if isinstance(node, dict) else enumerate(node)
-    for key, value in items:
-        place = f"{where}.{key}" if where else str(key)
+def calls_in(cfg: DictConfig) -> Iterator[tuple[str, Any]]:
+    """The places of `CALLS` in a config, with their values."""
+    for place, key, value in _entries(OmegaConf.to_container(cfg)):
         if key in CALLS:
             yield place, value
-        elif isinstance(value, (dict, list)):
-            yield from calls_in(value, place)
+
+
+def _entries(node: Any, where: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Every entry of nested mappings and lists: its dotted path, its key and its value."""
+    for key, value in node.items() if isinstance(node, dict) else enumerate(node):
+        place = f"{where}.{key}" if where else str(key)
+        yield place, key, value
+        if isinstance(value, dict | list):
+            yield from _entries(value, place)

@@ -12,6 +12,7 @@ from hydra.core.override_parser.types import Glob, Override, RangeSweep, ValueTy
 from ssl_platform.errors import ConfigError, first_line, nearest
 
 MOST_OVERRIDES, MOST_RUNS = 1000, 1000
+LONGEST_KEY = 200  # letters: a longer one takes long to parse and cannot be the name of a folder
 
 
 @cache
@@ -21,12 +22,14 @@ def _parser() -> OverridesParser:
 
 @lru_cache(maxsize=2 * MOST_OVERRIDES)
 def parsed(override: str) -> Override:
-    """An override, read by Hydra.
-
-    Raises:
-        Exception: whatever Hydra stumbles on.
-    """
+    """An override, parsed by Hydra, which raises errors of many types."""
     return _parser().parse_override(override)
+
+
+def key_of(override: str) -> str:
+    """The key or the config group that an override is about."""
+    key: str = parsed(override).key_or_group
+    return key
 
 
 def spelled_out(override: str) -> str:
@@ -37,15 +40,18 @@ def spelled_out(override: str) -> str:
 
 
 def replacing(override: str) -> list[str]:
-    """A whole component for a key, ``data.train={name: ..., ...}``: Hydra would merge the two."""
-    key, value = parsed(override).key_or_group, parsed(override).value()
+    """Overrides that replace a component by another, ``data.train={name: ..., ...}``.
+
+    Hydra would merge the options of the two. Any other override is returned as it is.
+    """
+    key, value = key_of(override), parsed(override).value()
     is_component = "." in key and isinstance(value, dict) and "name" in value
     return [f"~{key}", f"+{override}"] if is_component and override.startswith(key) else [override]
 
 
 def swept_keys(overrides: Iterable[str]) -> list[str]:
-    """The keys that several values are given for: ``optimizer.lr=0.1,0.3``."""
-    return [o.key_or_group for o in map(parsed, overrides) if o.is_sweep_override()]
+    """The keys with several values, as in ``optimizer.lr=0.1,0.3``."""
+    return [key_of(o) for o in overrides if parsed(o).is_sweep_override()]
 
 
 def combinations(
@@ -54,11 +60,11 @@ def combinations(
     """The overrides of each run of a sweep.
 
     Args:
-        overrides: which can be read.
-        choices: the names of the files of a group.
+        overrides: overrides that Hydra can read.
+        choices: returns the names of the files of a group.
 
     Raises:
-        ConfigError: an override stands for no values, or all of them for too many runs.
+        ConfigError: an override has no values, or there are too many runs.
     """
     values = [_values(text, parsed(text), choices) for text in overrides]
     number = 1
@@ -70,15 +76,15 @@ def combinations(
 
 
 def _values(text: str, override: Override, choices: Callable[[str], list[str]]) -> list[str]:
-    """The overrides that one stands for, each with one value."""
+    """One override for each of the values of an override."""
     if not override.is_sweep_override():
         return [text]
     key, value = override.get_key_element(), override.value()
     if isinstance(value, Glob):
-        found = value.filter(choices(override.key_or_group))
-        hint = nearest("", choices(override.key_or_group))
-        _require(found, f"{text}: no part of this group is named so; {hint}")
-        return [f"{key}={name}" for name in found]
+        names = choices(override.key_or_group)
+        matches = value.filter(names)
+        _require(matches, f"{text}: no part of this group is named so; {nearest('', names)}")
+        return [f"{key}={name}" for name in matches]
     _require(
         override.value_type != ValueType.INTERVAL_SWEEP,
         f"{text}: an interval has no end of values; name them, as in choice(0.1, 0.3)",
@@ -87,9 +93,9 @@ def _values(text: str, override: Override, choices: Callable[[str], list[str]]) 
         _check_range(text, value)
     try:
         return [f"{key}={one}" for one in override.sweep_string_iterator()]
-    except Exception as error:  # whatever Hydra stumbles on
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise ConfigError([f"{text}: not values to sweep over ({reason})"]) from error
+    except Exception as error:  # of Hydra
+        problem = f"{text}: not values to sweep over ({first_line(error)})"
+        raise ConfigError([problem]) from error
 
 
 def _check_range(text: str, sweep: RangeSweep) -> None:
@@ -109,14 +115,12 @@ def _require(holds: Any, problem: str) -> None:
         raise ConfigError([problem])
 
 
-LONGEST_KEY = 200  # letters; file systems take no longer name of a group
-
-
 def unreadable(override: str) -> list[str]:
+    """The problem of an override that Hydra cannot read; empty if it can."""
     if "\0" in override:
         return [f"{override}: a null byte, which no value can have"]
     length = len(override.partition("=")[0])
-    if length > LONGEST_KEY:  # which takes long to read, and no file system has as a name
+    if length > LONGEST_KEY:
         return [f"{override}: no key has {length:,} letters"]
     try:
         if not key_of(override):
@@ -132,6 +136,7 @@ def unreadable(override: str) -> list[str]:
 
 
 def swept(override: str) -> list[str]:
+    """The problem of an override with several values where one is needed."""
     if not swept_keys([override]):
         return []
     key, _, value = override.partition("=")
@@ -139,8 +144,3 @@ def swept(override: str) -> list[str]:
         f"{override}: several values; -m runs each of them, and quotes make one of them: "
         f"\"{key}='{value}'\""
     ]
-
-
-def key_of(override: str) -> str:
-    key: str = parsed(override).key_or_group
-    return key

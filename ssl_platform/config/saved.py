@@ -1,11 +1,11 @@
-"""Configs of runs on disk: keys that are younger or gone, secrets, and how another one differs."""
+"""The saved configs of runs: keys that are newer or gone, secrets, differences to another."""
 
 import copy
 import logging
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from dataclasses import MISSING as NO_DEFAULT
 from dataclasses import fields, is_dataclass
 from functools import cache
@@ -20,21 +20,19 @@ from ssl_platform.config.options import DataOptions, TrainOptions, components, i
 from ssl_platform.config.shipped import CONFIG_DIR, groups
 from ssl_platform.config.source import PRIMARY, Source
 from ssl_platform.config.yaml_file import read_yaml
+from ssl_platform.console import SECRET_WORDS, STRUCK_OUT
 from ssl_platform.errors import ConfigError
 from ssl_platform.schema import flat
 
 logger = logging.getLogger(__name__)
-SECRET = re.compile("token|secret|password|api_key", re.IGNORECASE)
-STRUCK_OUT = "*****"
+SECRET = re.compile(SECRET_WORDS, re.IGNORECASE)
 
-# of data: what was done by runs that are older than the key
+# keys of ``data`` that are newer than some runs, with what those runs did
 YOUNGER_THAN_SOME_RUNS: dict[str, Any] = {
     field.name: field.default
     for field in fields(DataOptions)
     if field.default is not NO_DEFAULT and field.name != "path"
 }
-
-
 # keys that are gone, with the value that says what is always done now
 RETIRED: dict[str, Any] = {"data.normalize_on": "device", "data.transform.augment_on": "workers"}
 
@@ -52,36 +50,33 @@ def _free_to_change(kind: type, prefix: str = "") -> Iterator[str]:
 FREE_TO_CHANGE = tuple(_free_to_change(TrainOptions))
 
 
-def drop_retired(cfg: Any) -> list[str]:
-    """Leave out keys that are gone, where they ask for what is always done now.
-
-    Args:
-        cfg: a config, or plain values of one; changed in place.
+def drop_retired(cfg: DictConfig) -> list[str]:
+    """Remove the `RETIRED` keys that ask for what is always done now; changes ``cfg``.
 
     Returns:
         One line for each that asks for something else.
     """
     problems = []
     for key, value in RETIRED.items():
-        section = cfg
+        section: Any = cfg
         *path, name = key.split(".")
         for part in path:
-            section = section.get(part) if isinstance(section, dict | DictConfig) else None
-        if not isinstance(section, dict | DictConfig) or name not in section:
+            section = section.get(part) if isinstance(section, DictConfig) else None
+        if not isinstance(section, DictConfig) or name not in section:
             continue
         if section[name] != value:
             problems.append(f"{key}={section[name]}: this option is gone; {value} is always done")
             continue
-        with open_dict(section) if isinstance(section, DictConfig) else nullcontext():
+        with open_dict(section):
             del section[name]
     return problems
 
 
 def with_defaults(saved: Any) -> tuple[dict[str, Any], list[str]]:
-    """Fill in what a saved config lacks because the key is younger than it: today's default.
+    """Fill in today's defaults of keys that are newer than a saved config.
 
-    That is for the keys of every job and of its task. The parts with their components are as they
-    were saved, for no default could say what a component has done then; of ``data`` it is known.
+    These are the keys of every job and of its task. Parts and their components stay as they were
+    saved, because today's default does not say what a component did then; for ``data`` it is known.
 
     Args:
         saved: plain values, references as written.
@@ -95,19 +90,20 @@ def with_defaults(saved: Any) -> tuple[dict[str, Any], list[str]]:
     task = saved.get("task") if isinstance(saved, Mapping) else None
     if not isinstance(task, Mapping) or not isinstance(task.get("name"), str):
         raise ValueError("it names no task")
-    saved = copy.deepcopy(saved)
-    drop_retired(saved)
-    filled, told = _filled(saved, _defaults_of(task["name"]))
+    config = OmegaConf.create(saved)
+    drop_retired(config)
+    plain: Any = OmegaConf.to_container(config)
+    filled, added = _filled(plain, _defaults_of(task["name"]))
     data = filled.get("data")
     if isinstance(data, Mapping) and "normalize" in data:
         filled["data"], inner = _filled(data, YOUNGER_THAN_SOME_RUNS, "data.")
-        told += inner
-    return filled, told
+        added += inner
+    return filled, added
 
 
 @cache
 def _defaults_of(task: str) -> dict[str, Any]:
-    """Without the parts; those of all jobs alone where the task is not one of ours."""
+    """The defaults of a task's keys without its parts; of a plug-in's task, those of every job."""
     files = (f for f in groups()["task"] if _task_name(CONFIG_DIR / "task" / f"{f}.yaml") == task)
     file = next(files, None)
     overrides = ["~config", f"task={file}" if file else "~task"]
@@ -124,25 +120,25 @@ def _task_name(path: Path) -> str | None:
 def _filled(
     saved: Mapping[str, Any], defaults: Mapping[str, Any], where: str = ""
 ) -> tuple[dict[str, Any], list[str]]:
-    filled, told = dict(saved), []
+    filled, added = dict(saved), []
     for key, default in defaults.items():
         if key not in saved:
             if default != MISSING:
                 filled[key] = default
-                told.append(f"{where}{key}={default}")
+                added.append(f"{where}{key}={default}")
         elif isinstance(saved[key], Mapping) and _is_section(default):
             filled[key], inner = _filled(saved[key], default, f"{where}{key}.")
-            told += inner
-    return filled, told
+            added += inner
+    return filled, added
 
 
 def _is_section(node: Any) -> bool:
-    """Whether a node has options of its own, and is no collection of components."""
+    """Whether a node holds options, and not components by name."""
     return isinstance(node, Mapping) and not any(isinstance(v, Mapping) for v in node.values())
 
 
 def without_secrets(cfg: DictConfig) -> DictConfig:
-    """A copy whose passwords and tokens are struck out; references to the environment stay."""
+    """A copy without the values of keys with `SECRET_WORDS`; references stay as they are."""
     shown = copy.deepcopy(cfg)
     _strike_out(shown)
     return shown
@@ -160,19 +156,19 @@ def _strike_out(node: Any) -> None:
 
 
 def differences(saved: Path, new: DictConfig, allowed: Sequence[str]) -> list[str]:
-    """Where a config is not the one that a run has saved, one line per key.
+    """The differences between the config of a run and another one, one line per key.
 
     Args:
         saved: the run's YAML file.
         new: the config that it is to go on with.
-        allowed: keys that may differ, beside those that always may.
+        allowed: keys that may differ, in addition to those that always may.
 
     Raises:
         ConfigError: the file cannot be read.
     """
     has_images = "train" in (new.get("data") or {})
-    young = {f"data.{key}": value for key, value in YOUNGER_THAN_SOME_RUNS.items()}
-    after = (young if has_images else {}) | _flat(without_secrets(new))
+    newer = {f"data.{key}": value for key, value in YOUNGER_THAN_SOME_RUNS.items()}
+    after = (newer if has_images else {}) | _flat(without_secrets(new))
     before = _defaults(new) | _saved_values(saved)
     return [
         f"{key}: {before.get(key, 'not set')} there, {after.get(key, 'not set')} here"
@@ -185,14 +181,16 @@ def differences(saved: Path, new: DictConfig, allowed: Sequence[str]) -> list[st
 
 def _are_one_place(before: Any, after: Any) -> bool:
     """Whether two values are paths of the same file or folder, as ``images`` and ``./images/``."""
-    with suppress(OSError, ValueError):  # one is not there, or no path
+    with suppress(OSError, ValueError):  # one does not exist, or is no path
         return all(isinstance(v, str) for v in (before, after)) and os.path.samefile(before, after)
     return False
 
 
 def _defaults(cfg: DictConfig) -> dict[str, Any]:
-    """By dotted path, what components do without an option that is given here: what they did before
-    they had it."""
+    """The defaults of those options of components that a config sets, by dotted path.
+
+    An older run, whose component did not have the option yet, did what the default says.
+    """
     plain: Any = OmegaConf.to_container(cfg, resolve=True)
     return {
         f"{where}.{option}": default
@@ -203,24 +201,31 @@ def _defaults(cfg: DictConfig) -> dict[str, Any]:
 
 
 def _saved_values(path: Path) -> dict[str, Any]:
-    """The config of a run by dotted path, a key that is younger than it at its default.
+    """The config of a run by dotted path, with today's defaults of newer keys.
 
     Raises:
         ConfigError: it cannot be read.
     """
     try:
-        filled, keys = with_defaults(OmegaConf.to_container(read_yaml(path)))
-        values = _flat(OmegaConf.create(filled))
+        filled, added = with_defaults(OmegaConf.to_container(read_yaml(path)))
+        values = _flat(without_secrets(OmegaConf.create(filled)))
     except (OSError, ValueError, OmegaConfBaseException, YAMLError) as error:
         reason = " ".join(str(error).split())
         raise ConfigError([f"{path}: the config of a run, cannot be read ({reason})"]) from error
-    if keys:
-        told = ", ".join(keys)
-        logger.warning("%s is older than some keys, taken at their defaults: %s", path, told)
+    if added:
+        keys = ", ".join(added)
+        logger.warning("%s is older than some keys, taken at their defaults: %s", path, keys)
     return values
 
 
-def _flat(cfg: Any) -> dict[str, Any]:
-    """Plain values by dotted path."""
-    plain: Any = OmegaConf.to_container(cfg, resolve=True) if OmegaConf.is_config(cfg) else cfg
+def _flat(cfg: DictConfig) -> dict[str, Any]:
+    """Plain values by dotted path, references filled in."""
+    plain: Any = OmegaConf.to_container(cfg, resolve=True)
     return flat(plain)
+
+
+def config_of(run: Path) -> Path:
+    """The config file of a run, given the run's directory or that of one of its checkpoints."""
+    path = run / "config.yaml"
+    is_checkpoint = run.parent.name == "checkpoints" and not path.exists()
+    return run.parents[1] / path.name if is_checkpoint else path

@@ -15,10 +15,11 @@ def runnable(config_dirs: Iterable[Path] = ()) -> list[str]:
 
 def groups() -> dict[str, list[str]]:
     """Parts that can be exchanged on the command line, by group."""
-    found = {d.name: files_in(d) for d in sorted(CONFIG_DIR.iterdir()) if d.is_dir()}
-    return {name: files for name, files in found.items() if name != "config"}
+    folders = (d for d in sorted(CONFIG_DIR.iterdir()) if d.is_dir() and d.name != "config")
+    return {folder.name: files_in(folder) for folder in folders}
 
 
 def files_in(directory: Path) -> list[str]:
+    """The YAML files below a directory, by their path without ``.yaml``."""
     paths = directory.rglob("*.yaml")
     return sorted(path.relative_to(directory).with_suffix("").as_posix() for path in paths)

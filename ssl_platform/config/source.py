@@ -1,9 +1,9 @@
-"""Compose a config from the command line; Hydra does the work, this module words the errors.
+"""Compose a config from the command line. Hydra does the work; this module words the errors.
 
-Importing it, and everything in it but `compose`, does without torch: help, ``--cfg job`` and a
-misspelt name answer at once.
+Nothing here imports torch, so that help, ``--cfg job`` and a misspelt name answer at once.
 """
 
+import os
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -34,7 +34,6 @@ from ssl_platform.config.yaml_file import read_yaml, require_short
 from ssl_platform.errors import ConfigError, first_line, nearest
 
 PRIMARY = "defaults"
-USERS_FILE = "a file of the user's"
 
 
 @dataclass(frozen=True)
@@ -56,15 +55,16 @@ class Source:
         Raises:
             ConfigError: no config is chosen, or it does not exist.
         """
-        overrides = [spelled_out(override) for override in overrides]
+        overrides = [spelled_out(o) for o in overrides]
         if len(overrides) > MOST_OVERRIDES:
             raise ConfigError(
                 [f"{len(overrides):,} overrides, more than {MOST_OVERRIDES:,}; write a YAML file"]
             )
-        _forget_files()
+        # of an earlier `_of_file`: Hydra refuses a file of the same name that lies elsewhere
+        ConfigStore.instance().repo.pop("config", None)
         dirs = tuple(Path(d).absolute() for d in config_dirs)
         for directory in dirs:
-            if not _is(directory, Path.is_dir):
+            if not os.path.isdir(directory):
                 raise ConfigError([f"--config-dir {directory}: no such directory"])
         configs = [o for o in overrides if o.startswith("config=")]
         if not configs:
@@ -82,7 +82,7 @@ class Source:
 
     @classmethod
     def _of_file(cls, path: Path, overrides: list[str], dirs: tuple[Path, ...]) -> "Source":
-        if not _is(path, Path.exists):
+        if not os.path.exists(path):
             raise ConfigError([f"config={path}: no such file (working directory: {Path.cwd()})"])
         try:
             node = read_yaml(path)
@@ -95,13 +95,14 @@ class Source:
             raise ConfigError([f"config={path}: hydra: belongs on the command line"])
         if not text.lstrip().startswith("# @package _global_"):
             return cls(path.parent.absolute(), path.stem, overrides, dirs)
-        ConfigStore.instance().store(
-            path.stem, node, group="config", package="_global_", provider=USERS_FILE
-        )
+        ConfigStore.instance().store(path.stem, node, group="config", package="_global_")
         return cls(CONFIG_DIR, PRIMARY, [f"config={path.stem}", *overrides], dirs)
 
     def read(self) -> tuple[DictConfig, list[str]]:
-        """Compose; returns the config and the problems of the overrides that had to be left out.
+        """Compose the config.
+
+        Returns:
+            The config without the overrides that are wrong, and one line for each of those.
 
         Raises:
             ConfigError: nothing can be composed.
@@ -113,32 +114,28 @@ class Source:
             return self._finish(self._compose(self.overrides)), []
         except ConfigError:
             raise
-        except Exception as error:  # Hydra and OmegaConf raise whatever they stumble on
-            replaced = [part for o in self.overrides for part in replacing(o)]
-            if replaced != self.overrides:
-                return replace(self, overrides=replaced).read()
+        except Exception as error:  # Hydra and OmegaConf raise errors of many types
             reason = first_line(error)
         try:
             self._compose([self._chosen] if self.primary == PRIMARY else [])
         except Exception as fault:
             raise ConfigError([f"{self._chosen}: {first_line(fault)}"]) from None
         good, problems = self._sort_out()
-        if not problems:
+        if sorted(good) == sorted(self.overrides):
             raise ConfigError([reason])
-        return self._finish(self._compose(good)), problems
+        cfg, further = replace(self, overrides=good).read()
+        return cfg, problems + further
 
     def arguments(self) -> list[str]:
-        """The overrides in the form in which Hydra finds the search path too."""
-        if not self.config_dirs:
-            return self.overrides
+        """The overrides, and one that tells Hydra of the further directories."""
         paths = ",".join(f"file://{d}" for d in self.config_dirs)
-        return [*self.overrides, f"hydra.searchpath=[{paths}]"]
+        return [*self.overrides, *([f"hydra.searchpath=[{paths}]"] if paths else [])]
 
     def _compose(self, overrides: list[str], return_hydra_config: bool = False) -> DictConfig:
-        source = Source(self.directory, self.primary, overrides, self.config_dirs)
+        arguments = replace(self, overrides=overrides).arguments()
         GlobalHydra.instance().clear()  # a sweep composes its jobs inside Hydra's own main
         with hydra.initialize_config_dir(str(self.directory), version_base="1.3"):
-            return hydra.compose(self.primary, source.arguments(), return_hydra_config)
+            return hydra.compose(self.primary, arguments, return_hydra_config)
 
     def name(self) -> str:
         """Name of a run: that of ``name=``, else that of the config."""
@@ -146,15 +143,13 @@ class Source:
         return given.get("name", given.get("config", self.primary))
 
     def refuse_calls(self) -> None:
-        """Hydra's main function calls what its own section names: only what Hydra brings.
+        """Refuse what Hydra's main function would call for its own section, but Hydra's own parts.
 
         Raises:
             ConfigError: a config or an override names something else.
         """
-        swept = swept_keys(self.overrides)
-        of_hydra = [
-            o for o in self.overrides if (k := key_of(o)) not in swept or k.startswith("hydra")
-        ]
+        swept = [key for key in swept_keys(self.overrides) if not key.startswith("hydra")]
+        of_hydra = [o for o in self.overrides if key_of(o) not in swept]
         problems = [
             f"hydra.{where}={value}: only Hydra's own parts are called"
             for job in combinations(of_hydra, self._choices)
@@ -192,8 +187,8 @@ class Source:
     def _sort_out(self) -> tuple[list[str], list[str]]:
         """Overrides that compose, and the problems of those that do not.
 
-        Parts are chosen one by one. Values are set in one config that is composed once: composing
-        takes a hundred times as long.
+        Each choice of a part composes a config. All values are set in one config, because composing
+        takes a hundred times as long as setting a value.
         """
         good = [o for o in self.overrides if o.startswith("config=")]
         problems = []
@@ -206,17 +201,11 @@ class Source:
             except Exception as error:
                 problems.append(self._explain(override, self._compose(good), error))
         cfg = self._compose(good)
-        absent: list[str] = []
         for override in values:
-            key = parsed(override).key_or_group
-            if override.startswith("+") and key in absent:  # told: the two replace a whole part
-                continue
             try:
-                ConfigLoaderImpl._apply_overrides_to_config([parsed(override)], cfg)
-                good.append(override)
+                good += _set_value(cfg, override)
             except Exception as error:
                 problems.append(self._explain(override, cfg, error))
-                absent += [key] if override.startswith("~") else []
         return good, problems
 
     def _is_composed(self, override: str) -> bool:
@@ -226,7 +215,7 @@ class Source:
 
     def _explain(self, override: str, node: Any, error: Exception) -> str:
         """What is wrong with an override of the config ``node``."""
-        key = parsed(override).key_or_group
+        key = key_of(override)
         choices = self._choices(key)
         value = override.partition("=")[2]
         if choices and value in choices:
@@ -241,7 +230,7 @@ class Source:
                 return f"{override}: {self._null(names[:depth], names[depth:], value)}"
             if name not in node:
                 hint = nearest(name, [str(k) for k in node])
-                if depth == 0 and name in keys_of_a_training():
+                if depth == 0 and name in _keys_of_a_training():
                     hint = f"only a training has this key; {hint}"
                 return f"{override}: there is no {'.'.join(names[: depth + 1])}; {hint}"
             node = node[name] if not OmegaConf.is_missing(node, name) else None
@@ -250,12 +239,12 @@ class Source:
     def _null(self, above: list[str], below: list[str], value: str) -> str:
         """What to type for a value below a key that is null, such as ``data.val.path=...``."""
         part, group = ".".join(above), above[0]
-        told = f"{part} is null; give all of it, as in '{part}={{{'.'.join(below)}: {value}, ...}}'"
+        hint = f"{part} is null; give all of it, as in '{part}={{{'.'.join(below)}: {value}, ...}}'"
         others = self._choices(group)
-        return f"{told}, or another {group}={'|'.join(others)}" if others else told
+        return f"{hint}, or another {group}={'|'.join(others)}" if others else hint
 
     def _choices(self, group: str) -> list[str]:
-        """Files of a config group; none for what is no name of a folder."""
+        """Files of a config group; none where the name cannot be that of a folder."""
         folder = group.partition("@")[0]
         if not re.fullmatch(r"[\w-]{1,100}(/[\w-]{1,100}){0,9}", folder):
             return []
@@ -263,19 +252,24 @@ class Source:
         return sorted({name for d in dirs for name in files_in(d / folder)})
 
 
-def _forget_files() -> None:
-    """Those of earlier configs: Hydra refuses a config of the same name that lies elsewhere."""
-    stored = ConfigStore.instance().repo.get("config", {})
-    for name, node in list(stored.items()):
-        if getattr(node, "provider", None) == USERS_FILE:
-            del stored[name]
+def _set_value(cfg: DictConfig, override: str) -> list[str]:
+    """Set a value in a composed config; returns the overrides that do the same in Hydra."""
+    try:
+        ConfigLoaderImpl._apply_overrides_to_config([parsed(override)], cfg)
+        return [override]
+    except Exception:
+        replaced = replacing(override)
+        if replaced == [override]:
+            raise
+        ConfigLoaderImpl._apply_overrides_to_config([parsed(o) for o in replaced], cfg)
+        return replaced
 
 
 def sweep_jobs(overrides: list[str], config_dirs: Iterable[str | Path] = ()) -> Iterator[list[str]]:
     """The overrides of every run of a sweep.
 
     Raises:
-        ConfigError: one of them cannot be read, or stands for no values or too many.
+        ConfigError: an override cannot be read, or has no values or too many.
     """
     problems = [problem for override in overrides for problem in unreadable(override)]
     if problems:
@@ -287,16 +281,6 @@ def sweep_jobs(overrides: list[str], config_dirs: Iterable[str | Path] = ()) -> 
     return combinations(overrides, source._choices)
 
 
-def _is(path: Path, question: Any) -> bool:
-    """The answer to a question about a path; no for a name that no file can have."""
-    try:
-        return bool(question(path))
-    except (OSError, ValueError):
-        return False
-
-
 @cache
-def keys_of_a_training() -> set[str]:
-    """Top-level keys of the job that a config is for when it names no other."""
-    composed = Source(CONFIG_DIR, PRIMARY, [], ())._compose(["~config"])
-    return {str(key) for key in composed}
+def _keys_of_a_training() -> set[str]:
+    return {str(key) for key in Source(CONFIG_DIR, PRIMARY, [], ())._compose(["~config"])}

@@ -1,7 +1,7 @@
-"""YAML files of whoever wrote them, read as data that stays small.
+"""Read YAML files of anybody as data, and refuse those that would grow beyond the memory.
 
-A few hundred bytes of YAML can stand for gigabytes: an alias of aliases, a reference to references.
-Both are counted before anything is made of them.
+A few hundred bytes of YAML can expand to gigabytes, by aliases of aliases or references to
+references. Both are counted before they are expanded.
 """
 
 import io
@@ -27,11 +27,11 @@ def read_yaml(path: Path) -> Any:
     """The config that a YAML file holds, references as written.
 
     Raises:
-        ValueError: it is no file, too large, no YAML, or stands for too much; the message says
-            which, in one line, without the path.
+        ValueError: it is no file, too large, no YAML, or expands to too much. The message is one
+            line, without the path.
         OSError: it cannot be read.
     """
-    if path.exists() and not path.is_file():  # a pipe would be waited for, a device never ends
+    if path.exists() and not path.is_file():  # reading a pipe waits, reading a device never ends
         raise ValueError("not a file")
     with path.open("rb") as file:
         return parse_yaml(file.read(LARGEST_FILE + 1))
@@ -46,7 +46,7 @@ def parse_yaml(data: bytes) -> Any:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
         _count(node, itertools.count(1), 0)
         config = OmegaConf.load(io.StringIO(text))
-    except yaml.YAMLError as error:  # it says what on one line and where on others
+    except yaml.YAMLError as error:  # its message has several lines
         raise ValueError(" ".join(str(error).split())) from error
     except RecursionError:
         raise ValueError(_TOO_DEEP) from None
@@ -58,7 +58,7 @@ _TOO_DEEP = f"its lists and mappings lie more than {DEEPEST} deep in one another
 
 
 def _count(node: yaml.Node | None, count: "itertools.count[int]", depth: int) -> None:
-    """Count values as often as they occur, so that what holds itself is deep, aliases are many."""
+    """Count values, those behind an alias again each time; a node that holds itself is too deep."""
     if next(count) > MOST_VALUES:
         raise ValueError(f"more than {MOST_VALUES:,} values, when aliases are written out")
     if depth > DEEPEST:
@@ -72,13 +72,13 @@ def _count(node: yaml.Node | None, count: "itertools.count[int]", depth: int) ->
 
 
 def require_short(plain: Any) -> None:
-    """Raise where values grow beyond all measure when their references are filled in.
+    """Refuse values that are too long once their references are filled in.
 
     Args:
         plain: mappings, lists and values, references as written.
 
     Raises:
-        ValueError: they do, they hold themselves, or a text has a null byte.
+        ValueError: they are too long or too deep, or a text has a null byte.
     """
     try:
         length = _Lengths(plain).of((), plain)
@@ -89,7 +89,7 @@ def require_short(plain: Any) -> None:
 
 
 class _Lengths:
-    """Letters and values of each place, each counted once."""
+    """The length of each place of a config with its references filled in, computed once."""
 
     def __init__(self, root: Any):
         self.root = root
@@ -99,31 +99,26 @@ class _Lengths:
         if place not in self.known:
             if isinstance(node, str) and "\0" in node:
                 raise ValueError(f"{'.'.join(place)}: a null byte, which no value can have")
-            self.known[place] = 0  # what refers to itself is refused elsewhere, by its name
-            inner = sum(self.of((*place, key), child) for key, child in _children(node))
-            referred = sum(self.of(*found) for found in self.referred(place, node))
-            own = len(node) if isinstance(node, str) else 1
-            self.known[place] = own + inner + referred
+            self.known[place] = 0  # OmegaConf refuses a value that refers to itself
+            inner = [((*place, key), child) for key, child in _children(node)]
+            length = sum(self.of(*other) for other in (*inner, *self.referred(place, node)))
+            self.known[place] = length + (len(node) if isinstance(node, str) else 1)
         return self.known[place]
 
     def referred(self, place: Place, node: Any) -> Iterator[tuple[Place, Any]]:
-        """The places that a text refers to, with what is there."""
+        """The places that a text refers to, with their values."""
         for path, arguments in REFERENCE.findall(node) if isinstance(node, str) else ():
             for target in (path, *arguments.split(",")):
-                found = self.find(place, target.strip())
-                if found is not None:
-                    yield found
+                yield self.find(place, target.strip())
 
-    def find(self, place: Place, target: str) -> tuple[Place, Any] | None:
+    def find(self, place: Place, target: str) -> tuple[Place, Any]:
+        """The place that ``target`` means in ``place``, and its value; None if there is none."""
         name = target.lstrip(".")
         dots = len(target) - len(name)
         keys = (*(place[:-dots] if dots else ()), *re.findall(r"[^.\[\]]+", name))
         node = self.root
         for key in keys:
-            children = dict(_children(node))
-            if key not in children:
-                return None
-            node = children[key]
+            node = dict(_children(node)).get(key)
         return keys, node
 
 

@@ -1,8 +1,8 @@
-"""One process at a time works in a run directory.
+"""The directory of a run: one process at a time works in it, and whether a run may go on in it.
 
-The lock is the kernel's, so it ends with the process that holds it, however that ends. The file
-says who holds it. Some network file systems lock within one machine only: there, what the file
-says about another machine is all that is known, and is believed.
+The lock is the kernel's, so it ends with the process that holds it. The lock file names that
+process. Some network file systems lock within one machine only; there, a process of another machine
+that the file names is believed to be running.
 """
 
 import fcntl
@@ -17,15 +17,14 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from ssl_platform.config.saved import differences, without_secrets
+from ssl_platform.config.saved import config_of, differences, without_secrets
 from ssl_platform.config.yaml_file import read_yaml
 from ssl_platform.engine import checkpoint
 from ssl_platform.errors import ConfigError
 from ssl_platform.files import replacing
 from ssl_platform.job.settled import go_on_as_begun
 
-LOCK_FILE = ".lock"
-BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+LOCK_FILE, CONFIG_FILE = ".lock", "config.yaml"
 
 
 @contextmanager
@@ -37,11 +36,10 @@ def locked(directory: Path) -> Iterator[None]:
     """
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        # without O_TRUNC: whoever fails to get the lock must leave the owner's name
+        # without O_TRUNC: a process that does not get the lock has to leave the owner's name
         descriptor = os.open(directory / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     except OSError as error:
-        problem = f"output_dir={directory}: cannot be written ({error.strerror})"
-        raise ConfigError([problem]) from error
+        raise _unwritable(directory, error) from error
     try:
         _take(descriptor, directory)
         try:
@@ -52,8 +50,12 @@ def locked(directory: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
+def _unwritable(directory: Path, error: OSError) -> ConfigError:
+    return ConfigError([f"output_dir={directory}: cannot be written ({error.strerror})"])
+
+
 def _take(descriptor: int, directory: Path) -> None:
-    # lockf and not flock: a data worker that outlives this process does not inherit it
+    # not filelock, which uses flock: a data worker that outlives this process would keep that
     try:
         fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except (BlockingIOError, PermissionError):
@@ -77,13 +79,12 @@ def _me() -> dict[str, str]:
     return {
         "pid": str(os.getpid()),
         "host": socket.gethostname(),
-        "boot": BOOT_ID.read_text().strip(),
         "job": os.environ.get("SLURM_JOB_ID", ""),
     }
 
 
 def _owner(descriptor: int) -> dict[str, str]:
-    """Who wrote the file; empty when nobody did."""
+    """Who wrote the lock file; empty if nobody did."""
     try:
         return dict(json.loads(os.pread(descriptor, 4096, 0)))
     except ValueError:  # it was killed while it wrote its name
@@ -91,9 +92,9 @@ def _owner(descriptor: int) -> dict[str, str]:
 
 
 def _is_stale(owner: dict[str, str]) -> bool:
-    """Whether ``owner``, whose lock we have got, is certainly gone.
+    """Whether ``owner``, whose lock this process has got, has certainly ended.
 
-    It was on this machine, or it was this very job before SLURM started it again elsewhere.
+    It was on this machine, or it was this job before SLURM started it again elsewhere.
     """
     me = _me()
     return owner.get("host") == me["host"] or (bool(me["job"]) and owner.get("job") == me["job"])
@@ -106,59 +107,64 @@ def _in_use(directory: Path, owner: dict[str, str]) -> str:
 
 @contextmanager
 def claimed(cfg: DictConfig, output_dir: Path) -> Iterator[None]:
-    """Make the run directory and keep the config in it; nobody else works there meanwhile.
+    """Make the run directory, lock it and save the config in it.
 
-    References to the environment stay references, so that no secret of it is written.
+    References to the environment are saved as references, so that no secret is written.
 
     Raises:
-        ConfigError: another process works there, it holds a run with other settings or one that is
-            not to go on, or it cannot be written.
+        ConfigError: another process works there, the run in it may not go on with this config, or
+            the directory cannot be written.
     """
     problems = reasons_not_to_go_on(cfg, output_dir)
     if problems:
         raise ConfigError(problems)
     with locked(output_dir):
         try:
-            with replacing(output_dir / "config.yaml") as partial:
+            with replacing(output_dir / CONFIG_FILE) as partial:
                 partial.write_text(OmegaConf.to_yaml(without_secrets(cfg)))
         except OSError as error:
-            problem = f"output_dir={output_dir}: cannot be written ({error.strerror})"
-            raise ConfigError([problem]) from error
+            raise _unwritable(output_dir, error) from error
         yield
 
 
+def _earlier_run(output_dir: Path, mode: str) -> Path | None:
+    """The directory that a run goes on from: its own, or that of ``resume.mode``."""
+    if (output_dir / CONFIG_FILE).exists() and _has_begun(output_dir):
+        return output_dir
+    return None if mode in ("auto", "never") else Path(mode)
+
+
 def reasons_not_to_go_on(cfg: DictConfig, output_dir: Path) -> list[str]:
+    """Why a run may not go on in its directory or from another run: one line each, or none."""
     resume = cfg.get("resume") or {}
-    allowed, mode = resume.get("allow_changes", []), resume.get("mode", "auto")
-    path, source = output_dir / "config.yaml", output_dir
-    if path.exists() and _has_begun(output_dir):
+    mode = resume.get("mode", "auto")
+    source = _earlier_run(output_dir, mode)
+    if source is None:
+        return []
+    saved = config_of(source)
+    if source == output_dir:
         if mode == "never" and not _is_started_again():
             return [
                 f"output_dir={output_dir}: holds a run, and resume.mode=never leaves it alone; "
                 "give this one its own name=..., or go on with resume=auto"
             ]
-        changes = differences(path, cfg, allowed)
-        where = f"output_dir={output_dir}: holds a run with other settings; give this one its own "
-        where += "name=..., remove the directory"
-    elif mode in ("auto", "never"):
-        return []
+        refusal = f"output_dir={output_dir}: holds a run with other settings; give this one its own"
+        refusal += f" name=...,{'' if resume else ' or'} remove the directory"
+    elif saved.is_file():
+        refusal = f"resume.mode={mode}: that run has other settings; give this one the same"
     else:
-        source = Path(mode)
-        saved = (source.parents[1] if source.parent.name == "checkpoints" else source) / path.name
-        if not saved.is_file():
-            return [f"resume.mode={mode}: auto, never, or the directory of a run; no {saved}"]
-        changes = differences(saved, cfg, allowed)
-        where = f"resume.mode={mode}: that run has other settings; give this one the same"
+        return [f"resume.mode={mode}: auto, never, or the directory of a run; no {saved}"]
+    changes = differences(saved, cfg, resume.get("allow_changes", []))
     if not changes:
         return _too_few_epochs(cfg, source)
-    if not resume:  # of a job that has nothing to go on from
-        return [where.replace(", remove", ", or remove"), *changes]
-    keys = ", ".join(change.partition(":")[0] for change in changes)
-    return [f"{where}, or allow it with resume.allow_changes=[{keys}]", *changes]
+    if resume:  # else the job has nothing to go on from
+        keys = ", ".join(change.partition(":")[0] for change in changes)
+        refusal += f", or allow it with resume.allow_changes=[{keys}]"
+    return [refusal, *changes]
 
 
 def _too_few_epochs(cfg: DictConfig, source: Path) -> list[str]:
-    """A run does not go back: of what an epoch has done to the weights nothing is undone."""
+    """A run cannot go back to fewer epochs than it has begun."""
     wanted, begun = cfg.get("num_epochs"), checkpoint.num_epochs_begun(source)
     if wanted is None or wanted >= begun:
         return []
@@ -169,27 +175,25 @@ def _too_few_epochs(cfg: DictConfig, source: Path) -> list[str]:
 
 
 def take_over_what_was_settled(cfg: DictConfig) -> list[str]:
-    """See `go_on_as_begun`; what is wrong with the run that is there is said elsewhere."""
+    """See `go_on_as_begun`; `reasons_not_to_go_on` reports a config that cannot be read."""
     resume = cfg.get("resume") or {}
-    output_dir, mode = Path(cfg.output_dir), resume.get("mode", "auto")
-    path = output_dir / "config.yaml"
-    if not (path.exists() and _has_begun(output_dir)):
-        source = Path(mode)
-        path = (source.parents[1] if source.parent.name == "checkpoints" else source) / path.name
+    source = _earlier_run(Path(cfg.output_dir), resume.get("mode", "auto"))
+    if source is None:
+        return []
     try:
-        begun = OmegaConf.to_container(read_yaml(path))
+        begun = OmegaConf.to_container(read_yaml(config_of(source)))
     except (OSError, ValueError, OmegaConfBaseException):
         return []
     return go_on_as_begun(cfg, begun, resume.get("allow_changes", []))
 
 
 def _has_begun(output_dir: Path) -> bool:
-    """Whether a run has left more than its config, which a corrected one may replace."""
-    return {path.name for path in output_dir.iterdir()} != {LOCK_FILE, "config.yaml"}
+    """Whether a directory holds more than the config of a command that did not start."""
+    return {path.name for path in output_dir.iterdir()} != {LOCK_FILE, CONFIG_FILE}
 
 
 def _is_started_again() -> bool:
-    """Whether torchrun or SLURM has started this job before: what is there is its own."""
+    """Whether torchrun or SLURM has restarted this job, so that the run there is its own."""
     return any(
         os.environ.get(name, "0") != "0"
         for name in ("TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT")

@@ -12,6 +12,7 @@ from omegaconf import MISSING, OmegaConf
 from torch import nn
 
 from ssl_platform.config.options import ImageJobOptions, Node
+from ssl_platform.config.saved import config_of
 from ssl_platform.config.yaml_file import read_yaml
 from ssl_platform.data.decoding.pixels import AUTO
 from ssl_platform.errors import CheckpointError
@@ -71,10 +72,8 @@ def range_of_run(checkpoint: str, data: Any) -> dict[str, Any]:
     """
     if not isinstance(data, Mapping) or data.get("range") not in (None, AUTO):
         return {}
-    folder = Path(checkpoint)
-    run = folder.parents[1] if folder.parent.name == "checkpoints" else folder
     try:
-        trained: Any = OmegaConf.to_container(read_yaml(run / "config.yaml"))
+        trained: Any = OmegaConf.to_container(read_yaml(config_of(Path(checkpoint))))
         value_range = trained["data"]["range"]
     except (OSError, LookupError, TypeError, ValueError):  # no run, or one without images or range
         return {}

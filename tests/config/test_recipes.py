@@ -1,118 +1,26 @@
-"""Every file under configs/ is whole, and the published recipes hold the published numbers."""
+"""The published recipes hold the published numbers."""
 
-import copy
 import math
-import re
-import warnings
 from functools import cache
 from typing import Any, NamedTuple
 
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
-from ssl_platform.config import compose
-from ssl_platform.config.shipped import CONFIG_DIR, groups, runnable
 from ssl_platform.config.source import Source
-from ssl_platform.job.check import check
-from ssl_platform.registry import (
-    DATASETS,
-    HEADS,
-    HOOKS,
-    LOSSES,
-    METRICS,
-    OPTIMIZERS,
-    SCHEDULES,
-    TASKS,
-    TRANSFORMS,
-    TRUNKS,
-    Registry,
-    load_components,
-)
+from ssl_platform.registry import SCHEDULES, load_components
 
 load_components()
 
 IMAGENET_SIZE = 1_281_167
-# more prototypes than samples, as lightly has it and as Fashion-MNIST is better with
-WARNED_OF = {
-    "pretrain/swav/lightly_rn18",
-    "pretrain/swav/fashion_mnist",
-    "pretrain/swav/fashion_mnist_plain",
-}
-
-NEEDED = {  # what a user has to say, since there is no default
-    "analysis/clusters": ["checkpoint: the config needs a value (str); set checkpoint=..."],
-} | {
-    name: ["checkpoint: whose weights? checkpoint=<a run, a file, a URL or zoo:NAME>"]
-    for name in (
-        "analysis/clusters_of_file",
-        "analysis/features",
-        "benchmark/knn/folder",
-        "benchmark/knn/imagenet1k",
-        "benchmark/linear/cached/folder",
-        "benchmark/linear/cached/imagenet1k",
-        "benchmark/svm/voc07",
-    )
-}
 
 
 @cache
 def composed(name: str) -> DictConfig:
-    cfg, problems = Source.of([f"config={name}"]).read()
+    cfg, problems = Source.of([f"config=pretrain/{name}"]).read()
     assert problems == []
     OmegaConf.set_readonly(cfg, True)  # several tests look at it
     return cfg
-
-
-def on_images_that_are_here(cfg: DictConfig) -> DictConfig:
-    """The config on generated images where its own would have to be on this disk."""
-    cfg = copy.deepcopy(cfg)
-    OmegaConf.set_readonly(cfg, False)
-    if cfg.task.name == "Train":
-        cfg.checkpoint = None  # that of a benchmark is the user's, or has to be fetched
-        cfg.baselines = False  # they are compared with its weights
-        if "trunk" not in cfg:
-            trunk = OmegaConf.load(CONFIG_DIR / "trunk" / "resnet50.yaml")
-            OmegaConf.update(cfg, "trunk", trunk, force_add=True)
-    if "train" in cfg.data and cfg.data.train.name != "Shapes":
-        cfg.data.train = {"name": "Shapes", "num_samples": IMAGENET_SIZE, "size": 32, "seed": 0}
-        if cfg.data.val is not None:
-            cfg.data.val = {"name": "Shapes", "num_samples": 50, "size": 32, "seed": 1}
-    return cfg
-
-
-# ---- all runnable files
-
-
-@pytest.mark.parametrize("name", runnable())
-def test_a_runnable_file_passes_the_check(name):
-    with warnings.catch_warnings(record=True) as warned:
-        warnings.simplefilter("always")
-        assert check(on_images_that_are_here(composed(name))) == NEEDED.get(name, [])
-    assert bool(warned) == (name in WARNED_OF), [str(w.message) for w in warned]
-
-
-@pytest.mark.parametrize("name", runnable())
-def test_a_runnable_file_begins_with_its_own_command(name):
-    lines = (CONFIG_DIR / "config" / f"{name}.yaml").read_text().splitlines()
-    assert lines[0] == "# @package _global_"
-    card = "\n".join(lines[: next(i for i, line in enumerate(lines) if line[:1] != "#")])
-    assert re.search(rf"python tools/run_distributed\.py\b.*\bconfig={name}(?=\s|$)", card, re.S)
-
-
-@pytest.mark.parametrize("name", ["folder", "lightly_rn18", "lightly_rn18_queue"])
-def test_the_recipes_for_any_folder_take_a_folder_of_photographs(name, photographs):
-    compose(
-        [
-            f"config=pretrain/swav/{name}",
-            f"data.train.path={photographs}",
-            "data.batch_size=6",
-            "heads.prototypes.num_prototypes=[6]",
-            "loss.queue_length=0",
-        ]
-    )
-
-
-# ---- the published SwAV recipes
 
 
 class Recipe(NamedTuple):
@@ -169,12 +77,12 @@ RECIPES = {
         epochs=400, crops=[(2, 224, 0.08, 1.0)], frozen_steps=313
     ),
 }  # fmt: skip
-PRESETS = {  # that keep a recipe's numbers on other machines
-    "swav/rn50_800ep_8gpu": "swav/rn50_800ep",
-    "swav/rn50_400ep_bs256_8gpu": "swav/rn50_400ep_bs256",
-    "swav/rn50_200ep_bs256_1gpu": "swav/rn50_200ep_bs256",
-    "deepcluster_v2/rn50_400ep_8gpu": "deepcluster_v2/rn50_400ep",
-    "sela_v2/rn50_400ep_8gpu": "sela_v2/rn50_400ep",
+PRESETS = {  # keep a recipe's numbers on other machines: processes, recipe, its processes
+    "swav/rn50_800ep_8gpu": (8, "swav/rn50_800ep", 64),
+    "swav/rn50_400ep_bs256_8gpu": (8, "swav/rn50_400ep_bs256", 4),
+    "swav/rn50_200ep_bs256_1gpu": (1, "swav/rn50_200ep_bs256", 4),
+    "deepcluster_v2/rn50_400ep_8gpu": (8, "deepcluster_v2/rn50_400ep", 64),
+    "sela_v2/rn50_400ep_8gpu": (8, "sela_v2/rn50_400ep", 64),
 }
 
 
@@ -235,12 +143,12 @@ METHODS = {
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_has_the_numbers_of_the_published_run(name):
-    assert recipe_of(composed(f"pretrain/{name}")) == RECIPES[name]
+    assert recipe_of(composed(name)) == RECIPES[name]
 
 
 @pytest.mark.parametrize("name", [*RECIPES, *PRESETS])
 def test_a_recipe_has_what_all_published_runs_share(name):
-    cfg = composed(f"pretrain/{name}")
+    cfg = composed(name)
     loss, augmentation = cfg.loss, cfg.data.transform
     method = METHODS[name.partition("/")[0]]
     assert {key: loss[key] for key in method.loss} == method.loss
@@ -264,7 +172,7 @@ def test_a_recipe_has_what_all_published_runs_share(name):
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_the_rate_runs_from_the_warm_up_to_just_above_the_final_one(name):
-    cfg, row = composed(f"pretrain/{name}"), RECIPES[name]
+    cfg, row = composed(name), RECIPES[name]
     rate = SCHEDULES.build(
         OmegaConf.to_container(cfg.schedule), row.base_lr, row.epochs, row.steps_per_epoch
     )
@@ -279,31 +187,26 @@ def test_the_rate_runs_from_the_warm_up_to_just_above_the_final_one(name):
     assert rate(warmup + cosine - 1) == pytest.approx(last, rel=1e-12, abs=1e-15)
 
 
-@pytest.mark.parametrize(("name", "original"), PRESETS.items())
-def test_a_preset_changes_nothing_but_the_machine(name, original):
-    preset, recipe = (
-        OmegaConf.to_container(composed(f"pretrain/{each}")) for each in (name, original)
-    )
-    for cfg in (preset, recipe):
+def images_of_a_batch_norm(cfg: DictConfig, world_size: int) -> int:
+    sync = cfg.sync_batch_norm
+    group = (sync.group_size or world_size) if sync.enabled else 1
+    return group * cfg.data.batch_size // world_size
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_changes_nothing_but_the_machine(name):
+    world_size, original, its_world_size = PRESETS[name]
+    preset, recipe = composed(name), composed(original)
+    images = images_of_a_batch_norm(preset, world_size)
+    assert images == images_of_a_batch_norm(recipe, its_world_size)
+    assert images == (256 if "bs256" in name else 512)
+    assert preset.launch.processes == world_size
+    configs = [OmegaConf.to_container(cfg) for cfg in (preset, recipe)]
+    for cfg in configs:
         for key in ("name", "launch", "sync_batch_norm"):
             del cfg[key]
         del cfg["data"]["num_workers"]
-    assert preset == recipe
-
-
-def test_a_preset_keeps_the_images_that_a_batch_norm_sees():
-    def images(name: str, world_size: int) -> int:
-        cfg = composed(f"pretrain/{name}")
-        sync = cfg.sync_batch_norm
-        group = (sync.group_size or world_size) if sync.enabled else 1
-        return group * cfg.data.batch_size // world_size
-
-    assert images("swav/rn50_800ep", 64) == images("swav/rn50_800ep_8gpu", 8) == 512
-    assert images("swav/rn50_400ep_bs256", 4) == images("swav/rn50_400ep_bs256_8gpu", 8) == 256
-    assert images("swav/rn50_200ep_bs256", 4) == images("swav/rn50_200ep_bs256_1gpu", 1) == 256
-    for method in ("deepcluster_v2", "sela_v2"):
-        assert images(f"{method}/rn50_400ep", 64) == images(f"{method}/rn50_400ep_8gpu", 8) == 512
-    assert composed("pretrain/swav/rn50_800ep_8gpu").launch.processes == 8
+    assert configs[0] == configs[1]
 
 
 @pytest.mark.parametrize(
@@ -311,7 +214,7 @@ def test_a_preset_keeps_the_images_that_a_batch_norm_sees():
     [("lightly_rn18", 0, 0, 0), ("lightly_rn18_queue", 3840, 2, 1)],
 )
 def test_lightlys_settings(name, queue_length, queue_start_epoch, frozen_epochs):
-    cfg = composed(f"pretrain/swav/{name}")
+    cfg = composed(f"swav/{name}")
     assert (cfg.num_epochs, cfg.data.batch_size, cfg.precision) == (10, 128, "float32")
     assert (cfg.trunk.block, list(cfg.trunk.layers)) == ("basic", [2, 2, 2, 2])
     head = cfg.heads.prototypes
@@ -326,60 +229,3 @@ def test_lightlys_settings(name, queue_length, queue_start_epoch, frozen_epochs)
     assert (cfg.loss.freeze_prototypes_steps, cfg.loss.freeze_prototypes_epochs) == (
         0, frozen_epochs,
     )  # fmt: skip
-
-
-# ---- parts
-
-ONE_COMPONENT = {
-    "trunk": TRUNKS,
-    "loss": LOSSES,
-    "optimizer": OPTIMIZERS,
-    "schedule": SCHEDULES,
-}
-NAMED_COMPONENTS = {"heads": HEADS, "hooks": HOOKS, "metrics": METRICS}
-DATA_COMPONENTS = {
-    "train": DATASETS,
-    "val": DATASETS,
-    "transform": TRANSFORMS,
-    "eval_transform": TRANSFORMS,
-}
-PARENTS = [("task", "evaluation")]  # of parts, and no parts themselves
-PARTS = [
-    (group, part)
-    for group, parts in groups().items()
-    if group not in ("launch", "resume")
-    for part in parts
-    if (group, part) not in PARENTS
-]
-
-
-def components_in(group: str, part: dict[str, Any]) -> list[tuple[str, Registry, dict[str, Any]]]:
-    """Each node of a part that names a component, with its place and registry."""
-    if group == "task":  # its file has the keys of a whole job beside the component
-        return [(group, TASKS, part["task"])]
-    if group in ONE_COMPONENT:
-        return [(group, ONE_COMPONENT[group], part)]
-    if group == "data":
-        nodes = [(key, DATA_COMPONENTS[key], part[key]) for key in DATA_COMPONENTS]
-    else:
-        nodes = [(key, NAMED_COMPONENTS[group], node) for key, node in part.items()]
-    return [(f"{group}.{key}", registry, node) for key, registry, node in nodes if node]
-
-
-def with_parents(group: str, name: str) -> DictConfig:
-    """A part merged into those of its group that it begins with."""
-    part = OmegaConf.load(CONFIG_DIR / group / f"{name}.yaml")
-    defaults = [entry for entry in part.pop("defaults", []) if isinstance(entry, str)]
-    parents = [parent for parent in defaults if parent != "_self_"]
-    return OmegaConf.merge(*(with_parents(group, parent) for parent in parents), part)
-
-
-@pytest.mark.parametrize(("group", "name"), PARTS)
-def test_a_part_names_its_component_and_lists_exactly_its_options(group, name):
-    part = OmegaConf.to_container(with_parents(group, name))
-    nodes = components_in(group, part)
-    assert nodes
-    for where, registry, node in nodes:
-        assert node["name"] in registry.names(), where
-        options = set(registry.schema(node["name"]).annotations)
-        assert set(node) - {"name"} == options, where

@@ -1,4 +1,4 @@
-"""What is settled before a run begins is kept with it, for its resume and for its evaluation."""
+"""What is decided before a run starts is saved with it, for its resume and its evaluation."""
 
 from pathlib import Path
 from typing import Any
@@ -70,22 +70,22 @@ def saved(tmp_path: Path) -> Any:
 
 def test_auto_is_found_said_kept_and_used_again(started, tmp_path, capsys):
     images = write(tmp_path / "deep", top=4096)
-    found = started(images, data__range="auto").data.range
-    assert found == saved(tmp_path).data.range
-    assert 0 <= found[0] < 50 and 4050 < found[1] <= 4095
-    told = f"data.range=auto: [{found[0]},{found[1]}] by the images tried; it is kept with the run"
-    assert capsys.readouterr().out.splitlines()[0] == told
-    write(images, top=2048)  # now they would tell of another
-    assert started(images, data__range="auto").data.range == found
+    low, high = started(images, data__range="auto").data.range
+    assert [low, high] == saved(tmp_path).data.range
+    assert 0 <= low < 50 and 4050 < high <= 4095
+    line = f"data.range=auto: [{low},{high}] by the images tried; it is kept with the run"
+    assert capsys.readouterr().out.splitlines()[0] == line
+    write(images, top=2048)  # which have another range
+    assert started(images, data__range="auto").data.range == [low, high]
     assert "auto" not in capsys.readouterr().out
     run = tmp_path / "run"
-    assert range_of_run(str(run), {"range": "auto"}) == {"data.range": found}
-    assert range_of_run(str(run / "checkpoints" / "step_1"), {}) == {"data.range": found}
+    assert range_of_run(str(run), {"range": "auto"}) == {"data.range": [low, high]}
+    assert range_of_run(str(run / "checkpoints" / "step_1"), {}) == {"data.range": [low, high]}
     assert range_of_run(str(run), {"range": [0, 1]}) == {}
     assert range_of_run("zoo:swav_800ep", {"range": "auto"}) == {}
     with pytest.raises(ConfigError) as caught:
         started(images, data__range=[0, 100])
-    assert f"data.range: {list(found)} there, [0, 100] here" in caught.value.problems
+    assert f"data.range: {[low, high]} there, [0, 100] here" in caught.value.problems
 
 
 def test_auto_of_8_bits_is_kept_as_none(started, photographs, tmp_path, capsys):
@@ -113,17 +113,14 @@ def test_more_unreadable_images_than_are_allowed_are_told_before_the_ranks_start
     for number in range(2):
         (images / f"{number}.tif").write_bytes(b"")
     node = {"name": "ImageFolder", "path": str(images)}
-    train = images if where == "train" else photographs
-    with pytest.raises(DataError) as caught:
-        started(train, data__val=None if where == "train" else node)
+    train, val = (images, None) if where == "train" else (photographs, node)
     how = "with others in their place" if where == "train" else "without them"
-    told = str(caught.value)
-    assert told.startswith(
-        f"data.{where}: 2 of 8 images tried cannot be read, data.max_bad_fraction=0.01 allows 1 of "
-        "8: "
-    )
-    assert told.endswith(f"; to go on {how} set data.max_bad_fraction=0.5")
-    started(train, data__val=None if where == "train" else node, data__max_bad_fraction=0.5)
+    with pytest.raises(DataError) as caught:
+        started(train, data__val=val)
+    begin = f"data.{where}: 2 of 8 images tried cannot be read, data.max_bad_fraction=0.01 allows"
+    assert str(caught.value).startswith(f"{begin} 1 of 8: ")
+    assert str(caught.value).endswith(f"; to go on {how} set data.max_bad_fraction=0.5")
+    started(train, data__val=val, data__max_bad_fraction=0.5)
 
 
 def test_an_evaluation_is_not_told_of_crops_that_it_does_not_take(photographs, pretrained, capsys):
@@ -174,15 +171,6 @@ def test_a_run_older_than_the_options_goes_on_with_the_pixels_that_it_began_with
         ) in capsys.readouterr().out
     allowed = started(photographs, resume__allow_changes=["data.orientation"])
     assert options_of(allowed).data.pixels == PixelOptions(background=None, corrupt="use")
-
-
-def test_a_config_without_the_options_means_what_was_done_before_there_were_any(checked):
-    cfg = OmegaConf.create(checked)
-    for key in YOUNGER_THAN_SOME_RUNS:
-        del cfg.data[key]
-    data = options_of(cfg).data
-    found = {key: getattr(data, key) for key in YOUNGER_THAN_SOME_RUNS}
-    assert found == YOUNGER_THAN_SOME_RUNS
 
 
 def test_data_sets_read_with_the_options(checked, tmp_path):
