@@ -15,7 +15,7 @@ from test_training import train
 
 from ssl_platform.data.loading.sampler import ShuffledSampler
 from ssl_platform.engine import checkpoint
-from ssl_platform.engine.position import change_of_length, take_position
+from ssl_platform.engine.position import change_of_length, restore_position
 from ssl_platform.engine.run import Run
 from ssl_platform.errors import CheckpointError, StopRequested
 from ssl_platform.hooks.log import _Console
@@ -198,7 +198,7 @@ def at(state: dict[str, Any], **sizes: Any) -> SimpleNamespace:
     sizes = {"num_samples": 128, "batch_size": 32, "drop_last": True} | sizes
     sampler = ShuffledSampler(**sizes, rank=0, world_size=1, seed=0)
     run = SimpleNamespace(train_sampler=sampler)
-    take_position(run, state)
+    restore_position(run, state)
     run.position = run.epoch * sampler.steps_per_epoch + run.epoch_step
     return run
 

@@ -24,12 +24,12 @@ PROGRAM = """
 import sys, threading
 from pathlib import Path
 import torch
-from ssl_platform.engine.saver import _Writing
+from ssl_platform.engine.saver import _in_thread, _write
 
-_Writing(
-    Path(sys.argv[1]), {"rank_0.pt": {"x": torch.ones(9)}}, {"step": 1},
-    make_room=threading.main_thread().join, device=torch.device("cpu"),
-).start()
+states = {"rank_0.pt": {"x": torch.ones(9)}}
+is_ending = threading.Event()
+_in_thread(_write, Path(sys.argv[1]), states, is_ending.wait)
+threading._register_atexit(is_ending.set)
 raise SystemExit(3)
 """
 

@@ -110,7 +110,7 @@ def resume(folder: Path, *, sample: dict | None, exact: bool = False, allow: str
     )
     shared = {"data": dataset.fingerprint(), "world_size": 1, "environment": {}}
     saved = shared if sample is None else shared | {"data_sample": sample}
-    run_state._refuse_what_does_not_fit(run, options, Path("step_1"), saved)
+    run_state._check_fits(run, options, Path("step_1"), saved)
 
 
 def test_a_resume_says_what_was_written_anew_and_an_exact_one_refuses(photographs, caplog):
