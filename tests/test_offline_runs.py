@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import TINY
-from test_training import assert_equal, losses, run_tool, saved, train
+from tiny_runs import assert_equal, losses, run_tool, saved, train
 from torch import Tensor
 
 from ssl_platform.config import compose

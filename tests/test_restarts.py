@@ -9,7 +9,7 @@ import pytest
 import torch
 from conftest import TINY
 from forked import TOOL, tool
-from test_training import assert_equal
+from tiny_runs import assert_equal
 
 from ssl_platform.engine.checkpoint import latest
 

@@ -1,4 +1,4 @@
-"""What became of the images' files since a run was saved."""
+"""Images' files that have changed since a run was saved."""
 
 import logging
 import os
@@ -8,16 +8,15 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from tiny_runs import train, without
 
-import ssl_platform
-from ssl_platform.config import compose
 from ssl_platform.config.options import DataOptions
 from ssl_platform.data.crops.normalize import Normalize
 from ssl_platform.data.dataset import NUM_STAMPS, FileChanges
 from ssl_platform.data.sets.image_folder import ImageFolder
 from ssl_platform.data.sets.shapes import Shapes
 from ssl_platform.data.sets.subset import StratifiedSubset
-from ssl_platform.engine import state as run_state
+from ssl_platform.engine import state
 from ssl_platform.errors import CheckpointError
 from ssl_platform.evaluation.feature_cache import images_provenance
 
@@ -95,13 +94,13 @@ def test_cached_features_of_images_with_other_bytes_are_stale(photographs):
 
 @pytest.fixture(autouse=True)
 def same_length(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run_state, "change_of_length", lambda run, shared: None)
+    monkeypatch.setattr(state, "change_of_length", lambda run, shared: None)
 
 
 def resume(folder: Path, *, sample: dict | None, exact: bool = False, allow: str = "") -> None:
     """What a resume asks of the files, without a run."""
     dataset = opened(folder)
-    options = run_state.ResumeOptions("auto", [allow], exact)
+    options = state.ResumeOptions("auto", [allow], exact)
     run = SimpleNamespace(
         train_data=dataset,
         data_fingerprint=dataset.fingerprint(),
@@ -110,22 +109,22 @@ def resume(folder: Path, *, sample: dict | None, exact: bool = False, allow: str
     )
     shared = {"data": dataset.fingerprint(), "world_size": 1, "environment": {}}
     saved = shared if sample is None else shared | {"data_sample": sample}
-    run_state._check_fits(run, options, Path("step_1"), saved)
+    state._check_fits(run, options, Path("step_1"), saved)
 
 
 def test_a_resume_says_what_was_written_anew_and_an_exact_one_refuses(photographs, caplog):
     sample = opened(photographs).sample()
     path = photographs / "class1" / "1.jpg"
     touch(path)
-    told = (
+    message = (
         "step_1: the result is no longer bit for bit an unbroken run's: 1 of the 12 training "
         f"images looked at have been written anew since ({path})"
     )
     resume(photographs, sample=sample)
-    assert caplog.messages == [told]
+    assert caplog.messages == [message]
     with pytest.raises(CheckpointError) as caught:
         resume(photographs, sample=sample, exact=True)
-    assert str(caught.value) == f"{told} (resume.exact=false goes on)"
+    assert str(caught.value) == f"{message} (resume.exact=false goes on)"
 
 
 def test_a_resume_goes_on_with_a_copy_and_from_before_the_sample(photographs, caplog):
@@ -140,28 +139,25 @@ def test_a_resume_goes_on_with_a_copy_and_from_before_the_sample(photographs, ca
 
 
 def test_a_run_does_not_go_on_with_other_bytes_unless_it_is_allowed(tmp_path, tiny, photographs):
-    def train(*more: str) -> None:
-        keep = [o for o in tiny if not o.startswith("data.") and "num_labels" not in o]
-        crops = "data.transform.crops"
-        images = [
-            "data=folder", f"data.train.path={photographs}", "~hooks.knn", "data.batch_size=12",
-            "data.num_workers=0", f"{crops}.large.size=32", f"{crops}.small.size=20",
-            "heads.prototypes.num_prototypes=[8]",
-        ]  # fmt: skip
-        ssl_platform.run(compose([*keep, *images, f"output_dir={tmp_path}/run", *more]))
-
-    train("num_epochs=2")
+    crops = "data.transform.crops"
+    options = [
+        *without(tiny, "data.", "hooks.knn"), "~hooks.knn", "data=folder", "data.num_workers=0",
+        f"data.train.path={photographs}", "data.batch_size=12", f"{crops}.large.size=32",
+        f"{crops}.small.size=20", "heads.prototypes.num_prototypes=[8]",
+    ]  # fmt: skip
+    run_dir = tmp_path / "run"
+    train(options, run_dir, "num_epochs=2")
     path = photographs / "class1" / "1.jpg"
     size = path.stat().st_size
     path.write_bytes(path.read_bytes() + b"\0")
     longer = ["num_epochs=3", "resume.allow_changes=[num_epochs]"]
     with pytest.raises(CheckpointError) as caught:
-        train(*longer)
+        train(options, run_dir, *longer)
     assert str(caught.value) == (
-        f"{tmp_path}/run/checkpoints/step_00000002 was written with other training images: 1 of "
+        f"{run_dir}/checkpoints/step_00000002 was written with other training images: 1 of "
         f"the 12 training images looked at have other sizes ({path}: {size} bytes before, "
         f"{size + 1} now): bring those back, start a new run with name=..., or allow it with "
         "resume.allow_changes=[data.train]"
     )
-    train("num_epochs=3", "resume.allow_changes=[num_epochs,data.train]")
-    assert (tmp_path / "run/checkpoints/step_00000003").is_dir()
+    train(options, run_dir, "num_epochs=3", "resume.allow_changes=[num_epochs,data.train]")
+    assert (run_dir / "checkpoints/step_00000003").is_dir()

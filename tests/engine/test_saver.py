@@ -1,4 +1,4 @@
-"""Saves in a thread. That resumed runs equal unbroken ones is shown in test_resume.py."""
+"""When and what a saver writes. test_state.py shows that resumed runs equal unbroken ones."""
 
 import math
 import subprocess
@@ -35,11 +35,11 @@ raise SystemExit(3)
 
 
 def test_an_error_elsewhere_does_not_cut_off_a_write(tmp_path):
-    """A thread that Python ends for it, while it is in torch, brings the process down."""
+    """Python waits for the thread: to end a thread that is inside torch crashes the process."""
     folder = tmp_path / "epoch"
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, str(folder)],
-        cwd=Path(__file__).parents[1],
+        cwd=Path(__file__).parents[2],
         capture_output=True,
         text=True,
     )
@@ -102,31 +102,33 @@ def a_run(folder: Path) -> tuple[SimpleNamespace, Saver]:
     return run, saver
 
 
-SPOILT: dict[str, Callable[[Any], Tensor]] = {
+def moment(run: Any) -> Tensor:
+    return run.optimizer.state[run.model[0].bias]["exp_avg_sq"]
+
+
+TENSORS: dict[str, Callable[[Any], Tensor]] = {
     "model.0.weight": lambda run: run.model[0].weight,
     "model.1.running_var": lambda run: run.model[1].running_var,
     "loss.scale": lambda run: run.loss.scale,
     "loss.table": lambda run: run.loss.table,
     "loss.queue": lambda run: run.loss.queue,
-    "optimizer.state.1.exp_avg_sq": lambda run: run.optimizer.state[run.model[0].bias][
-        "exp_avg_sq"
-    ],
+    "optimizer.state.1.exp_avg_sq": moment,
     "hooks.watch.total": lambda run: run.hooks["watch"].total,
 }
 
 
-@pytest.mark.parametrize("where", SPOILT)
-def test_a_nan_in_anything_that_is_saved_is_named_and_not_saved(where, tmp_path):
+@pytest.mark.parametrize("name", TENSORS)
+def test_a_nan_in_anything_that_is_saved_is_named_and_not_saved(name, tmp_path):
     run, saver = a_run(tmp_path)
     saver.save(run)
     before = sorted((tmp_path / "checkpoints").rglob("*"))
-    SPOILT[where](run).data.view(-1)[-1] = math.nan
+    TENSORS[name](run).data.view(-1)[-1] = math.nan
     run.step = 8
     with pytest.raises(DivergedError) as error:
         saver.save(run)
     folder = tmp_path / "checkpoints" / "step_00000007"
     assert str(error.value) == (
-        f"{where}: no longer finite at step 8 (epoch 2): no checkpoint of it is written; "
+        f"{name}: no longer finite at step 8 (epoch 2): no checkpoint of it is written; "
         f"{folder} is from before"
     )
     assert sorted((tmp_path / "checkpoints").rglob("*")) == before
@@ -143,7 +145,7 @@ def test_a_nan_in_a_number_of_the_loss_is_not_saved(tmp_path):
 def test_infinite_is_a_fault_of_the_training_and_not_of_what_watches_it(tmp_path):
     run, saver = a_run(tmp_path)
     run.hooks["watch"].total.fill_(math.inf)
-    run.optimizer.state[run.model[0].bias]["exp_avg_sq"].fill_(3e38)  # large is finite
+    moment(run).fill_(3e38)  # large is finite
     saver.save(run)
     run.step = 8
     run.model[0].bias.data.fill_(math.inf)
@@ -172,12 +174,8 @@ def save_with_nan_on_the_last_rank(folder: str) -> str:
 
 
 def test_every_rank_names_what_is_not_finite_on_any(tmp_path):
-    told = run_on_ranks(save_with_nan_on_the_last_rank, 2, str(tmp_path))
-    assert (
-        told
-        == [
-            "loss.queue: no longer finite at step 7 (epoch 2): no checkpoint of it is written; no "
-            "checkpoint was saved before"
-        ]
-        * 2
+    message = (
+        "loss.queue: no longer finite at step 7 (epoch 2): no checkpoint of it is written; no "
+        "checkpoint was saved before"
     )
+    assert run_on_ranks(save_with_nan_on_the_last_rank, 2, str(tmp_path)) == [message] * 2

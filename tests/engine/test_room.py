@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 from forked import tool
-from test_training import QUEUE, train
+from tiny_runs import QUEUE, train, without
 
 from ssl_platform.engine.saver import SPARE_ROOM
 from ssl_platform.errors import ConfigError
@@ -22,7 +22,7 @@ shutil.disk_usage = lambda path: SimpleNamespace(total=2**30, free=2**18)
 
 @pytest.fixture
 def short(tiny) -> list[str]:
-    return [*(o for o in tiny if not o.startswith("hooks.knn")), *QUEUE, "~hooks.knn"]
+    return [*without(tiny, "hooks.knn"), *QUEUE, "~hooks.knn"]
 
 
 def last_checkpoint(output_dir: Path) -> tuple[int, int]:
@@ -66,8 +66,8 @@ def test_all_processes_leave_with_one_line(short, tmp_path):
     (tmp_path / "full_disk.py").write_text(FULL_DISK)
     done = tool(*short, "launch.processes=2", "plugins=[full_disk]", "name=run", cwd=tmp_path)
     assert done.returncode == 2
-    told = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-    assert told == [
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert errors == [
         "error: output_dir=runs/run: 0.2 MiB are free there, a checkpoint needs 0.6 MiB; have 0.9 "
         "MiB free before the start, or choose a directory on another disk"
     ]
