@@ -8,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from ranks import run_on_ranks
@@ -138,6 +139,14 @@ def test_a_nan_in_a_number_of_the_loss_is_not_saved(tmp_path):
     run, saver = a_run(tmp_path)
     run.loss.temperature = math.nan
     with pytest.raises(DivergedError, match=r"^loss\._extra_state\.temperature: no longer finite"):
+        saver.save(run)
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def test_a_state_that_could_not_be_read_again_is_refused_at_once(tmp_path):
+    run, saver = a_run(tmp_path)
+    run.hooks["watch"].figure = np.float64(1)
+    with pytest.raises(TypeError, match=r"hooks\.watch\.figure is a float64: .* plain values only"):
         saver.save(run)
     assert not (tmp_path / "checkpoints").exists()
 

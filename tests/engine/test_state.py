@@ -93,16 +93,6 @@ def test_when_to_save_and_what_to_keep(options, steps, small, tmp_path):
     assert checkpoints(tmp_path) == steps
 
 
-def test_a_line_half_written_is_written_again(small, tmp_path):
-    stopped_at(7, small, tmp_path)
-    whole = lines(tmp_path)
-    with (tmp_path / "metrics.jsonl").open("a") as file:
-        file.write('{"step": 9, "loss": 1.0}\n{"step": 7, "lo')
-    stopped_at(8, small, tmp_path)
-    assert lines(tmp_path)[: len(whole)] == whole
-    assert [line["step"] for line in lines(tmp_path)] == [3, 4, 6, 8]
-
-
 def test_a_full_disk_keeps_the_checkpoint_before(small, tmp_path, caplog):
     """No file may grow beyond what a checkpoint needs; then the room is there again."""
     stopped_at(4, small, tmp_path)
@@ -133,15 +123,6 @@ def test_a_full_disk_keeps_the_checkpoint_before(small, tmp_path, caplog):
     assert checkpoints(tmp_path) == [8, 12]
 
 
-def test_weights_that_are_not_finite_are_never_saved(small, tmp_path):
-    small = [*small, "~hooks.finite"]
-    stopped_at(4, small, tmp_path)
-    with pytest.raises(DivergedError, match="no longer finite at step 8 ") as error:
-        train(small, tmp_path, "optimizer.lr=1e30", "resume.allow_changes=[optimizer.lr]")
-    assert error.value.exit_code == 4
-    assert checkpoints(tmp_path) == [4]
-
-
 def test_a_training_that_diverges_says_at_which_images(small, tmp_path):
     with pytest.raises(DivergedError, match=r"not_finite\.json has the images"):
         train(small, tmp_path, "optimizer.lr=1e30")
@@ -149,12 +130,6 @@ def test_a_training_that_diverges_says_at_which_images(small, tmp_path):
     images = report["images"].values()
     assert len(images) == 32 and all("Shapes[" in name for name in images)
     assert report["losses"][0].keys() == {"loss"}
-
-
-def test_a_state_that_could_not_be_read_again_is_refused_at_once(small, tmp_path):
-    with pytest.raises(TypeError, match=r"hooks\.kill\.rank is a float64: .* plain values only"):
-        train(small, tmp_path, stop_at(2).replace("victim: rank", "victim: rank, state: numpy"))
-    assert not (tmp_path / "checkpoints").exists()
 
 
 def test_another_trunk_is_refused_with_what_does_not_fit(small, tmp_path):

@@ -33,7 +33,7 @@ def test_changes_are_listed_and_can_be_allowed(stoppable, tmp_path):
     assert (tmp_path / "config.yaml").read_text() == before
     train(stoppable, tmp_path, *changed, "resume.allow_changes=[optimizer]")
     assert checkpoints(tmp_path)[-1] == 16
-    rates = [line["lr"] for line in lines(tmp_path) if "lr" in line]
+    rates = [line["lr"] for line in lines(tmp_path) if "lr" in line and line["step"] > 2]
     assert max(rates) <= 0.01
     (group,) = saved(tmp_path, 4)["optimizer"]["param_groups"]
     assert group["momentum"] == 0.5
