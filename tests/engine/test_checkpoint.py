@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import shutil
 from pathlib import Path
 
@@ -32,19 +33,9 @@ def flip_a_bit(path: Path) -> None:
 
 def cut(share: float):
     def damage(path: Path) -> None:
-        content = path.read_bytes()
-        path.write_bytes(content[: int(share * len(content))])
+        os.truncate(path, int(share * path.stat().st_size))
 
     return damage
-
-
-DAMAGES = {
-    "missing": (Path.unlink, "rank_0.pt is missing"),
-    "empty": (cut(0), "rank_0.pt has 0 bytes instead of "),
-    "begun": (cut(0.1), "rank_0.pt has "),
-    "cut": (cut(0.999), "rank_0.pt has "),
-    "flipped": (flip_a_bit, "rank_0.pt has changed since it was written"),
-}
 
 
 def test_the_latest_is_the_one_of_the_last_step(tmp_path):
@@ -57,11 +48,19 @@ def test_the_latest_is_the_one_of_the_last_step(tmp_path):
     assert json.loads((latest / "manifest.json").read_text())["step"] == 100_000_000
 
 
-@pytest.mark.parametrize("damage", DAMAGES)
-def test_a_broken_one_is_named_and_the_one_before_is_used(damage, tmp_path, caplog):
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (Path.unlink, "rank_0.pt is missing"),
+        (cut(0), "rank_0.pt has 0 bytes instead of "),
+        (cut(0.1), "rank_0.pt has "),
+        (cut(0.999), "rank_0.pt has "),
+        (flip_a_bit, "rank_0.pt has changed since it was written"),
+    ],
+)
+def test_a_broken_one_is_named_and_the_one_before_is_used(damage, message, tmp_path, caplog):
     before, broken = write(tmp_path, 1), write(tmp_path, 2)
-    action, message = DAMAGES[damage]
-    action(broken / "rank_0.pt")
+    damage(broken / "rank_0.pt")
     assert checkpoint.latest(tmp_path) == before
     (record,) = caplog.records
     assert record.levelno == logging.WARNING

@@ -1,4 +1,4 @@
-"""Runs that are stopped, killed, resumed, changed and refused, through the public functions."""
+"""Runs that are stopped and resumed, through the public functions."""
 
 import json
 import re
@@ -105,17 +105,17 @@ def test_a_full_disk_keeps_the_checkpoint_before(small, tmp_path, caplog):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert error.value.exit_code == 5
-    assert re.sub(r"[\d.,]+ MiB", "_ MiB", str(error.value)) == (
-        f"3 of the latest checkpoints could not be written to {tmp_path / 'checkpoints'} "
-        f"(save.max_failures=3; File too large: ulimit -f is {size // 2048}, a checkpoint takes "
-        f"_ MiB); {tmp_path / 'checkpoints' / 'step_00000004'} is from before: make room, and the "
-        "same command goes on"
+    folder, sizes = tmp_path / "checkpoints", r"[\d.,]+ MiB"
+    reason = f"File too large: ulimit -f is {size // 2048}, a checkpoint takes _ MiB"
+    assert re.sub(sizes, "_ MiB", str(error.value)) == (
+        f"3 of the latest checkpoints could not be written to {folder} (save.max_failures=3; "
+        f"{reason}); {folder / 'step_00000004'} is from before: make room, and the same command "
+        "goes on"
     )
     warnings = [message for message in caplog.messages if "could not be written" in message]
-    assert [re.sub(r"[\d.,]+ MiB", "_ MiB", line) for line in warnings] == [
-        f"the checkpoint of step {step} could not be written to {tmp_path / 'checkpoints'} "
-        f"(File too large: ulimit -f is {size // 2048}, a checkpoint takes _ MiB); the checkpoints "
-        "from before stay, and the run goes on"
+    assert [re.sub(sizes, "_ MiB", message) for message in warnings] == [
+        f"the checkpoint of step {step} could not be written to {folder} ({reason}); the "
+        "checkpoints from before stay, and the run goes on"
         for step in (5, 6, 7)
     ]
     assert checkpoints(tmp_path) == [4]
