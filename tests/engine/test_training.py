@@ -77,18 +77,23 @@ def test_a_folder_of_photographs_trains_without_validation_images(tiny, tmp_path
     assert results["knn"]["labels"] == 6
 
 
-def test_swav_learns(tmp_path):
+@pytest.mark.parametrize(
+    ("method", "num_samples", "gain"),
+    [("swav", 2500, 10), ("deepcluster_v2", 5000, 8), ("sela_v2", 5000, 8)],
+)
+def test_a_method_learns(method, num_samples, gain, tmp_path):
     """Two passes over some of the built-in images lift kNN well above the untrained trunk."""
-    short = ["num_epochs=2", "trunk.width=16", "data.train.num_samples=2500"]
     results = train(
-        ["config=pretrain/swav/quickstart", *short, "launch.threads=1"],
+        [f"config=pretrain/{method}/quickstart", "num_epochs=2", "trunk.width=16"],
         tmp_path,
+        "launch.threads=1",
+        f"data.train.num_samples={num_samples}",
         "data.val.num_samples=2000",
         "hooks.knn.every_epochs=2",
         "hooks.knn.num_queries=1000",
     )
     trained, random = (results["knn"][name]["top1"] for name in ("trained", "random init"))
-    assert trained > random + 10
+    assert trained > random + gain
 
 
 @pytest.mark.skipif(not shutil.which("g++"), reason="needs a C++ compiler")
