@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ssl_platform import distributed
 from ssl_platform.config.options import SaveOptions
 from ssl_platform.engine.run import Events
-from ssl_platform.engine.saver import Saver
+from ssl_platform.engine.saver import Saver, _copied
 from ssl_platform.errors import DivergedError
 from ssl_platform.losses.base import Loss
 
@@ -46,6 +46,17 @@ def test_an_error_elsewhere_does_not_cut_off_a_write(tmp_path):
     )
     assert (done.returncode, done.stderr) == (3, "")
     assert (folder / "rank_0.pt").is_file()
+
+
+def test_a_copy_takes_the_memory_of_the_one_before_and_no_tensor_that_of_another():
+    tensor, memory = torch.ones(2), {}
+    state = {"a.b": [tensor], "a": {"b": (torch.zeros(2), "text")}, "number": 1}
+    first = _copied(state, memory)
+    tensor += 1
+    again = _copied(state, memory)
+    assert str(again) == str(state)
+    assert again["a.b"][0] is first["a.b"][0] is not tensor
+    assert again["a.b"][0] is not again["a"]["b"][0]
 
 
 class Owner(Loss):
