@@ -91,7 +91,7 @@ def between_steps(run: Run, saver: Saver, stop: StopSignals) -> None:
         least={"num_written": saver.num_written},
     )
     signal, periods = agreed["stop_signal"], agreed["periods"]
-    saver.commit_what_is_written(agreed["num_written"])
+    saver.commit_if_written(agreed["num_written"])
     if signal or is_over or saver.is_due(run, periods):
         saver.save(run, periods)
     if signal or is_over:

@@ -93,7 +93,7 @@ class Saver:
         run.fire("on_save_start")
         own, shared = rank_state(run), shared_state(run) if distributed.rank() == 0 else {}
         with _one_thread():
-            _refuse_what_is_not_finite(run, own, shared)
+            _check_finite(run, own, shared)
         self.periods_saved = max(periods, self.periods_saved)
         self.num_begun += 1
         states = {f"rank_{distributed.rank()}.pt": own}
@@ -111,7 +111,7 @@ class Saver:
         if not self.options.asynchronous:
             self.finish()
 
-    def commit_what_is_written(self, num_written: int) -> None:
+    def commit_if_written(self, num_written: int) -> None:
         """Commit the save under way if all ranks have written, by the least ``num_written``."""
         if self._writing is not None and num_written == self.num_begun:
             self.finish()
@@ -250,7 +250,7 @@ def _checkpoint_bytes(run: Run) -> int:
     return shared + sum(to_come) + int(distributed.all_reduce_sum(own))
 
 
-def _refuse_what_is_not_finite(run: Run, own: dict[str, Any], shared: dict[str, Any]) -> None:
+def _check_finite(run: Run, own: dict[str, Any], shared: dict[str, Any]) -> None:
     """Look at everything that will be saved except the report: a metric may be NaN."""
     bad = [
         *(name for part in TRAINED for name in not_finite(shared.get(part), part)),

@@ -58,7 +58,7 @@ def test_the_room_is_asked_for_that_a_checkpoint_takes(optimizer, short, tmp_pat
     start("new", 1.05, *longer)
     assert last_checkpoint(tmp_path / "new")[0] == 12
     start("new", 0.0, *longer)  # a finished run only reports
-    usage.total = 0  # a file system that does not tell
+    usage.total = 0  # a file system that does not say its size
     start("unknown", 0.0)
 
 
