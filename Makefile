@@ -6,7 +6,7 @@ TRAINING = tests/engine/test_training.py::test_
 NUMERICS = tests/ops tests/losses tests/optim tests/models tests/data tests/test_replicate.py \
 	$(TRAINING)one_process_and_two_train_alike $(TRAINING)a_compiled_trunk_gives_the_same_losses
 
-.PHONY: quickstart test test-numerics test-gpu faults data lint benchmark
+.PHONY: quickstart test test-numerics test-gpu faults data lint docs benchmark
 
 quickstart: $(VENV)/.installed ## install, train SwAV on the built-in images, print the verdict
 	$(BIN)/python tools/run_distributed.py config=pretrain/swav/quickstart
@@ -31,6 +31,9 @@ lint: $(VENV)/.installed-dev ## style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+docs: $(VENV)/.installed-docs ## the site of docs/ in build/site; a warning is an error
+	$(BIN)/python -m sphinx -q -E -W --keep-going docs build/site
+
 benchmark: $(VENV)/.installed-benchmark ## speed as ratios against peers, in one table; checkpoints and linear probes
 	$(BIN)/python benchmarks/table.py
 	$(BIN)/python benchmarks/checkpoint.py
@@ -51,4 +54,8 @@ $(VENV)/.installed-benchmark: $(VENV)/.installed
 
 $(VENV)/.installed-dev: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	touch $@
+
+$(VENV)/.installed-docs: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[docs]'
 	touch $@

@@ -13,7 +13,8 @@ from torch import nn
 
 # what the package imports for this; checked by torch.hub before an entry point is called
 dependencies = [
-    "filelock", "fvcore", "omegaconf", "pydantic", "safetensors", "torch", "tqdm", "yaml",
+    "annotated_types", "filelock", "fvcore", "omegaconf", "pydantic", "safetensors", "torch",
+    "tqdm", "yaml",
 ]  # fmt: skip
 
 

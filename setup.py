@@ -32,6 +32,7 @@ setup(
     packages=[*packages, "ssl_platform.configs"],
     package_dir={"ssl_platform.configs": "configs"},
     package_data={
+        "ssl_platform": ["py.typed", "data/crops/*.pyi"],
         "ssl_platform.configs": ["**/*.yaml"],
         "ssl_platform.clusters": ["page.html", "page.css", "page.js"],
         "ssl_platform.zoo": ["catalogue.yaml"],
@@ -76,7 +77,8 @@ setup(
             "onnxscript>=0.5",
         ],
         "benchmark": ["faiss-cpu>=1.9", "lightly>=1.5"],
-        "dev": ["ruff==0.17.6", "mypy==2.4.1"],
+        "docs": ["sphinx>=8.1", "furo>=2024.8", "myst-parser>=4"],
+        "dev": ["ruff==0.17.6", "mypy==2.4.1", "pre-commit>=4"],
     },
     entry_points={"console_scripts": ["ssl-platform=ssl_platform.cli:main"]},
 )

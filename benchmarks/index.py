@@ -29,6 +29,7 @@ NUM_CLASSES, NUM_IMAGES = 1000, 1280  # of ImageNet, about
 
 
 def make_tree(root: Path, num_folders: int, num_files: int) -> None:
+    """Empty files in folders that changed last long ago."""
     for number in range(num_folders):
         folder = root / f"n{number:08d}"
         folder.mkdir()
@@ -39,6 +40,7 @@ def make_tree(root: Path, num_folders: int, num_files: int) -> None:
 
 
 def imagenet() -> FileTable:
+    """The file names of ImageNet's training images, about."""
     folders = [b"/data/train/n%08d" % i for i in range(NUM_CLASSES)]
     names = (
         Names.pack([b"n%08d_%05d.JPEG" % (i, j) for j in range(NUM_IMAGES)])
@@ -48,11 +50,13 @@ def imagenet() -> FileTable:
 
 
 def private_mebibytes() -> float:
+    """Memory of this process that it shares with no other."""
     lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
     return sum(int(line.split()[1]) for line in lines if line.startswith("Private_")) / 1024
 
 
 def read_all(table: FileTable, labels: np.ndarray, growth: Any) -> None:
+    """Look up every path and label, and say how much private memory that took."""
     before = private_mebibytes()
     for index in range(len(table)):
         assert table[index] and labels[index] >= 0

@@ -1,16 +1,15 @@
 """Cost of spherical k-means against the straightforward form and against faiss.
 
-    python benchmarks/kmeans.py [--rounds 5] [--rows 100000] [--clusters 3000]
+    python benchmarks/kmeans.py [--rounds 5]
 
-Two iterations and the assignment, from the same centroids. CPU time of one thread, rounds
-interleaved in one process, so that a busy machine slows all alike. The straightforward form holds
-all dot products at once and averages one cluster after the other. faiss is left out where it is
-not installed (pip install faiss-cpu).
+100,000 rows, 3000 clusters: two iterations and the assignment, from the same centroids. CPU time of
+one thread, rounds interleaved in one process, so that a busy machine slows all alike. The
+straightforward form holds all dot products at once and averages one cluster after the other. faiss
+is left out where it is not installed (pip install faiss-cpu).
 """
 
-from ratios import Row, extra_mebibytes, print_table, rounds_of, speedups  # isort: skip (threads)
+from ratios import Row, extra_mebibytes, rounds_of, run_alone, speedups  # isort: skip (threads)
 
-import argparse
 import importlib.util
 from collections.abc import Iterator
 from functools import partial
@@ -21,7 +20,7 @@ from torch import Tensor
 
 from ssl_platform.ops.kmeans import lloyd
 
-DIM, NUM_ITERS = 128, 2
+NUM_ROWS, NUM_CLUSTERS, DIM, NUM_ITERS = 100_000, 3000, 128, 2
 
 
 def platform(embeddings: Tensor, start: Tensor) -> Tensor:
@@ -54,10 +53,10 @@ def faiss(embeddings: Tensor, start: Tensor) -> Tensor:
     return torch.from_numpy(kmeans.index.search(embeddings.numpy(), 1)[1][:, 0])
 
 
-def rows(rounds: int, num_rows: int = 100_000, num_clusters: int = 3000) -> Iterator[Row]:
+def rows(rounds: int) -> Iterator[Row]:
     torch.manual_seed(0)
-    embeddings = F.normalize(torch.randn(num_rows, DIM), dim=1)
-    start = embeddings[torch.randperm(num_rows)[:num_clusters]]
+    embeddings = F.normalize(torch.randn(NUM_ROWS, DIM), dim=1)
+    start = embeddings[torch.randperm(NUM_ROWS)[:NUM_CLUSTERS]]
     methods = {"platform": platform, "straightforward": straightforward}
     if importlib.util.find_spec("faiss"):
         methods["faiss"] = faiss
@@ -78,15 +77,5 @@ def rows(rounds: int, num_rows: int = 100_000, num_clusters: int = 3000) -> Iter
     yield Row("k-means, memory beside the arguments", [held], 64, "MiB")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--rows", type=int, default=100_000)
-    parser.add_argument("--clusters", type=int, default=3000)
-    args = parser.parse_args()
-    torch.set_num_threads(1)
-    print_table(rows(args.rounds, args.rows, args.clusters))
-
-
 if __name__ == "__main__":
-    main()
+    run_alone(__doc__, rows, 5)

@@ -3,9 +3,8 @@
 python benchmarks/larc.py [--rounds 15]
 """
 
-from ratios import Row, print_table, rounds_of, speedups  # isort: skip (threads)
+from ratios import Row, rounds_of, run_alone, speedups  # isort: skip (threads)
 
-import argparse
 from collections.abc import Iterator
 
 import torch
@@ -59,12 +58,5 @@ def rows(rounds: int) -> Iterator[Row]:
     yield Row("LARC, difference of a step, 1e-6", [difference * 1e6], 1, "")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=15)
-    torch.set_num_threads(1)
-    print_table(rows(parser.parse_args().rounds))
-
-
 if __name__ == "__main__":
-    main()
+    run_alone(__doc__, rows, 15)

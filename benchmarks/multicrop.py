@@ -73,6 +73,8 @@ def platform_pipeline(crops: ModuleType) -> Callable[[bytes], list[np.ndarray]]:
 
 
 class PillowBlur:
+    """Pillow's blur of half of the crops."""
+
     def __call__(self, image: Image.Image) -> Image.Image:
         if torch.rand(()) >= 0.5:
             return image
@@ -80,6 +82,7 @@ class PillowBlur:
 
 
 def torchvision_pipeline() -> Callable[[bytes], list[torch.Tensor]]:
+    """JPEG bytes to crops by Pillow and torchvision."""
     jitter = transforms.ColorJitter(0.8, 0.8, 0.8, 0.2)
     transform_of_size = {
         group.size: transforms.Compose(
@@ -105,6 +108,7 @@ def torchvision_pipeline() -> Callable[[bytes], list[torch.Tensor]]:
 
 
 def lightly_pipeline() -> Callable[[bytes], list[torch.Tensor]]:
+    """JPEG bytes to crops by lightly's SwAV transform."""
     from lightly.transforms.swav_transform import SwaVTransform
 
     transform = SwaVTransform()
@@ -113,7 +117,6 @@ def lightly_pipeline() -> Callable[[bytes], list[torch.Tensor]]:
 
 def rows(rounds: int) -> Iterator[Row]:
     cv2.setNumThreads(0)
-    torch.set_num_threads(1)
     images = [photograph(seed) for seed in range(24)]
     pipelines: dict[str, Callable[[bytes], Any]] = {
         "Pillow + torchvision": torchvision_pipeline(),

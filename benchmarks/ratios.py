@@ -70,7 +70,10 @@ def extra_mebibytes(work: Callable[[], Any]) -> float:
 
 
 def run_alone(doc: str, rows: Callable[[int], Iterable[Row]], rounds: int) -> None:
-    """One benchmark from the command line; ``doc`` describes it."""
+    """One benchmark from the command line, in one thread; ``doc`` describes it."""
+    import torch
+
+    torch.set_num_threads(1)
     parser = argparse.ArgumentParser(description=doc.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=rounds)
     print_table(rows(parser.parse_args().rounds))

@@ -210,6 +210,7 @@ def ready_gradients(model: nn.Module) -> list[int]:
 
 
 def shapes_of(model: SSLModel, gradients: list[int]) -> Shapes:
+    """What of a model decides its traffic, given the bytes of its gradients as they are ready."""
     buffers = list(model.buffers())
     return Shapes(
         gradients=gradients,
@@ -283,6 +284,7 @@ def memory_rows() -> Iterator[str]:
 
 
 def totals(calls: Counter[tuple[str, int]]) -> str:
+    """Calls and bytes, for a cell of the table."""
     size = sum(size * times for (_, size), times in calls.items())
     return f"{sum(calls.values()):,} calls, {size:,} bytes"
 

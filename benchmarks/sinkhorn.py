@@ -5,9 +5,8 @@
 4096 samples, 3000 prototypes, epsilon 0.05, 3 iterations: SwAV's numbers for 64 GPUs.
 """
 
-from ratios import Row, extra_mebibytes, print_table, rounds_of, speedups  # isort: skip (threads)
+from ratios import Row, extra_mebibytes, rounds_of, run_alone, speedups  # isort: skip (threads)
 
-import argparse
 from collections.abc import Iterator
 from functools import partial
 
@@ -53,12 +52,5 @@ def rows(rounds: int) -> Iterator[Row]:
     yield Row("Sinkhorn, error against float64, 1e-6", [error * 1e6], 20, "")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=9)
-    torch.set_num_threads(1)
-    print_table(rows(parser.parse_args().rounds))
-
-
 if __name__ == "__main__":
-    main()
+    run_alone(__doc__, rows, 9)

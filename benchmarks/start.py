@@ -6,9 +6,8 @@ A training is compared with a process that only imports torch, plus the construc
 ResNet-50 with SwAV's head, in the layout that it is trained in. Python keeps the modules compiled.
 """
 
-from ratios import Row, print_table, rounds_of  # isort: skip (threads)
+from ratios import Row, rounds_of, run_alone  # isort: skip (threads)
 
-import argparse
 import os
 import resource
 import subprocess
@@ -78,11 +77,5 @@ def rows(rounds: int) -> Iterator[Row]:
     yield Row("start of a training, torch and the model", ratios, 1.3, "")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=5)
-    print_table(rows(parser.parse_args().rounds))
-
-
 if __name__ == "__main__":
-    main()
+    run_alone(__doc__, rows, 5)

@@ -10,9 +10,8 @@
 All have the same trunk's architecture, head's sizes and crops. Ours is the engine's `train_step`.
 """
 
-from ratios import Row, print_table, rounds_of, speedups  # isort: skip (threads)
+from ratios import Row, rounds_of, run_alone, speedups  # isort: skip (threads)
 
-import argparse
 import importlib.util
 import tempfile
 from collections.abc import Callable, Iterator
@@ -176,12 +175,5 @@ def rows(rounds: int) -> Iterator[Row]:
     )
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=5)
-    torch.set_num_threads(1)
-    print_table(rows(parser.parse_args().rounds))
-
-
 if __name__ == "__main__":
-    main()
+    run_alone(__doc__, rows, 5)

@@ -29,6 +29,8 @@ LIBC = ctypes.CDLL(None)
 
 
 class OneImage(ImageDataset):
+    """The same pixel again and again: reading it costs nothing."""
+
     labels = None
 
     def __init__(self):
@@ -45,6 +47,8 @@ class OneImage(ImageDataset):
 
 
 class SameCrops:
+    """A transform that makes nothing: always the same arrays."""
+
     num_crops, crop_sizes = len(SIZES), SIZES
 
     def __init__(self):
@@ -55,6 +59,8 @@ class SameCrops:
 
 
 class SameTensors(Dataset):
+    """The same crops for torch's DataLoader, as float32 tensors."""
+
     def __init__(self):
         self.tensors = [torch.full((3, size, size), 7.0) for size in SIZES]
 
@@ -76,7 +82,6 @@ def cpu_seconds() -> float:
 
 
 def rows(rounds: int) -> Iterator[Row]:
-    torch.set_num_threads(1)
     samples = [(0, index) for index in range(NUM_IMAGES)]
     platform = Transport(
         BatchReader(

@@ -1,14 +1,15 @@
 """The command line: one line for each mistake, Hydra's own conventions for the rest."""
 
+import argparse
 import os
 import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from ssl_platform.console import (
     MOST_LINES,
@@ -20,7 +21,7 @@ from ssl_platform.console import (
     why_unwritten,
 )
 from ssl_platform.errors import CheckpointError, ConfigError, PlatformError, StopRequested
-from ssl_platform.launch.limits import check_torch_fits, in_words
+from ssl_platform.launch.limits import check_torch_fits, limit_error
 
 HELP = """\
 Self-supervised learning by clustering.
@@ -38,8 +39,8 @@ usage: python tools/run_distributed.py config=NAME [key=value ...] [-m] [--confi
   --hydra-help       Hydra's own flags
 
 A run is kept in runs/<config name>, or runs/<name> with name=..., and goes on from there when it is
-started again. Several processes on this machine: launch.processes=2; under torchrun or SLURM the
-ranks that are there are joined; launch=slurm submits a job.
+started again. Several processes on this machine: launch.processes=2; under torchrun or SLURM it
+joins the ranks that they have started; launch=slurm submits a job.
 
 config=
 {configs}
@@ -47,24 +48,13 @@ config=
 parts, by group
 {parts}
 """
-# those that print something and end, and those that say what of it
-HYDRA_FLAGS = (
-    "--cfg",
-    "-c",
-    "--info",
-    "-i",
-    "--hydra-help",
-    "--version",
-)
-HYDRA_OPTIONS = ("--package", "-p", "--resolve")
-CHOICES: dict[str, tuple[str, ...]] = {  # of the flags that have a value; () is any
-    "--cfg": ("job", "hydra", "all"),
-    "--info": ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath"),
-    "--package": (),
+# flags of Hydra that have a value, which () leaves open; the first letter is their short name
+HYDRA_VALUES: dict[str, tuple[str, ...]] = {
+    "cfg": ("job", "hydra", "all"),
+    "info": ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath"),
+    "package": (),
 }
-SHORT = {"-c": "--cfg", "-i": "--info", "-p": "--package"}
-SWEEP_FLAGS = ("-m", "--multirun")
-FLAGS_WITH_VALUE = ("--config-dir", "-cd")
+HYDRA_SWITCHES = ("resolve", "hydra_help", "version", "multirun")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -88,33 +78,33 @@ class Answer:
 
 @contextmanager
 def answered(*, debug: bool = False) -> Iterator[Answer]:
-    """Run a command here; its errors are told in words, and are its exit code."""
+    """Run a command in this context: an error is printed in words, and is its exit code."""
     keep_streams()
     make_logs_legible()
     answer = Answer()
     try:
         yield answer
-        _tell_of_unwritten()
+        _warn_of_unwritten()
     except Exception as error:
-        known = error if isinstance(error, PlatformError) else in_words(error)
+        known = error if isinstance(error, PlatformError) else limit_error(error)
         if debug or known is None:
             raise
-        _say(known)
+        _print_error(known)
         answer.exit_code = known.exit_code
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         answer.exit_code = 130
 
 
-def _tell_of_unwritten() -> None:
-    """All is done, and saved where it was to be saved."""
+def _warn_of_unwritten() -> None:
+    """No error: the work is done, and its results are saved."""
     reason = why_unwritten()
     if reason is not None:
         print(f"warning: standard output cannot be written ({reason})", file=sys.stderr)
 
 
 def _answered_or_composed(arguments: list[str], answer: Answer) -> Any:
-    """The checked config of a run on this machine; None where the command is done with already."""
+    """The checked config of a run on this machine; None where the command needs no run here."""
     from omegaconf import OmegaConf
 
     from ssl_platform.config.calls import calls, nameless
@@ -125,9 +115,12 @@ def _answered_or_composed(arguments: list[str], answer: Answer) -> Any:
         show(_help())
         return None
     check_working_directory()
-    overrides, config_dirs, flags = _split(arguments)
-    _check_flags(flags)
-    if any(flag.split("=")[0] in HYDRA_FLAGS for flag in flags):
+    given, overrides = _parsed(arguments)
+    flags, config_dirs = _hydra_flags(given), given.config_dir
+    if given.multirun:
+        answer.exit_code = _sweep(overrides, config_dirs, flags)
+        return None
+    if given.cfg or given.info or given.hydra_help or given.version:
         if not overrides and flags in (["--hydra-help"], ["--version"]):
             overrides = [f"config={runnable()[0]}"]  # Hydra wants one, whichever
         if overrides:
@@ -139,9 +132,6 @@ def _answered_or_composed(arguments: list[str], answer: Answer) -> Any:
                 show(OmegaConf.to_yaml(cfg))
                 return None
         _hydra(Source.of(overrides, config_dirs), flags)
-        return None
-    if set(flags) & set(SWEEP_FLAGS):
-        answer.exit_code = _sweep(overrides, config_dirs, flags)
         return None
     if flags:
         raise ConfigError([f"{flags[0]}: only with --cfg; see --help"])
@@ -155,7 +145,7 @@ def _answered_or_composed(arguments: list[str], answer: Answer) -> Any:
 
 
 def check_working_directory() -> None:
-    """Raise `ConfigError` where it was removed."""
+    """Raise `ConfigError` where the working directory was removed."""
     try:
         Path.cwd()
     except OSError as error:
@@ -163,28 +153,43 @@ def check_working_directory() -> None:
         raise ConfigError([problem]) from error
 
 
-def _check_flags(flags: list[str]) -> None:
-    """Hydra's own parser would answer with the usage of another program."""
-    problems = []
-    for flag, value in pairwise([*flags, ""]):
-        name, has_value, given = flag.partition("=")
-        if not flag.startswith("-"):
-            continue
-        name = SHORT.get(name, name)
-        if name in CHOICES:
-            given, wanted = given if has_value else value, CHOICES[name]
-            if not given or given.startswith("-"):
-                problems.append(f"{flag}: needs a value; {' or '.join(wanted) or 'which one?'}")
-            elif wanted and given not in wanted:
-                problems.append(f"{name} {given}: {' or '.join(wanted)}")
-        elif name not in (*HYDRA_FLAGS, *HYDRA_OPTIONS, *SWEEP_FLAGS):
-            problems.append(f"{flag}: no such flag; see --help")
-    if set(flags) & set(SWEEP_FLAGS) and {flag.partition("=")[0] for flag in flags} & {
-        *HYDRA_FLAGS
-    }:
+class _Parser(argparse.ArgumentParser):
+    """Its errors are `ConfigError`."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError([f"{message}; see --help"])
+
+
+def _parsed(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
+    """The flags, and the overrides. Hydra's own parser would print the usage of another program."""
+    parser = _Parser(add_help=False, allow_abbrev=False)
+    for name in HYDRA_VALUES:
+        parser.add_argument(f"--{name}", f"-{name[0]}", nargs="?", const="")
+    parser.add_argument("--config-dir", "-cd", nargs="?", const="", action="append", default=[])
+    parser.add_argument("-m", dest="multirun", action="store_true")
+    for name in HYDRA_SWITCHES:
+        parser.add_argument(f"--{name.replace('_', '-')}", action="store_true")
+    given, overrides = parser.parse_known_args(arguments)
+    problems = [f"{o}: no such flag; see --help" for o in overrides if o.startswith("-")]
+    if not all(given.config_dir):
+        problems.append("--config-dir: needs a value; which directory?")
+    for name, choices in HYDRA_VALUES.items():
+        value, wanted = getattr(given, name), " or ".join(choices) or "which one?"
+        if value == "":
+            problems.append(f"--{name}: needs a value; {wanted}")
+        elif value is not None and choices and value not in choices:
+            problems.append(f"--{name} {value}: {wanted}")
+    if given.multirun and (given.cfg or given.info or given.hydra_help or given.version):
         problems.append("-m: --cfg and the like are about one config; leave one of them out")
     if problems:
         raise ConfigError(problems)
+    return given, overrides
+
+
+def _hydra_flags(given: argparse.Namespace) -> list[str]:
+    flags = [(f"--{name}", getattr(given, name)) for name in HYDRA_VALUES if getattr(given, name)]
+    switches = [f"--{n.replace('_', '-')}" for n in HYDRA_SWITCHES if getattr(given, n)]
+    return [*chain.from_iterable(flags), *switches]
 
 
 def _composed(overrides: list[str], config_dirs: list[str]) -> Any:
@@ -239,7 +244,7 @@ def _sweep(overrides: list[str], config_dirs: list[str], flags: list[str]) -> in
             else:
                 to_submit.append(cfg)
         except PlatformError as error:  # the other combinations are still to be run
-            _say(error)
+            _print_error(error)
             if isinstance(error, StopRequested):  # that means all of them
                 stops.append(error)
             codes.append(error.exit_code)
@@ -252,28 +257,6 @@ def _sweep(overrides: list[str], config_dirs: list[str], flags: list[str]) -> in
     return max(codes)
 
 
-def _split(arguments: list[str]) -> tuple[list[str], list[str], list[str]]:
-    """Overrides, the values of --config-dir, and all other flags with their values."""
-    overrides: list[str] = []
-    config_dirs: list[str] = []
-    flags: list[str] = []
-    rest = iter(arguments)
-    for argument in rest:
-        flag, has_value, value = argument.partition("=")
-        if flag in FLAGS_WITH_VALUE:
-            directory = value if has_value else next(rest, "")
-            if not directory:
-                raise ConfigError([f"{flag}: needs a value; which directory?"])
-            config_dirs.append(directory)
-        elif argument.startswith("-"):
-            flags.append(argument)
-            if argument in ("--cfg", "-c", "--info", "-i", "--package", "-p"):
-                flags += [value for value in [next(rest, None)] if value is not None]
-        else:
-            overrides.append(argument)
-    return overrides, config_dirs, flags
-
-
 def _help() -> str:
     from ssl_platform.config.shipped import groups, runnable
 
@@ -282,11 +265,11 @@ def _help() -> str:
     return HELP.format(configs=configs, parts=parts)
 
 
-def _say(error: PlatformError) -> None:
+def _print_error(error: PlatformError) -> None:
     if isinstance(error, ConfigError):
         lines = [one_line(problem) for problem in error.problems[:MOST_LINES]]
         more = len(error.problems) - len(lines)
-        lines += [f"... ({more} more)"] if more else []
+        lines += [f"... ({more} more)"] * (more > 0)
         if len(lines) > 1:
             lines = [f"{len(error.problems)} problems:", *(f"  {line}" for line in lines)]
     elif isinstance(error, CheckpointError):  # with names from a file, or what a server answered

@@ -14,18 +14,22 @@ from ssl_platform.errors import ConfigError
 
 
 def is_distributed() -> bool:
+    """Whether this process is a rank of a process group."""
     return dist.is_available() and dist.is_initialized()
 
 
 def rank() -> int:
+    """Of this process; 0 where it is the only one."""
     return dist.get_rank() if is_distributed() else 0
 
 
 def world_size() -> int:
+    """The number of ranks; 1 for a process on its own."""
     return dist.get_world_size() if is_distributed() else 1
 
 
 def barrier() -> None:
+    """Wait until every rank is here."""
     if is_distributed():
         dist.barrier()
 
@@ -78,15 +82,15 @@ def broadcast_text(text: str) -> str:
 
 
 class Agreement:
-    """What all ranks agree on of a few whole numbers, by name, asked for once per step.
+    """The greatest or the least over the ranks of a few named whole numbers, once per step.
 
-    On a GPU the host does not wait for the device: it is told what was agreed on the time before,
-    at first zeros.
+    On a GPU the host does not wait for the device: a call returns the result of the call before,
+    the first one zeros.
     """
 
     def __init__(self, device: torch.device):
         self.device = device
-        self._under_way: tuple[Tensor, torch.cuda.Event] | None = None
+        self._pending: tuple[Tensor, torch.cuda.Event] | None = None
 
     def __call__(self, *, greatest: dict[str, int], least: dict[str, int]) -> dict[str, int]:
         """The greatest, or the least, of each number over the ranks.
@@ -109,7 +113,7 @@ class Agreement:
         on_host.copy_(agreed, non_blocking=True)
         arrival = torch.cuda.Event()
         arrival.record()
-        before, self._under_way = self._under_way, (on_host, arrival)
+        before, self._pending = self._pending, (on_host, arrival)
         if before is None:
             return [0] * len(values)
         before[1].synchronize()
@@ -139,10 +143,10 @@ def differentiable_sum(tensor: Tensor, group: Any) -> Tensor:
 def replicate(module: nn.Module, example: Any) -> nn.Module:
     """Average gradients over ranks; every forward starts from rank 0's buffers.
 
-    DDP lays its buckets out anew after the first backward pass of a process, by the order in which
-    gradients came, and where a gradient lies decides in which order those of three ranks or more
-    are added. So the first pass is one of its own, before the first step: a run that is resumed
-    adds in every step as one does that was never stopped. It leaves no trace in the module.
+    After the first backward pass of a process, DDP arranges its buckets by the order in which the
+    gradients came. The place of a gradient decides in which order those of three or more ranks are
+    added. So an extra pass is done before the first step: then a resumed run adds in the same order
+    in every step as an unbroken one. The pass leaves no trace in the module.
 
     Args:
         example: what the module's forward takes.
@@ -176,10 +180,10 @@ def _tensors(outputs: Any) -> Iterator[Tensor]:
 
 
 def outputs_of(replica: nn.Module, crops: list[Tensor], model: nn.Module) -> dict[str, Any]:
-    """What the heads of a model give, through its replica; see `replicate`.
+    """The outputs of a model's heads, through its replica; see `replicate`.
 
     Raises:
-        ConfigError: a weight got no gradient in the step before, which several processes wait for.
+        ConfigError: a weight got no gradient in the step before, which DDP waits for.
     """
     try:
         return replica(crops)

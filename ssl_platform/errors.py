@@ -111,7 +111,8 @@ def kind_of(value: Any) -> str:
     return "None" if value is None else f"a {type(value).__name__}"
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
+    """What an error says in one line; its type where it says nothing."""
     if isinstance(error, YAMLError):  # it says what on one line and where on others
         return " ".join(str(error).split())
     return next(iter(str(error).strip().splitlines()), type(error).__name__)

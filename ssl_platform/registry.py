@@ -52,6 +52,7 @@ class Registry(FvcoreRegistry):
         super()._do_register(name, obj)
 
     def names(self) -> list[str]:
+        """Those of all registered components, sorted."""
         return sorted(name for name, _ in self)
 
     def schema(self, name: str) -> Schema:

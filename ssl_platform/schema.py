@@ -12,11 +12,20 @@ from functools import cache
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 from omegaconf import MISSING
-from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 from ssl_platform.errors import nearest
 
 OUT_OF_RANGE = ("greater_than", "greater_than_equal", "less_than", "less_than_equal")
+RANGES = {  # by the bounds of `annotated_types`
+    ("ge",): "at least {ge}",
+    ("gt",): "above {gt}",
+    ("le",): "at most {le}",
+    ("lt",): "below {lt}",
+    ("ge", "le"): "from {ge} to {le}",
+    ("ge", "lt"): "from {ge} to below {lt}",
+    ("gt", "le"): "above {gt}, up to {le}",
+    ("gt", "lt"): "above {gt}, below {lt}",
+}
 UNKNOWN_KEY = ("extra_forbidden", "unexpected_keyword_argument")
 
 
@@ -24,6 +33,8 @@ class Schema:
     """The options of ``owner``, a name for messages: each parameter's annotation and default."""
 
     def __init__(self, owner: str, parameters: Collection[inspect.Parameter]):
+        from pydantic import ConfigDict, create_model  # not above: 0.3 s, which --help is without
+
         self.owner = owner
         self.takes_any = any(p.kind == p.VAR_KEYWORD for p in parameters)  # **options
         parameters = [p for p in parameters if p.kind != p.VAR_KEYWORD]
@@ -38,7 +49,7 @@ class Schema:
         # aliases, so that an option may have any name, also one that pydantic uses itself
         self._names = {name: f"option_{number}" for number, name in enumerate(fields)}
         self._originals = {alias: name for name, alias in self._names.items()}
-        self._model: type[BaseModel] = create_model(
+        self._model: Any = create_model(
             owner,
             __config__=ConfigDict(extra="forbid", arbitrary_types_allowed=True),
             **{self._names[name]: field for name, field in fields.items()},
@@ -60,6 +71,8 @@ class Schema:
         Args:
             where: place of the values in the config, e.g. ``loss``; heads each line.
         """
+        from pydantic import ValidationError
+
         unset = [key for key, value in values.items() if value == MISSING]
         if unset:
             rest = {key: value for key, value in values.items() if key not in unset}
@@ -79,22 +92,22 @@ class Schema:
     def _line(self, error: Any, where: str, missing: dict[tuple, list[str]]) -> str:
         path = self._path(error["loc"])
         place = ".".join([where, *path] if where else path)
-        if error["type"] == "missing" or error["input"] is None:
-            return self._needs(place, path[0] if len(path) == 1 else None)
         if error["type"] in UNKNOWN_KEY:
             known = list(self.annotations) if len(path) == 1 else missing.get(tuple(path[:-1]), [])
             hint = nearest(path[-1], known)
             line = f"{place}={error['input']}: {self.owner} has no such option; {hint}"
             return f"{line} (~{place} leaves it out)" if where else line
+        if error["type"] == "missing" or error["input"] is None:
+            return self._needs(place, path[0] if len(path) == 1 else None)
+        # pydantic's own words, or those of a validator of ours
+        wanted = error["msg"].removeprefix("Input ").removeprefix("Value error, ")
         if error["type"] in OUT_OF_RANGE:
             annotation = self.annotations[path[0]]
-            wanted = range_in_words(_metadata(annotation, path[1:]))
+            wanted = _range_in_words(_metadata(annotation, path[1:])) or wanted
             if len(path) == 1 and type(None) in get_args(annotation) and "null" not in wanted:
                 wanted += ", or null"
         elif error["type"] == "too_short":
             wanted = f"needs {error['ctx']['min_length']} or more"
-        else:  # pydantic's own words, or those of a validator of ours
-            wanted = error["msg"].removeprefix("Input ").removeprefix("Value error, ")
         return f"{place}={error['input']}: {wanted}"
 
     def _needs(self, place: str, key: str | None) -> str:
@@ -138,35 +151,23 @@ def _metadata(annotation: Any, path: list[str]) -> Iterator[Any]:
             yield from _metadata(inner, path[1:])
 
 
-def range_in_words(metadata: Iterable[Any]) -> str:
+def _range_in_words(metadata: Iterable[Any]) -> str:
     """The range that metadata of ``Annotated`` describe, as in ``from 0 to below 1, e.g. 0.9``.
 
     Returns:
-        Nothing where there is no bound among them.
+        Nothing where they are bounds of several types, or of none.
     """
     parts = [inner for part in metadata for inner in getattr(part, "metadata", [part])]  # a Field's
-    found = [(key, getattr(part, key, None)) for part in parts for key in ("gt", "ge", "lt", "le")]
-    match {key: value for key, value in found if value is not None}:
-        case {"ge": low, "le": high}:
-            words = f"from {low} to {high}"
-        case {"ge": low, "lt": high}:
-            words = f"from {low} to below {high}"
-        case {"gt": low, "le": high}:
-            words = f"above {low}, up to {high}"
-        case {"gt": low, "lt": high}:
-            words = f"above {low}, below {high}"
-        case {"ge": 0}:
-            words = "0 or more"
-        case {"ge": low}:
-            words = f"at least {low}"
-        case {"gt": low}:
-            words = f"above {low}"
-        case {"le": high}:
-            words = f"at most {high}"
-        case {"lt": high}:
-            words = f"below {high}"
-        case _:
-            return ""
+    bounds = {
+        kind: bound
+        for part in parts
+        for kind in ("ge", "gt", "le", "lt")
+        if (bound := getattr(part, kind, None)) is not None
+    }
+    words = RANGES.get(tuple(sorted(bounds)), "").format(**bounds)
+    if not words:
+        return ""
+    words = "0 or more" if bounds == {"ge": 0} else words
     return ", ".join([words, *(part for part in parts if isinstance(part, str))])
 
 
@@ -185,7 +186,3 @@ def flat(values: Mapping[str, Any]) -> dict[str, Any]:
         else:
             flattened[str(key)] = value
     return flattened
-
-
-# metadata of a field of options that may differ when a run goes on in its directory
-FREE = {"free_to_change": True}

@@ -1,16 +1,15 @@
-"""Kill runs again and again: what is left in the end has to be what an unbroken run leaves.
+"""Kill runs again and again: each has to end with the same bits as a run that nobody killed.
 
 ``python tests/faults.py`` (``make faults``) takes every method, on one process, two and three, with
 and without data workers, with saves that hold the run up and such that do not, and kills it with
 SIGKILL at random moments: in the middle of a step, of a save, of an epoch's clustering; all of it,
-one rank, or its data workers. It is started again with the same command until it is through.
+one rank, or its data workers. It is started again with the same command until it has finished.
 ``--short`` is the part of it that belongs to the tests.
 """
 
 import argparse
 import hashlib
 import json
-import os
 import random
 import sys
 import tempfile
@@ -25,9 +24,8 @@ sys.path[:0] = [str(HERE.parent), str(HERE)]
 
 import torch  # noqa: E402
 from conftest import TINY  # noqa: E402
-from forked import import_all  # noqa: E402
+from forked import tool  # noqa: E402
 
-from ssl_platform.cli import main as command_line  # noqa: E402
 from ssl_platform.engine import checkpoint  # noqa: E402
 
 NUM_STEPS = 12
@@ -56,16 +54,15 @@ def main() -> int:
     parser.add_argument("--short", action="store_true", help="one trial of each method")
     parser.add_argument("--seed", type=int, default=0, help="of the kill points")
     options = parser.parse_args()
-    torch.set_num_threads(1)
-    if options.short:  # else each rank is a Python of its own
-        import_all()
     start = time.monotonic()
     plan = list(short_plan(options.seed) if options.short else full_plan(options.seed))
     with tempfile.TemporaryDirectory() as folder:
-        rows = [told(*pair) for pair in all_trials(plan, Path(folder))]
-    print_table(rows)
+        ends = list(all_trials(plan, Path(folder)))
+    kills = sum(len(trial.kills) for trial in plan)
+    survived = sum(len(trial.kills) for trial, is_identical in ends if is_identical)
+    print(f"{survived} of {kills} kills: the run ended as an unbroken one")
     print(f"{time.monotonic() - start:.0f} s")
-    return 0 if all(row["kills"] == row["identical"] for row in rows) else 1
+    return 0 if survived == kills else 1
 
 
 def full_plan(seed: int) -> Iterable[Trial]:
@@ -114,20 +111,22 @@ def a_kill(rng: random.Random, step: int, victim: str, processes: int) -> str:
     )
 
 
-def all_trials(plan: list[Trial], folder: Path) -> Iterable[tuple[Trial, int, bool]]:
-    """Each trial, how many of its kills were survived, and whether all is as it should be."""
+def all_trials(plan: list[Trial], folder: Path) -> Iterable[tuple[Trial, bool]]:
+    """Each trial, and whether it has ended as a run that nobody killed."""
     references: dict[tuple[str, int], dict[str, str]] = {}
     for number, trial in enumerate(plan):
         key = trial.method, trial.processes
         if key not in references:
             unbroken = folder / f"unbroken_{trial.method}_{trial.processes}"
-            code = run([*command(trial), f"output_dir={unbroken}"], unbroken.with_suffix(".log"))
-            assert code == 0, unbroken.with_suffix(".log").read_text()
+            done = tool(*command(trial), f"output_dir={unbroken}")
+            assert done.returncode == 0, done.stderr
             references[key] = fingerprints(unbroken)
-        yield trial, *run_trial(trial, folder / f"trial_{number}", references[key])
+        is_identical = ends_as(references[key], trial, folder / f"trial_{number}")
+        print(f"{trial.method}, {trial.processes} processes: identical: {is_identical}")
+        yield trial, is_identical
 
 
-def run_trial(trial: Trial, output_dir: Path, reference: dict[str, str]) -> tuple[int, bool]:
+def ends_as(reference: dict[str, str], trial: Trial, output_dir: Path) -> bool:
     arguments = [
         *command(trial),
         f"output_dir={output_dir}",
@@ -135,21 +134,20 @@ def run_trial(trial: Trial, output_dir: Path, reference: dict[str, str]) -> tupl
         f"save.asynchronous={str(trial.asynchronous).lower()}",
         f"save.every_steps={trial.every_steps}",
     ]
-    log = output_dir.with_suffix(".log")
-    num_survived = 0
     for kill in trial.kills:
-        code = run([*arguments, f"+hooks.kill={kill}"], log)
+        code = tool(*arguments, f"+hooks.kill={kill}").returncode
         print(f"{trial.method}, {trial.processes} processes, {kill}: exit {code}", flush=True)
-        # killed; or its data workers were, or a rank; at the end it does without data workers
-        num_survived += code in (-9, 1, 137) or (code == 0 and "victim: worker" in kill)
-    if run(arguments, log) != 0:
-        print(log.read_text())
-        return 0, False
-    found = fingerprints(output_dir)
-    for name in reference:
-        if found.get(name) != reference[name]:
-            print(f"DIFFERENT: {name}")
-    return num_survived, found == reference
+        # it was killed, or a rank or its data workers were; at its end a run has no data workers
+        if not (code in (-9, 1, 137) or (code == 0 and "victim: worker" in kill)):
+            return False
+    done = tool(*arguments)
+    if done.returncode != 0:
+        print(done.stderr)
+        return False
+    end = fingerprints(output_dir)
+    different = [name for name in reference if end.get(name) != reference[name]]
+    print(*(f"DIFFERENT: {name}\n" for name in different), sep="", end="")
+    return end == reference
 
 
 def command(trial: Trial) -> list[str]:
@@ -171,45 +169,24 @@ def command(trial: Trial) -> list[str]:
     ]
 
 
-def run(arguments: list[str], log: Path) -> int:
-    """Run a command line in a process of its own; returns its exit code, -9 if it was killed.
-
-    The process is forked, so that torch need not be imported each time.
-    """
-    sys.stdout.flush()
-    pid = os.fork()
-    if pid == 0:
-        descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-        os.dup2(descriptor, 1)
-        os.dup2(descriptor, 2)
-        code = 1
-        try:
-            code = command_line(arguments)
-        finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(code)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-
-
 def fingerprints(output_dir: Path) -> dict[str, str]:
     """SHA-256 of all that a finished run has come to, by name."""
     folder = checkpoint.latest(output_dir)
     assert folder is not None and folder.name == f"step_{NUM_STEPS:08d}"
-    found = {}
+    prints = {}
     for path in sorted(folder.glob("*.pt")):
         state = checkpoint.read(path)
         state.get("hooks", {}).pop("kill", None)
-        found |= {f"{path.stem} {name}": digest(value) for name, value in state.items()}
+        prints |= {f"{path.stem} {name}": digest(value) for name, value in state.items()}
     lines = map(json.loads, (output_dir / "metrics.jsonl").read_text().splitlines())
     kept = [{k: v for k, v in line.items() if k not in NOT_OF_THE_RUN} for line in lines]
-    return found | {"metrics.jsonl": digest(kept)}
+    return prints | {"metrics.jsonl": digest(kept)}
 
 
 def digest(value: Any) -> str:
-    found = hashlib.sha256()
-    feed(value, found.update)
-    return found.hexdigest()
+    hashed = hashlib.sha256()
+    feed(value, hashed.update)
+    return hashed.hexdigest()
 
 
 def feed(value: Any, update: Callable[[bytes], None]) -> None:
@@ -225,32 +202,6 @@ def feed(value: Any, update: Callable[[bytes], None]) -> None:
             feed(item, update)
     else:
         update(repr(value).encode())
-
-
-def told(trial: Trial, num_survived: int, is_identical: bool) -> dict[str, Any]:
-    num_kills = len(trial.kills)
-    return {
-        "method": trial.method,
-        "processes": trial.processes,
-        "kills": num_kills,
-        "survived": num_survived,
-        "identical": num_kills * (is_identical and num_survived == num_kills),
-    }
-
-
-def print_table(rows: list[dict[str, Any]]) -> None:
-    print(f"\n{'method':<16}{'processes':>10}{'kills':>7}{'survived':>10}{'identical':>11}")
-    groups = sorted({(row["method"], row["processes"]) for row in rows})
-    for group in groups:
-        print_row(*group, [row for row in rows if (row["method"], row["processes"]) == group])
-    print_row("all", "", rows)
-
-
-def print_row(name: str, processes: Any, rows: list[dict[str, Any]]) -> None:
-    kills, survived, identical = (
-        sum(row[key] for row in rows) for key in ("kills", "survived", "identical")
-    )
-    print(f"{name:<16}{processes:>10}{kills:>7}{survived:>10}{identical:>11}")
 
 
 if __name__ == "__main__":

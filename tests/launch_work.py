@@ -97,24 +97,24 @@ def left_early() -> None:
     in_rank_1(lambda: os._exit(0))
 
 
-def wrapped_echo() -> None:
-    """Rank 0 turns what the death of rank 1 does to it into an error of its own."""
+def wrapped_peer_error() -> None:
+    """Rank 0 raises an error of its own because rank 1 is gone."""
     try:
         config_error()
     except RuntimeError as error:
-        raise CheckpointError("the echo") from error
+        raise CheckpointError("rank 1 is the reason") from error
 
 
 def stubborn(folder: str) -> None:
-    """Rank 1 fails; rank 0 notices nothing and does not obey SIGTERM."""
+    """Rank 1 fails; rank 0 sleeps and ignores SIGTERM."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     write(folder, f"rank{rank()}", str(os.getpid()))
     collective()
     if rank() == 1:
-        while not Path(folder, "waits").exists():  # rank 0 is still in the collective
+        while not Path(folder, "sleeps").exists():  # rank 0 is still in the collective
             time.sleep(0.02)
         raise TwoPartError("the queue", "too short")
-    write(folder, "waits", "")
+    write(folder, "sleeps", "")
     time.sleep(600)
 
 
@@ -149,7 +149,7 @@ def killed_at_step() -> None:
 
 
 def stopped() -> None:
-    """A rank that the kernel has stopped can tell nothing."""
+    """The kernel stops rank 1, which can then show no stack."""
     collective()
     if rank() == 1:
         os.kill(os.getpid(), signal.SIGSTOP)
@@ -180,7 +180,7 @@ def save_when_asked(folder: str) -> None:
 
 
 def deaf(folder: str) -> None:
-    """It does not stop when asked."""
+    """As run_on; it records signals and goes on."""
     for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
         signal.signal(number, lambda number, frame: write(folder, f"heard{rank()}", ""))
     run_on(folder)

@@ -1,6 +1,7 @@
-"""A set of numbered images, and a loader of it."""
+"""A set of numbered images and a loader of it; a training on a folder of images."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -70,3 +71,13 @@ def loader(dataset: ImageDataset, sampler=None, transform=None, **options) -> Lo
 
 def shuffled(num_samples: int, rank: int = 0, world_size: int = 1) -> ShuffledSampler:
     return ShuffledSampler(num_samples, batch_size=4, rank=rank, world_size=world_size, seed=1)
+
+
+def on_folder(tiny: list[str], folder: Path, batch_size: int) -> list[str]:
+    """The options of the tiny training, on the images of a folder instead of made ones."""
+    keep = [o for o in tiny if not o.startswith("data.") and "num_labels" not in o]
+    crops = "data.transform.crops"
+    return [
+        *keep, "data=folder", f"data.train.path={folder}", f"data.batch_size={batch_size}",
+        f"{crops}.large.size=32", f"{crops}.small.size=20", "data.num_workers=0",
+    ]  # fmt: skip

@@ -80,7 +80,7 @@ MISTAKES = {
         "output_dir=/: the working directory lies in it; give the run a directory of its own"
     ),
     "launch.threads=100000000": "launch.threads=100000000: from 1 to 4096, or null",
-    "hooks.knn.num_labels=0": "hooks.knn.num_labels=0: above 0, or null",
+    "hooks.knn.num_labels=0": "hooks.knn.num_labels=0: at least 1, or null for all",
     "hooks.knn.seed=-1": "hooks.knn.seed=-1: 0 or more",
     "save.every_minutes=nan": "save.every_minutes=nan: should be a finite number",
     "optimizer.lr=inf": "optimizer.lr=inf: should be a finite number",

@@ -130,17 +130,6 @@ def test_two_processes_train_and_report_once(tmp_path, tiny):
     assert done.stdout.count("verdict:") == 1
 
 
-def test_a_reader_that_has_seen_enough_is_no_error(tmp_path):
-    command = [sys.executable, str(TOOL), "config=pretrain/swav/quickstart", "--cfg", "job"]
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=tmp_path
-    ) as process:
-        assert process.stdout is not None and process.stderr is not None
-        process.stdout.close()  # before anything is written
-        assert process.stderr.read() == b""
-    assert process.returncode == 0
-
-
 @pytest.mark.parametrize(
     ("arguments", "shown"),
     [

@@ -8,4 +8,4 @@ def test_killed_runs_end_as_unbroken_ones():
     script = Path(__file__).parent / "faults.py"
     done = subprocess.run([sys.executable, str(script), "--short"], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.splitlines()[-2].split() == ["all", "6", "6", "6"]
+    assert done.stdout.splitlines()[-2].startswith("6 of 6 kills: ")

@@ -100,10 +100,10 @@ def test_a_copy_that_is_not_installed_imports_itself_and_what_is_listed(tmp_path
 
 def imported_by(file: Path) -> set[str]:
     """Packages that importing a module imports."""
-    found: set[str] = set()
+    packages: set[str] = set()
     for node in ast.parse(file.read_text()).body:
         if isinstance(node, ast.Import):
-            found |= {alias.name.partition(".")[0] for alias in node.names}
+            packages |= {alias.name.partition(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            found.add((node.module or "").partition(".")[0])
-    return found
+            packages.add((node.module or "").partition(".")[0])
+    return packages

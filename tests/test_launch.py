@@ -7,18 +7,24 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from datetime import timedelta
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import launch_work
 import pytest
 import torch
 from forked import fork_ranks
 from launch_work import launch_options
+from torch import distributed
 from torch.distributed.elastic import multiprocessing as elastic
 
 from ssl_platform.errors import ConfigError
 from ssl_platform.launch import RankFailedError, joined_world, launch, meeting
+from ssl_platform.launch.peer_errors import is_peer_error, is_peer_timeout
 
 WORK = Path(launch_work.__file__)
 LOOPBACK = ("0100007F", "0" * 24 + "01000000", "0" * 16 + "FFFF00000100007F")  # as in /proc/net
@@ -83,6 +89,17 @@ def start() -> Iterator[Callable[..., subprocess.Popen]]:
         process.communicate()
 
 
+@pytest.fixture
+def environment(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Set variables of the environment, for one test."""
+
+    def _set(**variables: str) -> None:
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+
+    return _set
+
+
 def two_ranks(work: Callable, *args: str, **options):
     return launch(work, args, launch_options(2, **options), device="cpu")
 
@@ -115,11 +132,6 @@ def all_gone(pids: list[int]) -> bool:
 
 
 # ---- results
-
-
-def test_import_is_cheap() -> None:
-    code = "import sys, ssl_platform.launch; sys.exit('torch' in sys.modules)"
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=WORK.parents[1])
 
 
 def test_one_process_runs_here_without_a_group() -> None:
@@ -157,11 +169,25 @@ def test_more_processes_than_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
 # ---- failures
 
 
-def test_error_of_the_first_rank_comes_back_as_it_is(capfd: pytest.CaptureFixture) -> None:
-    with pytest.raises(ConfigError) as caught:
-        two_ranks(launch_work.wrapped_echo)
-    assert caught.value.problems == ["loss.temperature=0: too cold", "data.root: no folder"]
-    assert caught.value.exit_code == 2
+SIGKILLED = "rank 1 was killed by SIGKILL{} (out of memory is the usual cause)"
+FAILURES = {
+    launch_work.wrapped_peer_error: (
+        ConfigError, "loss.temperature=0: too cold\ndata.root: no folder", 2,
+    ),
+    launch_work.killed: (RankFailedError, SIGKILLED.format(""), 137),
+    launch_work.killed_at_step: (RankFailedError, SIGKILLED.format(" after step 7"), 137),
+    launch_work.left_early: (
+        RankFailedError, "rank 1 left with exit code 0 before its work was done", 1,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("work", FAILURES, ids=lambda work: work.__name__)
+def test_the_error_of_the_first_rank_that_fails_is_raised(work, capfd):
+    kind, message, exit_code = FAILURES[work]
+    with pytest.raises(kind) as caught:
+        two_ranks(work)
+    assert (str(caught.value), caught.value.exit_code) == (message, exit_code)
     assert capfd.readouterr() == ("", "")
 
 
@@ -176,25 +202,30 @@ def test_bug_comes_back_with_one_traceback(capfd: pytest.CaptureFixture) -> None
     assert capfd.readouterr() == ("", "")
 
 
-def test_killed_rank(capfd: pytest.CaptureFixture) -> None:
-    with pytest.raises(RankFailedError) as caught:
-        two_ranks(launch_work.killed)
-    message = "rank 1 was killed by SIGKILL (out of memory is the usual cause)"
-    assert str(caught.value) == message
-    assert caught.value.exit_code == 137
-    assert capfd.readouterr() == ("", "")
+def gloo_group(store: Any, rank: int) -> Any:
+    return distributed.ProcessGroupGloo(store, rank, 2, timedelta(seconds=0.3))
 
 
-def test_exit_code_of_a_rank_is_kept() -> None:
-    with pytest.raises(SystemExit) as caught:
-        two_ranks(launch_work.left_75)
-    assert caught.value.code == 75
+@pytest.mark.parametrize("is_late", [True, False])
+def test_gloo_s_errors_of_a_rank_that_is_late_or_gone_are_known(is_late, monkeypatch):
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
+    store = distributed.HashStore()
+    with ThreadPoolExecutor() as pool:
+        groups = list(pool.map(partial(gloo_group, store), range(2)))
+    if not is_late:
+        del groups[1]
+    with pytest.raises(RuntimeError) as caught:
+        groups[0].allreduce([torch.ones(1)]).wait()
+    assert is_peer_error(caught.value)
+    assert is_peer_timeout(caught.value) == is_late
 
 
-def test_rank_that_leaves_early_with_0_is_a_failure() -> None:
-    with pytest.raises(RankFailedError, match="rank 1 left with exit code 0") as caught:
-        two_ranks(launch_work.left_early)
-    assert caught.value.exit_code == 1
+def test_errors_of_a_store_are_known_and_others_are_none_of_another_rank():
+    with pytest.raises(distributed.DistStoreError) as caught:
+        distributed.HashStore().wait(["missing"], timedelta(seconds=0.01))
+    assert is_peer_timeout(caught.value)
+    assert not is_peer_error(RuntimeError("the request timed out"))
+    assert not is_peer_timeout(RuntimeError("the request timed out"))
 
 
 def test_survivor_that_ignores_sigterm_is_ended(tmp_path: Path) -> None:
@@ -240,11 +271,6 @@ def test_a_rank_that_works_has_not_stalled():
     assert two_ranks(launch_work.work_alone, "10", timeout_minutes=0.1) == 2
 
 
-def test_a_killed_rank_is_told_with_its_step():
-    with pytest.raises(RankFailedError, match=r"^rank 1 was killed by SIGKILL after step 7 \("):
-        two_ranks(launch_work.killed_at_step)
-
-
 # ---- restarts
 
 
@@ -267,8 +293,9 @@ def test_restarts_come_to_an_end(tmp_path):
 def test_what_would_fail_again_is_not_restarted(caplog):
     with pytest.raises(ConfigError):
         two_ranks(launch_work.config_error, max_restarts=3)
-    with pytest.raises(SystemExit):
+    with pytest.raises(SystemExit) as caught:
         two_ranks(launch_work.left_75, max_restarts=3)
+    assert caught.value.code == 75
     assert not caplog.messages
 
 
@@ -388,11 +415,8 @@ def test_ranks_that_do_not_stop_are_ended(start, tmp_path, again):
         ),
     ],
 )
-def test_joined_world(
-    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], world: tuple | None
-) -> None:
-    for name, value in variables.items():
-        monkeypatch.setenv(name, value)
+def test_joined_world(environment, variables: dict[str, str], world: tuple | None) -> None:
+    environment(**variables)
     joined = joined_world()
     assert (joined and joined[:3]) == world
 
@@ -406,10 +430,8 @@ def test_joined_world(
         {"SLURM_STEP_ID": "3", "SLURM_STEP_NUM_TASKS": "1"},  # srun -n 1 in a job of four
     ],
 )
-def test_the_script_and_the_shell_of_a_slurm_job_are_none_of_its_tasks(step, monkeypatch, caplog):
-    job = {"SLURM_PROCID": "0", "SLURM_NTASKS": "4", "SLURM_LOCALID": "0", "SLURM_JOB_ID": "7"}
-    for name, value in {**job, **step}.items():
-        monkeypatch.setenv(name, value)
+def test_the_script_and_the_shell_of_a_slurm_job_are_none_of_its_tasks(step, environment, caplog):
+    environment(SLURM_PROCID="0", SLURM_NTASKS="4", SLURM_LOCALID="0", SLURM_JOB_ID="7", **step)
     assert joined_world() is None
     with caplog.at_level(logging.WARNING):
         launch(launch_work.alone, ("here",), launch_options(1), device="cpu")
@@ -436,9 +458,8 @@ def test_the_script_and_the_shell_of_a_slurm_job_are_none_of_its_tasks(step, mon
         ),
     ],
 )
-def test_world_that_cannot_be(monkeypatch, variables, message) -> None:
-    for name, value in variables.items():
-        monkeypatch.setenv(name, value)
+def test_world_that_cannot_be(environment, variables, message) -> None:
+    environment(**variables)
     with pytest.raises(ConfigError) as caught:
         joined_world()
     assert str(caught.value).startswith(message)
@@ -455,11 +476,10 @@ def test_world_that_cannot_be(monkeypatch, variables, message) -> None:
         ),
     ],
 )
-def test_who_is_waited_for_is_said_within_seconds(variables, told, monkeypatch, caplog) -> None:
-    monkeypatch.setattr(meeting, "SAY_SECONDS", 0.1)
+def test_missing_ranks_are_named_within_seconds(variables, told, monkeypatch, environment, caplog):
+    monkeypatch.setattr(meeting, "WARN_SECONDS", 0.1)
     port = str(15000 + job_with_free_port())
-    for name, value in {**variables, "LOCAL_WORLD_SIZE": "4", "MASTER_PORT": port}.items():
-        monkeypatch.setenv(name, value)
+    environment(**variables, LOCAL_WORLD_SIZE="4", MASTER_PORT=port)
     with caplog.at_level(logging.WARNING), pytest.raises(RankFailedError) as caught:
         launch(launch_work.describe, ("",), launch_options(1, timeout_minutes=0.01), device="cpu")
     cure = "; if nothing starts them, type: unset RANK WORLD_SIZE"
@@ -469,30 +489,44 @@ def test_who_is_waited_for_is_said_within_seconds(variables, told, monkeypatch, 
     )
 
 
-def test_a_host_that_is_not_found_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    world = {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "no.such.host.invalid"}
-    for name, value in {**world, "MASTER_PORT": "29500"}.items():
-        monkeypatch.setenv(name, value)
-    with pytest.raises(ConfigError, match=r"^MASTER_ADDR=no.such.host.invalid: no machine of this"):
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        (
+            {"RANK": "1", "MASTER_ADDR": "no.such.host.invalid", "MASTER_PORT": "29500"},
+            "^MASTER_ADDR=no.such.host.invalid: no machine of this name",
+        ),
+        ({"RANK": "0"}, "MASTER_PORT is not set"),
+        (
+            {"RANK": "0", "MASTER_PORT": "1", "SLURM_JOB_NODELIST": "node[1-2]"},
+            "scontrol gives no hosts",
+        ),
+    ],
+)
+def test_a_world_whose_store_has_no_address_is_refused(variables, message, environment):
+    environment(WORLD_SIZE="2", **variables)
+    with pytest.raises(ConfigError, match=message):
         two_ranks(launch_work.describe, "nowhere")
 
 
-def test_another_program_at_the_port_is_told_from_the_store(monkeypatch) -> None:
+@pytest.mark.parametrize(
+    ("rank", "error", "message"),
+    [
+        ("0", ConfigError, "^MASTER_PORT={}: Address already in use; "),
+        ("1", RankFailedError, "^what listens at 127.0.0.1:{} is not the"),
+    ],
+)
+def test_another_program_at_the_port_is_named(rank, error, message, environment, monkeypatch):
     monkeypatch.setattr(meeting, "ANSWER_SECONDS", 0.1)
     with socket.create_server(("127.0.0.1", 0)) as other:
-        port = other.getsockname()[1]
-        world = {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_PORT": str(port)}
-        for name, value in world.items():
-            monkeypatch.setenv(name, value)
-        with pytest.raises(RankFailedError, match=rf"^what listens at 127.0.0.1:{port} is not the"):
+        port = str(other.getsockname()[1])
+        environment(RANK=rank, WORLD_SIZE="2", LOCAL_WORLD_SIZE="2", MASTER_PORT=port)
+        with pytest.raises(error, match=message.format(port)):
             two_ranks(launch_work.describe, "nowhere")
 
 
-def test_world_of_one(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    monkeypatch.setenv("RANK", "0")
-    monkeypatch.setenv("WORLD_SIZE", "1")
-    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
-    monkeypatch.setenv("NCCL_SOCKET_IFNAME", "lo")
+def test_world_of_one(environment, caplog: pytest.LogCaptureFixture) -> None:
+    environment(RANK="0", WORLD_SIZE="1", GLOO_SOCKET_IFNAME="lo", NCCL_SOCKET_IFNAME="lo")
     with caplog.at_level(logging.WARNING):
         result = two_ranks(launch_work.describe, "one")
     assert result["total"] == 1.0
@@ -500,32 +534,11 @@ def test_world_of_one(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCapture
     assert not torch.distributed.is_initialized()
 
 
-def test_world_without_a_meeting_point(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RANK", "0")
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(ConfigError, match="MASTER_PORT is not set"):
-        two_ranks(launch_work.describe, "nowhere")
-    monkeypatch.setenv("MASTER_PORT", "1")
-    monkeypatch.setenv("SLURM_JOB_NODELIST", "node[1-2]")
-    with pytest.raises(ConfigError, match="scontrol gives no hosts"):
-        two_ranks(launch_work.describe, "nowhere")
-
-
-def test_a_port_that_is_taken_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-        world = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1", "MASTER_PORT": str(port)}
-        for name, value in world.items():
-            monkeypatch.setenv(name, value)
-        with pytest.raises(ConfigError, match=rf"^MASTER_PORT={port}: Address already in use; "):
-            two_ranks(launch_work.describe, "nowhere")
+TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(WORK))
 
 
 def test_torchrun_is_told_the_error(start) -> None:
-    job = start(
-        *("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"),
-        *(str(WORK), "config_error", "2"),
-    )
+    job = start(*TORCHRUN, "config_error", "2")
     output, errors = job.communicate(timeout=DEADLINE)
     assert job.returncode == 1
     assert "error: ConfigError: loss.temperature=0: too cold" in output
@@ -533,11 +546,7 @@ def test_torchrun_is_told_the_error(start) -> None:
 
 
 def test_under_torchrun_the_stalled_rank_is_named(start) -> None:
-    job = start(
-        *("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"),
-        *(str(WORK), "hang", "2"),
-        env={"LAUNCH_OPTIONS": '{"timeout_minutes": 0.15}'},
-    )
+    job = start(*TORCHRUN, "hang", "2", env={"LAUNCH_OPTIONS": '{"timeout_minutes": 0.15}'})
     output, _ = job.communicate(timeout=DEADLINE)
     assert job.returncode == 1
     assert [line for line in output.splitlines() if line.startswith("error: ")] == [

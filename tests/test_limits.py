@@ -163,17 +163,17 @@ def test_an_error_of_a_limit_is_one_line(error, limit, code, line, ulimit, monke
 
 def test_other_errors_keep_their_traceback():
     for error in (RuntimeError("shapes differ"), OSError(errno.ENOENT, "no such file"), KeyError()):
-        assert limits.in_words(error) is None
+        assert limits.limit_error(error) is None
 
 
 def test_a_limit_that_a_rank_comes_to_is_one_line_too(ulimit):
-    told = rank._to_show(MemoryError("std::bad_alloc"), 1)
+    told = rank.to_raise(MemoryError("std::bad_alloc"), 1)
     assert type(told) is PlatformError
     assert str(told).startswith("rank 1: out of memory (std::bad_alloc): lower data.batch_size")
-    assert type(rank._to_show(OSError(errno.EDQUOT, "Disk quota exceeded"), 1)) is DiskError
-    assert str(rank.left(1, -6)) == "rank 1 was killed by SIGABRT"
+    assert type(rank.to_raise(OSError(errno.EDQUOT, "Disk quota exceeded"), 1)) is DiskError
+    assert str(rank.exit_error(1, -6)) == "rank 1 was killed by SIGABRT"
     ulimit(resource.RLIMIT_AS, 10**10)
-    assert str(rank.left(1, -6)).endswith("SIGABRT (out of memory is the usual cause)")
+    assert str(rank.exit_error(1, -6)).endswith("SIGABRT (out of memory is the usual cause)")
 
 
 # ---- disks
@@ -238,4 +238,4 @@ def test_the_disk_is_the_reason_behind_what_torch_says(tmp_path):
 
 def test_a_name_that_is_too_long_is_told():
     error = OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG), "x")
-    assert isinstance(limits.in_words(error), ConfigError)
+    assert isinstance(limits.limit_error(error), ConfigError)

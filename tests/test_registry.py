@@ -32,6 +32,10 @@ def test_options_are_the_constructor_parameters_after_what_the_program_hands_in(
 
     registry.register(Head)
     assert registry.build({"name": "Head", "width": 3, "scale": 1}, 7).values == (7, 3, 1.0)
+    (line,) = registry.problems(
+        {"name": "Head", "width": 3, "scale": 1, "zz": None}, where="heads.a"
+    )
+    assert line.startswith("heads.a.zz=None: Head has no such option; choose from scale, width")
     problems = registry.problems({"name": "Head", "wdth": 3, "scale": "x"}, where="heads.a")
     assert len(problems) == 3
     assert (
@@ -116,6 +120,7 @@ RANGES = {
     "betas": (tuple[Annotated[float, Lt(1)], ...], [0.9, 2], "betas.1=2: below 1"),
     "parts": (dict[str, Settings], {"a": {"parts": [0], "share": 1}}, "parts.a.parts.0=0: at leas"),
     "share": (Settings, {"parts": [], "share": 2}, "share.share=2: above 0, up to 1"),
+    "pair": (tuple[Annotated[int, Ge(1)], Annotated[int, Gt(0)]], [0, 1], "pair.0=0: should be g"),
     "name": (Annotated[str, "of the file"], 3, "name=3: should be a valid string"),
 }
 

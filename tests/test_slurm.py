@@ -127,12 +127,6 @@ def test_what_is_asked_of_slurm(slurm):
     assert expected.items() <= asked.items()
 
 
-def test_several_runs_are_an_array(slurm):
-    jobs = submitted(slurm, launch_work.alone, ("x",), ("y",), ("z",))
-    assert [job.job_id for job in jobs] == ["41_0", "41_1", "41_2"]
-    assert flags(slurm / "script")["array"] == "0-2%3"
-
-
 @pytest.mark.parametrize(
     ("given", "problem"),
     [

@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 from ssl_platform.data.crops.normalize import Normalize
 from ssl_platform.data.decoding.pixels import PixelOptions
 from ssl_platform.launch import LaunchOptions
+from ssl_platform.launch.job import FREE
 from ssl_platform.registry import (
     DATASETS,
     HEADS,
@@ -24,7 +25,7 @@ from ssl_platform.registry import (
     TRUNKS,
     Registry,
 )
-from ssl_platform.schema import FREE, dataclass_schema
+from ssl_platform.schema import dataclass_schema
 
 MAX_SEED = 2**63 - 1  # all that draw random numbers take it
 Node = dict[str, Any]  # {name: <registered class>, <option>: <value>, ...}

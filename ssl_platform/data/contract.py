@@ -1,7 +1,7 @@
-"""What data sets and transforms from outside have to give, and the one line when they do not.
+"""What data sets and transforms of plug-ins have to give, and the error line where they do not.
 
-Whatever their code raises is told with the set, the image and the line of code: a plug-in's mistake
-is its author's to mend, and a traceback through the platform names neither.
+What their code raises is reported with the set, the image and the line of code: the author of a
+plug-in has to mend it, and a traceback through the platform would name neither.
 """
 
 import operator
@@ -26,7 +26,7 @@ def read_image(dataset: ImageDataset, index: int, notes: Notes | None = None) ->
     """Image ``index`` of a data set, which keeps to the contract.
 
     Args:
-        notes: of what is worth telling of it; None where nobody asks.
+        notes: what is unusual about it is written there; None where nobody asks.
 
     Raises:
         UnreadableImage: raised by the set.
@@ -70,7 +70,7 @@ def make_crops(transform: Any, image: np.ndarray, rng: np.random.Generator) -> l
 
 
 def settle_labels(dataset: ImageDataset) -> None:
-    """Whole numbers of any kind become those that torch takes for an index."""
+    """Convert labels of any integer type to int64, which torch takes as an index."""
     labels: Any = getattr(dataset, "labels", None)
     is_whole = isinstance(labels, np.ndarray) and labels.dtype.kind in "iu"
     if is_whole and labels.dtype != np.int64:
@@ -79,7 +79,7 @@ def settle_labels(dataset: ImageDataset) -> None:
 
 
 def prepare(dataset: ImageDataset) -> None:
-    """Let a data set prepare itself, unless it has.
+    """Prepare a data set, once.
 
     Raises:
         DataError: it raised, whatever that is.
@@ -148,7 +148,7 @@ def check_transform(transform: Any, image: np.ndarray | None) -> None:
 
 @contextmanager
 def _blamed(what: Callable[[], str], cure: str = "") -> Iterator[None]:
-    """Say what somebody's code was asked for, where it raises."""
+    """Where somebody's code raises, say what it was asked for."""
     try:
         yield
     except (UnreadableImage, DataError, MemoryError):
@@ -159,7 +159,7 @@ def _blamed(what: Callable[[], str], cure: str = "") -> Iterator[None]:
 
 @contextmanager
 def _as_value_error() -> Iterator[None]:
-    """What is wrong with a set is a mistake in the config as long as nothing has started."""
+    """Before anything has started, what is wrong with a set is a mistake in the config."""
     try:
         yield
     except DataError as error:

@@ -22,11 +22,11 @@ class UnreadableImage(Exception):  # noqa: N818 (a fact about a file, not a faul
 
 
 class FileChanges(NamedTuple):
-    """What became of some files, since a run was saved."""
+    """How some files have changed since a run was saved."""
 
-    resized: list[str]  # those of another size, with both sizes
-    touched: list[str]  # those of another time, and those that are gone or have come
-    is_copy: bool  # all have other times and the same sizes
+    resized: list[str]  #: those of another size, with both sizes
+    touched: list[str]  #: those of another time, and those that are gone or have come
+    is_copy: bool  #: all have other times and the same sizes
 
 
 class ImageDataset(ABC):
@@ -36,8 +36,8 @@ class ImageDataset(ABC):
     large waits for ``prepare`` or for the first ``read``, since every config check constructs.
     """
 
-    labels: np.ndarray | None  # (N,) int64 class; None when the set is unlabelled
-    classes: Sequence[str] | None = None  # name of each class; None where the set has no names
+    labels: np.ndarray | None  #: (N,) int64 class; None when the set is unlabelled
+    classes: Sequence[str] | None = None  #: name of each class; None where the set has no names
     pixels = PixelOptions()  # of sets that read files; set by the program before the first read
     is_prepared = False  # set by the program
 
@@ -60,7 +60,7 @@ class ImageDataset(ABC):
         """
 
     def read_noting(self, index: int, notes: Notes) -> np.ndarray:
-        """`read`, where what there is to say of a file goes into ``notes``: sets of files do."""
+        """`read`; sets of files also write into ``notes`` what is unusual about the file."""
         return self.read(index)
 
     @abstractmethod
@@ -68,11 +68,12 @@ class ImageDataset(ABC):
         """Where image ``index`` comes from, in one line: a path, or ``Shapes[12]``."""
 
     def uri(self, index: int) -> str | None:
-        """Where image ``index`` can be opened again, whatever its name; None if it is no file."""
+        """Where image ``index`` can be opened again, whatever bytes its name has; None if it is no
+        file."""
         return None
 
     def summary(self) -> str:
-        """What is there and what was left out, in one line."""
+        """What the set holds and what was left out, in one line."""
         what = f"{len(self)} {'image' if len(self) == 1 else 'images'}"
         if self.labels is None:
             return what
@@ -107,7 +108,7 @@ class ImageDataset(ABC):
         return {position: stamp for position, stamp in stamps.items() if stamp is not None}
 
     def changes_since(self, sample: Mapping[int, tuple[int, int]]) -> "FileChanges":
-        """What became of the files of a sample that was taken earlier."""
+        """How the files of an earlier sample have changed."""
         resized, touched = [], []
         for position, (size, time) in sample.items():
             size_now, time_now = self.stamp(position) or (size, time)
@@ -126,7 +127,7 @@ class ImageDataset(ABC):
         """
 
     def probe(self) -> None:  # noqa: B027 (only sets of files can be unreadable as a whole)
-        """Find out before a run that the set is of no use: file-based sets read a few images.
+        """Refuse a set that cannot be read at all: sets of files try a few images.
 
         Raises:
             ValueError: not one of them can be read.

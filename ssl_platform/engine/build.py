@@ -308,7 +308,7 @@ def data_info(
     num_crops: int,
     world_size: int,
 ) -> DataInfo:
-    """The facts of the data that a loss is given; ``world_size`` processes share the batch."""
+    """What a loss is told of the data; ``num_samples`` are those of an epoch, over all ranks."""
     batch_size = options.data.batch_size
     full, rest = divmod(num_samples, batch_size)
     return DataInfo(
@@ -324,7 +324,7 @@ def data_info(
 
 
 def resolve_device(name: str) -> torch.device:
-    """The device of a config's ``device``; ``auto`` is a GPU if there is one."""
+    """The device that ``auto``, ``cpu`` or ``cuda`` stands for on this machine."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     return torch.device(name)

@@ -165,25 +165,25 @@ class Run:
     train_loader: Loader
     train_sampler: ShuffledSampler
     train_data: ImageDataset
-    val_data: ImageDataset | None  # labelled images to evaluate on
-    eval_loader: Callable[[ImageDataset, np.ndarray], Loader]  # centre crops of some positions
+    val_data: ImageDataset | None  #: labelled images to evaluate on
+    eval_loader: Callable[[ImageDataset, np.ndarray], Loader]  #: centre crops of some positions
     optimizer: torch.optim.Optimizer
-    schedule: Callable[[int], float]  # learning rate at a position
-    hooks: Mapping[str, Events]  # by their name in the config, in the order in which they hear
-    metrics: Mapping[str, Metric]  # scores of an evaluation, by name
+    schedule: Callable[[int], float]  #: learning rate at a position
+    hooks: Mapping[str, Events]  #: by their name in the config, in the order in which they hear
+    metrics: Mapping[str, Metric]  #: scores of an evaluation, by name
     output_dir: Path
     num_epochs: int
     device: torch.device
-    autocast_dtype: torch.dtype | None  # of the model's forward pass; None computes in float32
-    epoch: int = 0  # finished epochs
-    epoch_step: int = 0  # finished steps of the epoch under way
-    epoch_images: int = 0  # finished images of the epoch under way, over all ranks
-    step: int = 0  # finished steps, over all epochs; a number that never comes twice
-    batch: Batch | None = None  # of the latest step
-    losses: dict[str, Tensor] = field(default_factory=dict)  # of the latest step
-    outputs: dict[str, Any] = field(default_factory=dict)  # of the latest step, by head
-    report: dict[str, float] = field(default_factory=dict)  # measured by hooks, not yet logged
-    results: dict[str, Any] = field(default_factory=dict)  # what the run returns
+    autocast_dtype: torch.dtype | None  #: of the model's forward pass; None computes in float32
+    epoch: int = 0  #: finished epochs
+    epoch_step: int = 0  #: finished steps of the epoch under way
+    epoch_images: int = 0  #: finished images of the epoch under way, over all ranks
+    step: int = 0  #: finished steps, over all epochs; a number that never comes twice
+    batch: Batch | None = None  #: of the latest step
+    losses: dict[str, Tensor] = field(default_factory=dict)  #: of the latest step
+    outputs: dict[str, Any] = field(default_factory=dict)  #: of the latest step, by head
+    report: dict[str, float] = field(default_factory=dict)  #: measured by hooks, not yet logged
+    results: dict[str, Any] = field(default_factory=dict)  #: what the run returns
 
     def __post_init__(self) -> None:
         self.scaler = torch.amp.GradScaler(

@@ -1,18 +1,16 @@
 """A picture of the crops that the model gets."""
 
-import logging
 from io import BytesIO
+from typing import Annotated
 
 import numpy as np
+from annotated_types import Ge
 from PIL import Image
-from pydantic import PositiveInt
 
 from ssl_platform import distributed
 from ssl_platform.engine.run import Events, Run
-from ssl_platform.hooks.files import EventFile, reason, write_or_warn
+from ssl_platform.hooks.files import EventFile, write_or_warn
 from ssl_platform.registry import HOOKS
-
-logger = logging.getLogger(__name__)
 
 
 @HOOKS.register()
@@ -25,7 +23,7 @@ class CropPicture(Events):
         num_images: rows; no more than the batch size of the first rank.
     """
 
-    def __init__(self, *, num_images: PositiveInt):
+    def __init__(self, *, num_images: Annotated[int, Ge(1)]):
         self.num_images = num_images
 
     def on_step_end(self, run: Run) -> None:
@@ -42,10 +40,6 @@ class CropPicture(Events):
         png = BytesIO()
         Image.fromarray(sheet).save(png, "PNG")
         write_or_warn(run.output_dir / "crops.png", png.getvalue())
-        folder = run.output_dir / "tensorboard"
-        try:
-            EventFile(folder).add_picture(
-                1, "Samples/crops", png.getvalue(), height=len(sheet), width=sheet.shape[1]
-            )
-        except OSError as error:
-            logger.warning("%s cannot be written (%s): no crops there", folder, reason(error))
+        EventFile(run.output_dir / "tensorboard").add_picture(
+            1, "Samples/crops", png.getvalue(), height=len(sheet), width=sheet.shape[1]
+        )

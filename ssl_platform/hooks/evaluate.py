@@ -1,18 +1,17 @@
 """Scores of the heads on the validation images."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
-from pydantic import PositiveInt
+from annotated_types import Ge
 from torch import Tensor
 
 from ssl_platform import distributed
 from ssl_platform.data.dataset import ImageDataset
 from ssl_platform.data.sets.classes import check_labelled, labels_to_test
 from ssl_platform.engine.run import Events, Run
-from ssl_platform.errors import ConfigError
 from ssl_platform.evaluation.features import extract
 from ssl_platform.metrics import measured
 from ssl_platform.registry import HOOKS
@@ -33,7 +32,7 @@ class Evaluate(Events):
         best: the same of the best epoch of each head, and its number as ``epoch``.
     """
 
-    def __init__(self, *, protocol: str, every_epochs: PositiveInt):
+    def __init__(self, *, protocol: str, every_epochs: Annotated[int, Ge(1)]):
         self.protocol, self.every_epochs = protocol, every_epochs
         self.last: dict[str, dict[str, float]] = {}
         self.best: dict[str, dict[str, float]] = {}
@@ -54,10 +53,6 @@ class Evaluate(Events):
             labels_to_test(train, val)
 
     def on_train_start(self, run: Run) -> None:
-        try:
-            self.probe(run.train_data, run.val_data)
-        except ValueError as error:
-            raise ConfigError([str(error)]) from error
         assert run.val_data is not None
         self.labels = labels_to_test(run.train_data, run.val_data)
 

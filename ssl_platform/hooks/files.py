@@ -6,6 +6,7 @@ import os
 import socket
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,25 +31,24 @@ def reason(error: OSError) -> str:
 
 
 class EventFile:
-    """A new file of events in a folder that TensorBoard reads.
+    """A new file of events in a folder that TensorBoard reads; warns and ends at the first error.
 
-    The calling thread writes it, so that the caller gets the error of a full disk. SummaryWriter of
-    torch writes in a thread of its own, which prints a traceback and ends.
+    The calling thread writes it. SummaryWriter of torch writes in a thread of its own, which prints
+    a traceback when the disk is full.
 
     Args:
         folder: is created if it does not exist.
         first_step: TensorBoard drops what older files have from this step on.
-
-    Raises:
-        OSError: it cannot be written; any method may raise it.
     """
 
     def __init__(self, folder: Path, *, first_step: int | None = None):
         from tensorboard.compat.proto.event_pb2 import SessionLog
 
-        folder.mkdir(parents=True, exist_ok=True)
         writer = f"{socket.gethostname()}.{os.getpid()}.{next(_file_numbers)}"
         self.path = folder / f"events.out.tfevents.{int(time.time()):010d}.{writer}"
+        self.is_open = True
+        with suppress(OSError):  # _add() warns of it
+            folder.mkdir(parents=True, exist_ok=True)
         self._add(file_version="brain.Event:2")
         if first_step is not None:
             self._add(step=first_step, session_log=SessionLog(status=SessionLog.START))
@@ -73,6 +73,16 @@ class EventFile:
         from tensorboard.compat.proto.event_pb2 import Event
         from tensorboard.summary.writer.record_writer import RecordWriter
 
+        if not self.is_open:  # half an event may be at its end, and readers stop there
+            return
         event = Event(wall_time=time.time(), **fields)
-        with self.path.open("ab") as file:  # opened each time: the folder may have been removed
-            RecordWriter(file).write(event.SerializeToString())
+        try:
+            with self.path.open("ab") as file:
+                RecordWriter(file).write(event.SerializeToString())
+        except OSError as error:
+            self.is_open = False
+            logger.warning(
+                "%s cannot be written (%s): TensorBoard gets no more",
+                self.path.parent,
+                reason(error),
+            )

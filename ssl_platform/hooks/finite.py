@@ -4,10 +4,10 @@ import json
 import math
 from collections import deque
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import torch
-from pydantic import NonNegativeInt, PositiveInt
+from annotated_types import Ge
 from torch import Tensor
 
 from ssl_platform import distributed
@@ -44,7 +44,7 @@ class StopWhenNotFinite(Events):
         max_skipped: steps in a row that the gradient scaler of float16 may skip.
     """
 
-    def __init__(self, *, every_steps: PositiveInt, max_skipped: NonNegativeInt):
+    def __init__(self, *, every_steps: Annotated[int, Ge(1)], max_skipped: Annotated[int, Ge(0)]):
         self.every_steps, self.max_skipped = every_steps, max_skipped
 
     def on_train_start(self, run: Run) -> None:

@@ -24,7 +24,7 @@ REMEDIES = (
     "(a few times the number of classes you expect), a lower optimizer.lr or a longer "
     "schedule.warmup_epochs, "
     "loss.freeze_prototypes_epochs=1, a larger data.batch_size, weaker crops "
-    "(data.transform.crops.*.scale) or jitter; docs/monitoring.md tells the signs apart"
+    "(data.transform.crops.*.scale) or jitter; see docs/monitoring.md for the signs"
 )
 
 

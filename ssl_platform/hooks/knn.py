@@ -3,11 +3,11 @@
 import json
 import logging
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import torch
-from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
+from annotated_types import Ge, Gt
 
 from ssl_platform import distributed
 from ssl_platform.data.dataset import ImageDataset
@@ -23,6 +23,7 @@ from ssl_platform.registry import HOOKS
 
 logger = logging.getLogger(__name__)
 
+OR_ALL = "or null for all"
 QUERY_FRACTION = 0.2  # of each class, where bank and queries share one set and the bank takes all
 
 
@@ -54,12 +55,12 @@ class KNNMonitor(Events):
     def __init__(
         self,
         *,
-        every_epochs: PositiveInt,
-        num_labels: PositiveInt | None,
-        num_queries: PositiveInt | None,
-        k: PositiveInt,
-        temperature: PositiveFloat,
-        seed: NonNegativeInt,
+        every_epochs: Annotated[int, Ge(1)],
+        num_labels: Annotated[int, Ge(1), OR_ALL] | None,
+        num_queries: Annotated[int, Ge(1), OR_ALL] | None,
+        k: Annotated[int, Ge(1)],
+        temperature: Annotated[float, Gt(0), "e.g. 0.07"],
+        seed: Annotated[int, Ge(0)],
     ):
         self.every_epochs, self.k, self.temperature = every_epochs, k, temperature
         self.num_labels, self.num_queries, self.seed = num_labels, num_queries, seed

@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
-from pydantic import PositiveInt
+from annotated_types import Ge
 
 from ssl_platform import distributed
 from ssl_platform.engine.run import Events, Run
@@ -49,7 +49,7 @@ class Log(Events):
 
     comes_last = True
 
-    def __init__(self, *, every_steps: PositiveInt, tensorboard: bool):
+    def __init__(self, *, every_steps: Annotated[int, Ge(1)], tensorboard: bool):
         self.every_steps, self.tensorboard = every_steps, tensorboard
         self.writers: list[_Writer] = []
         self.loss_sum: torch.Tensor | None = None  # of this rank, since the last line
@@ -240,30 +240,15 @@ def _lines_up_to(path: Path, step: int) -> bytes:
 
 class _TensorBoard(_Writer):
     def __init__(self, folder: Path, step: int):
-        self.folder, self.file = folder, None
-        try:
-            self.file = EventFile(folder, first_step=step + 1 if step else None)
-        except OSError as error:
-            self._give_up(error)
+        self.file = EventFile(folder, first_step=step + 1 if step else None)
 
     def write(self, line: dict[str, Any]) -> None:
-        if self.file is None:
-            return
         scalars = {
             TENSORBOARD_TAGS.get(key, key): value
             for key, value in line.items()
             if key not in (*POSITION, "uniform_loss")
         }
-        try:
-            self.file.add_scalars(line["step"], scalars)
-        except OSError as error:
-            self._give_up(error)
-
-    def _give_up(self, error: OSError) -> None:
-        self.file = None  # it may end in half an event, and readers stop there
-        logger.warning(
-            "%s cannot be written (%s): no more scalars there", self.folder, reason(error)
-        )
+        self.file.add_scalars(line["step"], scalars)
 
 
 def _step_text(line: dict[str, Any]) -> str:

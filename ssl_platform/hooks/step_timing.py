@@ -17,7 +17,7 @@ PARTS = {  # in the order of a step, and what they are called in a line
 LARGE_SHARE = 0.2  # of a step: a part that takes more gets advice
 REMEDIES = {  # for the parts other than the wait
     "loss": "fewer prototypes, or fewer samples to balance them over, make it shorter",
-    "rest": "hooks, checkpoints, and processes that wait for the slowest; the trace tells",
+    "rest": "hooks, checkpoints, and processes that wait for the slowest; see the trace",
 }
 
 Time = TypeVar("Time")
@@ -114,8 +114,8 @@ def _advice_on_waiting(timing: StepTiming) -> list[str]:
         )
     elif timing.num_workers >= needed:
         remedies.append(
-            f"there are {timing.num_workers}, so that they wait themselves: for the disk (copy "
-            "the images to a local one) or for cores that others use"
+            f"there are {timing.num_workers}, which is enough: they wait for the disk (copy the "
+            "images to a local one) or for cores that others use"
         )
     lines = [
         f"{share}; {rate:.0f} images/s at {1000 * cost:.2g} ms of CPU time need {needed} data "
@@ -123,8 +123,8 @@ def _advice_on_waiting(timing: StepTiming) -> list[str]:
     ]
     if not timing.is_compiled:
         lines.append(
-            "crops are made by OpenCV; the compiled kernel takes less time: docs/speed.md tells "
-            "how it is built"
+            "crops are made by OpenCV; the compiled kernel takes less time: see docs/speed.md to "
+            "build it"
         )
     return lines
 

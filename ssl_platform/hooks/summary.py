@@ -98,8 +98,8 @@ def _verdict(rows: dict[str, dict[str, float]], num_images: int) -> list[str]:
 
 
 def _over(gains: dict[str, float]) -> str:
-    first, *others = (f"{gain:+.1f}{{}} over {name}" for name, gain in gains.items())
-    return ", ".join([first.format(" points"), *(other.format("") for other in others)])
+    listed = ", ".join(f"{gain:+.1f} over {name}" for name, gain in gains.items())
+    return listed.replace(" over", " points over", 1)
 
 
 def _plain(value: Any) -> Any:

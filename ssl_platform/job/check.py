@@ -43,9 +43,35 @@ def check(cfg: DictConfig) -> list[str]:
     checkpoint, the number of classes. What is allowed but has a consequence is warned of through
     `warnings`.
     """
-    retired = drop_retired(cfg)
-    if retired:
-        return retired
+    problems = drop_retired(cfg) or _problems_of_reading(cfg)
+    if problems:
+        return problems
+    plain: Any = OmegaConf.to_container(cfg, resolve=True)
+    parts = TriedParts(plain)
+    parts.add({key: plain.get(key) for key in ("task", "data")})
+    task = parts.tried(parts.build, "task")
+    if task is None:  # what the other keys ought to be depends on it
+        return parts.problems or [f"task: which job? {nearest('', TASKS.names())}"]
+    for where in ("data.train", "data.val", "data.transform", "data.eval_transform"):
+        parts.tried(parts.build, where)
+    problems = _lines(lambda: _update(cfg, task.complete(plain)))
+    _count_classes(cfg, parts.built.get("data.train"))
+    plain = OmegaConf.to_container(cfg, resolve=True)
+    parts.add(plain)
+    problems = problems or [
+        _of_a_training(line, task.options)
+        for line in dataclass_schema(task.options).problems(plain, where="")
+    ]
+    if problems:
+        return problems + parts.problems
+    options = options_of(plain)
+    problems = _problems_of_job(options, parts) + parts.problems
+    return problems or _lines(lambda: task.probe(options))
+
+
+def _problems_of_reading(cfg: DictConfig) -> list[str]:
+    """Why the values cannot be looked at yet: one is missing, refers to nothing, is not finite, or
+    a plug-in cannot be imported."""
     try:
         plain: Any = OmegaConf.to_container(cfg, resolve=True)
     except InterpolationToMissingValueError:
@@ -65,42 +91,25 @@ def check(cfg: DictConfig) -> list[str]:
         load_components(plugins)
     except (ImportError, ValueError) as error:
         return [f"plugins={plugins}: {error}"]
-    infinite = [
+    return [
         f"{key}={value}: should be a finite number"
         for key, value in flat(plain).items()
         if isinstance(value, float) and not isfinite(value)
     ]
-    if infinite:
-        return infinite
-    parts = TriedParts(plain)
-    parts.add({key: plain.get(key) for key in ("task", "data")})
-    task = parts.tried(parts.build, "task")
-    if task is None:  # what the other keys ought to be depends on it
-        return parts.problems or [f"task: which job? {nearest('', TASKS.names())}"]
-    for where in ("data.train", "data.val", "data.transform", "data.eval_transform"):
-        parts.tried(parts.build, where)
-    incomplete = _lines(lambda: _update(cfg, task.complete(plain)))
-    _count_classes(cfg, parts.built.get("data.train"))
-    plain = OmegaConf.to_container(cfg, resolve=True)
-    parts.add(plain)
-    problems = incomplete or [
-        _of_a_training(line, task.options)
-        for line in dataclass_schema(task.options).problems(plain, where="")
-    ]
-    if not problems:
-        options = options_of(plain)
-        problems = rules.problems_of_job(options)
-        if isinstance(options, ImageJobOptions):
-            parts.options = options
-            problems += _lines(lambda: options.data.pixels, "data.")
-        if isinstance(options, TrainOptions):
-            problems += _problems_of_training(options, parts)
-        elif isinstance(options, ImageJobOptions) and "trunk" in parts.nodes:
-            with without_values():
-                parts.tried(parts.build, "trunk")
-        if not problems and not parts.problems:
-            problems += _lines(lambda: task.probe(options))
-    return problems + parts.problems
+
+
+def _problems_of_job(options: JobOptions, parts: TriedParts) -> list[str]:
+    """What is wrong with the job as a whole; ``parts`` notes what is wrong with one of them."""
+    problems = rules.problems_of_job(options)
+    if isinstance(options, ImageJobOptions):
+        parts.options = options
+        problems += _lines(lambda: options.data.pixels, "data.")
+    if isinstance(options, TrainOptions):
+        problems += _problems_of_training(options, parts)
+    elif isinstance(options, ImageJobOptions) and "trunk" in parts.nodes:
+        with without_values():
+            parts.tried(parts.build, "trunk")
+    return problems
 
 
 def _problems_of_training(options: TrainOptions, parts: TriedParts) -> list[str]:

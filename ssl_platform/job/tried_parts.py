@@ -96,7 +96,9 @@ class TriedParts(Parts):
 
     @contextmanager
     def step(self, where: str) -> Iterator[None]:
-        """Note what goes wrong here, and raise `UnbuiltError`."""
+        """Note what goes wrong here, once for each place, and raise `UnbuiltError`."""
+        if where in self._wrong:
+            raise UnbuiltError(where)
         try:
             yield
         except UnbuiltError:
@@ -108,7 +110,8 @@ class TriedParts(Parts):
             for line in lines if isinstance(error, ValueError) else lines[:1]:
                 names_an_option = line.partition("=")[0].partition(".")[0] in options
                 prefix = f"{where}{'.' if names_an_option else ': '}" if where else ""
-                self.problems.append(f"{prefix}{line}")
+                if f"{prefix}{line}" not in self.problems:  # several parts may need the wrong one
+                    self.problems.append(f"{prefix}{line}")
             self._wrong.add(where)
             raise UnbuiltError(where) from error
         except Exception as error:  # whatever the code of others does

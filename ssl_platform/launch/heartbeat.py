@@ -1,4 +1,4 @@
-"""Tell a rank that has stalled from one that works, and say where it stands."""
+"""Tell a rank that has stalled from one that works, and show its stack."""
 
 import faulthandler
 import os
@@ -11,12 +11,12 @@ from typing import Any
 
 ASK_FOR_STACK = signal.SIGUSR2  # data workers ignore it
 STACK_SECONDS = 1.0  # for a rank to write its stack
-IDLE_SHARE = 0.01  # of a core, that background threads of a rank at rest may use
+IDLE_SHARE = 0.01  # of a core, which background threads of an idle rank may use
 TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 
 
-class Pulse:
-    """Whether a rank does anything: it ends steps, or at least uses its processor.
+class Heartbeat:
+    """How long a rank has neither finished a step nor used its processor.
 
     Args:
         pid: of the rank.
@@ -25,19 +25,19 @@ class Pulse:
 
     def __init__(self, pid: int, last_step: Any):
         self._pid, self._last_step = pid, last_step
-        self._seen = self._look()
+        self._last_work = self._look()
 
     def idle_seconds(self) -> float:
-        """For how long it has done nothing."""
+        """Seconds since it last did either."""
         step, cpu, now = self._look()
-        seen_step, seen_cpu, seen = self._seen
-        if step != seen_step or cpu - seen_cpu > 2 / TICKS_PER_SECOND + IDLE_SHARE * (now - seen):
-            self._seen = step, cpu, now
-        return now - self._seen[2]
+        last_step, last_cpu, then = self._last_work
+        if step != last_step or cpu - last_cpu > 2 / TICKS_PER_SECOND + IDLE_SHARE * (now - then):
+            self._last_work = step, cpu, now
+        return now - self._last_work[2]
 
     @property
-    def after(self) -> str:
-        """The step behind it, for a message: `` after step 7``, or nothing."""
+    def after_step(self) -> str:
+        """Its last finished step, for a message: `` after step 7``, or nothing."""
         step = self._last_step.value
         return f" after step {step}" if step >= 0 else ""
 
@@ -46,18 +46,18 @@ class Pulse:
 
 
 def _cpu_seconds(pid: int) -> float:
-    """Processor time of all threads of a child that has not been waited for."""
+    """Processor time of all threads of a child, which may have ended but is not waited for."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / TICKS_PER_SECOND
 
 
 def answer_with_stack(stack: Connection) -> None:
-    """Have this process write its main thread's stack to ``stack`` when asked, whatever it does."""
+    """Have this process write its main thread's stack to ``stack`` when it gets the signal."""
     faulthandler.register(ASK_FOR_STACK, file=stack.fileno(), all_threads=False)
 
 
 def ask_for_stacks(pids: Mapping[int, int], stacks: Mapping[int, Connection]) -> dict[int, str]:
-    """The stacks of some ranks, innermost call first; of a stopped process there is none.
+    """The stacks of some ranks, innermost call first; a process that the kernel stopped has none.
 
     Args:
         pids: by rank.

@@ -1,4 +1,4 @@
-"""What is launched: the work, its options, and how it may fail."""
+"""The work to launch, its options, and the error of a rank that fails."""
 
 import re
 from collections.abc import Callable
@@ -9,9 +9,9 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge, Interval
 
 from ssl_platform.errors import PlatformError
-from ssl_platform.schema import FREE
 
 EX_TEMPFAIL = 75  # of <sysexits.h>: start it again
+FREE = {"free_to_change": True}  # metadata of keys that may differ when a run goes on
 MAX_THREADS = 4096  # far more end in a segmentation fault
 NAME = re.compile(r"[A-Za-z0-9._-]+")  # nothing that a shell or sbatch could read as more
 
@@ -33,7 +33,7 @@ class SlurmOptions:
     more: dict[str, str | int]
 
     def problems(self) -> list[str]:
-        """What cannot work, one line each, beginning with the key."""
+        """Rules that are no ranges: one line for each that is broken, beginning with the key."""
         names = {"partition": self.partition, "comment": self.comment}
         names |= {f"more.{key}": f"{key}{value}" for key, value in self.more.items()}
         problems = [
@@ -53,6 +53,8 @@ def plain_name(name: str) -> str:
 
 @dataclass(frozen=True)
 class LaunchOptions:
+    """Options of the config's ``launch``."""
+
     processes: Annotated[int, Ge(1)]  # ranks to start on this machine
     # how long the others wait for a rank, and how long it may do nothing
     timeout_minutes: Annotated[float, Ge(0.01)] = field(metadata=FREE)
@@ -69,10 +71,11 @@ class LaunchOptions:
 
     @property
     def world_size(self) -> int:
+        """Ranks on all machines."""
         return self.processes * (self.slurm.nodes if self.slurm else 1)
 
     def problems(self) -> list[str]:
-        """What cannot work, one line each, beginning with the key."""
+        """Rules that are no ranges: one line for each that is broken, beginning with the key."""
         problems = []
         if self.slurm is not None:
             problems += [f"slurm.{line}" for line in self.slurm.problems()]
@@ -85,7 +88,7 @@ class LaunchOptions:
 
 
 class RankFailedError(PlatformError):
-    """A rank ended in a way that its own words do not explain."""
+    """A rank was killed, has stalled, or raised an error that is no `PlatformError`."""
 
     may_pass = True
 

@@ -1,4 +1,4 @@
-"""The world of ranks that another program has started, as the environment tells."""
+"""The ranks that torchrun, SLURM or mpirun has started, by the variables of the environment."""
 
 import logging
 import os
@@ -8,21 +8,21 @@ from ssl_platform.errors import ConfigError
 
 logger = logging.getLogger(__name__)
 
-OF_NO_TASKS = 0xFFFFFFF0  # from here on SLURM numbers the steps of a job's script and of its shell
+RESERVED_STEPS = 0xFFFFFFF0  # from here on: the steps of a job's script and of its shell
 
 
 class World(NamedTuple):
-    """Ranks that another program has started, as one of them sees it."""
+    """The place of this process among ranks that another program has started."""
 
     rank: int
     size: int
     local_rank: int
     is_on_one_machine: bool = True
-    variables: str = "RANK WORLD_SIZE"  # to unset by whom this world is a mistake
+    variables: str = "RANK WORLD_SIZE"  # to unset where they are left over from another run
 
 
 class _Names(NamedTuple):
-    """What a program that starts ranks calls the variables that tell them apart."""
+    """The variables by which a program that starts ranks numbers them."""
 
     rank: str
     size: str
@@ -38,8 +38,8 @@ HYDRA_MPI = _Names("PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID", "MPI_LOCALNRANKS")
 def joined_world() -> World | None:
     """The place of this process where torchrun, SLURM or mpirun started it; None otherwise.
 
-    RANK and WORLD_SIZE may also be set by hand, for a world that another tool starts. A job of
-    SLURM of four tasks has a script, and maybe a shell, that are none of the four: the step counts.
+    RANK and WORLD_SIZE may also be set by hand, for ranks that another tool starts. The script and
+    the shell of a SLURM job are not among its tasks; their step says so.
 
     Raises:
         ConfigError: the variables contradict each other, or one is not a number.
@@ -63,7 +63,7 @@ def joined_world() -> World | None:
 
 
 def warn_of_tasks_that_srun_would_start() -> None:
-    """Of a job of several tasks, this is its script or its shell."""
+    """Warn where this is the script or the shell of a SLURM job of several tasks."""
     tasks = os.environ.get("SLURM_NTASKS", "1")
     if "SLURM_PROCID" in os.environ and tasks != "1":
         logger.warning(
@@ -117,10 +117,10 @@ def _started_by_mpi(names: _Names) -> World | None:
 def _started_by_slurm() -> World | None:
     if "SLURM_PROCID" not in os.environ:
         return None
-    step = number("SLURM_STEP_ID") if "SLURM_STEP_ID" in os.environ else OF_NO_TASKS
+    step = number("SLURM_STEP_ID") if "SLURM_STEP_ID" in os.environ else RESERVED_STEPS
     if "SLURM_STEP_NUM_TASKS" in os.environ:
         size = "SLURM_STEP_NUM_TASKS"
-    elif step < OF_NO_TASKS or number("SLURM_PROCID") > 0:
+    elif step < RESERVED_STEPS or number("SLURM_PROCID") > 0:
         size = "SLURM_NTASKS"
     else:  # the script of a job
         return None

@@ -1,4 +1,4 @@
-"""What this process may use of its machine, and errors of one that has come to its limits."""
+"""What this process may use of its machine, and the errors of one that has reached a limit."""
 
 import errno
 import os
@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from ssl_platform.errors import ConfigError, DiskError, PlatformError
+from ssl_platform.errors import ConfigError, DiskError, PlatformError, first_line
 from ssl_platform.files import OF_DISK
 
 CGROUPS = Path("/sys/fs/cgroup")
@@ -16,7 +16,13 @@ OWN_CGROUPS = Path("/proc/self/cgroup")
 RUN_BYTES = 3 * 2**29  # of addresses: threads, kernels and their scratch, sockets
 OPEN_FILES = 64  # of a process, beside what it has for each rank and each data worker
 FILES_OF_RANK, FILES_OF_WORKER = 4, 8
-OF_MEMORY = (
+ULIMITS = {  # by flag: what it limits, and its unit
+    "-f": (resource.RLIMIT_FSIZE, 1024),
+    "-n": (resource.RLIMIT_NOFILE, 1),
+    "-u": (resource.RLIMIT_NPROC, 1),
+    "-v": (resource.RLIMIT_AS, 1024),
+}
+MEMORY_WORDS = (  # of torch, of C++ and of the loader of libraries
     "allocate memory",
     "out of memory",
     "bad_alloc",
@@ -27,16 +33,16 @@ OF_MEMORY = (
 
 
 def memory() -> tuple[int, str]:
-    """Bytes that this process may have, and in words who says so."""
+    """Bytes that this process may have, and the beginning of a sentence about them."""
     physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    allowed = min(_of_cgroups(), default=physical)
+    allowed = min(_cgroup_limits(), default=physical)
     if allowed < physical:
         return allowed, "its control group (of a container, or a job) may have"
     return physical, "this machine has"
 
 
-def _of_cgroups() -> Iterator[int]:
-    """Limits of the groups that this process is in, and of those around them."""
+def _cgroup_limits() -> Iterator[int]:
+    """Memory limits, in bytes, of the control groups that this process is in and their parents."""
     lines = OWN_CGROUPS.read_text().splitlines() if OWN_CGROUPS.exists() else []
     for line in lines:
         _, controllers, group = line.split(":", 2)
@@ -63,6 +69,7 @@ def ulimit(kind: int) -> int | None:
 
 
 def has_few_addresses() -> bool:
+    """Whether ``ulimit -v`` limits the addresses of this process."""
     return ulimit(resource.RLIMIT_AS) is not None
 
 
@@ -116,26 +123,25 @@ def open_files_problems(world_size: int, num_workers: int) -> list[str]:
     ]
 
 
-def in_words(error: BaseException) -> PlatformError | None:
-    """An error that a limit is the reason of, as the command line tells it; None for others."""
+def limit_error(error: BaseException) -> PlatformError | None:
+    """The error to show where a limit is the reason of ``error``; None where none is."""
     number = error.errno if isinstance(error, OSError) else None
-    text = next(iter(str(error).strip().splitlines()), type(error).__name__)
+    text = first_line(error)
     if number in OF_DISK:
-        return DiskError(f"{text}{_told('-f', resource.RLIMIT_FSIZE, number == errno.EFBIG)}")
+        return DiskError(text + (_ulimit_is("-f") if number == errno.EFBIG else ""))
     if number == errno.ENAMETOOLONG:
         return ConfigError([text])
     if number in (errno.EMFILE, errno.ENFILE):
-        return PlatformError(f"{text}{_told('-n', resource.RLIMIT_NOFILE)}: raise it")
+        return PlatformError(f"{text}{_ulimit_is('-n')}: raise it")
     if number == errno.EAGAIN or "start new thread" in text:
-        limit = _told("-u", resource.RLIMIT_NPROC)
         return PlatformError(
-            f"no further process or thread can be started ({text}){limit}: lower "
+            f"no further process or thread can be started ({text}){_ulimit_is('-u')}: lower "
             "launch.processes or data.num_workers, or raise the limit of your account"
         )
     if not _is_of_memory(error, text):
         return None
     return PlatformError(
-        f"out of memory ({text}){_told('-v', resource.RLIMIT_AS)}: lower data.batch_size, "
+        f"out of memory ({text}){_ulimit_is('-v')}: lower data.batch_size, "
         "data.num_workers or launch.processes, or give it more"
     )
 
@@ -143,16 +149,15 @@ def in_words(error: BaseException) -> PlatformError | None:
 def _is_of_memory(error: BaseException, text: str) -> bool:
     if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
         return True
-    of_torch = isinstance(error, RuntimeError | ImportError | OSError)
-    return of_torch and any(part in text.lower() for part in OF_MEMORY)
+    may_be = isinstance(error, RuntimeError | ImportError | OSError)
+    return may_be and any(word in text.lower() for word in MEMORY_WORDS)
 
 
-def _told(flag: str, kind: int, is_of_account: bool = True) -> str:
+def _ulimit_is(flag: str) -> str:
+    """``; ulimit -n is 1024``, or nothing where there is no such limit."""
+    kind, unit = ULIMITS[flag]
     limit = ulimit(kind)
-    if limit is None or not is_of_account:
-        return ""
-    unit = 1 if flag in ("-n", "-u") else 1024
-    return f"; ulimit {flag} is {limit // unit}"
+    return "" if limit is None else f"; ulimit {flag} is {limit // unit}"
 
 
 def _gib(num_bytes: float) -> str:

@@ -1,4 +1,4 @@
-"""Where the ranks of a world meet: a store that one process keeps, and who has come to it."""
+"""The store through which the ranks of a world find each other; one process keeps it."""
 
 import logging
 import os
@@ -16,55 +16,57 @@ from ssl_platform.launch.joined import World, number
 logger = logging.getLogger(__name__)
 
 LOOPBACK = "127.0.0.1"
-SAY_SECONDS = 5.0  # of waiting in silence
+WARN_SECONDS = 5.0  # of waiting, before a warning
 POLL_SECONDS = 0.1
-ANSWER_SECONDS = 20.0  # for a store to speak, once it has taken the connection
+ANSWER_SECONDS = 20.0  # for a store to answer, once it has accepted the connection
 MAX_NAMED = 8
 MAX_PORT = 65535
 
 
 def meet(world: World, options: LaunchOptions) -> Any:
-    """The store of a world that others started, once all ranks have come to it.
+    """The store of a world that another program started, once all ranks are connected to it.
 
-    Who waits for long says on standard error for whom, and where.
+    After a few seconds of waiting a warning says which ranks are missing, and at which address.
 
     Raises:
-        ConfigError: the environment gives no place, or one that cannot be had.
-        RankFailedError: after ``timeout_minutes`` somebody is still missing.
+        ConfigError: the environment gives no address for the store, or one that cannot be used.
+        RankFailedError: after ``timeout_minutes`` a rank is still missing.
     """
-    patience = _Patience(world, options)
+    meeting = _Meeting(world, options)
     if not _keeps_store(world.rank):
-        patience.wait_for_keeper()
+        meeting.wait_for_keeper()
     store = store_of(world, options)
     store.set(f"here/{world.rank}", "")
-    patience.wait_for_all(store)
+    meeting.wait_for_all(store)
     return store
 
 
-class _Patience:
-    """Waits for others, with words."""
+class _Meeting:
+    """Waits for the other ranks, and warns of those that are missing."""
 
     def __init__(self, world: World, options: LaunchOptions):
         self.world, self.limit = world, options.timeout_minutes
-        self.host, self.port = _master(world)
+        self.host, self.port = _address_of_store(world)
         self.start = time.monotonic()
-        self.has_spoken = False
+        self.has_warned = False
 
     def wait_for_keeper(self) -> None:
-        keeper = "torchrun" if _is_torchrun_s_store() else f"rank 0 of {self.world.size}"
+        """Return when the process that keeps the store listens."""
+        keeper = "torchrun" if _launcher_keeps_store() else f"rank 0 of {self.world.size}"
         while not self._is_reachable():
             self._wait(keeper)
 
     def wait_for_all(self, store: Any) -> None:
+        """Return when all ranks are connected to the store."""
         keys = {rank: f"here/{rank}" for rank in range(self.world.size)}
         while not store.check(list(keys.values())):
-            absent = [rank for rank, key in keys.items() if not store.check([key])]
-            whom = f"{_listed(absent)} of {self.world.size}"
-            self._wait(whom, is_told=self.world.rank == 0)
+            missing = [rank for rank, key in keys.items() if not store.check([key])]
+            names = f"rank{'s' * (len(missing) > 1)} {first_few(missing, MAX_NAMED)}"
+            self._wait(f"{names} of {self.world.size}", warns=self.world.rank == 0)
 
     def _is_reachable(self) -> bool:
         try:
-            socket.create_connection((self.host, self.port), SAY_SECONDS).close()
+            socket.create_connection((self.host, self.port), WARN_SECONDS).close()
         except socket.gaierror as error:
             raise ConfigError(
                 [f"MASTER_ADDR={self.host}: no machine of this name is found ({error.strerror})"]
@@ -73,57 +75,52 @@ class _Patience:
             return False
         return True
 
-    def _wait(self, whom: str, *, is_told: bool = True) -> None:
+    def _wait(self, missing: str, *, warns: bool = True) -> None:
         waited = time.monotonic() - self.start
-        awaited = f"{whom} at {self.host}:{self.port}"
+        missing = f"{missing} at {self.host}:{self.port}"
         cure = f"if nothing starts them, type: unset {self.world.variables}"
         if waited > 60 * self.limit:
             raise RankFailedError(
-                f"rank {self.world.rank} has waited for {awaited} for launch.timeout_minutes="
+                f"rank {self.world.rank} has waited for {missing} for launch.timeout_minutes="
                 f"{self.limit}; {cure}"
             )
-        if waited > SAY_SECONDS and is_told and not self.has_spoken:
-            logger.warning("rank %d waits for %s; %s", self.world.rank, awaited, cure)
-            self.has_spoken = True
+        if waited > WARN_SECONDS and warns and not self.has_warned:
+            logger.warning("rank %d waits for %s; %s", self.world.rank, missing, cure)
+            self.has_warned = True
         time.sleep(POLL_SECONDS)
 
 
-def _listed(ranks: list[int]) -> str:
-    return f"rank{'s' * (len(ranks) > 1)} {first_few(ranks, MAX_NAMED)}"
-
-
 def store_of(world: World, options: LaunchOptions) -> Any:
-    """The store through which the ranks of this attempt meet."""
+    """The store of this attempt: a restart has another, without the addresses of dead ranks."""
     from torch.distributed import PrefixStore
 
     timeout = timedelta(minutes=options.timeout_minutes)
-    host, port = _master(world)
+    host, port = _address_of_store(world)
     if _keeps_store(world.rank):
         store = kept_store(port, timeout, is_open=not world.is_on_one_machine)
     else:
         store = _store_kept_by_another(host, port, timeout)
-    # torchrun's store outlives a restart: without a prefix the ranks would find the addresses of
-    # the dead ones in it and fail to connect.
+    # torchrun's store outlives a restart, with the addresses of ranks that are dead
     return PrefixStore(f"attempt_{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
 
 
 def _keeps_store(rank: int) -> bool:
-    return rank == 0 and not _is_torchrun_s_store()
+    return rank == 0 and not _launcher_keeps_store()
 
 
-def _is_torchrun_s_store() -> bool:
-    """Or that of our own launcher."""
+def _launcher_keeps_store() -> bool:
+    """Whether it is torchrun's, or that of our own launcher."""
     return os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
 
 
 def kept_store(port: int, timeout: timedelta, *, is_open: bool = False) -> Any:
-    """A store of this process; only this machine can reach it unless it ``is_open``.
+    """A store that this process keeps; other machines can reach it only if it ``is_open``.
 
     Args:
         port: 0 takes a free one.
 
     Raises:
-        ConfigError: another process listens on the port, or it cannot be had.
+        ConfigError: the port cannot be used, as where another process listens on it.
     """
     from torch.distributed import TCPStore
 
@@ -137,7 +134,7 @@ def kept_store(port: int, timeout: timedelta, *, is_open: bool = False) -> Any:
         reason = os.strerror(error.errno or 0)
         problem = f"MASTER_PORT={port}: {reason}; choose a free one, the same for all ranks"
         raise ConfigError([problem]) from error
-    # Left to itself a store listens on every interface; it takes over a socket that does not.
+    # A store that opens its own socket listens on every interface.
     return TCPStore(
         LOOPBACK,
         listener.getsockname()[1],
@@ -150,31 +147,31 @@ def kept_store(port: int, timeout: timedelta, *, is_open: bool = False) -> Any:
 
 
 def _store_kept_by_another(host: str, port: int, timeout: timedelta) -> Any:
-    """Connect in a thread: torch waits without end where another program has the port."""
+    """Connect in a thread: where another program has the port, torch waits for ever."""
     from torch.distributed import DistError, TCPStore
 
-    found: list[Any] = []
+    outcome: list[Any] = []
 
     def connect() -> None:
         try:
-            found.append(TCPStore(host, port, None, False, timeout, wait_for_workers=False))
+            outcome.append(TCPStore(host, port, None, False, timeout, wait_for_workers=False))
         except DistError as error:
-            found.append(error)
+            outcome.append(error)
 
     thread = threading.Thread(target=connect, daemon=True)
     thread.start()
     thread.join(ANSWER_SECONDS)
-    if not found or isinstance(found[0], DistError):
-        reason = str(found[0]).partition("\n")[0] if found else "it says nothing"
+    if not outcome or isinstance(outcome[0], DistError):
+        reason = str(outcome[0]).partition("\n")[0] if outcome else "it says nothing"
         raise RankFailedError(
             f"what listens at {host}:{port} is not the store of these ranks ({reason}): choose "
             "another MASTER_PORT, the same for all ranks"
         )
-    return found[0]
+    return outcome[0]
 
 
-def _master(world: World) -> tuple[str, int]:
-    """Address and port of the store."""
+def _address_of_store(world: World) -> tuple[str, int]:
+    """Its host and port."""
     host = os.environ.get("MASTER_ADDR")
     if "MASTER_PORT" in os.environ:
         port = number("MASTER_PORT")
@@ -192,7 +189,7 @@ def _master(world: World) -> tuple[str, int]:
 
 
 def port_of_job(job_id: int) -> int:
-    """A port that the ranks of a SLURM job agree on without a word."""
+    """The port of a SLURM job's store, which each of its ranks computes."""
     return 15000 + job_id % 15000  # below the ports of outgoing connections
 
 

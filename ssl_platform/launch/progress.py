@@ -1,9 +1,9 @@
-"""How far this process is, for the launcher that watches it."""
+"""The last step of this process, which the launcher watches."""
 
 from typing import Any
 
-_finished = -1  # none
-_last_step: Any = None  # a number in memory that the launcher shares; None when nobody watches
+_finished_step = -1  # none
+_last_step: Any = None  # shared with the launcher; None when nobody watches
 
 
 def watched_through(last_step: Any) -> None:
@@ -13,13 +13,13 @@ def watched_through(last_step: Any) -> None:
 
 
 def report_step(step: int) -> None:
-    """Say that ``step`` is finished, so that a rank which dies or stalls can be told with it."""
-    global _finished
-    _finished = step
+    """Report that ``step`` is finished, so that a message about this rank can name it."""
+    global _finished_step
+    _finished_step = step
     if _last_step is not None:
         _last_step.value = step
 
 
 def finished_step() -> int:
     """The latest step that this process has reported; -1 for none."""
-    return _finished
+    return _finished_step

@@ -1,8 +1,8 @@
 """Start the ranks of this machine, watch them, and end them.
 
 The launcher keeps the store through which its ranks meet, on the loopback interface only, and
-every rank dies with it. A rank reports what ends it through a pipe, so that the launcher can raise
-the error of the rank that failed first and drop what its death did to the others.
+every rank dies with it. A rank reports its error through a pipe. The launcher raises the error of
+the rank that failed first, and not those of the ranks that failed because that one was gone.
 """
 
 import itertools
@@ -21,15 +21,15 @@ from multiprocessing.sharedctypes import RawValue
 from typing import Any
 
 from ssl_platform.errors import PlatformError, StopRequested
-from ssl_platform.launch.heartbeat import Pulse, ask_for_stacks
+from ssl_platform.launch.heartbeat import Heartbeat, ask_for_stacks
 from ssl_platform.launch.job import EX_TEMPFAIL, Job, LaunchOptions, RankFailedError
 from ssl_platform.launch.meeting import LOOPBACK, kept_store
-from ssl_platform.launch.rank import STOP_SIGNALS, Channels, Done, Failure, left, rank_main
+from ssl_platform.launch.rank import STOP_SIGNALS, Channels, Done, Failure, exit_error, rank_main
 from ssl_platform.launch.world import share_of_cores
 
 logger = logging.getLogger(__name__)
 
-ECHO_SECONDS = 2.0  # for the other ranks to leave by themselves when one has failed
+LEAVE_SECONDS = 2.0  # for the other ranks to leave by themselves when one has failed
 TERM_SECONDS = 4.0  # from SIGTERM to SIGKILL
 POLL_SECONDS = 0.1
 
@@ -75,7 +75,7 @@ def _attempt(job: Job, attempt: int) -> Any:
         raise ranks.reason_to_end(stop_requests)
     try:
         for rank, failure in context.wait(period=POLL_SECONDS).failures.items():
-            raise left(rank, failure.exitcode)  # it crashed after its work, on its way out
+            raise exit_error(rank, failure.exitcode)  # it crashed after its work
     finally:
         context.close(signal.SIGKILL)  # a Ctrl-C may have ended the line above
     return ranks.results[0]
@@ -101,21 +101,21 @@ def _started(
     from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, start_processes
 
     for name in ("torch.distributed.elastic", "torch.multiprocessing"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)  # what happened is said once, by us
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # our error tells it already
     handlers = {number: signal.getsignal(number) or signal.SIG_DFL for number in STOP_SIGNALS}
     stop_requests: list[int] = []
 
-    def note(number: int, _: Any) -> None:
+    def keep(number: int, _: Any) -> None:
         stop_requests.append(number)
 
     os.environ["TORCHELASTIC_SIGNALS_TO_HANDLE"] = ""  # start_processes leaves the handlers to us
-    resource_tracker.ensure_running()  # else it is started under way, and undoes the blocking
-    # The ranks inherit what is blocked: none dies of a Ctrl-C with a traceback while it imports.
+    resource_tracker.ensure_running()  # started later, it would undo the blocking
+    # The ranks inherit what is blocked, so that a Ctrl-C during their imports gives no traceback.
     signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     try:
         for number, handler in handlers.items():
             if handler is not signal.SIG_IGN:
-                signal.signal(number, note)
+                signal.signal(number, keep)
         logs = DefaultLogsSpecs(os.devnull)
         with _without_unreadable_main():
             context = start_processes(
@@ -131,7 +131,7 @@ def _started(
 
 @contextmanager
 def _without_unreadable_main() -> Iterator[None]:
-    """What was typed or piped into Python is no file that a new process could read again."""
+    """New processes read the main module again, which they cannot where it was typed or piped."""
     main: Any = sys.modules["__main__"]
     path = getattr(main, "__file__", None)
     if path is None or os.path.exists(path):
@@ -145,44 +145,45 @@ def _without_unreadable_main() -> Iterator[None]:
 
 
 class _Ranks:
-    """What the launcher knows of its ranks."""
+    """The running ranks of one attempt, and what they have reported."""
 
     def __init__(self, pids: dict[int, int], channels: Channels, options: LaunchOptions):
         self.pids, self.options = pids, options
         self.reports: dict[Any, int] = dict(zip(channels.reports, pids, strict=True))
         self.stacks = dict(zip(pids, channels.stacks, strict=True))
         steps = channels.last_steps
-        self.pulses = {rank: Pulse(pid, steps[rank]) for rank, pid in pids.items()}
+        self.heartbeats = {rank: Heartbeat(pid, steps[rank]) for rank, pid in pids.items()}
         self.ready: set[int] = set()
         self.results: dict[int, Any] = {}
         self.failures: dict[int, Failure] = {}
         self.term_at = self.kill_at = math.inf
-        self.ending = False  # from here on a rank fails because we end it
+        self.ending = False  # once True, a rank fails because we end it
 
     def all_done(self) -> bool:
+        """Whether every rank has finished its work."""
         return len(self.results) == len(self.pids)
 
     def watch(self, stop_requests: list[int]) -> None:
-        """Return when every rank is done, or when those that are left have to be killed."""
+        """Wait until every rank is done, or until the remaining ones have to be killed."""
         num_answered = 0
         while not self.all_done() and time.monotonic() < self.kill_at:
-            exit_codes = self._listen()
-            if not stop_requests:  # else that is what they left for
+            exit_codes = self._receive()
+            if not stop_requests:  # else the ranks left because they were asked to
                 for rank, exit_code in exit_codes.items():
-                    error = left(rank, exit_code, self.pulses[rank].after)
-                    self._note(rank, Failure(False, time.monotonic(), error))
+                    error = exit_error(rank, exit_code, self.heartbeats[rank].after_step)
+                    self._add_failure(rank, Failure(error))
             if not (stop_requests or self.failures):
-                self._blame_idle(exit_codes)
+                self._find_idle(exit_codes)
             if len(exit_codes) == len(self.pids):
                 return
             if len(stop_requests) > num_answered:
                 num_answered = len(stop_requests)
                 self._ask_to_stop(stop_requests[-1])
             if self.failures and self.kill_at == math.inf:
-                self.term_at = time.monotonic() + ECHO_SECONDS
+                self.term_at = time.monotonic() + LEAVE_SECONDS
                 self.kill_at = self.term_at + TERM_SECONDS
             if time.monotonic() >= self.term_at:
-                self._blame_awaited(exit_codes)
+                self._find_stalled(exit_codes)
                 self.ending, self.term_at = True, math.inf
                 self._signal(signal.SIGTERM)
 
@@ -194,8 +195,9 @@ class _Ranks:
                 os.killpg(pid, signal.SIGKILL)
 
     def reason_to_end(self, stop_requests: list[int]) -> BaseException:
-        failures = sorted(self.failures.values(), key=lambda f: (f.is_echo, f.moment))
-        if failures and not (stop_requests and failures[0].is_echo):
+        """What `launch` raises where not every rank is done."""
+        failures = sorted(self.failures.values(), key=lambda f: (f.is_of_peer, f.moment))
+        if failures and not (stop_requests and failures[0].is_of_peer):
             return failures[0].error
         number = signal.Signals(stop_requests[0])
         if number == signal.SIGINT:
@@ -208,39 +210,39 @@ class _Ranks:
     def _running(self, exit_codes: Collection[int]) -> set[int]:
         return self.pids.keys() - exit_codes - self.failures.keys() - self.results.keys()
 
-    def _blame_idle(self, exit_codes: Collection[int]) -> None:
-        """Find the ranks that do nothing, though they wait for none of the others."""
-        limit = 60 * self.options.timeout_minutes + ECHO_SECONDS  # a collective gives up first
-        pulses = {rank: self.pulses[rank] for rank in self._running(exit_codes)}
-        self._blame({rank for rank, pulse in pulses.items() if pulse.idle_seconds() > limit})
+    def _find_idle(self, exit_codes: Collection[int]) -> None:
+        """Count as failed the ranks that do nothing, although they wait for no other rank."""
+        limit = 60 * self.options.timeout_minutes + LEAVE_SECONDS  # a collective gives up first
+        idle = {r for r in self._running(exit_codes) if self.heartbeats[r].idle_seconds() > limit}
+        self._add_stalled(idle)
 
-    def _blame_awaited(self, exit_codes: Collection[int]) -> None:
-        """Find the ranks that all who failed have waited for."""
+    def _find_stalled(self, exit_codes: Collection[int]) -> None:
+        """Count as failed the running ranks, if all others failed by waiting for them."""
         if all(failure.is_timeout for failure in self.failures.values()):
-            self._blame(self._running(exit_codes))
+            self._add_stalled(self._running(exit_codes))
 
-    def _blame(self, stalled: set[int]) -> None:
-        if stalled:
-            error = RankFailedError(self._describe_stalled(sorted(stalled)))
-            self._note(min(stalled), Failure(False, time.monotonic(), error))
+    def _add_stalled(self, ranks: set[int]) -> None:
+        if ranks:
+            error = RankFailedError(self._describe_stalled(sorted(ranks)))
+            self._add_failure(min(ranks), Failure(error))
 
     def _describe_stalled(self, ranks: list[int]) -> str:
         stacks = ask_for_stacks({r: self.pids[r] for r in ranks if r in self.ready}, self.stacks)
         limit = f"launch.timeout_minutes={self.options.timeout_minutes}"
         lines = []
         for rank in ranks:
-            lines.append(f"rank {rank} has stalled{self.pulses[rank].after}: nothing for {limit}")
+            after_step = self.heartbeats[rank].after_step
+            lines.append(f"rank {rank} has stalled{after_step}: nothing for {limit}")
             lines += stacks.get(rank, "").splitlines()
         return "\n".join(lines)
 
-    def _listen(self) -> dict[int, int]:
-        """Take in what the ranks report, and return the exit codes of those that have left."""
+    def _receive(self) -> dict[int, int]:
+        """Read the reports of the ranks, and return the exit codes of those that have left."""
         wait(list(self.reports), POLL_SECONDS)
-        codes = {
-            rank: _exit_code(pid) for rank, pid in self.pids.items()
-        }  # before the last reports
-        while speaking := wait(list(self.reports), 0):
-            for reports in speaking:
+        # before the last reports are read: a rank that has left has sent them all
+        codes = {rank: _exit_code(pid) for rank, pid in self.pids.items()}
+        while readable := wait(list(self.reports), 0):
+            for reports in readable:
                 self._read(reports)
         return {rank: code for rank, code in codes.items() if code is not None}
 
@@ -252,18 +254,18 @@ class _Ranks:
             del self.reports[reports]
             return
         if isinstance(report, Failure):
-            self._note(rank, report)
+            self._add_failure(rank, report)
         elif isinstance(report, Done):
             self.results[rank] = report.result
         else:
             self.ready.add(rank)
 
-    def _note(self, rank: int, failure: Failure) -> None:
+    def _add_failure(self, rank: int, failure: Failure) -> None:
         if not self.ending:
             self.failures.setdefault(rank, failure)
 
     def _ask_to_stop(self, number: int) -> None:
-        """Hand a signal on to the ranks; asked twice, or before they work, end them at once."""
+        """Send the signal to the ranks; a second one, or one before they work, ends them now."""
         if self.kill_at < math.inf or len(self.ready) < len(self.pids):
             self.kill_at = time.monotonic()
         else:

@@ -1,4 +1,4 @@
-"""Submit work to SLURM through submitit, and what a submitted job does."""
+"""Submit work to SLURM through submitit, and run it there."""
 
 import os
 import shlex
@@ -19,6 +19,8 @@ PACKAGE_PARENT = Path(__file__).parents[2]
 
 @dataclass(frozen=True)
 class Submitted:
+    """A job that SLURM has taken."""
+
     job_id: str
     log: Path  # of its first task
 
@@ -73,7 +75,7 @@ def _executor(slurm: SlurmOptions, options: LaunchOptions, name: str) -> Any:
 
 @dataclass(frozen=True)
 class _Job:
-    """What each task of a submitted job calls."""
+    """What each task of a submitted job runs."""
 
     work: Callable[..., Any]
     args: tuple
@@ -106,10 +108,10 @@ class _Job:
 
 
 class _Signals:
-    """The signals that this process gets, whoever handles them.
+    """Records the signals of this process, whatever handlers it has.
 
-    SIGUSR1 means that the time is nearly up. SIGTERM comes with ``scancel`` too, and a job that its
-    user has cancelled must not return; after a preemption SLURM requeues it by itself.
+    SIGUSR1 says that the time is nearly up. SIGTERM also comes of ``scancel``, after which a job
+    must not return; after a preemption SLURM requeues it by itself.
     """
 
     def __init__(self) -> None:
@@ -121,7 +123,7 @@ class _Signals:
             signal.signal(number, _stop)
 
     def received(self) -> bytes:
-        """Their numbers, since the last call."""
+        """Numbers of the signals since the last call."""
         try:
             return os.read(self._reader, 65536)
         except BlockingIOError:

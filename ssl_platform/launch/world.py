@@ -1,4 +1,4 @@
-"""The work of a rank inside the process group of its world."""
+"""A rank's work inside the process group of its world."""
 
 import ctypes
 import logging
@@ -11,6 +11,7 @@ from ssl_platform.errors import ConfigError
 from ssl_platform.launch.job import Job, LaunchOptions, RankFailedError
 from ssl_platform.launch.joined import World, number
 from ssl_platform.launch.meeting import meet
+from ssl_platform.launch.peer_errors import is_peer_error, is_peer_timeout
 from ssl_platform.launch.stalled_ranks import stalled_error
 
 logger = logging.getLogger(__name__)
@@ -19,6 +20,7 @@ PR_SET_PDEATHSIG = 1  # of <linux/prctl.h>
 
 
 def work_as_joined(job: Job, world: World) -> Any:
+    """Do the work as one of the ranks that another program has started; see `launch`."""
     from torch.distributed.elastic.multiprocessing.errors import get_error_handler
 
     rank, world_size = world[:2]
@@ -31,11 +33,11 @@ def work_as_joined(job: Job, world: World) -> Any:
         store = meet(world, job.options)
         return work_in_group(job, world, store)
     except Exception as error:
-        waited = store is not None and is_timeout(error)
-        stalled = waited and stalled_error(store, rank, world_size, job.options)
-        if stalled:
-            raise stalled from error
-        if is_echo(error):
+        if store is not None and is_peer_timeout(error):
+            stalled = stalled_error(store, rank, world_size, job.options)
+            if stalled is not None:
+                raise stalled from error
+        if is_peer_error(error):
             message = f"rank {rank} cannot reach the other ranks: {error}"
             raise RankFailedError(message) from error
         get_error_handler().record_exception(error)  # for torchrun's summary of the failure
@@ -55,10 +57,10 @@ def work_in_group(job: Job, world: World, store: Any) -> Any:
 
     rank, world_size, local_rank = world[:3]
     if rank != 0:
-        logging.disable(logging.WARNING)  # rank 0 speaks for all; errors are each rank's own
+        logging.disable(logging.WARNING)  # rank 0 warns for all; errors are each rank's own
     local_world_size = number("LOCAL_WORLD_SIZE") if "LOCAL_WORLD_SIZE" in os.environ else 1
     torch.set_num_threads(job.options.threads or share_of_cores(local_world_size))
-    if world.is_on_one_machine:  # nobody outside it has to reach its sockets
+    if world.is_on_one_machine:  # no other machine has to reach its sockets
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
         os.environ.setdefault("NCCL_SOCKET_IFNAME", "lo")
     elif rank == 0:
@@ -81,35 +83,12 @@ def work_in_group(job: Job, world: World, store: Any) -> Any:
 
 
 def share_of_cores(local_world_size: int) -> int:
+    """Threads for each of the ranks of this machine."""
     return max(1, len(os.sched_getaffinity(0)) // local_world_size)
 
 
-def is_echo(error: BaseException) -> bool:
-    """Whether ``error`` says no more than that another rank is gone."""
-    return _echo(error) is not None
-
-
-def is_timeout(error: BaseException) -> bool:
-    """Whether ``error`` says no more than that another rank did not come in time."""
-    echo = _echo(error)
-    return echo is not None and "timed out" in str(echo).lower()
-
-
-def _echo(error: BaseException) -> BaseException | None:
-    """What came of another rank's end, in the chain of causes of ``error``."""
-    from torch.distributed import DistError
-
-    link: BaseException | None = error
-    while link is not None:
-        if isinstance(link, DistError):
-            return link
-        if isinstance(link, RuntimeError) and ("gloo" in str(link) or "NCCL" in str(link)):
-            return link
-        link = link.__cause__ or link.__context__
-    return None
-
-
 def check_gpus(processes: int) -> None:
+    """Raise `ConfigError` where this machine has fewer GPUs than processes."""
     import torch
 
     gpus = torch.cuda.device_count()

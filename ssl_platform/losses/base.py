@@ -11,7 +11,7 @@ UNASSIGNED: Final = -100  # label of a sample that has none; cross entropy leave
 
 
 def partial_batches(data: DataInfo) -> list[str]:
-    """What is wrong for a method that keeps every sample's embedding in a place of its own."""
+    """What is wrong for a method that keeps the embeddings of whole batches."""
     if data.drop_last:
         return []
     return ["drop_last=false: the method needs full batches; set drop_last=true"]

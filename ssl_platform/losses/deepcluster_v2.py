@@ -1,4 +1,4 @@
-"""DeepCluster-v2: the clusters are k-means of the past epoch's embeddings, the centroids are the
+"""DeepCluster-v2: k-means clusters the embeddings of the epoch before, and its centroids are the
 prototypes (Caron et al., arXiv:2006.09882, appendix D)."""
 
 from typing import Annotated

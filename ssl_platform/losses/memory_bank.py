@@ -1,4 +1,4 @@
-"""The embeddings of the past epoch, which offline clustering makes its labels of."""
+"""The embeddings of the epoch before, from which offline clustering makes labels."""
 
 from collections.abc import Callable, Iterable, Sequence
 
@@ -45,7 +45,7 @@ class MemoryBank(nn.Module):
         self.cursor = rows.stop
 
     def get_extra_state(self) -> dict[str, int]:
-        """Steps written in this pass: that many for any number of ranks."""
+        """Steps written in this pass, a number that does not depend on the number of ranks."""
         return {"steps": self.cursor // self.batch_size}
 
     def set_extra_state(self, state: dict[str, int]) -> None:

@@ -95,7 +95,7 @@ class OfflineClusteringLoss(Loss):
             zip(head.prototypes, self.assignments, strict=True)
         ):
             assert isinstance(prototypes, torch.nn.Linear)
-            generator = torch.Generator().manual_seed(_mixed(self.seed, run.epoch, number))
+            generator = torch.Generator().manual_seed(_seed_of(self.seed, run.epoch, number))
             labels = self.assign(self.bank.slab(number), prototypes, generator)
             table.fill_(UNASSIGNED)
             self.bank.spread(labels, table)
@@ -137,6 +137,6 @@ class OfflineClusteringLoss(Loss):
         return {"loss": torch.stack(losses).mean()}
 
 
-def _mixed(*numbers: int) -> int:
-    """A seed made of several numbers, such that neighbours have nothing in common."""
+def _seed_of(*numbers: int) -> int:
+    """A seed for several numbers: other ones give independent draws, neighbours too."""
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)

@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 @LOSSES.register()
 class SeLaV2Loss(OfflineClusteringLoss):
-    """Sinkhorn over the whole memory bank at the start of every epoch, rounded to labels.
+    """Sinkhorn over the whole memory bank at the start of every epoch; its result becomes labels.
 
     Args:
         head, temperature, assign_crops: see `OfflineClusteringLoss`.

@@ -27,8 +27,8 @@ class Pool:
 class LinearHead(nn.Module):
     """Class scores (N, ``num_classes``) of features (N, D) or of a map (N, C, H, W).
 
-    Pooling - BatchNorm over channels - Linear, the first two where they are asked for: with neither
-    it is the official linear evaluation (SwAV, arXiv:2006.09882, appendix A.3), with both VISSL's
+    Pooling - BatchNorm over channels - Linear; the first two are optional. Without them it is the
+    official linear evaluation (SwAV, arXiv:2006.09882, appendix A.3), with both of them VISSL's
     classifier of a layer.
 
     Args:

@@ -14,8 +14,8 @@ from ssl_platform.models.layers import POOLED, LayerOutputs
 class SSLModel(nn.Module):
     """One trunk pass per crop size, then one pass of each head over all crops.
 
-    So the trunk's batch norms see one batch per resolution and the heads' see one in all, as in the
-    official SwAV code; forwarding crop by crop gives other statistics.
+    So the trunk's batch norms see one batch per resolution and the heads' batch norms one batch in
+    all, as in the official SwAV code. A pass for each crop would give other statistics.
 
     Args:
         trunk: images to features.
@@ -52,8 +52,8 @@ class SSLModel(nn.Module):
         return self
 
     def freeze(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Leave some parameters as they are: they get no gradient, and what is made of nothing
-        else stays in eval mode, its batch norms' statistics included."""
+        """Exclude parameters from the training: they get no gradient, and modules that have no
+        other parameters stay in eval mode, so that statistics of batch norms do not move."""
         chosen = {parameter.requires_grad_(False) for parameter in parameters}
         for module in self.modules():
             of_module = set(module.parameters())

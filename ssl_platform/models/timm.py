@@ -13,9 +13,9 @@ from ssl_platform.errors import blame, kind_of
 from ssl_platform.models.pretrained import Pretrained
 from ssl_platform.registry import TRUNKS
 
-# Transformers are made for images of one size; these let them take others, by resampling their
-# positions and, where a size is no multiple of a patch, by padding. At their own size they change
-# nothing. Most of them take both, some the first alone, and what is no transformer neither.
+# Transformers are made for images of one size. These options let them take other sizes: positions
+# are resampled, and a size that is no multiple of the patch is padded. At the size that a model is
+# made for they change nothing. Most transformers have both, some the first alone, others neither.
 ANY_SIZE: tuple[dict[str, bool], ...] = (
     {"dynamic_img_size": True, "dynamic_img_pad": True},
     {"dynamic_img_size": True},
@@ -96,11 +96,11 @@ class TimmTrunk(Pretrained, nn.Module):
 
 
 def _where_weights_are(config: dict[str, Any]) -> dict[str, Any]:
-    """What `timm.create_model` has to be told to take weights that were fetched before.
+    """Arguments of `timm.create_model` with which it takes weights that were fetched before.
 
     Raises:
-        OSError: they were not, and their address cannot be reached; the hub's own client asks for
-            most of a minute before it says so.
+        OSError: they were not, and their address cannot be reached. The hub's own client would
+            try for most of a minute.
     """
     hub, address = config.get("hf_hub_id"), config.get("url")
     if config.get("file") or config.get("state_dict"):
@@ -118,7 +118,7 @@ def _where_weights_are(config: dict[str, Any]) -> dict[str, Any]:
             request = urllib.request.Request(address, method="HEAD")
             urllib.request.urlopen(request, timeout=REACH_SECONDS).close()
         except urllib.error.HTTPError:
-            pass  # somebody answers
+            pass  # the server answers
         except OSError as error:
             reason = getattr(error, "reason", error)
             raise OSError(f"{address} cannot be reached ({reason})") from error
@@ -140,7 +140,7 @@ def _created(model: str, options: dict[str, Any], **arguments: Any) -> nn.Module
 
 
 def _width(model: nn.Module, name: str, side: int) -> int:
-    """Width of the features, read off what comes out: timm's own numbers leave some layers out."""
+    """Width of the features, from a real output: timm's own numbers leave some layers out."""
     device = next(model.parameters()).device
     was_training = model.training
     with torch.no_grad(), device:

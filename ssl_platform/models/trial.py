@@ -1,9 +1,9 @@
-"""Try a trunk and heads before a run: what do they give for images of the sizes that it has?
+"""Try a trunk and heads before a run, on images of the sizes that the run has.
 
-A large module is tried on torch's meta device, where nothing is computed. Loading what torch needs
-for that takes longer than a small module takes to compute a batch, so that a small one is tried for
-real; and so is one that fails on the meta device, for it may do so for reasons of its own, such as
-control flow that depends on values. What is true of a real batch is believed.
+A large module is tried on torch's meta device, where nothing is computed. A small one is tried on a
+real batch, which takes less time than loading what torch needs for the meta device. A module that
+fails on the meta device is tried on a real batch too, because the meta device may be the reason:
+control flow that depends on values, for example. The result of a real batch counts.
 """
 
 import sys
@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 from ssl_platform.errors import blame, kind_of
 
-SMALL = 30_000_000  # weights of a module, such as ResNet-50, that is tried sooner than that
-ROWS = 2  # of a batch that is tried: batch norms refuse one
-OTHER_SHAPES = {  # how to make features (N, D) of what is given instead
+SMALL = 30_000_000  # weights up to which a module is tried on a real batch: those of a ResNet-50
+ROWS = 2  # images of the batch; batch norms refuse a single one
+OTHER_SHAPES = {  # by number of dimensions: how to make features (N, D) of another output
     4: "average a map over its positions, e.g. .mean(dim=(2, 3))",
     3: "take one token or the mean of all, e.g. .mean(dim=1)",
 }
@@ -28,7 +28,7 @@ class Trial:
     """A module that can be tried.
 
     Args:
-        on_meta: the module on the meta device; it is given back as it was.
+        on_meta: the module on the meta device; its mode is the same afterwards.
         build: makes it anew, on the CPU.
         device: of the run; a module that fails on the CPU is tried there.
     """
@@ -38,12 +38,12 @@ class Trial:
         self._real: nn.Module | None = None
 
     def __call__(self, *shape: int, training: bool) -> Any:
-        """What the module gives for a tensor of a shape; whatever it raises is raised."""
+        """The output of the module for a tensor of a shape; its exceptions are passed on."""
         is_small = sum(p.numel() for p in self._on_meta.parameters()) <= SMALL
         if not is_small or "torch._dynamo" in sys.modules:
             try:
                 return _output(self._on_meta, torch.device("meta"), shape, training)
-            except Exception:  # a real batch will tell
+            except Exception:  # the real batch decides
                 pass
         try:
             return self._for_real(torch.device("cpu"), shape, training)
@@ -58,7 +58,7 @@ class Trial:
                 self._real = self._build()
             module = self._real.to(memory_format=torch.channels_last).to(device)
             threads = torch.get_num_threads()
-            torch.set_num_threads(1)  # more of them wait longer for each other than so little takes
+            torch.set_num_threads(1)  # faster: for so little work, more would wait
             try:
                 return _output(module, device, shape, training)
             finally:
@@ -66,7 +66,7 @@ class Trial:
 
 
 def _output(module: nn.Module, device: torch.device, shape: Sequence[int], training: bool) -> Any:
-    """What a module gives for a batch that lies in memory as a run's batches do."""
+    """The output of a module for a batch in the memory format of a run's batches."""
     batch = torch.rand(shape, device=device)
     if batch.ndim == 4:
         batch = batch.contiguous(memory_format=torch.channels_last)

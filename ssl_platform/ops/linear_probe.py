@@ -150,7 +150,7 @@ def fit_sgd(
 def fit_lbfgs(
     rows: Rows, num_classes: int, *, l2: Sequence[float], max_iters: int, tolerance: float
 ) -> LinearClassifiers:
-    """Multinomial logistic regression: mean cross entropy + l2 / 2 * |weight|^2, by torch's L-BFGS.
+    """Multinomial logistic regression: mean cross entropy + l2 / 2 * ``|weight|^2``, by L-BFGS.
 
     From the strongest penalty to the weakest, each starting where the one before has ended.
 
@@ -199,7 +199,7 @@ def _logistic_loss(
 
 @torch.no_grad()
 def fit_ridge(rows: Rows, num_classes: int, *, l2: Sequence[float]) -> LinearClassifiers:
-    """Least squares of the one-hot labels: mean squared error + l2 * |weight|^2, solved exactly."""
+    """Least squares of the one-hot labels: mean squared error + l2 * ``|weight|^2``, exactly."""
     dim = rows.features.shape[1]
     gram = torch.zeros(dim, dim, dtype=torch.float64, device=rows.device)
     moment = torch.zeros(dim, num_classes, dtype=torch.float64, device=rows.device)

@@ -25,12 +25,13 @@ def sinkhorn(scores: Tensor, *, epsilon: float, num_iters: int) -> Tensor:
     The samples are the union of the rows of every rank; each rank gets its own rows back, equal to
     those of one process that holds them all. Half-precision scores are computed in float32.
 
-    The result is finite for any finite scores, any ``epsilon`` and any number of iterations, with
-    which the sum of each prototype's codes goes to the mean over prototypes. On a CPU,
-    exp(scores / epsilon) is computed once and only two vectors of factors are iterated, as long as
-    its range fits the number type: differences of scores up to 2.9 at epsilon 0.05 in float32.
-    Beyond, logarithms are iterated: as exact and five times slower. On any other device they always
-    are, because to look at the range would make the host wait for the device in every step.
+    The result is finite for any finite scores, any ``epsilon`` and any number of iterations. With
+    more iterations, the sum of each prototype's codes goes to the mean over prototypes.
+
+    On a CPU, exp(scores / epsilon) is computed once and only two vectors of factors are iterated.
+    This works while the range fits the number type: differences of scores up to 2.9 at epsilon 0.05
+    in float32. For larger ranges, logarithms are iterated: as exact, and five times slower. Other
+    devices always iterate logarithms: to know the range, the host would wait in every step.
 
     Args:
         scores: (N, K), similarity of this rank's samples to the prototypes. All ranks have equal N.
@@ -132,7 +133,7 @@ def balanced_labels(
 
     With P = exp(embeddings prototypes^T / epsilon), Sinkhorn-Knopp looks for c (N) and r (K) such
     that the rows of the plan diag(c) P diag(r) sum to 1/N and its columns to 1/K. From c = 1/N, an
-    iteration is r = 1/K / (P^T c), then c = 1/N / (P r). It ends when sum |c_before / c - 1| is
+    iteration is r = 1/K / (P^T c), then c = 1/N / (P r). It ends when sum(abs(c_before / c - 1)) is
     within the tolerance; the columns then differ from 1/K by at most that sum / N, all together. A
     label is the largest entry of a row of the plan, the first of equal ones.
 

@@ -51,6 +51,7 @@ class LARC(FusedOptimizer, torch.optim.SGD):
         self.trust_coefficient, self.eps, self.clip = trust_coefficient, eps, clip
 
     def update(self) -> None:
+        """See `FusedOptimizer.update`."""
         start_momentum(self)
         for group in self.param_groups:
             params = [param for param in group["params"] if param.grad is not None]
@@ -67,12 +68,12 @@ class LARC(FusedOptimizer, torch.optim.SGD):
         ratios = ratios / (grad_norms + group["weight_decay"] * param_norms + self.eps)
         if self.clip:
             ratios = (ratios / group["lr"]).clamp_max(1)
-        # a parameter of zeros takes its gradient as it is, to which decay adds nothing; a gradient
-        # of zeros stays one, whatever decay adds
+        # A parameter of zeros is moved by its gradient as it is; decay adds nothing to it. A
+        # gradient of zeros moves nothing, whatever decay adds.
         return ratios.masked_fill_(grad_norms == 0, 0.0).masked_fill_(param_norms == 0, 1.0)
 
     def _one_by_one(self, params: list[Tensor], ratios: Tensor, group: dict[str, Any]) -> None:
-        """The way of a CPU: one pass over memory, whatever the number of calls."""
+        """On a CPU: a call for each parameter, so that its memory is read once."""
         lr, momentum, decay = group["lr"], group["momentum"], group["weight_decay"]
         for param, ratio in zip(params, ratios.tolist(), strict=True):
             if momentum == 0:  # SGD then has no dampening
@@ -83,7 +84,7 @@ class LARC(FusedOptimizer, torch.optim.SGD):
                 )
 
     def _at_once(self, params: list[Tensor], ratios: Tensor, group: dict[str, Any]) -> None:
-        """The way of a GPU: no ratio that the host would have to wait for."""
+        """On a GPU: a call for all parameters, and no ratio that the host has to wait for."""
         grads = gradients(params)
         if group["weight_decay"] != 0:
             torch._foreach_add_(grads, params, alpha=group["weight_decay"])
@@ -114,4 +115,5 @@ class LARC(FusedOptimizer, torch.optim.SGD):
 
 
 def gradients(params: list[Tensor]) -> list[Tensor]:
+    """Those of the parameters that have one."""
     return [param.grad for param in params if param.grad is not None]

@@ -1,8 +1,4 @@
-"""Memory that a fused kernel can walk through: it takes tensors for rows of numbers, whatever
-their strides."""
-
-from collections.abc import Iterator
-from contextlib import contextmanager
+"""Tensors laid out for torch's fused kernels, which read memory in its order and ignore strides."""
 
 import torch
 from torch import Tensor
@@ -11,29 +7,16 @@ from torch.optim import Optimizer
 from ssl_platform.errors import ConfigError
 
 
-@contextmanager
-def aligned(optimizer: Optimizer) -> Iterator[None]:
-    """Let every gradient and state lie in memory as its parameter does, without gaps.
-
-    A gradient or a state of other strides is replaced by a copy. A parameter with gaps is a dense
-    one meanwhile, whose values are then brought back.
+def align(optimizer: Optimizer) -> None:
+    """Copy gradients and states whose strides are not those of their parameter.
 
     Raises:
         ConfigError: a gradient is sparse.
     """
-    with_gaps = []
-    params = [param for group in optimizer.param_groups for param in group["params"]]
-    try:
-        for param in params:
+    for group in optimizer.param_groups:
+        for param in group["params"]:
             if param.grad is not None:
-                if not is_dense(param):
-                    with_gaps.append((param, param.data))
-                    param.data = param.data.contiguous()
                 _align(param, optimizer)
-        yield
-    finally:
-        for param, data in with_gaps:
-            param.data = data.copy_(param.data)
 
 
 def _align(param: Tensor, optimizer: Optimizer) -> None:
@@ -45,39 +28,32 @@ def _align(param: Tensor, optimizer: Optimizer) -> None:
                 "which no optimizer here can step by; make its layer with sparse=False"
             ]
         )
-    if not _lie_alike(param.grad, param):
+    if not _same_layout(param.grad, param):
         param.grad = torch.empty_like(param).copy_(param.grad)
     if param in optimizer.state:
         state = optimizer.state[param]
         for name, value in state.items():
             is_of_elements = isinstance(value, Tensor) and value.shape == param.shape
-            if is_of_elements and not _lie_alike(value, param):
+            if is_of_elements and not _same_layout(value, param):
                 state[name] = torch.empty_like(param, dtype=value.dtype).copy_(value)
 
 
-def _lie_alike(tensor: Tensor, param: Tensor) -> bool:
+def _same_layout(tensor: Tensor, param: Tensor) -> bool:
     return tensor.stride() == param.stride() or _steps(tensor) == _steps(param)
 
 
 def _steps(tensor: Tensor) -> list[tuple[int, int]]:
-    """(stride, size) of each dimension; what the stride of a single element is does not matter."""
+    """(stride, size) of each dimension of more than one element: others may have any stride."""
     return [step for step in zip(tensor.stride(), tensor.shape, strict=True) if step[1] != 1]
 
 
 def is_dense(tensor: Tensor) -> bool:
     """Whether the elements fill their part of the memory, each in a place of its own."""
-    if tensor.is_contiguous():
-        return True
-    filled = 1
-    for stride, size in sorted(_steps(tensor)):
-        if stride != filled:
-            return False
-        filled *= size
-    return True
+    return tensor.is_contiguous() or torch.ops.aten.is_non_overlapping_and_dense(tensor)
 
 
 def overlaps(tensor: Tensor) -> bool:
-    """Whether two elements may be one place in memory, as those of ``expand`` are."""
+    """Whether two elements may share a place in memory, as those of ``expand`` do."""
     reach = 0
     for stride, size in sorted(_steps(tensor)):
         if stride <= reach:

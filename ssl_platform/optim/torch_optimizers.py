@@ -9,7 +9,7 @@ import torch
 from annotated_types import Ge, Interval
 from torch.optim import Optimizer
 
-from ssl_platform.optim.strides import aligned, overlaps
+from ssl_platform.optim.strides import align, is_dense, overlaps
 from ssl_platform.registry import OPTIMIZERS
 
 NotNegative = Annotated[float, Ge(0)]
@@ -28,6 +28,11 @@ class FusedOptimizer(Optimizer):
     load_state_dict = inspect.unwrap(Optimizer.load_state_dict)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """As torch's; a parameter with gaps in memory is made dense, as the kernels need it.
+
+        Raises:
+            ValueError: elements of a parameter share memory.
+        """
         inspect.unwrap(Optimizer.add_param_group)(self, param_group)
         for param in self.param_groups[-1]["params"]:
             if overlaps(param):
@@ -35,13 +40,15 @@ class FusedOptimizer(Optimizer):
                     f"a parameter of shape {tuple(param.shape)} has strides {param.stride()}: "
                     "several of its elements are one place in memory; make it of a .clone()"
                 )
+            if not is_dense(param):
+                param.data = param.data.contiguous()
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:
         """Step by the gradients that the parameters have."""
         assert closure is None  # no training computes its loss in a step
-        with aligned(self):
-            self.update()
+        align(self)
+        self.update()
 
     @abstractmethod
     def update(self) -> None:

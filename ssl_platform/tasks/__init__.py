@@ -1,4 +1,4 @@
-"""What a job does."""
+"""The base of all jobs."""
 
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar
@@ -16,18 +16,21 @@ class Task(ABC):
     options: ClassVar[type[JobOptions]]
 
     def complete(self, cfg: dict[str, Any]) -> dict[str, Any]:
-        """Values of top-level keys that the config leaves open to what it names; none by default.
+        """Values of keys that the config leaves to the weights or images that it names.
 
         Args:
             cfg: the config as plain values, not checked yet.
 
+        Returns:
+            Values by dotted key; none by default.
+
         Raises:
-            ValueError: they cannot be found out; one line per problem, each beginning with its key.
+            ValueError: one line per problem, each beginning with its key.
         """
         return {}
 
     def probe(self, options: Any) -> None:  # noqa: B027 (a training is tried by the check itself)
-        """Find out before anything starts what cannot work.
+        """Check, before anything starts, what the options lead to.
 
         Raises:
             ValueError: one line per problem, each beginning with its key.

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import numpy as np
 import torch
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from annotated_types import Ge, Gt, Interval, MinLen
 
 from ssl_platform.evaluation.baselines import LabelledFeatures
 from ssl_platform.evaluation.labelled_images import LabelledImages, open_labelled_images
@@ -41,11 +41,11 @@ class Solver(ABC):
 class SGD(Solver):
     """Cross entropy by SGD, for each pair of a learning rate and a weight decay."""
 
-    learning_rates: Annotated[list[PositiveFloat], Field(min_length=1)]
-    weight_decays: Annotated[list[NonNegativeFloat], Field(min_length=1)]
-    num_epochs: PositiveInt
-    batch_size: PositiveInt
-    momentum: NonNegativeFloat
+    learning_rates: Annotated[list[Annotated[float, Gt(0)]], MinLen(1)]
+    weight_decays: Annotated[list[Annotated[float, Ge(0)]], MinLen(1)]
+    num_epochs: Annotated[int, Ge(1)]
+    batch_size: Annotated[int, Ge(1)]
+    momentum: Annotated[float, Ge(0)]
 
     def fit(self, rows: Rows, num_classes: int, seed: int) -> LinearClassifiers:
         return fit_sgd(rows, num_classes, seed=seed, **vars(self))
@@ -64,7 +64,7 @@ class SGD(Solver):
 class Penalized(Solver):
     """A solver whose settings are penalties on the weights."""
 
-    l2: Annotated[list[PositiveFloat], Field(min_length=1)]
+    l2: Annotated[list[Annotated[float, Gt(0)]], MinLen(1)]
 
     def settings(self) -> list[Solver]:
         return [replace(self, l2=[penalty]) for penalty in self.l2]
@@ -77,8 +77,8 @@ class Penalized(Solver):
 class LBFGS(Penalized):
     """Cross entropy to its minimum."""
 
-    max_iters: PositiveInt
-    tolerance: NonNegativeFloat
+    max_iters: Annotated[int, Ge(1)]
+    tolerance: Annotated[float, Ge(0)]
 
     def fit(self, rows: Rows, num_classes: int, seed: int) -> LinearClassifiers:
         return fit_lbfgs(rows, num_classes, **vars(self))
@@ -110,7 +110,7 @@ class CachedLinear(Evaluation):
     def __init__(
         self,
         *,
-        validation_fraction: Annotated[float, Field(gt=0, lt=1)],
+        validation_fraction: Annotated[float, Interval(gt=0, lt=1), "e.g. 0.1"],
         sgd: SGD | None,
         lbfgs: LBFGS | None,
         ridge: Ridge | None,

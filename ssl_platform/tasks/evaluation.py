@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, NamedTuple
 
 import torch
-from pydantic import Field, PositiveInt
+from annotated_types import Ge, Interval
 from torch import nn
 
 from ssl_platform import distributed
@@ -32,8 +32,8 @@ class EvaluationOptions(TrunkOptions):
     """Top-level keys of every evaluation."""
 
     baselines: bool
-    pca_components: PositiveInt
-    test_fraction: Annotated[float, Field(gt=0, lt=1)]
+    pca_components: Annotated[int, Ge(1)]
+    test_fraction: Annotated[float, Interval(gt=0, lt=1), "e.g. 0.2"]
     cache: CacheOptions
 
 

@@ -4,7 +4,7 @@ import logging
 from typing import Annotated
 
 import torch
-from pydantic import Field, PositiveFloat, PositiveInt
+from annotated_types import Ge, Gt, MinLen
 
 from ssl_platform.evaluation.baselines import LabelledFeatures
 from ssl_platform.evaluation.labelled_images import LabelledImages, open_labelled_images
@@ -28,8 +28,8 @@ class KNN(Evaluation):
     def __init__(
         self,
         *,
-        k: Annotated[list[PositiveInt], Field(min_length=1)],
-        temperature: PositiveFloat,
+        k: Annotated[list[Annotated[int, Ge(1)]], MinLen(1)],
+        temperature: Annotated[float, Gt(0), "e.g. 0.07"],
     ):
         self.ks, self.temperature = k, temperature
         self.protocol = f"kNN protocol: centre crops, cosine, votes exp(cosine / {temperature:g})"

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 import torch
-from pydantic import Field, PositiveFloat, PositiveInt
+from annotated_types import Ge, Gt, MinLen
 
 from ssl_platform.config.options import DataOptions, Node
 from ssl_platform.data.sets.voc import VOC2007
@@ -18,7 +18,7 @@ from ssl_platform.registry import TASKS
 from ssl_platform.tasks.evaluation import Evaluation, EvaluationOptions, Measurement
 
 if TYPE_CHECKING:
-    from sklearn.svm import LinearSVC
+    from sklearn.model_selection import GridSearchCV
 
 PRESENT, DIFFICULT = 1, 0  # marks of a class in an image; -1 is absent
 
@@ -41,11 +41,11 @@ class VOC07SVM(Evaluation):
     def __init__(
         self,
         *,
-        costs: Annotated[list[PositiveFloat], Field(min_length=1)],
-        num_folds: Annotated[int, Field(ge=2)],
-        positive_weight: PositiveFloat,
-        tolerance: PositiveFloat,
-        max_iters: PositiveInt,
+        costs: Annotated[list[Annotated[float, Gt(0)]], MinLen(1)],
+        num_folds: Annotated[int, Ge(2)],
+        positive_weight: Annotated[float, Gt(0)],
+        tolerance: Annotated[float, Gt(0)],
+        max_iters: Annotated[int, Ge(1)],
         seed: int,
     ):
         self.costs, self.num_folds, self.positive_weight = costs, num_folds, positive_weight
@@ -81,11 +81,12 @@ class VOC07SVM(Evaluation):
 
         def of_class(number: int) -> tuple[float, float]:
             is_present = train_marks[:, number] == PRESENT
-            cost = self._best_cost(train_rows, is_present)
-            svm = self._svm(cost).fit(train_rows, is_present)
+            search = self._search().fit(train_rows, is_present)
             clear = test_marks[:, number] != DIFFICULT
-            scores = svm.decision_function(test_rows[clear])
-            return cost, 100 * average_precision(test_marks[clear, number], scores)
+            scores = search.decision_function(test_rows[clear])
+            return search.best_params_["C"], 100 * average_precision(
+                test_marks[clear, number], scores
+            )
 
         # LIBLINEAR releases Python's lock
         with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
@@ -95,33 +96,23 @@ class VOC07SVM(Evaluation):
             {"AP": list(precisions), "cost": list(costs)},
         )
 
-    def _svm(self, cost: float) -> "LinearSVC":
-        from sklearn.svm import LinearSVC  # the import takes a second
+    def _search(self) -> "GridSearchCV":
+        """An SVM with the cost of the highest average precision, the first of equal ones."""
+        from sklearn.model_selection import GridSearchCV  # the import takes a second
+        from sklearn.svm import LinearSVC
 
-        return LinearSVC(
+        svm = LinearSVC(
             penalty="l2",
             loss="squared_hinge",
             dual=True,
-            C=cost,
             class_weight={True: self.positive_weight, False: 1.0},
             intercept_scaling=1.0,
             tol=self.tolerance,
             max_iter=self.max_iters,
             random_state=self.seed,
         )
-
-    def _best_cost(self, rows: np.ndarray, is_present: np.ndarray) -> float:
-        """The cost with the highest average precision over the folds; the first of equal ones."""
-        from sklearn.model_selection import cross_val_score
-
-        scores = [
-            cross_val_score(
-                self._svm(cost), rows, is_present, cv=self.num_folds,
-                scoring="average_precision",
-            ).mean()
-            for cost in self.costs
-        ]  # fmt: skip
-        return self.costs[int(np.argmax(scores))]
+        costs = {"C": self.costs}
+        return GridSearchCV(svm, costs, scoring="average_precision", cv=self.num_folds)
 
 
 def _open(key: str, node: Node, role: str, data: DataOptions) -> LabelledImages:

@@ -27,6 +27,8 @@ STARTED_FROM = "weights.json"  # in the run's directory: whose weights it starte
 
 @TASKS.register()
 class Train(Task):
+    """Train a model: pretraining, linear evaluations, fine-tuning."""
+
     options = TrainOptions
 
     def complete(self, cfg: dict[str, Any]) -> dict[str, Any]:

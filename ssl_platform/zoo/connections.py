@@ -42,7 +42,7 @@ def opener_for(address: str) -> OpenerDirector:
         user, password = unquote(parts.username), unquote(parts.password or "")
         site = parts._replace(netloc=_host(parts), path="/", query="", fragment="").geturl()
         logins.add_password(None, site, user, password, is_authenticated=True)
-    return build_opener(_SafeRedirects, HTTPBasicAuthHandler(logins))
+    return build_opener(_SafeRedirects, _Logins(logins))
 
 
 def require_safe(here: SplitResult, there: SplitResult) -> None:
@@ -60,6 +60,11 @@ def require_safe(here: SplitResult, there: SplitResult) -> None:
     raise CheckpointError(f"redirects to {without_secrets(there.geturl())}; {reason}")
 
 
+class _Logins(HTTPBasicAuthHandler):
+    def http_error_401(self, *_: Any) -> None:
+        """Take the answer as it is: a login has been sent, and there is no other."""
+
+
 class _SafeRedirects(HTTPRedirectHandler):
     inf_msg = "redirects in a circle, or more than 10 times; "
 
@@ -70,7 +75,7 @@ class _SafeRedirects(HTTPRedirectHandler):
         there = urlsplit(urljoin(req.full_url, headers.get("Location", "")))
         require_safe(urlsplit(req.full_url), there)
         del headers["Location"]
-        headers["Location"] = _sendable(there)
+        headers["Location"] = there._replace(netloc=_host(there)).geturl()
         # 302 for all of them: a GET knows no difference, and Python 3.10 knows no 308
         return super().http_error_302(req, fp, 302, msg, headers)
 

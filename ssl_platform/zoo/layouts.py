@@ -1,7 +1,7 @@
-"""How other projects name the same weights, as tables: one rule for every key that may occur.
+"""The names that other projects give to the same weights, as tables with a rule for each key.
 
-A layout is recognised by its keys alone. A key for which it has no rule is an error, so that
-nothing is left out unseen. Evidence for the layouts: the released files and the model classes of
+A layout is recognised by its keys alone. A key without a rule is an error, so that no weight is
+left out unseen. Sources of the layouts: the released files and the model classes of
 facebookresearch/swav, facebookresearch/vissl, torchvision, timm, lightly and solo-learn.
 """
 
@@ -18,7 +18,7 @@ from ssl_platform.errors import CheckpointError
 
 Part = Literal["trunk", "head", "classifier", "unused"]
 
-# what may lie around a state dict, from the outside to the inside
+# keys of the dictionaries that may lie around a state dict, from the outside to the inside
 NESTS = ("state_dict", "classy_state_dict", "base_model", "model_state_dict", "model")
 DEEPEST, MOST_KEYS = 20, 100_000  # of dictionaries in one another; the largest models have 5,000
 WRAPPERS = re.compile(r"(?:module\.|_orig_mod\.)+")  # DistributedDataParallel, torch.compile
@@ -44,10 +44,13 @@ class Rule:
 
 @dataclass(frozen=True)
 class Layout:
+    """The rules for all keys that the files of one project may have."""
+
     format: str
     rules: tuple[Rule, ...]
 
     def rule(self, key: str) -> tuple[Rule, re.Match[str]] | None:
+        """The first rule that matches a key, and the match; None if the key is unknown."""
         for rule in self.rules:
             match = re.fullmatch(rule.pattern, key)
             if match:
@@ -55,7 +58,7 @@ class Layout:
         return None
 
 
-LAYOUTS = (  # of two that know all keys the first is taken
+LAYOUTS = (  # if several fit equally well, the first is taken
     Layout(
         "vissl",
         (
@@ -154,7 +157,7 @@ class Parts:
     head: dict[str, Tensor] = field(default_factory=dict)
     classifier: dict[str, Tensor] = field(default_factory=dict)
     unused: dict[str, str] = field(default_factory=dict)
-    origin: dict[str, str] = field(default_factory=dict)  # where each came from: trunk.conv1.weight
+    origin: dict[str, str] = field(default_factory=dict)  # key in the file, by trunk.conv1.weight
 
 
 def sort_keys(content: Mapping[str, Any]) -> Parts:
@@ -166,20 +169,20 @@ def sort_keys(content: Mapping[str, Any]) -> Parts:
     state, beside = _state_dict(content)
     tensors = {key: value for key, value in state.items() if isinstance(value, Tensor)}
     if not tensors:
-        raise CheckpointError(f"holds no tensors; its keys are {_some(content)}")
+        raise CheckpointError(f"holds no tensors; its keys are {_first_few(content)}")
     layout = max(LAYOUTS, key=lambda layout: sum(bool(layout.rule(_bare(key))) for key in tensors))
     parts = Parts(layout.format, unused=beside)
     parts.unused.update({key: "a value, no tensor" for key in state if key not in tensors})
     unknown = [key for key in tensors if layout.rule(_bare(key)) is None]
     if len(unknown) == len(tensors):
         raise CheckpointError(
-            f"its keys are in no known layout: {_some(tensors)}; known are "
+            f"its keys are in no known layout: {_first_few(tensors)}; known are "
             f"{', '.join(known.format for known in LAYOUTS)}"
         )
     if unknown:
         raise CheckpointError(
             f"{len(unknown)} of its {len(tensors)} keys are unknown in the layout of "
-            f"{layout.format}, which it comes nearest to: {_some(unknown)}"
+            f"{layout.format}, which it comes nearest to: {_first_few(unknown)}"
         )
     _sort(layout, tensors, parts)
     _settle_head(parts)
@@ -188,7 +191,7 @@ def sort_keys(content: Mapping[str, Any]) -> Parts:
 
 
 def _state_dict(content: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
-    """The innermost state dict, flat, and what lies beside it on the way there."""
+    """The innermost state dict, flat, and the keys beside it in the dictionaries around it."""
     beside: dict[str, str] = {}
     path, depth = "", 0
     while nest := next((key for key in NESTS if isinstance(content.get(key), Mapping)), None):
@@ -201,7 +204,7 @@ def _state_dict(content: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, s
 def _flat(
     content: Mapping[str, Any], prefix: str, depth: int, count: "itertools.count[int]"
 ) -> Iterator[tuple[str, Any]]:
-    """Keys and values of nested mappings. The same mapping may lie in many places: each counts."""
+    """Keys and values of nested mappings. One that lies in several places counts each time."""
     _require_depth(depth)
     for key, value in content.items():
         if next(count) > MOST_KEYS:
@@ -224,9 +227,9 @@ def _bare(key: str) -> str:
 def _sort(layout: Layout, tensors: Mapping[str, Tensor], parts: Parts) -> None:
     owners: dict[str, str] = {}
     for key, tensor in tensors.items():
-        found = layout.rule(_bare(key))
-        assert found is not None  # the caller has looked
-        rule, match = found
+        rule_and_match = layout.rule(_bare(key))
+        assert rule_and_match is not None  # the caller has checked
+        rule, match = rule_and_match
         owner = match.groupdict().get("owner", "")
         if rule.part == "unused":
             parts.unused[key] = rule.name
@@ -241,7 +244,7 @@ def _sort(layout: Layout, tensors: Mapping[str, Tensor], parts: Parts) -> None:
 
 
 def _settle_head(parts: Parts) -> None:
-    """Make the head that of a `PrototypeHead`, exactly; one that cannot be is unused."""
+    """Give the head exactly the keys of a `PrototypeHead`; move it to unused if it is none."""
     head = parts.head
     if set(head) == {"projection.0.weight", "projection.0.bias"}:  # SwAV's semi-supervised one
         for name in [*head]:
@@ -257,7 +260,7 @@ def _settle_head(parts: Parts) -> None:
 
 
 def _settle_classifier(parts: Parts) -> None:
-    """Keep what is one linear layer, and nothing else."""
+    """Keep a classifier that is one linear layer; move any other to unused."""
     classifier = parts.classifier
     is_whole = classifier.keys() == {"weight", "bias"} and classifier["weight"].ndim == 2
     if not is_whole or classifier["bias"].shape != classifier["weight"].shape[:1]:
@@ -286,6 +289,6 @@ def _no_prototype_head(head: Mapping[str, Tensor]) -> str | None:
     return None
 
 
-def _some(keys: Any) -> str:
+def _first_few(keys: Any) -> str:
     keys = [str(key) for key in keys]
     return ", ".join(keys[:3]) + (f", ... ({len(keys)})" if len(keys) > 3 else "") or "none"

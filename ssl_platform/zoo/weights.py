@@ -141,21 +141,6 @@ def _of_run(source: str) -> Weights:
     )
 
 
-def unknown_trunk(weights: Weights) -> str | None:
-    """Why the trunk of a run cannot be built: a plug-in that is not imported defines it.
-
-    A run's plug-ins are the code of whoever made its directory. Only the user's own command
-    imports code.
-    """
-    from ssl_platform.zoo.trained_run import plugins_hint
-
-    load_components()
-    node = weights.trunk_node
-    if node is None or node["name"] in TRUNKS.names():
-        return None
-    return f"there is no trunk {node['name']}{plugins_hint(weights.plugins)}"
-
-
 def _of_file(path: Path) -> Weights:
     if not path.exists():
         raise CheckpointError(
@@ -176,6 +161,21 @@ def _fingerprint(state: Mapping[str, Any]) -> str:
         digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
         digest.update(tensor.contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
+
+
+def unknown_trunk(weights: Weights) -> str | None:
+    """Why the trunk of a run cannot be built: a plug-in that is not imported defines it.
+
+    A run's plug-ins are the code of whoever made its directory. Only the user's own command
+    imports code.
+    """
+    from ssl_platform.zoo.trained_run import plugins_hint
+
+    load_components()
+    node = weights.trunk_node
+    if node is None or node["name"] in TRUNKS.names():
+        return None
+    return f"there is no trunk {node['name']}{plugins_hint(weights.plugins)}"
 
 
 def build_trunk(weights: Weights) -> nn.Module:

@@ -1,6 +1,5 @@
 """Every file that folders of images hold, through the index, the loader and a training."""
 
-import json
 import logging
 import os
 import shutil
@@ -11,11 +10,10 @@ import numpy as np
 import pytest
 import torch
 from image_files import encoded
-from loaders import OPTIONS
+from loaders import OPTIONS, on_folder
 from PIL import Image
+from tiny_runs import losses, train
 
-import ssl_platform
-from ssl_platform.config import compose
 from ssl_platform.data.crops.center_crop import CenterCrop
 from ssl_platform.data.decoding.pixels import PixelOptions
 from ssl_platform.data.loading.loader import Loader
@@ -150,29 +148,15 @@ def test_a_training_goes_through_all_of_them_and_resumes(tmp_path, tiny):
     (photographs / "dangling.jpg").symlink_to(tmp_path / "nowhere")
     (photographs / "round").symlink_to(photographs)
 
-    def losses(run: str) -> list[float]:
-        keep = [o for o in tiny if not o.startswith("data.") and "num_labels" not in o]
-        output_dir = tmp_path / run
-        ssl_platform.run(
-            compose(
-                [
-                    *(*keep, "data=folder", f"data.train.path={photographs}", "~hooks.knn"),
-                    *("data.transform.crops.large.size=32", "data.transform.crops.small.size=20"),
-                    *("data.batch_size=8", "data.num_workers=0", "data.max_bad_fraction=0.3"),
-                    *(
-                        "heads.prototypes.num_prototypes=[8]",
-                        "num_epochs=2",
-                        f"output_dir={output_dir}",
-                        "resume.allow_changes=[output_dir]",
-                    ),
-                ]
-            )
-        )
-        lines = map(json.loads, (output_dir / "metrics.jsonl").read_text().splitlines())
-        return [line["loss"] for line in lines if "loss" in line]
-
-    unbroken = losses("unbroken")
+    options = [
+        *on_folder(tiny, photographs, batch_size=8),
+        *("~hooks.knn", "data.max_bad_fraction=0.3", "heads.prototypes.num_prototypes=[8]"),
+        *("num_epochs=2", "resume.allow_changes=[output_dir]"),
+    ]
+    train(options, tmp_path / "unbroken")
+    unbroken = losses(tmp_path / "unbroken")
     assert len(unbroken) == 6
     shutil.copytree(tmp_path / "unbroken", tmp_path / "cut")
     shutil.rmtree(tmp_path / "cut" / "checkpoints" / "step_00000006")
-    assert losses("cut") == unbroken
+    train(options, tmp_path / "cut")
+    assert losses(tmp_path / "cut") == unbroken

@@ -8,7 +8,8 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from tiny_runs import train, without
+from loaders import on_folder
+from tiny_runs import train
 
 from ssl_platform.config.options import DataOptions
 from ssl_platform.data.crops.normalize import Normalize
@@ -131,12 +132,8 @@ def test_a_resume_goes_on_with_a_copy_and_from_before_the_sample(photographs, ca
 
 
 def test_a_run_does_not_go_on_with_other_bytes_unless_it_is_allowed(tmp_path, tiny, photographs):
-    crops = "data.transform.crops"
-    options = [
-        *without(tiny, "data.", "hooks.knn"), "~hooks.knn", "data=folder", "data.num_workers=0",
-        f"data.train.path={photographs}", "data.batch_size=12", f"{crops}.large.size=32",
-        f"{crops}.small.size=20", "heads.prototypes.num_prototypes=[8]",
-    ]  # fmt: skip
+    options = [*on_folder(tiny, photographs, batch_size=12), "~hooks.knn"]
+    options += ["heads.prototypes.num_prototypes=[8]"]
     run_dir = tmp_path / "run"
     train(options, run_dir, "num_epochs=2")
     path = photographs / "class1" / "1.jpg"

@@ -25,6 +25,9 @@ def test_shapes_are_balanced_and_follow_seed_and_index():
         assert np.array_equal(few.read(index), many.read(index))
         assert not np.array_equal(few.read(index), other.read(index))
     assert not np.array_equal(many.read(0), many.read(BLOCK))
+    whole = Shapes(num_samples=BLOCK + 30, size=16, seed=0)
+    whole.prepare()
+    assert np.array_equal(many.read(BLOCK), whole.read(BLOCK))  # rendered alone, and with others
     assert many.describe(12) == "Shapes[12]"
     many.probe()
 
@@ -40,17 +43,13 @@ def test_options_out_of_range_are_named():
     load_components()
     with pytest.raises(ValueError) as caught:
         DATASETS.build({"name": "Shapes", "num_samples": 0, "size": 4, "seed": 0})
-    assert str(caught.value) == (
-        "num_samples=0: should be greater than or equal to 1\n"
-        "size=4: should be greater than or equal to 8"
-    )
+    assert str(caught.value) == ("num_samples=0: at least 1\nsize=4: at least 8")
     canvas = {"size": 0, "scale": [0.9, 0.5], "noise": 0.1, "seed": 0}
     options = {"path": None, "split": "test", "num_samples": None, "download": False}
     with pytest.raises(ValueError) as caught:
         DATASETS.build({"name": "FashionMNIST", "canvas": canvas, **options})
     assert str(caught.value) == (
-        "canvas.size=0: should be greater than or equal to 1\n"
-        "canvas.scale=[0.9, 0.5]: must be two rising numbers in [0, 1]"
+        "canvas.size=0: at least 1\ncanvas.scale=[0.9, 0.5]: must be two rising numbers in [0, 1]"
     )
 
 
@@ -69,13 +68,17 @@ def idx_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
+def fashion_mnist_of(folder: Path | None, **changes) -> FashionMNIST:
+    options = {"split": "test", "num_samples": None, "canvas": None, "download": False}
+    return FashionMNIST(path=folder and str(folder), **options | changes)
+
+
 @pytest.mark.parametrize("place", ["files", "usr", "data/downloads/fashion-mnist"])
 def test_fashion_mnist_is_found_in_each_place(idx_folder, place):
     target = idx_folder.parent / place
     target.parent.mkdir(parents=True, exist_ok=True)
     idx_folder.rename(target)
-    path = str(target) if place == "files" else None
-    dataset = FashionMNIST(path=path, split="test", num_samples=None, canvas=None, download=False)
+    dataset = fashion_mnist_of(target if place == "files" else None)
     assert dataset.labels.tolist() == [i % 10 for i in range(NUM_TEST_IMAGES)]
     expected = np.random.default_rng(0).integers(0, 256, (NUM_TEST_IMAGES, 28, 28), np.uint8)
     assert all(
@@ -87,9 +90,7 @@ def test_fashion_mnist_is_found_in_each_place(idx_folder, place):
 def test_a_canvas_is_the_same_in_every_epoch(idx_folder):
     def dataset(seed: int) -> FashionMNIST:
         canvas = Canvas(size=40, scale=(0.5, 1.0), noise=0.1, seed=seed)
-        return FashionMNIST(
-            path=str(idx_folder), split="test", num_samples=None, canvas=canvas, download=False
-        )
+        return fashion_mnist_of(idx_folder, canvas=canvas)
 
     first, again, other = dataset(0), dataset(0), dataset(1)
     assert first.read(3).shape == (40, 40, 3)
@@ -100,31 +101,20 @@ def test_a_canvas_is_the_same_in_every_epoch(idx_folder):
 
 def test_missing_and_damaged_fashion_mnist_files_are_named(idx_folder):
     with pytest.raises(ValueError, match=r"^path=null: no Fashion-MNIST files .* `make data`"):
-        FashionMNIST(path=None, split="test", num_samples=None, canvas=None, download=False)
+        fashion_mnist_of(None)
     labels = idx_folder / "t10k-labels-idx1-ubyte.gz"
     labels.write_bytes(labels.read_bytes()[:-9])
     with pytest.raises(ValueError, match=f"^path={labels}: damaged: "):
-        FashionMNIST(
-            path=str(idx_folder), split="test", num_samples=None, canvas=None, download=False
-        )
+        fashion_mnist_of(idx_folder)
 
 
 def test_the_first_images_of_a_set_can_stand_for_it(idx_folder):
-    def dataset(num_samples: int | None) -> FashionMNIST:
-        return FashionMNIST(
-            path=str(idx_folder),
-            split="test",
-            num_samples=num_samples,
-            canvas=None,
-            download=False,
-        )
-
-    few, whole = dataset(3), dataset(None)
+    few, whole = fashion_mnist_of(idx_folder, num_samples=3), fashion_mnist_of(idx_folder)
     assert len(few) == 3 and few.labels.tolist() == whole.labels[:3].tolist()
     assert all((few.read(i) == whole.read(i)).all() for i in range(3))
     for wrong in (0, NUM_TEST_IMAGES + 1):
         with pytest.raises(ValueError, match=f"^num_samples={wrong}: from 1 to {NUM_TEST_IMAGES}"):
-            dataset(wrong)
+            fashion_mnist_of(idx_folder, num_samples=wrong)
 
 
 @pytest.mark.parametrize(
@@ -161,9 +151,7 @@ def test_torchvision_set_reads_labels_and_images(idx_folder):
     theirs = TorchvisionDataset(
         dataset="FashionMNIST", path=str(raw.parent.parent), split="test", download=False
     )
-    ours = FashionMNIST(
-        path=str(raw.parent.parent), split="test", num_samples=None, canvas=None, download=False
-    )
+    ours = fashion_mnist_of(raw.parent.parent)
     assert theirs.labels.tolist() == ours.labels.tolist()
     assert np.array_equal(theirs.read(5), ours.read(5))
     assert theirs.describe(5) == "FashionMNIST/test[5]"

@@ -11,7 +11,7 @@ from image_files import encoded
 from PIL import Image
 
 from ssl_platform.data.dataset import UnreadableImage
-from ssl_platform.data.decoding.decode import decode, printable, read_image
+from ssl_platform.data.decoding.decode import decode, printable, read_file
 from ssl_platform.data.decoding.pixels import PixelOptions
 
 
@@ -101,14 +101,14 @@ def test_a_pipe_or_a_device_is_not_waited_for(tmp_path):
         ("long", "11 bytes, more than data.max_bytes=10"),
     ):
         with pytest.raises(UnreadableImage) as caught:
-            read_image(os.fsencode(tmp_path / f"{name}.jpg"), PixelOptions(max_bytes=10))
+            read_file(os.fsencode(tmp_path / f"{name}.jpg"), PixelOptions(max_bytes=10))
         assert caught.value.reason == reason
 
 
 def test_a_missing_file_is_an_unreadable_image(tmp_path):
     path = os.fsencode(tmp_path / "gone.jpg")
     with pytest.raises(UnreadableImage) as caught:
-        read_image(path)
+        read_file(path)
     assert (caught.value.name, caught.value.reason) == (path.decode(), "No such file or directory")
 
 

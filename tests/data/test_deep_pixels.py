@@ -1,9 +1,11 @@
 """Values of more than 8 bits become the picture that a viewer shows, or that a range says."""
 
+import io
 import struct
 
 import numpy as np
 import pytest
+import tifffile
 from image_files import (
     CMYK,
     GREY,
@@ -187,6 +189,39 @@ def test_a_tiff_that_is_damaged_says_so():
     ):
         with pytest.raises(ValueError, match=r"damaged|truncated|fetch"):
             decode(damaged)
+
+
+def compressed(values: np.ndarray, **options) -> bytes:
+    file = io.BytesIO()
+    tifffile.imwrite(file, values, **options)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("order", "<>")
+@pytest.mark.parametrize(
+    ("compression", "predictor"),
+    [("lzw", True), ("deflate", True), ("packbits", None), ("zstd", None)],
+)
+def test_compressed_values_are_those_that_were_stored(compression, predictor, order):
+    options = {"compression": compression, "predictor": predictor, "byteorder": order}
+    data = compressed(PIXELS.astype(np.uint16) * 257, rowsperstrip=8, photometric="rgb", **options)
+    assert np.array_equal(decode(data), PIXELS)
+
+
+@pytest.mark.parametrize("bits", [10, 12, 14])
+def test_bits_that_are_packed_fill_the_range_that_the_header_tells(bits):
+    top = 2**bits - 1
+    grey = np.rint(GREY * (top / 255)).astype(np.uint16)
+    data = compressed(grey, bitspersample=bits, photometric="minisblack")
+    assert np.abs(decode(data).astype(int) - SHOWN_GREY).max() <= 1
+
+
+def test_a_damaged_strip_is_refused():
+    values = np.random.default_rng(0).integers(0, 2**16, (64, 64), np.uint16)
+    data = compressed(values, compression="deflate", rowsperstrip=16)
+    middle = len(data) // 2
+    with pytest.raises(ValueError, match=r"^a TIFF of 1 band of 16-bit unsigned values, damaged"):
+        decode(data[:middle] + bytes(20) + data[middle + 20 :])
 
 
 def test_the_first_page_of_a_raw_photograph_is_a_preview_and_not_taken():

@@ -11,31 +11,26 @@ import numpy as np
 import pytest
 
 from ssl_platform.data.sets import file_index
-from ssl_platform.data.sets.file_index import WORTH_KEEPING, folder_index
+from ssl_platform.data.sets.file_index import folder_index
 from ssl_platform.data.sets.folder_scan import FolderIndex, scan
 from ssl_platform.data.sets.image_folder import ImageFolder
 
 LONG_AGO = 10**18  # ns
-NUM_FOLDERS = 4
-
-
-@pytest.fixture(scope="module")
-def many_images(tmp_path_factory) -> Path:
-    """Just enough empty files to be worth an index, in folders that changed last long ago."""
-    root = tmp_path_factory.mktemp("many")
-    for number in range(WORTH_KEEPING):
-        folder = root / f"class{number % NUM_FOLDERS}"
-        folder.mkdir(exist_ok=True)
-        (folder / f"{number}.jpg").touch()
-    return root
+NUM_FOLDERS, NUM_IMAGES = 4, 20
 
 
 @pytest.fixture
-def root(many_images, monkeypatch, tmp_path) -> Path:
-    """The same, with no index yet."""
+def root(monkeypatch, tmp_path) -> Path:
+    """Empty files, just enough to be worth an index, in folders that changed last long ago."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    settle(many_images)
-    return many_images
+    monkeypatch.setattr(file_index, "WORTH_KEEPING", NUM_IMAGES)
+    folder = tmp_path / "images"
+    for number in range(NUM_IMAGES):
+        path = folder / f"class{number % NUM_FOLDERS}" / f"{number:02}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    settle(folder)
+    return folder
 
 
 def settle(root: Path) -> None:
@@ -67,9 +62,9 @@ def test_the_second_time_is_the_first_without_a_look_at_the_files(root, tmp_path
     extra.unlink()
     settle(root)
     assert_equal(first, scan(os.fsencode(root)))
-    again, labels = ImageFolder(path=str(root)), ImageFolder(path=str(root)).labels
-    assert again.describe(WORTH_KEEPING - 1) == str(root / f"class{NUM_FOLDERS - 1}" / "9999.jpg")
-    assert np.bincount(labels).tolist() == [WORTH_KEEPING // NUM_FOLDERS] * NUM_FOLDERS
+    again = ImageFolder(path=str(root))
+    assert again.describe(NUM_IMAGES - 1) == str(root / f"class{NUM_FOLDERS - 1}" / "19.jpg")
+    assert np.bincount(again.labels).tolist() == [NUM_IMAGES // NUM_FOLDERS] * NUM_FOLDERS
     assert not caplog.messages
 
 
@@ -79,21 +74,17 @@ def test_an_index_holds_what_was_left_out_and_an_older_one_is_made_anew(
     (root / "class0" / "notes.txt").touch()
     (root / "__MACOSX").mkdir()
     settle(root)
-    try:
-        told = ImageFolder(path=str(root)).summary()
-        (path,) = kept(tmp_path)
-        assert told.endswith("left out: 1 .txt, 1 __MACOSX/")
-        path.rename(path.with_suffix(".moved"))
-        older = tmp_path / "cache" / "ssl_platform" / "folders-1" / path.name
-        older.parent.mkdir()
-        older.write_bytes(path.with_suffix(".moved").read_bytes()[:-1])
-        assert ImageFolder(path=str(root)).summary() == told  # without a look at the older one
-        assert path.exists()
-        monkeypatch.setattr(file_index, "scan", lambda root: pytest.fail("the index counts"))
-        assert ImageFolder(path=str(root)).summary() == told
-    finally:
-        (root / "class0" / "notes.txt").unlink()
-        (root / "__MACOSX").rmdir()
+    summary = ImageFolder(path=str(root)).summary()
+    (path,) = kept(tmp_path)
+    assert summary.endswith("left out: 1 .txt, 1 __MACOSX/")
+    older = tmp_path / "cache" / "ssl_platform" / "folders-1" / path.name
+    older.parent.mkdir()
+    older.write_bytes(path.read_bytes()[:-1])
+    path.unlink()
+    assert ImageFolder(path=str(root)).summary() == summary  # without a look at the older one
+    assert path.exists()
+    monkeypatch.setattr(file_index, "scan", lambda root: pytest.fail("the index counts"))
+    assert ImageFolder(path=str(root)).summary() == summary
 
 
 def test_other_endings_have_another_index(root, tmp_path, monkeypatch):
@@ -103,54 +94,27 @@ def test_other_endings_have_another_index(root, tmp_path, monkeypatch):
     assert len(kept(tmp_path)) == 2
 
 
-def a_new_file(root: Path) -> Path:
-    path = root / "class1" / "new.jpg"
-    path.touch()
-    return path
-
-
-def a_new_folder(root: Path) -> Path:
-    path = root / "class1a"
-    path.mkdir()
-    return path
-
-
-def a_renamed_file(root: Path) -> Path:
-    return (root / "class0" / "0.jpg").rename(root / "class0" / "00.jpg")
-
-
-@pytest.mark.parametrize("change", [a_new_file, a_new_folder, a_renamed_file])
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda root: (root / "class1" / "new.jpg").touch(),
+        lambda root: (root / "class1a").mkdir(),
+        lambda root: (root / "class0" / "00.jpg").rename(root / "class0" / "0.jpg"),
+        lambda root: shutil.rmtree(root / "class2"),
+    ],
+    ids=["new file", "new folder", "other name", "folder gone"],
+)
 def test_a_change_is_seen_and_said_once(root, tmp_path, caplog, change):
     before = index_of(root)
-    changed = change(root)
-    try:
-        with caplog.at_level(logging.WARNING):
-            after = index_of(root)
-            index_of(root)
-        assert caplog.messages == [f"{root} has changed since an earlier run and is read anew"]
-        assert_equal(after, scan(os.fsencode(root)))
-        assert (after.folders, after.names.text.tolist()) != (
-            before.folders,
-            before.names.text.tolist(),
-        )
-        assert not kept(tmp_path)  # what has just changed may go on changing
-    finally:
-        if change is a_new_folder:
-            changed.rmdir()
-        elif change is a_new_file:
-            changed.unlink()
-        else:
-            changed.rename(root / "class0" / "0.jpg")
-
-
-def test_a_folder_that_is_gone_is_seen(root, tmp_path):
-    copy = tmp_path / "copy"
-    shutil.copytree(root, copy)
-    settle(copy)
-    index_of(copy)
-    shutil.rmtree(copy / "class2")
-    os.utime(copy, ns=(LONG_AGO, LONG_AGO))
-    assert index_of(copy).folders == [b"", b"class0", b"class1", b"class3"]
+    change(root)
+    with caplog.at_level(logging.WARNING):
+        after = index_of(root)
+        index_of(root)
+    assert caplog.messages == [f"{root} has changed since an earlier run and is read anew"]
+    assert_equal(after, scan(os.fsencode(root)))
+    changed = (after.folders, after.names.text.tolist())
+    assert changed != (before.folders, before.names.text.tolist())
+    assert not kept(tmp_path)  # what has just changed may go on changing
 
 
 def flip(data: bytes) -> bytes:
@@ -174,8 +138,7 @@ def test_a_damaged_index_is_said_and_made_anew(root, tmp_path, caplog, damage):
 
 
 def test_small_sets_and_fresh_ones_are_not_kept(root, photographs, tmp_path):
-    for folder in (photographs, *photographs.iterdir()):
-        os.utime(folder, ns=(LONG_AGO, LONG_AGO))
+    settle(photographs)
     index_of(photographs)
     os.utime(root / "class0")
     index_of(root)

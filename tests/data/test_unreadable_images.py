@@ -22,11 +22,7 @@ def failure(data: Loader) -> str:
 
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_a_bad_image_has_a_stand_in_and_is_logged_once(num_workers, caplog):
-    data = loader(
-        Numbered(12, bad=(2, 3, 11)),
-        num_workers=num_workers,
-        max_bad_fraction=0.25,
-    )
+    data = loader(Numbered(12, bad=(2, 3, 11)), num_workers=num_workers, max_bad_fraction=0.25)
     with caplog.at_level(logging.WARNING):
         passes = [torch.cat([batch.index for batch in data]).tolist() for _ in range(2)]
     assert passes[0] == passes[1]
@@ -92,11 +88,7 @@ def test_where_nothing_stands_in_the_row_is_marked(num_workers):
 
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_too_many_bad_images_end_the_run(num_workers):
-    data = loader(
-        Numbered(20, bad=(2, 3, 11)),
-        num_workers=num_workers,
-        max_bad_fraction=0.1,
-    )
+    data = loader(Numbered(20, bad=(2, 3, 11)), num_workers=num_workers, max_bad_fraction=0.1)
     assert failure(data) == (
         "3 of 20 images cannot be read, data.max_bad_fraction=0.1 allows 2: "
         "2.jpg (not an image), 11.jpg (not an image), 3.jpg (not an image); "

@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from loaders import on_folder
 from tiny_runs import (
     QUEUE,
     assert_equal,
@@ -14,7 +15,6 @@ from tiny_runs import (
     run_tool,
     saved,
     train,
-    without,
 )
 
 TESTS = str(Path(__file__).parents[1])
@@ -63,17 +63,9 @@ def test_a_finished_run_started_again_only_reports(tiny, tmp_path):
 
 
 def test_a_folder_of_photographs_trains_without_validation_images(tiny, tmp_path, photographs):
-    folder = [
-        "data=folder",
-        f"data.train.path={photographs}",
-        "data.transform.crops.large.size=32",
-        "data.transform.crops.small.size=20",
-        "data.eval_transform={name: CenterCrop, resize: 32, size: 32}",
-        "data.batch_size=12",
-        "data.num_workers=0",
-        "hooks.knn.num_labels=6",
-    ]
-    results = train([*without(tiny, "data."), *folder], tmp_path / "run")
+    center = "data.eval_transform={name: CenterCrop, resize: 32, size: 32}"
+    options = [*on_folder(tiny, photographs, batch_size=12), center, "hooks.knn.num_labels=6"]
+    results = train(options, tmp_path / "run")
     assert results["knn"]["labels"] == 6
 
 

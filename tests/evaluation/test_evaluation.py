@@ -98,6 +98,7 @@ def test_a_linear_evaluation_trains_the_head_alone_and_says_what_it_is(pretraine
     assert kept.weights["source"] == str(pretrained)
     assert kept.weights["sha256"] == read_weights(str(pretrained)).sha256
     assert results["evaluation"]["last"]["linear"]["top1"] == curve[-1]
+    assert kept.details == {} and not (output_dir / "baselines").exists()
 
 
 def test_two_processes_come_to_the_same_head(pretrained, tmp_path):
@@ -260,11 +261,6 @@ def test_baselines_stand_beside_a_trained_figure(pretrained, tmp_path, capsys):
     details = Results.read(output_dir).details[beside.protocol]
     assert details == {"weights": beside.figures, **beside.baselines}
     assert beside.protocol in capsys.readouterr().out
-
-    without = tmp_path / "without"
-    run(*on_shapes("linear/folder", pretrained, without, "baselines=false"))
-    assert Results.read(without).details == {}
-    assert not (without / "baselines").exists()
 
     wrong = on_shapes("linear/folder", pretrained, output_dir, "baselines.pca_components=many")
     assert problems(*wrong) == [

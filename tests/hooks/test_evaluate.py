@@ -7,7 +7,6 @@ import pytest
 from labelled_rows import DataSet, Rows, a_data_set
 from torch import Tensor, nn
 
-from ssl_platform.errors import ConfigError
 from ssl_platform.hooks.evaluate import Evaluate
 from ssl_platform.metrics.accuracy import TopKAccuracy
 
@@ -35,6 +34,7 @@ def evaluated(val: DataSet | None, bad: tuple[int, ...] = ()) -> dict[str, dict[
         num_epochs=1,
     )
     hook = Evaluate(protocol="linear", every_epochs=1)
+    hook.probe(run.train_data, run.val_data)
     hook.on_train_start(run)
     hook.on_epoch_end(run)
     return hook.last
@@ -54,13 +54,13 @@ def test_the_classes_of_validation_folders_are_matched_by_name(val):
 
 
 def test_validation_images_of_other_classes_are_refused():
-    with pytest.raises(ConfigError, match=r"only in data.val eel$"):
+    with pytest.raises(ValueError, match=r"only in data.val eel$"):
         evaluated(a_data_set([0, 1], ["bee", "eel"], [1, 2]))
 
 
 def test_unlabelled_validation_images_are_refused():
     for val in (None, a_data_set(None)):
-        with pytest.raises(ConfigError, match=r"^data.val: "):
+        with pytest.raises(ValueError, match=r"^data.val: "):
             evaluated(val)
 
 

@@ -116,7 +116,7 @@ def test_tensorboard_failing_in_mid_run_is_told_once(
     train(tiny, tmp_path, "~hooks.knn", "hooks.log.tensorboard=true")
     told = [m for m in caplog.messages if "cannot be written" in m]
     assert told == [
-        f"{tmp_path / 'tensorboard'} cannot be written ({why[0]}): no more scalars there"
+        f"{tmp_path / 'tensorboard'} cannot be written ({why[0]}): TensorBoard gets no more"
     ]
     assert steps(tmp_path / "metrics.jsonl")[-1] == 12
     assert "Traceback" not in capfd.readouterr().err
@@ -131,7 +131,7 @@ def test_what_a_run_can_do_without_is_done_without(tiny, tmp_path, caplog):
     assert told == [
         f"{tmp_path / 'baselines.json'} cannot be written (Is a directory)",
         f"{tmp_path / 'crops.png'} cannot be written (Is a directory)",
-        f"{tmp_path / 'tensorboard'} cannot be written (File exists)",
+        f"{tmp_path / 'tensorboard'} cannot be written (Not a directory)",
         f"{tmp_path / 'summary.json'} cannot be written (Is a directory)",
     ]
 

@@ -18,19 +18,19 @@ SHIPPED = {
 @pytest.mark.parametrize(
     ("hook", "options", "lines"),
     [
-        ("finite", {"every_steps": 0}, ["every_steps=0: above 0"]),
+        ("finite", {"every_steps": 0}, ["every_steps=0: at least 1"]),
         ("finite", {"max_skipped": -1}, ["max_skipped=-1: 0 or more"]),
-        ("crops", {"num_images": 0}, ["num_images=0: above 0"]),
-        ("log", {"every_steps": 0}, ["every_steps=0: above 0"]),
-        ("evaluate", {"every_epochs": 0}, ["every_epochs=0: above 0"]),
+        ("crops", {"num_images": 0}, ["num_images=0: at least 1"]),
+        ("log", {"every_steps": 0}, ["every_steps=0: at least 1"]),
+        ("evaluate", {"every_epochs": 0}, ["every_epochs=0: at least 1"]),
         (
             "knn",
             {"every_epochs": 0, "k": 0, "temperature": 0, "num_queries": 0, "seed": -1},
             [
-                "every_epochs=0: above 0",
-                "num_queries=0: above 0, or null",
-                "k=0: above 0",
-                "temperature=0: above 0",
+                "every_epochs=0: at least 1",
+                "num_queries=0: at least 1, or null for all",
+                "k=0: at least 1",
+                "temperature=0: above 0, e.g. 0.07",
                 "seed=-1: 0 or more",
             ],
         ),

@@ -87,9 +87,9 @@ def test_workers_are_not_advised_beyond_the_cores():
         assert line.startswith(f"{HEAD}there are cores for 2: use fewer or smaller crops")
 
 
-def test_enough_workers_that_are_waited_for_wait_themselves():
+def test_enough_workers_that_are_waited_for_wait_for_the_disk():
     (line,) = advice(waiting(0.05, num_workers=3))
-    assert line.startswith(f"{HEAD}there are 3, so that they wait themselves")
+    assert line.startswith(f"{HEAD}there are 3, which is enough: they wait for the disk")
 
 
 def test_the_fallback_is_named_only_where_it_costs():

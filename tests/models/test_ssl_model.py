@@ -135,32 +135,22 @@ def test_the_gradient_of_the_prototypes_is_the_plain_one_of_the_unit_vectors():
     torch.testing.assert_close(head.prototypes[0].weight.grad, expected)
 
 
-def layers_of(head: PrototypeHead) -> list[str]:
-    return [type(module).__name__ for module in head.projection]
-
-
 @pytest.mark.parametrize(
     ("options", "layers"),
     [
-        ({}, ["Linear", "BatchNorm1d", "ReLU", "Linear"]),
+        ({"num_prototypes": [2]}, ["Linear", "BatchNorm1d", "ReLU", "Linear"]),
+        ({"num_prototypes": [2, 9, 9]}, ["Linear", "BatchNorm1d", "ReLU", "Linear"]),
         ({"batch_norm": False}, ["Linear", "ReLU", "Linear"]),
         ({"hidden_dim": 0}, ["Linear"]),
         ({"hidden_dim": 0, "batch_norm": False}, ["Linear"]),
     ],
 )
-def test_the_projection_has_the_layers_that_are_asked_for(options, layers):
+def test_a_head_has_the_layers_and_the_sets_of_prototypes_that_are_asked_for(options, layers):
     head = a_head(**options)
-    assert layers_of(head) == layers
-    embeddings, (scores,) = head(features_of().float())
+    assert [type(module).__name__ for module in head.projection] == layers
+    embeddings, scores = head(features_of().float())
     assert embeddings.shape == (8, 6)
-    assert scores.shape == (8, 5)
-
-
-@pytest.mark.parametrize("num_prototypes", [[2], [5], [3, 3, 3], [2, 9]])
-def test_there_is_one_tensor_of_scores_per_set_of_prototypes(num_prototypes):
-    head = a_head(num_prototypes=num_prototypes)
-    scores = head(features_of().float()).scores
-    assert [tuple(some.shape) for some in scores] == [(8, k) for k in num_prototypes]
+    assert [some.shape for some in scores] == [(8, k) for k in options.get("num_prototypes", [5])]
 
 
 @pytest.mark.parametrize("num_prototypes", [[], [1], [5, 0], [-3]])

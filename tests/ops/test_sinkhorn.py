@@ -17,13 +17,6 @@ from ssl_platform.ops.sinkhorn import _by_factors, _by_logarithms, sinkhorn
 
 VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "sinkhorn.json").read_text())
 CASES = [case for case in VECTORS["cases"] if case["iterations"] > 0]
-HAND_SCORES = [[0.9, 0.1, -0.2], [0.8, 0.3, 0.0], [-0.5, 0.7, 0.2], [0.1, 0.2, 0.6]]
-HAND_CODES = [
-    [0.99997194, 2.7556e-05, 5.0832e-07],
-    [0.98880431, 0.01099293, 2.0278e-04],
-    [1.5411e-13, 0.99966226, 3.3774e-04],
-    [2.4912e-08, 4.5076e-05, 0.99995490],
-]
 FLOAT32_MAX = torch.finfo(torch.float32).max
 
 any_epsilon = st.floats(5e-324, 1.7e308) | st.sampled_from([1e-320, 1e-46, 1e-30, 0.05, 1e30, 1e39])
@@ -62,12 +55,6 @@ def test_codes_equal_those_of_the_reference(case, dtype, rtol, atol):
     codes = sinkhorn(scores, epsilon=case["epsilon"], num_iters=case["iterations"])
     assert codes.dtype == dtype
     torch.testing.assert_close(codes, torch.tensor(case["q"], dtype=dtype), rtol=rtol, atol=atol)
-
-
-def test_four_samples_worked_by_hand():
-    codes = sinkhorn(torch.tensor(HAND_SCORES, dtype=torch.float64), epsilon=0.05, num_iters=3)
-    expected = torch.tensor(HAND_CODES, dtype=torch.float64)
-    torch.testing.assert_close(codes, expected, rtol=1e-4, atol=0)
 
 
 @seldom
@@ -253,14 +240,6 @@ def test_a_constant_per_prototype_or_for_all_scores_changes_nothing(shape, num_i
     for constants in (cosines_of(1, 1, shape[1]), 3.7):
         shifted = sinkhorn(scores + constants, epsilon=0.05, num_iters=num_iters)
         torch.testing.assert_close(shifted, codes, rtol=1e-9, atol=0)
-
-
-@pytest.mark.parametrize("shape", [(8, 5), (3, 6)])
-def test_a_constant_per_sample_is_forgotten_after_many_iterations(shape):
-    scores, constants = cosines_of(0, *shape), cosines_of(1, shape[0], 1)
-    codes = sinkhorn(scores, epsilon=0.5, num_iters=300)
-    shifted = sinkhorn(scores + constants, epsilon=0.5, num_iters=300)
-    torch.testing.assert_close(shifted, codes, rtol=1e-9, atol=0)
 
 
 @pytest.mark.parametrize("num_iters", [1, 3])

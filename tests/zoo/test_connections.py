@@ -59,7 +59,7 @@ def test_https_stays_https(here, there, told):
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 def test_a_redirect_on_the_same_host_is_followed(status, server, url):
-    server.answers = [(status, "Location", "/b c\xe4.pth?c=d#e")]
+    server.answers = [(status, "Location", "/b c\xc3\xa4.pth?c=d#e")]  # UTF-8
     assert fetch(url).read_bytes() == CONTENT
     assert [asked[0] for asked in server.asked] == ["/a.pth", "/b%20c%C3%A4.pth?c=d"]
 
@@ -70,7 +70,7 @@ def test_a_login_goes_to_its_own_host_alone_and_is_never_shown(server, url):
     assert fetch(other) == cached(url)
     basic = "Basic " + base64.b64encode(b"me:hunter 2").decode()
     assert server.logins == [basic, basic]
-    server.answers = [(401, "WWW-Authenticate", 'Basic realm="x"')]
+    server.answers = [(401, "WWW-Authenticate", 'Digest realm="x"')]
     with pytest.raises(CheckpointError) as caught:
         fetch(other.replace("a.pth", "b.pth"))
     shown = url.replace("//", "//*****@").replace("a.pth", "b.pth")

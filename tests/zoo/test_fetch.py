@@ -109,7 +109,11 @@ NO_CHECKPOINT = "what came is no whole checkpoint ("
         ({"answers": [(206, "Content-Range", "bytes 5-9/10")]}, {}, "with another part than was"),
         ({"answers": [(404, "Content-Length", "0")]}, {}, ": 404 Not Found"),
         ({"answers": [(416, "Content-Length", "0")]}, {}, ": 416 Requested Range Not Satisf"),
-        ({"answers": [(401, "Content-Length", "0")]}, {}, ": 401 Unauthorized; it needs a login"),
+        (
+            {"answers": [(401, "WWW-Authenticate", "Bearer")]},
+            {},
+            ": 401 Unauthorized; it needs a login",
+        ),
         (
             {"tells_length": False},
             {"MOST_UNANNOUNCED": 100_000},

@@ -108,9 +108,9 @@ def test_all_layouts_hold_the_same_model(layout, released):
     assert layout.__name__.replace("_", "-").startswith(parts.format.replace("_", "-"))
     wanted = sort_keys(released)
     for part in ("trunk", "head"):
-        found = getattr(parts, part)
-        assert found.keys() == getattr(wanted, part).keys()
-        assert all(torch.equal(found[name], getattr(wanted, part)[name]) for name in found)
+        tensors = getattr(parts, part)
+        assert tensors.keys() == getattr(wanted, part).keys()
+        assert all(torch.equal(tensors[name], getattr(wanted, part)[name]) for name in tensors)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: layout.__name__)
@@ -200,9 +200,9 @@ def test_the_weights_tell_the_head(hidden_dim, batch_norm, num_prototypes, tmp_p
     ).eval()
     state = {f"heads.mine.{name}": value for name, value in head.state_dict().items()}
     torch.save({"model": state}, tmp_path / "file.pth")
-    found = read_weights(str(tmp_path / "file.pth")).prototype_head()
+    read = read_weights(str(tmp_path / "file.pth")).prototype_head()
     features = torch.randn(3, 24)
-    for ours, theirs in zip(found(features).scores, head(features).scores, strict=True):
+    for ours, theirs in zip(read(features).scores, head(features).scores, strict=True):
         torch.testing.assert_close(ours, theirs)
 
 

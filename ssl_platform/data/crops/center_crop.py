@@ -30,6 +30,7 @@ class CenterCrop:
 
     @property
     def crop_sizes(self) -> list[int]:
+        """Side of the one crop, in pixels."""
         return [self.size]
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator) -> list[np.ndarray]:
@@ -48,7 +49,7 @@ class CenterCrop:
 
 
 def _middle(image: np.ndarray) -> np.ndarray:
-    """The middle of a strip, which is all that a crop shows of it: whole, it is scaled to
+    """The middle of a long strip: a crop shows no more of it, and the whole would be scaled to
     gigabytes."""
     height, width, _ = image.shape
     longest = MAX_ELONGATION * min(height, width)

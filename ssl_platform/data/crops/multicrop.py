@@ -79,6 +79,7 @@ class MultiCrop:
 
     @property
     def num_crops(self) -> int:
+        """Crops of each image."""
         return len(self._rules)
 
     @property

@@ -5,17 +5,21 @@ from functools import cached_property
 from typing import Annotated
 
 import numpy as np
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
-Three = Field(min_length=3, max_length=3)  # for red, green and blue
+
+def _three(values: list[float]) -> list[float]:
+    if len(values) != 3:
+        raise ValueError("needs three numbers, for red, green and blue")
+    return values
 
 
 @dataclass(frozen=True)
 class Normalize:
     """Mean and standard deviation of each channel, for values in [0, 1]."""
 
-    mean: Annotated[list[float], Three]
-    std: Annotated[list[Annotated[float, Field(gt=0)]], Three]
+    mean: Annotated[list[float], AfterValidator(_three)]
+    std: Annotated[list[Annotated[float, Field(gt=0)]], AfterValidator(_three)]
 
     @cached_property
     def scale_and_shift(self) -> tuple[np.ndarray, np.ndarray]:

@@ -23,7 +23,7 @@ from ssl_platform.data.decoding.pixels import (
     PixelOptions,
     Stored,
     exif_orientation,
-    over_ground,
+    over_background,
     to_rgb,
     turned,
 )
@@ -53,7 +53,7 @@ def decode(data: bytes, options: PixelOptions = DEFAULT, notes: Notes | None = N
     Args:
         data: what a file holds.
         options: of all else that has to be decided.
-        notes: what there is to say of it is written there.
+        notes: what is unusual about it is written there.
 
     Raises:
         ValueError: empty, truncated or corrupt data, no image of a known format, or one that the
@@ -67,7 +67,7 @@ def decode(data: bytes, options: PixelOptions = DEFAULT, notes: Notes | None = N
         try:
             height, width, *_ = simplejpeg.decode_jpeg_header(data)
         except ValueError:
-            pass  # Pillow has the last word: it knows more colour spaces and says better why
+            pass  # Pillow decides: it knows more colour spaces, and its reasons are clearer
         else:
             _check_pixels(height, width, options)
             try:
@@ -84,7 +84,7 @@ def decode(data: bytes, options: PixelOptions = DEFAULT, notes: Notes | None = N
     return pixels
 
 
-def read_image(
+def read_file(
     path: bytes, options: PixelOptions = DEFAULT, notes: Notes | None = None
 ) -> np.ndarray:
     """Read one file, see `decode`; (H, W, 3) uint8 RGB.
@@ -156,7 +156,7 @@ def _decode_with_pillow(data: bytes, options: PixelOptions, notes: Notes) -> np.
     except ValueError:
         if not data.startswith(PNG):
             raise
-    # texts and profiles are no pixels: what is wrong with them, or too large, is of no account
+    # it may be only a text or a profile that is damaged or too large: try without them
     return _opened(_pixels_alone(data), options, notes)
 
 
@@ -172,7 +172,7 @@ def _opened(data: bytes, options: PixelOptions, notes: Notes) -> np.ndarray:
                 return _upright(pixels, orientation, UPRIGHT, options, notes)
     except Image.UnidentifiedImageError as error:
         raise ValueError(what_is(data)) from error
-    except Exception as error:  # the readers of damaged files raise whatever they stumble on
+    except Exception as error:  # of damaged files, readers raise errors of any kind
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ValueError(reason) from error
 
@@ -192,13 +192,8 @@ def _quiet_pillow() -> Iterator[None]:
 def _formats(data: bytes) -> tuple[str, ...]:
     if data[4:8] == b"ftyp":
         _register_heif()
-    return tuple(name for name in FORMATS if name in _registered())
-
-
-def _registered() -> dict:
-    if "JPEG2000" not in Image.OPEN:
-        Image.init()
-    return Image.OPEN
+    Image.init()  # of all formats; the second time does nothing
+    return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
 @cache
@@ -211,7 +206,7 @@ def _register_heif() -> None:
 
 
 def _check_room(tiff: Tiff, options: PixelOptions) -> None:
-    """Refuse what takes much more memory than as many pixels of other files."""
+    """Refuse images whose stored values take far more memory than 8-bit pixels do."""
     size = tiff.height * tiff.width * tiff.samples * tiff.bits // 8
     if size > MAX_DEEP_BYTES * options.max_pixels:
         raise ValueError(
@@ -254,7 +249,7 @@ def _to_rgb(image: Image.Image, data: bytes, options: PixelOptions, notes: Notes
 
 
 def pixels_of(image: Image.Image, options: PixelOptions, notes: Notes) -> np.ndarray:
-    """(H, W, 3) uint8 RGB of an image that others have opened.
+    """(H, W, 3) uint8 RGB of an image that Pillow has opened elsewhere.
 
     Raises:
         ValueError: the options refuse it.
@@ -276,7 +271,7 @@ def _shallow_to_rgb(image: Image.Image, options: PixelOptions, notes: Notes) -> 
         image = image.convert("LA")
     if image.has_transparency_data:
         image = image.convert("RGBA")
-        return over_ground(image.convert("RGB"), image.getchannel("A"), options, notes)
+        return over_background(image.convert("RGB"), image.getchannel("A"), options, notes)
     return np.array(image.convert("RGB"))
 
 
@@ -288,7 +283,7 @@ def _from_lab(image: Image.Image) -> Image.Image:
 
 
 def _pixels_alone(png: bytes) -> bytes:
-    """A PNG without the chunks that have no say in its pixels."""
+    """A PNG without the chunks that do not affect its pixels."""
     kept, position = [PNG], len(PNG)
     while position + 12 <= len(png):
         size, kind = (

@@ -1,4 +1,4 @@
-"""From what a decoder gives to what a network gets: 8 bits of red, green and blue."""
+"""Decoded values become what a network gets: 8 bits of red, green and blue."""
 
 import warnings
 from collections.abc import Sequence
@@ -62,7 +62,7 @@ class PixelOptions:
             raise ValueError("\n".join(problems))
 
     @property
-    def ground(self) -> tuple[int, int, int] | None:
+    def background_rgb(self) -> tuple[int, int, int] | None:
         """``background`` as numbers."""
         if isinstance(self.background, str):
             red, green, blue = ImageColor.getrgb(self.background)[:3]
@@ -104,11 +104,11 @@ def _numbers(value: Any, count: int) -> list[float] | None:
 
 @dataclass
 class Notes:
-    """What there is to say of one file that was read.
+    """What is unusual about one file that was read.
 
     Attributes:
         thorough: whether to find out also what costs time.
-        damage: what the decoder of a file that is used says is wrong with it.
+        damage: what the decoder says is wrong with a file that is used all the same.
         stored: type of the stored values, where they are more than 8 bits: uint16, float32, ...
         full: the greatest value that the format has room for; None where it has no white.
         sample: some of the stored values, evenly spaced; found only if ``thorough``.
@@ -172,7 +172,7 @@ def to_rgb(stored: Stored, options: PixelOptions, notes: Notes) -> np.ndarray:
     pixels = np.ascontiguousarray(pixels)
     if stored.alpha is None:
         return pixels
-    return over_ground(Image.fromarray(pixels), Image.fromarray(stored.alpha), options, notes)
+    return over_background(Image.fromarray(pixels), Image.fromarray(stored.alpha), options, notes)
 
 
 def _note_values(stored: Stored, options: PixelOptions, notes: Notes) -> None:
@@ -223,14 +223,14 @@ def _stretched(values: np.ndarray, low: float, high: float) -> np.ndarray:
     return np.rint(scaled.clip(0, WHITE)).astype(np.uint8)
 
 
-def over_ground(
+def over_background(
     colours: Image.Image, alpha: Image.Image, options: PixelOptions, notes: Notes
 ) -> np.ndarray:
     """RGB colours over ``options.background``; opaque pixels stay as they are."""
     notes.is_transparent = alpha.getextrema()[0] != WHITE
-    if options.ground is None or not notes.is_transparent:
+    if options.background_rgb is None or not notes.is_transparent:
         return np.array(colours)
-    ground = Image.new("RGB", colours.size, options.ground)
+    ground = Image.new("RGB", colours.size, options.background_rgb)
     ground.paste(colours, mask=alpha)
     return np.array(ground)
 
@@ -249,7 +249,7 @@ def turned(pixels: np.ndarray, orientation: int) -> np.ndarray:
 
 
 def exif_orientation(exif: bytes | None) -> int:
-    """1 to 8; 1 also where there is none, or nothing that could be one."""
+    """1 to 8; 1 also where there is none, or no valid one."""
     if not exif:
         return UPRIGHT
     tags = Image.Exif()
@@ -258,9 +258,10 @@ def exif_orientation(exif: bytes | None) -> int:
             warnings.simplefilter("ignore")
             tags.load(exif)
             return valid_orientation(tags.get(ExifTags.Base.Orientation))
-    except Exception:  # whatever a reader of tags stumbles on in what was no EXIF
+    except Exception:  # of bytes that are no EXIF, the reader of tags raises errors of any kind
         return UPRIGHT
 
 
 def valid_orientation(value: object) -> int:
+    """A value of EXIF's tag, 1 where it cannot be one."""
     return value if isinstance(value, int) and 1 <= value <= 8 else UPRIGHT

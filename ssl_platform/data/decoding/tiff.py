@@ -39,7 +39,7 @@ class Tiff:
             self.photometric = int(page.tags.valueof(PHOTOMETRIC, MIN_IS_BLACK))
             if not self.width * self.height:
                 raise ValueError("no pixels")
-        except Exception as error:  # a reader of tags raises whatever it stumbles on
+        except Exception as error:  # of damaged tags, the reader raises errors of any kind
             raise ValueError("a damaged TIFF: fetch it again") from error
         is_preview = page.is_reduced and SUB_IMAGES in page.tags
         if data[8:10] == b"CR" or DNG_VERSION in page.tags or is_preview:

@@ -20,10 +20,14 @@ class Transform(Protocol):
     """An image in, its crops out; crops of equal size are adjacent."""
 
     @property
-    def num_crops(self) -> int: ...
+    def num_crops(self) -> int:
+        """Crops of each image."""
+        ...
 
     @property
-    def crop_sizes(self) -> list[int]: ...
+    def crop_sizes(self) -> list[int]:
+        """Side of each crop, in pixels."""
+        ...
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator) -> list[np.ndarray]: ...
 
@@ -156,7 +160,7 @@ class BatchReader:
         return None, index
 
     def _candidates(self, index: int) -> Iterator[int]:
-        """Image ``index`` and those that may stand in for it, each once.
+        """Image ``index``, then those that may stand in for it, each once.
 
         They are a stride apart that the seed and the image decide: files that follow each other
         are often bad together, and a resumed run takes the same ones.
@@ -177,7 +181,7 @@ class BatchReader:
         return image
 
     def _seek(self, epoch: int, index: int) -> None:
-        """Turn to the random numbers of one sample; those of different samples never overlap."""
+        """Move the generator to the random numbers of one sample, which no other sample shares."""
         # Moving one generator is ten times as fast as making one.
         self._start["state"]["key"][:] = self._seed, epoch
         self._start["state"]["counter"][:] = 0, 0, 0, index
@@ -198,7 +202,7 @@ class BadImageLimit:
         return max(1, int(self.fraction * self.num_images))
 
     def error(self, bad: Collection[UnreadableImage], num_tried: int | None = None) -> DataError:
-        """What to say where there are too many, of all or of those tried."""
+        """The error where there are too many, of all images or of ``num_tried``."""
         number, what = num_tried or self.num_images, "images tried" if num_tried else "images"
         if len(bad) == number:
             return DataError(f"none of the {number} {what} can be read: {_with_reasons(bad)}")

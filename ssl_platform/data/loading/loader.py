@@ -36,7 +36,7 @@ class Sampler(Protocol):
 
 @dataclass(frozen=True)
 class LoaderOptions:
-    """How images are read, whichever they are.
+    """How images are read.
 
     Attributes:
         batch_size: of this rank.

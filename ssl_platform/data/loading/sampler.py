@@ -1,4 +1,4 @@
-"""Which image comes when, and on which rank.
+"""The order of the images, and which rank gets which.
 
 Samplers give ``(epoch, index)`` pairs: all that a data worker has to know about a sample.
 """
@@ -55,6 +55,7 @@ class ShuffledSampler:
 
     @property
     def steps_per_epoch(self) -> int:
+        """Steps of a whole epoch."""
         return self.steps_after(0)
 
     def steps_after(self, num_done: int) -> int:

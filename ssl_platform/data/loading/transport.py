@@ -31,7 +31,7 @@ from ssl_platform.errors import DataError, DataWorkerError
 StartMethod = Literal["fork", "spawn"]
 Task = list[tuple[int, int]]  # (epoch, index) pairs of a batch
 PREFETCH = 2  # batches under way, or images of each worker if these are more
-ORPHAN_SECONDS = 2.0  # between two looks of an idle worker for the process that it works for
+ORPHAN_SECONDS = 2.0  # after which an idle worker looks whether its process still lives
 # sent to every process of a job, and meant for the main one
 JOB_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
 
@@ -39,9 +39,9 @@ JOB_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
 class HostBatch(NamedTuple):
     """A batch in this process's memory."""
 
-    crops: list[np.ndarray]  # one (B, H, W, 3) array uint8 per crop
+    crops: list[np.ndarray]  # one (B, H, W, 3) uint8 array per crop
     label: np.ndarray  # (B,) int64
-    # (B,) int64; nobody needs tuple.index
+    # (B,) int64; hides tuple.index, which nobody needs
     index: np.ndarray  # type: ignore[assignment]
     reports: list[Report]
 
@@ -156,12 +156,12 @@ class Transport:
                 free.append(slot)
         except GeneratorExit:
             raise
-        except BaseException:  # the next pass may not take answers for its own that are left over
+        except BaseException:  # answers that are left over are not those of the next pass
             self._end_workers()
             raise
 
     def _ask(self, number: int, task: Task, slot: int) -> None:
-        """Share out a batch; who has a row more or less than others, changes with its number."""
+        """Divide a batch among the workers; other workers get one row more in each batch."""
         count = len(self._workers)
         cuts = [len(task) * part // count for part in range(count + 1)]
         asked = []
@@ -176,7 +176,7 @@ class Transport:
         """The oldest batch that is under way, and its slot."""
         slot, rows, asked = self._under_way.popleft()
         reports: list[Report] = []
-        error: Exception | None = None  # of the first row that there is one of
+        error: Exception | None = None  # that of the earliest row
         for worker in asked:
             answer = worker.answer(self._timeout_seconds)
             if isinstance(answer, Exception):
@@ -228,11 +228,11 @@ class _Worker:
 
     def ask(self, slot: int, row: int, task: Task) -> None:
         """Have it fill a slot from a row on."""
-        with suppress(OSError):  # it has died, which is told when its answer is wanted
+        with suppress(OSError):  # it has died, which is reported when its answer is wanted
             self._connection.send((slot, row, task))
 
     def answer(self, timeout_seconds: float) -> Report | Exception:
-        """What it has to say to the oldest of its tasks."""
+        """Its answer to the oldest of its tasks."""
         if not wait([self._connection, self.process.sentinel], timeout_seconds):
             self.process.kill()
             raise DataWorkerError(
@@ -256,7 +256,7 @@ class _Worker:
 
 
 def _work(number: int, parent: int, connection: Connection, read: BatchReader, ring: Ring) -> None:
-    """The life of data worker ``number``, which ends with the process ``parent``."""
+    """Main loop of data worker ``number``, which ends with the process ``parent``."""
     # Ctrl-C and a scheduler's warnings reach every process of a job, but only the main one knows
     # how to end a run, and needs its workers until then.
     for signal_number in JOB_SIGNALS:
@@ -294,7 +294,7 @@ def _cause(exit_code: int | None) -> str:
 
 
 def _kill(processes: list[BaseProcess]) -> None:
-    """End data workers; they hold nothing that would be lost."""
+    """End data workers at once; nothing is lost with them."""
     for process in processes:
         process.kill()
     for process in processes:

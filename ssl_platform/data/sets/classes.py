@@ -1,4 +1,4 @@
-"""Which class of the images to test on is which of the images to learn from."""
+"""Matches the classes of the images to test on with those of the images to learn from."""
 
 import warnings
 from collections import Counter
@@ -14,11 +14,11 @@ NUM_NAMED = 3  # classes in a message
 
 
 class Match(NamedTuple):
-    """How the classes of ``data.val`` are met in ``data.train``."""
+    """The classes of ``data.val``, matched with those of ``data.train``."""
 
     labels: np.ndarray  # (N,) int64 of data.val, numbered as in data.train; -1 unlabelled, unknown
     unknown: list[str]  # classes with images in data.val that data.train does not have
-    notes: list[str]  # what is to be known beside the figures, a line each
+    notes: list[str]  # what a reader of the figures has to know, a line each
 
 
 def check_labelled(key: str, images: ImageDataset) -> None:
@@ -40,11 +40,11 @@ def check_labelled(key: str, images: ImageDataset) -> None:
 def labels_to_test(train: ImageDataset, val: ImageDataset) -> np.ndarray:
     """(N,) int64 labels of ``val``, numbered as in ``train``; -1 for an unlabelled image.
 
-    What is to be known beside a figure is warned of.
+    Warns of what a reader of the figures has to know.
 
     Raises:
         ValueError: images of ``val`` are of classes that ``train`` does not have, or it cannot be
-            told which class is which.
+            decided which class is which.
     """
     match = match_classes(train, val)
     if match.unknown and (train.classes is None or val.classes is None):
@@ -60,7 +60,7 @@ def labels_to_test(train: ImageDataset, val: ImageDataset) -> np.ndarray:
             f"only in data.val {named(match.unknown)}"
         )
     for note in match.notes:
-        warnings.warn(note, stacklevel=1)  # one place: told once, whoever asks
+        warnings.warn(note, stacklevel=1)  # of this line for all callers: shown once
     return match.labels
 
 
@@ -68,7 +68,7 @@ def match_classes(train: ImageDataset, val: ImageDataset) -> Match:
     """Match two labelled sets by the names of their classes, where they have names, else by number.
 
     Raises:
-        ValueError: it cannot be told which class is which.
+        ValueError: it cannot be decided which class is which.
     """
     assert train.labels is not None and val.labels is not None
     places = _places(train, val)
@@ -148,7 +148,7 @@ def _names_of(dataset: ImageDataset, marks: np.ndarray) -> list[str]:
 
 
 def named(names: Iterable[str]) -> str:
-    """Some of them, and how many more there are."""
+    """The first few in order, and how many more there are."""
     return first_few(sorted(map(str, names)), NUM_NAMED)
 
 

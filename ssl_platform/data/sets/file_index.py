@@ -40,7 +40,7 @@ def folder_index(root: bytes) -> FolderIndex:
     if index is None:
         started = time.time_ns()
         index = scan(root)
-        # what is changing now could change again without another time of modification
+        # a folder that is changing now could change again within the resolution of its time
         settled = index.modified.max() < started - SETTLED
         if len(index.names.sizes) >= WORTH_KEEPING and settled:
             _keep(index, path)
@@ -49,7 +49,7 @@ def folder_index(root: bytes) -> FolderIndex:
 
 def _index_path(root: bytes) -> Path:
     base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    # endings are more with another Pillow, and litter with another version
+    # another Pillow reads other endings; another version leaves out other folders
     known = b"\0".join((os.path.realpath(root), *EXTENSIONS, *sorted(LITTER)))
     key = hashlib.blake2b(known, digest_size=16).hexdigest()
     return Path(base) / "ssl_platform" / "folders-2" / f"{key}"  # 2: of this format
@@ -68,7 +68,7 @@ def _kept(path: Path, root: bytes) -> FolderIndex | None:
             return index
         logger.warning("%s has changed since an earlier run and is read anew", printable(root))
     with suppress(OSError):
-        path.unlink()  # so that only the first rank says so
+        path.unlink()  # so that only the first rank reports it
     return None
 
 

@@ -16,11 +16,13 @@ class Names(NamedTuple):
 
     @classmethod
     def pack(cls, names: Sequence[bytes]) -> "Names":
+        """From one object per name."""
         sizes = np.fromiter(map(len, names), np.uint16, len(names))
         return cls(np.frombuffer(b"".join(names), np.uint8), sizes)
 
     @classmethod
     def join(cls, parts: Iterable["Names"]) -> "Names":
+        """All names of several, in order."""
         texts, sizes = zip(*parts, strict=True)
         return cls(np.concatenate(texts), np.concatenate(sizes))
 

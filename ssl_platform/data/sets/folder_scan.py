@@ -1,4 +1,4 @@
-"""Which images lie under a folder, and what else does."""
+"""Finds the images under a folder, and counts what else lies there."""
 
 import errno
 import os
@@ -170,7 +170,7 @@ def _ends_an_image(end: bytes) -> bool:
 
 @cache
 def _kind(ending: bytes) -> str:
-    """What a file with such an ending is counted as; what is no usual ending is told together."""
+    """What a file with such an ending is counted as; unusual endings are counted together."""
     return ending.decode() if not ending or _PLAIN_ENDING.fullmatch(ending) else "of other endings"
 
 

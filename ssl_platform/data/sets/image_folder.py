@@ -10,7 +10,7 @@ from itertools import accumulate, takewhile
 import numpy as np
 
 from ssl_platform.data.dataset import ImageDataset, UnreadableImage
-from ssl_platform.data.decoding.decode import printable, read_image
+from ssl_platform.data.decoding.decode import printable, read_file
 from ssl_platform.data.decoding.pixels import Notes
 from ssl_platform.data.sets.file_index import folder_index
 from ssl_platform.data.sets.file_table import FileTable
@@ -32,7 +32,7 @@ _SPLIT = re.compile(
 
 
 class ImageFiles(ImageDataset):
-    """Any set that is a table of files; says where they are by its constructor alone."""
+    """Any set that is a table of files, which the constructor fills."""
 
     path: str
     files: FileTable
@@ -44,7 +44,7 @@ class ImageFiles(ImageDataset):
         return self.read_noting(index, Notes())
 
     def read_noting(self, index: int, notes: Notes) -> np.ndarray:
-        return read_image(self.files[index], self.pixels, notes)
+        return read_file(self.files[index], self.pixels, notes)
 
     def describe(self, index: int) -> str:
         return printable(self.files[index])
@@ -156,6 +156,7 @@ def existing(option: str, path: str, *, directory: bool) -> str:
 
 
 def first_level(folder: bytes) -> bytes:
+    """The folder below the root that another one is or lies in."""
     return folder.partition(b"/")[0]
 
 
@@ -207,7 +208,7 @@ def _refuse_splits(path: str, index: FolderIndex) -> str:
     """Refuse train/ and val/ in the place of classes, also where one folder lies around them.
 
     Returns:
-        What is to be said where one folder lies around several others, which are no classes so.
+        A note where one folder lies around several others, which are then no classes; else "".
     """
     folders = [f for f, count in zip(index.folders, index.counts, strict=True) if f and count]
     is_wrapped = False

@@ -1,4 +1,4 @@
-"""Lists of images as people and programs write them, to paths and labels as they are written.
+"""Takes lists of images apart, into paths and labels as they are written.
 
 Two forms: lines of ``path`` or ``path label``, and tables of columns between commas, semicolons or
 tabs, as the csv module reads them. The columns of a table are ``path,label``, or as its first line
@@ -43,8 +43,10 @@ class Row(NamedTuple):
 
 
 class ImageList(NamedTuple):
+    """A list, taken apart."""
+
     rows: Iterator[Row]  # as they are read: all lines of a long list would be large
-    unused: list[str]  # columns of a table that mean nothing here
+    unused: list[str]  # columns of a table that are neither path nor label
 
 
 def read_image_list(data: bytes, root: str) -> ImageList:
@@ -66,11 +68,12 @@ def read_image_list(data: bytes, root: str) -> ImageList:
 
 
 def problem(line: int, text: str, what: str) -> ValueError:
+    """An error that quotes the line."""
     return ValueError(f"line {line}: {shown(text)} {what}")
 
 
 def shown(text: str) -> str:
-    """What was written, for a message: one line that is not too long."""
+    """What was written, as one line of a message that is not too long."""
     plain = repr(os.fsencode(text).decode("utf-8", "backslashreplace"))
     return plain if len(plain) <= 120 else f"{plain[:100]}..."
 
@@ -95,7 +98,7 @@ class _Lines:
         self.root = root
 
     def of(self, text: str) -> Iterator[tuple[int, str]]:
-        """The lines that say something, with their numbers."""
+        """Lines that are neither blank nor comments, with their numbers."""
         for number, line in enumerate(io.StringIO(text, newline=None), start=1):
             stripped = line.strip()
             if len(stripped) > LONGEST_LINE:
@@ -175,7 +178,7 @@ class _Table:
         return ImageList(self._checked(rows), [name.strip() or "one of no name" for name in unused])
 
     def _records(self, text: str) -> Iterator[tuple[int, list[str]]]:
-        """The lines that say something, and the numbers where they begin."""
+        """Records that are neither blank nor comments, with the numbers of their first lines."""
         file = io.StringIO(text, newline="")
         reader, start = csv.reader(file, delimiter=self.delimiter, strict=True), 1
         try:
@@ -190,7 +193,7 @@ class _Table:
             ) from error
 
     def _checked(self, rows: Iterator[Row]) -> Iterator[Row]:
-        """Without the names of columns that are not known."""
+        """Refuse a first row that holds names of columns nobody knows."""
         first = next(rows, None)
         if first is None:
             return

@@ -55,21 +55,24 @@ class Shapes(ImageDataset):
 
     def read(self, index: int) -> np.ndarray:
         number, row = divmod(index, BLOCK)
-        return self._block(number)[row]
+        return self._block(number, row + 1)[row]
 
     def describe(self, index: int) -> str:
         return f"Shapes[{index}]"
 
     def prepare(self) -> None:
-        for number in range(-(-len(self) // BLOCK)):
-            self._block(number)
+        for start in range(0, len(self), BLOCK):
+            self._block(start // BLOCK, min(BLOCK, len(self) - start))
 
-    def _block(self, number: int) -> np.ndarray:
-        if number not in self._blocks:
+    def _block(self, number: int, least: int) -> np.ndarray:
+        """The block with at least so many of its images: the first alone, or all."""
+        block = self._blocks.get(number)
+        if block is None or len(block) < least:
             start, rng = number * BLOCK, np.random.default_rng((self.seed, number))
-            count = min(BLOCK, len(self) - start)
-            self._blocks[number] = _render(start, count, self.size, rng)
-        return self._blocks[number]
+            # the check of a config looks at one image
+            count = 1 if least == 1 else min(BLOCK, len(self) - start)
+            block = self._blocks[number] = _render(start, count, self.size, rng)
+        return block
 
 
 def _render(start: int, count: int, size: int, rng: np.random.Generator) -> np.ndarray:

@@ -13,7 +13,7 @@ import numpy as np
 from filelock import FileLock
 
 from ssl_platform.data.dataset import ImageDataset, UnreadableImage
-from ssl_platform.data.decoding.decode import pixels_of, read_image
+from ssl_platform.data.decoding.decode import pixels_of, read_file
 from ssl_platform.data.decoding.pixels import Notes
 from ssl_platform.registry import DATASETS
 
@@ -51,7 +51,7 @@ class TorchvisionDataset(ImageDataset):
 
     def read_noting(self, index: int, notes: Notes) -> np.ndarray:
         if self._files is not None:
-            return read_image(os.fsencode(_path(self._files[index])), self.pixels, notes)
+            return read_file(os.fsencode(_path(self._files[index])), self.pixels, notes)
         try:
             image, _ = self._source[index]
             return pixels_of(image, self.pixels, notes)
