@@ -176,10 +176,11 @@ class Builder:
 
     @cached_property
     def hooks(self) -> dict[str, Events]:
-        """By name, in the order in which they are called."""
+        """The enabled hooks by name, in the order in which they are called."""
         names = [name for name, node in self.options.hooks.items() if node]
         hooks = {name: self.parts.build(f"hooks.{name}") for name in names}
-        order = sorted(hooks, key=lambda name: hooks[name].comes_last - hooks[name].comes_first)
+        enabled = [name for name in names if hooks[name].enabled]
+        order = sorted(enabled, key=lambda name: hooks[name].comes_last - hooks[name].comes_first)
         return {name: hooks[name] for name in order}
 
     @cached_property

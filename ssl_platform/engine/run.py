@@ -28,10 +28,12 @@ class Events:
     unbroken one. The names are those of `torch.nn.Module`: a loss has both methods already.
 
     Attributes:
+        enabled: false for a hook that its options leave out of the run.
         comes_first: true for a hook that is called before the other hooks.
         comes_last: true for a hook that is called after them, to report their figures.
     """
 
+    enabled = True
     comes_first = False
     comes_last = False
 

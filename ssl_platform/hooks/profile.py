@@ -43,7 +43,7 @@ class StepProfile(Events):
     of an epoch is left out: work between two epochs is no part of a step.
 
     Args:
-        enabled: false does nothing.
+        enabled: false leaves it out of the run.
     """
 
     comes_first = True  # the time of a hook before it would count as backward
@@ -53,8 +53,6 @@ class StepProfile(Events):
         self.handles: list[Any] = []  # of torch's hooks, while steps are measured
 
     def on_train_start(self, run: Run) -> None:
-        if not self.enabled:
-            return
         self.start_step = run.step
         self.clock = _Clock(run.device)
         self.step: list[Mark] = []  # marks of the current step; none if it is not measured
