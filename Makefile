@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest
-TRAINING = tests/test_training.py::test_
+TRAINING = tests/engine/test_training.py::test_
 NUMERICS = tests/ops tests/losses tests/optim tests/models tests/data tests/test_replicate.py \
 	$(TRAINING)one_process_and_two_train_alike $(TRAINING)a_compiled_trunk_gives_the_same_losses
 

@@ -55,18 +55,6 @@ def broadcast(tensor: Tensor) -> Tensor:
     return tensor
 
 
-def broadcast_text(text: str) -> str:
-    """The first rank's ``text``, which may be a path of any bytes."""
-    if not is_distributed():
-        return text
-    device = torch.device("cuda" if dist.get_backend() == "nccl" else "cpu")
-    encoded = torch.tensor(list(os.fsencode(text)), dtype=torch.uint8, device=device)
-    length = broadcast(torch.tensor([len(encoded)], device=device))
-    if rank() != 0:
-        encoded = torch.empty(int(length), dtype=torch.uint8, device=device)
-    return os.fsdecode(bytes(broadcast(encoded).tolist()))
-
-
 def all_gather(tensor: Tensor) -> Tensor:
     """Concatenate ``tensor`` of every rank along dimension 0. All shapes must be equal."""
     if not is_distributed():
@@ -74,6 +62,23 @@ def all_gather(tensor: Tensor) -> Tensor:
     parts = [torch.empty_like(tensor) for _ in range(world_size())]
     dist.all_gather(parts, tensor.contiguous())
     return torch.cat(parts)
+
+
+def all_gather_texts(text: str) -> list[str]:
+    """The ``text`` of every rank, in their order; one may be a path of any bytes but NUL."""
+    if not is_distributed():
+        return [text]
+    device = torch.device("cuda" if dist.get_backend() == "nccl" else "cpu")
+    encoded = os.fsencode(text) + b"\0"
+    longest = int(all_reduce_max(torch.tensor(len(encoded), device=device)))
+    row = [list(encoded.ljust(longest, b"\0"))]
+    rows = all_gather(torch.tensor(row, dtype=torch.uint8, device=device)).tolist()
+    return [os.fsdecode(bytes(row).rstrip(b"\0")) for row in rows]
+
+
+def broadcast_text(text: str) -> str:
+    """The first rank's ``text``, which may be a path of any bytes but NUL."""
+    return all_gather_texts(text if rank() == 0 else "")[0]
 
 
 class Agreement:

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tiny_runs import without
 
 import ssl_platform
 from ssl_platform.config import compose
@@ -39,6 +40,13 @@ TINY = [
 @pytest.fixture
 def tiny() -> list[str]:
     return list(TINY)
+
+
+@pytest.fixture
+def stoppable(tiny: list[str], monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """A tiny run that a hook of the tests can stop, without an evaluation."""
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))  # of ranks
+    return [*without(tiny, "hooks.knn"), "~hooks.knn", "plugins=[kill_hook]"]
 
 
 @pytest.fixture

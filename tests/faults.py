@@ -9,12 +9,11 @@ one rank, or its data workers. It is started again with the same command until i
 
 import argparse
 import hashlib
-import json
 import random
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,11 +24,12 @@ sys.path[:0] = [str(HERE.parent), str(HERE)]
 import torch  # noqa: E402
 from conftest import TINY  # noqa: E402
 from forked import tool  # noqa: E402
+from tiny_runs import lines, without  # noqa: E402
 
 from ssl_platform.engine import checkpoint  # noqa: E402
+from ssl_platform.ops.nested import leaves  # noqa: E402
 
 NUM_STEPS = 12
-NOT_OF_THE_RUN = ("images_per_second", "data_wait", "seconds")  # what the clock says
 METHODS = {
     "swav": ["loss.queue_length=64", "loss.queue_start_epoch=0", "loss.freeze_prototypes_steps=2"],
     "deepcluster_v2": [],
@@ -113,7 +113,7 @@ def a_kill(rng: random.Random, step: int, victim: str, processes: int) -> str:
 
 def all_trials(plan: list[Trial], folder: Path) -> Iterable[tuple[Trial, bool]]:
     """Each trial, and whether it has ended as a run that nobody killed."""
-    references: dict[tuple[str, int], dict[str, str]] = {}
+    references: dict[tuple[str, int], dict[Any, str]] = {}
     for number, trial in enumerate(plan):
         key = trial.method, trial.processes
         if key not in references:
@@ -126,7 +126,7 @@ def all_trials(plan: list[Trial], folder: Path) -> Iterable[tuple[Trial, bool]]:
         yield trial, is_identical
 
 
-def ends_as(reference: dict[str, str], trial: Trial, output_dir: Path) -> bool:
+def ends_as(reference: dict[Any, str], trial: Trial, output_dir: Path) -> bool:
     arguments = [
         *command(trial),
         f"output_dir={output_dir}",
@@ -151,12 +151,12 @@ def ends_as(reference: dict[str, str], trial: Trial, output_dir: Path) -> bool:
 
 
 def command(trial: Trial) -> list[str]:
-    shared = [o for o in TINY if not o.startswith(("config=", "loss."))]
+    shared = without(TINY, "config=", "loss.")
     if trial.method != "swav":
-        shared = [o for o in shared if not o.startswith("heads.prototypes.num")]
+        shared = without(shared, "heads.prototypes.num")
         shared.append("heads.prototypes.num_prototypes=[12, 8]")
     if trial.processes == 3:  # which do not share 32 images out
-        shared = [o for o in shared if not o.startswith(("data.batch_size", "data.train."))]
+        shared = without(shared, "data.batch_size", "data.train.")
         shared += ["data.batch_size=30", "data.train.num_samples=120"]
     return [
         f"config=pretrain/{trial.method}/quickstart",
@@ -169,39 +169,24 @@ def command(trial: Trial) -> list[str]:
     ]
 
 
-def fingerprints(output_dir: Path) -> dict[str, str]:
-    """SHA-256 of all that a finished run has come to, by name."""
+def fingerprints(output_dir: Path) -> dict[Any, str]:
+    """SHA-256 of each value that a finished run has saved, by its place, and of its metrics."""
     folder = checkpoint.latest(output_dir)
     assert folder is not None and folder.name == f"step_{NUM_STEPS:08d}"
-    prints = {}
-    for path in sorted(folder.glob("*.pt")):
-        state = checkpoint.read(path)
+    prints = {"metrics.jsonl": digest(lines(output_dir))}
+    for file in sorted(folder.glob("*.pt")):
+        state = checkpoint.read(file)
         state.get("hooks", {}).pop("kill", None)
-        prints |= {f"{path.stem} {name}": digest(value) for name, value in state.items()}
-    lines = map(json.loads, (output_dir / "metrics.jsonl").read_text().splitlines())
-    kept = [{k: v for k, v in line.items() if k not in NOT_OF_THE_RUN} for line in lines]
-    return prints | {"metrics.jsonl": digest(kept)}
+        prints |= {(file.stem, *path): digest(leaf) for path, leaf in leaves(state)}
+    return prints
 
 
 def digest(value: Any) -> str:
-    hashed = hashlib.sha256()
-    feed(value, hashed.update)
-    return hashed.hexdigest()
-
-
-def feed(value: Any, update: Callable[[bytes], None]) -> None:
+    content = repr(value).encode()
     if isinstance(value, torch.Tensor):
-        update(f"{value.dtype} {tuple(value.shape)}".encode())
-        update(value.contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-    elif isinstance(value, dict):
-        for key in value:
-            update(str(key).encode())
-            feed(value[key], update)
-    elif isinstance(value, list | tuple):
-        for item in value:
-            feed(item, update)
-    else:
-        update(repr(value).encode())
+        content = f"{value.dtype} {tuple(value.shape)}".encode()
+        content += value.contiguous().view(-1).view(torch.uint8).numpy().tobytes()
+    return hashlib.sha256(content).hexdigest()
 
 
 if __name__ == "__main__":

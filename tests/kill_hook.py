@@ -1,20 +1,15 @@
-"""A hook that sends signals: the plugin with which tests inject what a machine does to a run."""
+"""A plug-in of the tests: a hook that kills or stops a run, or its data workers, by a signal."""
 
 import multiprocessing
 import os
 import signal
 import threading
 import time
-from typing import TYPE_CHECKING, Any, Literal
-
-import numpy as np
+from typing import Literal
 
 from ssl_platform import distributed
-from ssl_platform.engine.run import Events
+from ssl_platform.engine.run import Events, Run
 from ssl_platform.registry import HOOKS
-
-if TYPE_CHECKING:
-    from ssl_platform.engine.run import Run
 
 
 @HOOKS.register()
@@ -28,7 +23,6 @@ class Kill(Events):
         victim: ``all`` is the launcher and its ranks.
         delay: seconds from the moment on.
         signal: its name.
-        state: a hook whose state is no plain value.
     """
 
     def __init__(
@@ -40,28 +34,24 @@ class Kill(Events):
         victim: Literal["all", "rank", "worker"],
         delay: float = 0.0,
         signal: str = "SIGKILL",
-        state: Literal["none", "numpy"] = "none",
     ):
         self.step, self.rank, self.moment = step, rank, moment
         self.victim, self.delay, self.signal = victim, delay, signal
-        self.state, self.is_over = state, False
+        self.is_over = False
 
-    def state_dict(self) -> dict[str, Any]:
-        return {"rank": np.float64(self.rank)} if self.state == "numpy" else {}
-
-    def on_epoch_start(self, run: "Run") -> None:
+    def on_epoch_start(self, run: Run) -> None:
         self._strike("epoch", run)
 
-    def on_backward_end(self, run: "Run") -> None:
+    def on_backward_end(self, run: Run) -> None:
         self._strike("backward", run)
 
-    def on_step_end(self, run: "Run") -> None:
+    def on_step_end(self, run: Run) -> None:
         self._strike("step", run)
 
-    def on_save_start(self, run: "Run") -> None:
+    def on_save_start(self, run: Run) -> None:
         self._strike("save", run)
 
-    def _strike(self, moment: str, run: "Run") -> None:
+    def _strike(self, moment: str, run: Run) -> None:
         is_now = moment == self.moment and run.step >= self.step
         if is_now and distributed.rank() == self.rank and not self.is_over:
             self.is_over = True

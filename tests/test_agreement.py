@@ -9,7 +9,7 @@ AGREED = {"rank": 0, "falling": 5, "negative": -(2**40), "least": 7}
 TEXTS = ["", "größer", "not UTF-8: \udcff"]
 
 
-def told() -> tuple[dict[str, int], list[str]]:
+def agreed_numbers_and_texts() -> tuple[dict[str, int], list[str]]:
     rank = distributed.rank()
     agree = distributed.Agreement(torch.device("cpu"))
     agreed = agree(
@@ -17,10 +17,11 @@ def told() -> tuple[dict[str, int], list[str]]:
         least={"least": 7 + rank},
     )
     sent = TEXTS if rank == 0 else ["other"] * len(TEXTS)
-    return agreed, [distributed.broadcast_text(text) for text in sent]
+    texts = [distributed.broadcast_text(text) for text in sent]
+    return agreed, texts + distributed.all_gather_texts("longer " * rank)
 
 
-def test_all_ranks_have_the_greatest_numbers_and_the_first_ones_text():
-    first, second = run_on_ranks(told, 2)
-    assert first == second == (AGREED | {"rank": 1}, TEXTS)
-    assert told() == (AGREED, TEXTS)  # alone, nothing is changed
+def test_all_ranks_have_the_greatest_numbers_the_texts_of_the_first_and_those_of_all():
+    first, second = run_on_ranks(agreed_numbers_and_texts, 2)
+    assert first == second == (AGREED | {"rank": 1}, [*TEXTS, "", "longer "])
+    assert agreed_numbers_and_texts() == (AGREED, [*TEXTS, ""])  # alone, nothing is changed

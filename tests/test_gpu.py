@@ -12,7 +12,7 @@ import pytest
 import torch
 from loaders import OPTIONS
 from test_offline_runs import tiny_of
-from test_training import folder_of, losses, run_tool, saved, train
+from tiny_runs import folder_of, losses, run_tool, saved, train
 
 import ssl_platform
 from ssl_platform.config import compose

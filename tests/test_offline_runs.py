@@ -1,6 +1,5 @@
 """Whole runs of DeepCluster-v2 and SeLa-v2: labels that hold for an epoch, kept and resumed."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import TINY
-from test_training import assert_equal, losses, run_tool, saved, train
+from tiny_runs import assert_equal, lines, losses, run_tool, saved, train, without
 from torch import Tensor
 
 from ssl_platform.config import compose
@@ -27,10 +26,9 @@ OWN = {"sela_v2": ["loss.freeze_prototypes_steps=2"], "deepcluster_v2": []}
 
 def tiny_of(method: str, tiny: list[str]) -> list[str]:
     """The quick start of a method, as small as that of SwAV; 130 images, of which 128 are used."""
-    shared = [o for o in tiny if not o.startswith(("config=", "loss.", "heads.prototypes.num"))]
     return [
         f"config=pretrain/{method}/quickstart",
-        *shared,
+        *without(tiny, "config=", "loss.", "heads.prototypes.num"),
         "data.train.num_samples=130",
         "heads.prototypes.num_prototypes=[12, 8, 12]",
         "save.keep=9",
@@ -39,11 +37,10 @@ def tiny_of(method: str, tiny: list[str]) -> list[str]:
 
 
 def figures(output_dir: Path) -> list[dict[str, float]]:
-    """What the log says of the labels, epoch by epoch."""
-    lines = map(json.loads, (output_dir / "metrics.jsonl").read_text().splitlines())
+    """The figures of the labels in the log, epoch by epoch."""
     return [
         {key: value for key, value in line.items() if key.startswith("assignments/")}
-        for line in lines
+        for line in lines(output_dir)
         if "assignments/largest" in line
     ]
 
@@ -132,24 +129,7 @@ def test_a_checkpoint_has_the_labels_and_the_bank(unbroken):
 def test_the_log_tells_how_the_labels_are_spread(unbroken):
     _, folder = unbroken
     first, *later = figures(folder)
-    assert set(first) == {
-        f"assignments/{name}" for name in ("smallest", "median", "largest", "empty")
-    }
+    names = ("smallest", "median", "largest", "empty")
+    assert set(first) == {f"assignments/{name}" for name in names}
     assert len(later) == 2 and all(0 <= line["assignments/nmi"] <= 1 for line in later)
     assert first["assignments/smallest"] <= 128 / 12 <= first["assignments/largest"]
-
-
-@pytest.mark.parametrize("method", METHODS)
-def test_it_learns(method, tmp_path):
-    """Two passes over some of the built-in images lift kNN well above the untrained trunk."""
-    results = train(
-        [f"config=pretrain/{method}/quickstart", "num_epochs=2", "trunk.width=16"],
-        tmp_path,
-        "launch.threads=1",
-        "data.train.num_samples=5000",
-        "data.val.num_samples=2000",
-        "hooks.knn.every_epochs=2",
-        "hooks.knn.num_queries=1000",
-    )
-    trained, random = (results["knn"][name]["top1"] for name in ("trained", "random init"))
-    assert trained > random + 8

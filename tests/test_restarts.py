@@ -1,17 +1,13 @@
 """Trainings of two processes that lose one or are asked to stop end as an unbroken one."""
 
-import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-import torch
 from conftest import TINY
 from forked import TOOL, tool
-from test_training import assert_equal
-
-from ssl_platform.engine.checkpoint import latest
+from tiny_runs import assert_equal, lines, saved
 
 PLUGIN = '''
 import os, signal, threading
@@ -59,18 +55,12 @@ def unbroken(tmp_path_factory) -> Path:
 
 def assert_same_end(output_dir: Path, unbroken: Path) -> None:
     for part in ("shared.pt", "rank_0.pt", "rank_1.pt"):
-        first, second = (
-            torch.load(latest(directory) / part, weights_only=True)
-            for directory in (unbroken, output_dir)
-        )
-        assert_equal(first, second)
+        assert_equal(saved(unbroken, 2, part), saved(output_dir, 2, part))
     assert steps(output_dir) == list(range(1, 9))
 
 
 def steps(output_dir: Path) -> list[int]:
-    path = output_dir / "metrics.jsonl"
-    lines = map(json.loads, path.read_text().splitlines()) if path.exists() else ()
-    return [line["step"] for line in lines if "loss" in line]
+    return [line["step"] for line in lines(output_dir) if "loss" in line]
 
 
 def test_a_rank_that_dies_restarts_the_training(tmp_path, unbroken):

@@ -1,4 +1,4 @@
-"""From a checked config to a run. Config ends here: nothing behind it sees a section of YAML."""
+"""From a checked config to a run. The config ends here: the parts of a run do not see it."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -31,19 +31,16 @@ from ssl_platform.metrics import Metric
 from ssl_platform.models.layers import POOLED, layer_shapes
 from ssl_platform.models.ssl_model import SSLModel
 from ssl_platform.models.sync_batch_norm import synchronize_batch_norm
-from ssl_platform.registry import (
-    DATASETS,
-    TRANSFORMS,
-)
+from ssl_platform.registry import DATASETS, TRANSFORMS
 
-WORKER_SHARE_OF_TIMEOUT = 0.8  # of launch.timeout_minutes, that a data worker may be silent
-EVAL_BATCH_SIZE = 256  # of each process: it decides the speed and no result
+WORKER_SHARE_OF_TIMEOUT = 0.8  # of launch.timeout_minutes: the time-out of a data worker
+EVAL_BATCH_SIZE = 256  # of each process; it affects only the speed
 
 
 class Builder:
-    """Assembles a training, each part of it when it is first asked for.
+    """Assembles a training, each part at its first use.
 
-    The check of a config asks the same builder for the same parts, on torch's meta device.
+    The check of a config uses the same builder for the same parts, on torch's meta device.
 
     Args:
         options: of the config.
@@ -96,9 +93,11 @@ class Builder:
     @cached_property
     def train_data(self) -> ImageDataset:
         """The training images that are used."""
-        dataset = self.parts.build("data.train")
+        dataset, options = self.parts.build("data.train"), self.options
+        if options.train_fraction is None:
+            return dataset
         with self.parts.step(""):
-            return labelled_part(dataset, self.options)
+            return StratifiedSubset(dataset, fraction=options.train_fraction, seed=options.seed)
 
     @cached_property
     def val_data(self) -> ImageDataset | None:
@@ -107,12 +106,12 @@ class Builder:
 
     @cached_property
     def transform(self) -> Any:
-        """What makes the crops of a training image."""
+        """The transform of a training image into crops."""
         return self.parts.build("data.transform")
 
     @cached_property
     def info(self) -> DataInfo:
-        """What a loss is told of the data."""
+        """The facts of the data that a loss is given."""
         return data_info(
             self.options,
             num_samples=len(self.train_data),
@@ -177,7 +176,7 @@ class Builder:
 
     @cached_property
     def hooks(self) -> dict[str, Events]:
-        """Those that are enabled, by name, in the order in which they hear."""
+        """The enabled hooks by name, in the order in which they are called."""
         names = [name for name, node in self.options.hooks.items() if node]
         hooks = {name: self.parts.build(f"hooks.{name}") for name in names}
         enabled = [name for name in names if hooks[name].enabled]
@@ -186,7 +185,7 @@ class Builder:
 
     @cached_property
     def metrics(self) -> dict[str, Metric]:
-        """By name, what evaluations report."""
+        """By name, the scores that evaluations report."""
         return {name: self.parts.build(f"metrics.{name}") for name in self.options.metrics}
 
     def sampler(self, dataset: ImageDataset) -> ShuffledSampler:
@@ -213,11 +212,12 @@ class Builder:
         return Loader(dataset, TRANSFORMS.build(data.transform), sampler, options, self.device)
 
     def eval_loader(self, dataset: ImageDataset, positions: Sequence[int] | np.ndarray) -> Loader:
+        """See the function `eval_loader`."""
         return eval_loader(dataset, positions, self.options, device=self.device)
 
 
 def open_dataset(node: Node, data: DataOptions) -> ImageDataset:
-    """A data set of a config, its pixels as the config wants them."""
+    """A data set of a config, with the config's options of pixels."""
     dataset: ImageDataset = DATASETS.build(node)
     dataset.pixels = data.pixels
     contract.settle_labels(dataset)
@@ -233,7 +233,7 @@ def eval_loader(
 ) -> Loader:
     """This rank's share of some centre crops, in order: rank r has positions[r::ranks].
 
-    Nothing stands in for an image that cannot be read: its row is to be left out.
+    An image that cannot be read is not replaced by another: leave its row out.
     """
     contract.prepare(dataset)
     transform = TRANSFORMS.build(options.data.eval_transform)
@@ -242,14 +242,14 @@ def eval_loader(
 
 
 def loader_options(options: ImageJobOptions) -> LoaderOptions:
-    """How a job reads images to look at; a training reads its own in other batches."""
+    """How an evaluation reads its images; a training changes some of these options."""
     data, launch = options.data, options.launch
     return LoaderOptions(
         batch_size=EVAL_BATCH_SIZE,
         drop_last=False,
         num_workers=data.num_workers,
         start_method=launch.worker_start,
-        # first of all time-outs: those who wait for this rank do not know what it waits for
+        # shorter than the time-out of ranks, so that the message names the data worker
         timeout_seconds=WORKER_SHARE_OF_TIMEOUT * 60 * launch.timeout_minutes,
         seed=options.seed,
         normalize=data.normalize,
@@ -258,23 +258,16 @@ def loader_options(options: ImageJobOptions) -> LoaderOptions:
     )
 
 
-def labelled_part(dataset: ImageDataset, options: TrainOptions) -> ImageDataset:
-    """The training images that are used."""
-    if options.train_fraction is None:
-        return dataset
-    return StratifiedSubset(dataset, fraction=options.train_fraction, seed=options.seed)
-
-
 def head_layers(heads: Mapping[str, Node]) -> dict[str, str]:
     """Layer of the trunk that each head reads: its option ``layer``, if it has one."""
     return {name: node.get("layer", POOLED) for name, node in heads.items()}
 
 
 def parameter_groups(model: nn.Module, rules: Sequence[ParameterGroup]) -> list[dict[str, Any]]:
-    """All parameters, as groups for an optimizer: those of no rule first.
+    """All parameters in groups for an optimizer; those that no rule matches come first.
 
     Raises:
-        ValueError: a rule matches no parameter that is left to it.
+        ValueError: a rule matches no parameter that earlier rules have left.
     """
     rest: list[nn.Parameter] = []
     groups: list[dict[str, Any]] = [{"params": [], "lr_scale": rule.lr_scale} for rule in rules]

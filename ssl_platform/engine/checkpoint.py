@@ -1,13 +1,13 @@
-"""Checkpoints on disk: written beside and renamed, verified before they are trusted.
+"""Checkpoints on disk: written under another name and renamed, verified before they are used.
 
-``checkpoints/step_00000500/`` holds ``shared.pt``, what all ranks share, one ``rank_<r>.pt`` each
-with what a rank owns, and ``manifest.json`` with the size and the SHA-256 of these files. They hold
-tensors and plain values only, and are read with ``weights_only=True``: nothing in them is executed.
+``checkpoints/step_00000500/`` holds ``shared.pt`` with the state that is equal on all ranks, a
+``rank_<r>.pt`` for each rank with the state of its own, and ``manifest.json`` with the size and the
+SHA-256 of these files. The files hold tensors and plain values only and are read with
+``weights_only=True``, so that nothing in them is executed.
 """
 
 import json
 import logging
-import os
 import shutil
 import warnings
 from collections.abc import Callable
@@ -18,34 +18,34 @@ from typing import Any
 
 import torch
 
-from ssl_platform.errors import CheckpointError
+from ssl_platform.errors import CheckpointError, first_line
 from ssl_platform.files import read_small, sha256_of, sync, unpacks_to_too_much
 
 logger = logging.getLogger(__name__)
 
 SHARED = "shared.pt"
 MANIFEST = "manifest.json"
-PARTIAL = ".partial_"  # heads the name of what is being written or removed
+PARTIAL = ".partial_"  # begins the name of a checkpoint that is being written or removed
 BROKEN = "broken_"
 
 
 @dataclass(frozen=True)
 class File:
-    """What the manifest says of a file."""
+    """Size and digest of a file, as in the manifest."""
 
     bytes: int
     sha256: str
 
 
 def latest(output_dir: Path) -> Path | None:
-    """The directory of a run's latest checkpoint that is whole; None when it has saved none.
+    """The directory of a run's latest whole checkpoint; None if the run has saved none.
 
-    Those after it that are not are named in a warning, and so is what is no checkpoint of ours.
+    Warnings name the broken checkpoints after it, and files that are not used as a checkpoint.
 
     Raises:
         CheckpointError: the run has checkpoints, and all of them are broken.
     """
-    _tell_of_foreign(output_dir / "checkpoints")
+    _warn_of_other_files(output_dir / "checkpoints")
     broken = []
     for folder in reversed(_all(output_dir / "checkpoints")):
         try:
@@ -62,7 +62,7 @@ def latest(output_dir: Path) -> Path | None:
 
 
 def what_is_saved(output_dir: Path) -> str:
-    """What a run that has failed can go on from, in words; it never raises."""
+    """For a message: from where a run that has failed can go on. It never raises."""
     try:
         saved = latest(output_dir)
     except CheckpointError as error:
@@ -71,25 +71,36 @@ def what_is_saved(output_dir: Path) -> str:
 
 
 def any_in(output_dir: Path) -> bool:
-    """Whether a run has saved a checkpoint, be it whole or not."""
+    """Whether a run has saved a checkpoint, whole or broken."""
     return bool(_all(output_dir / "checkpoints"))
 
 
 def num_epochs_begun(source: Path) -> int:
-    """Epochs, the one under way too, of a run's latest checkpoint, or of ``source`` if it is one.
+    """The epochs that a run has begun; 0 if its latest checkpoint does not say.
 
-    By the manifest alone, which may be of a broken one: a look at all its bytes takes a while.
+    Only the manifest is read: to verify all bytes would take a while.
+
+    Args:
+        source: the directory of the run or of a checkpoint.
     """
     is_checkpoint = (source / MANIFEST).exists()
     for folder in [source] if is_checkpoint else _all(source / "checkpoints")[-1:]:
-        with suppress(OSError, ValueError, KeyError, TypeError):
-            about = json.loads((folder / MANIFEST).read_text())
+        with suppress(KeyError, TypeError, ValueError):
+            about = _manifest(folder)
             return int(about["epoch"]) + (about["epoch_step"] > 0)
     return 0
 
 
+def _manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a checkpoint; an empty one if it cannot be read."""
+    with suppress(OSError, ValueError):
+        manifest = json.loads(read_small(folder / MANIFEST))
+        return manifest if isinstance(manifest, dict) else {}
+    return {}
+
+
 def verify(folder: Path) -> None:
-    """Hold every file of a checkpoint against its manifest.
+    """Compare every file of a checkpoint with its manifest.
 
     Raises:
         CheckpointError: a file is missing, cut off or changed.
@@ -97,11 +108,10 @@ def verify(folder: Path) -> None:
     try:
         files = json.loads(read_small(folder / MANIFEST))["files"]
         expected = {name: File(**entry) for name, entry in files.items()}
-        expected[SHARED]  # a manifest that tells of nothing proves nothing
+        expected[SHARED]  # a manifest without files would prove nothing
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(
-            f"{folder / MANIFEST} cannot be read ({_first_line(error)})"
-        ) from error
+        reason = first_line(error)
+        raise CheckpointError(f"{folder / MANIFEST} cannot be read ({reason})") from error
     for name, file in expected.items():
         path = folder / name
         size = path.stat().st_size if path.is_file() else None
@@ -119,19 +129,20 @@ def read(path: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: it is missing or damaged.
     """
-    bomb = unpacks_to_too_much(path) if path.is_file() else "is no file"  # a pipe would be awaited
-    if bomb is not None:
-        raise CheckpointError(f"{path} cannot be read ({bomb})")
+    # a pipe is not opened, as that would block
+    problem = unpacks_to_too_much(path) if path.is_file() else "is no file"
+    if problem is not None:
+        raise CheckpointError(f"{path} cannot be read ({problem})")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of what else a damaged file may be
+            warnings.simplefilter("ignore")  # of formats that a damaged file looks like
             return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # the reader of a damaged file raises whatever it stumbles on
-        raise CheckpointError(f"{path} cannot be read ({_first_line(error)})") from error
+    except Exception as error:  # torch raises errors of many types for a damaged file
+        raise CheckpointError(f"{path} cannot be read ({first_line(error)})") from error
 
 
 def read_shared(folder: Path) -> dict[str, Any]:
-    """What all ranks share: ``model``, ``loss``, ``optimizer``, ``epoch``, ``step``, ..."""
+    """State that all ranks share: ``model``, ``loss``, ``optimizer``, ``epoch``, ``step``, ..."""
     return read(folder / SHARED)
 
 
@@ -141,29 +152,26 @@ def partial_folder(output_dir: Path, step: int) -> Path:
 
 
 def write(path: Path, state: dict[str, Any]) -> File:
-    """Write one file of a checkpoint and wait until the disk has it.
+    """Write one file of a checkpoint, and wait until it is on the disk.
 
     Raises:
         OSError, RuntimeError: it cannot be written.
     """
     with path.open("wb") as file:
         torch.save(state, file)
-        file.flush()
-        os.fsync(file.fileno())
+    sync(path)
     return File(path.stat().st_size, sha256_of(path))
 
 
 def commit(folder: Path, files: dict[str, File], about: dict[str, Any]) -> Path:
-    """Give a `partial_folder` with all files its manifest and its name, and return that.
+    """Write the manifest of a `partial_folder` with all files, and rename it; returns the new path.
 
     Raises:
         OSError: the disk is full.
     """
     manifest = about | {"files": {name: asdict(file) for name, file in files.items()}}
-    with (folder / MANIFEST).open("w") as file:
-        file.write(json.dumps(manifest, indent=2) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
+    (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
+    sync(folder / MANIFEST)
     sync(folder)
     target = folder.with_name(folder.name.removeprefix(PARTIAL))
     remove(target)
@@ -173,18 +181,14 @@ def commit(folder: Path, files: dict[str, File], about: dict[str, Any]) -> Path:
 
 
 def prune(output_dir: Path, *, keep: int, is_kept: Callable[[dict[str, Any]], bool]) -> None:
-    """Remove all checkpoints but the latest ``keep`` and those whose manifest ``is_kept``."""
+    """Remove all checkpoints except the latest ``keep`` and those whose manifest ``is_kept``."""
     for folder in _all(output_dir / "checkpoints")[:-keep]:
-        try:
-            about = json.loads((folder / MANIFEST).read_text())
-        except (OSError, ValueError):
-            about = {}
-        if not is_kept(about):
+        if not is_kept(_manifest(folder)):
             remove(folder)
 
 
 def remove(folder: Path) -> None:
-    """Remove a checkpoint, such that a kill in between leaves none that looks broken."""
+    """Remove a checkpoint; a kill in between does not leave a broken one."""
     hidden = folder.with_name(f"{PARTIAL}removed_{folder.name}")
     with suppress(OSError):
         folder.rename(hidden)
@@ -192,7 +196,7 @@ def remove(folder: Path) -> None:
 
 
 def set_aside_later(folder: Path) -> None:
-    """Rename the checkpoints after ``folder``, which are broken, so that they count no more."""
+    """Rename the checkpoints after ``folder``, which are broken, so that they are not used."""
     later = _all(folder.parent)
     for broken in later[later.index(folder) + 1 :]:
         hidden = broken.with_name(f"{BROKEN}{broken.name}")
@@ -201,19 +205,19 @@ def set_aside_later(folder: Path) -> None:
 
 
 def remove_partial(output_dir: Path) -> None:
-    """Remove what a kill has left half-written."""
+    """Remove the half-written checkpoints that a kill has left."""
     for folder in (output_dir / "checkpoints").glob(f"{PARTIAL}*"):
         shutil.rmtree(folder, ignore_errors=True)
 
 
 def _all(folder: Path) -> list[Path]:
-    """Checkpoints by age, oldest first."""
+    """Checkpoints, the oldest first."""
     named = [p for p in folder.glob("step_*") if p.name.removeprefix("step_").isdecimal()]
     return sorted(named, key=lambda path: int(path.name.removeprefix("step_")))
 
 
-def _tell_of_foreign(folder: Path) -> None:
-    """Say of what else lies among the checkpoints that nobody reads it."""
+def _warn_of_other_files(folder: Path) -> None:
+    """Name the files among the checkpoints that are not used as one."""
     ours = set(_all(folder))
     for path in sorted(folder.iterdir() if folder.is_dir() else ()):
         if path not in ours and not path.name.startswith((".", BROKEN)):
@@ -221,7 +225,3 @@ def _tell_of_foreign(folder: Path) -> None:
             logger.warning(
                 "%s is not used as a checkpoint: it is not named step_<number>%s", path, lacks
             )
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__

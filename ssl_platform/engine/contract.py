@@ -1,7 +1,7 @@
-"""What components from outside have to be, beyond their options: one line when they are not."""
+"""Checks of components from plug-ins: a class that the platform cannot use is one line."""
 
-import inspect
 from collections.abc import Callable
+from inspect import signature
 from math import isfinite
 from typing import Any
 
@@ -12,7 +12,7 @@ from ssl_platform.engine.run import Events, Loss
 from ssl_platform.errors import kind_of, nearest
 
 MOMENTS = tuple(name for name in vars(Events) if name.startswith("on_"))
-NUM_STEPS = 64  # of a schedule that are asked for
+NUM_STEPS = 64  # at which a schedule is asked for its learning rate
 
 KINDS: dict[str, tuple[type, str]] = {
     "hooks": (Events, "ssl_platform.events.Events"),
@@ -22,7 +22,7 @@ KINDS: dict[str, tuple[type, str]] = {
 
 
 def check_component(where: str, component: Any) -> None:
-    """Hold a component against what the platform does with it.
+    """Check that a component has what the platform will call.
 
     Args:
         where: its place in the config.
@@ -37,14 +37,14 @@ def check_component(where: str, component: Any) -> None:
             raise ValueError(f"{name} has to be a subclass of {path}")
     _check_base(name, component)
     if section == "metrics" and callable(component) and not _takes(component, 2):
-        raise ValueError(f"{name}{_signature(component)} is called with the scores and the labels")
+        raise ValueError(f"{name}{signature(component)} is called with the scores and the labels")
     if section in ("metrics", "schedule") and not callable(component):
         raise ValueError(f"{name} has to have __call__")
     if isinstance(component, Events):
         _check_moments(component)
     if isinstance(component, Loss) and not _takes(component.forward, 3):
         raise ValueError(
-            f"{name}.forward{_signature(component.forward)} is called with the model, its outputs "
+            f"{name}.forward{signature(component.forward)} is called with the model, its outputs "
             "and the batch"
         )
     if isinstance(component, torch.optim.Optimizer):
@@ -52,16 +52,14 @@ def check_component(where: str, component: Any) -> None:
 
 
 def _check_base(name: str, component: Any) -> None:
-    """What torch's own constructors make, which a subclass has to call."""
-    own = vars(component) if hasattr(component, "__dict__") else {}
-    is_module = isinstance(component, nn.Module) and "_buffers" not in own
-    is_optimizer = (
-        isinstance(component, torch.optim.Optimizer)
-        and "_optimizer_state_dict_pre_hooks" not in own
-    )
-    if is_module or is_optimizer:
-        call = "super().__init__(params, defaults)" if is_optimizer else "super().__init__()"
-        raise ValueError(f"the constructor of {name} has to call {call} first")
+    """A subclass has to call the constructor of torch, which sets these attributes."""
+    for kind, attribute, arguments in (
+        (nn.Module, "_buffers", ""),
+        (torch.optim.Optimizer, "_optimizer_state_dict_pre_hooks", "params, defaults"),
+    ):
+        if isinstance(component, kind) and attribute not in vars(component):
+            call = f"super().__init__({arguments})"
+            raise ValueError(f"the constructor of {name} has to call {call} first")
 
 
 def check_schedule(schedule: Callable[[int], float], num_steps: int) -> None:
@@ -89,7 +87,7 @@ def _check_moments(listener: Events) -> None:
     for method in MOMENTS:
         if not _takes(getattr(listener, method), 1):
             raise ValueError(
-                f"{name}.{method}{_signature(getattr(listener, method))} is called with the run: "
+                f"{name}.{method}{signature(getattr(listener, method))} is called with the run: "
                 f"def {method}(self, run)"
             )
     for method in dir(type(listener)):
@@ -104,7 +102,7 @@ def _check_optimizer(optimizer: torch.optim.Optimizer) -> None:
     name = type(optimizer).__name__
     if not _takes(optimizer.step, 0):
         raise ValueError(
-            f"{name}.step{_signature(optimizer.step)} is called without a closure: an optimizer "
+            f"{name}.step{signature(optimizer.step)} is called without a closure: an optimizer "
             "that needs one computes the loss several times a step, which a training does not"
         )
     if "lr" not in optimizer.defaults or any("lr" not in g for g in optimizer.param_groups):
@@ -116,13 +114,9 @@ def _check_optimizer(optimizer: torch.optim.Optimizer) -> None:
 def _takes(function: Any, count: int) -> bool:
     """Whether a function can be called with so many arguments."""
     try:
-        inspect.signature(function).bind(*range(count))
+        signature(function).bind(*range(count))
     except TypeError:
         return False
-    except ValueError:  # it tells no signature
+    except ValueError:  # a builtin without a signature
         return True
     return True
-
-
-def _signature(function: Any) -> str:
-    return str(inspect.signature(function))

@@ -40,7 +40,7 @@ def train(run: Run, saver: Saver, resume: ResumeOptions) -> dict[str, Any]:
 
 
 def train_epoch(replica: nn.Module, run: Run, saver: Saver, stop: StopSignals) -> None:
-    """An epoch, or what is left of one that was interrupted."""
+    """Train an epoch, or the rest of one that was interrupted."""
     replica.train()
     run.train_sampler.set_epoch(run.epoch, run.epoch_images)
     start_epoch(run)
@@ -50,12 +50,12 @@ def train_epoch(replica: nn.Module, run: Run, saver: Saver, stop: StopSignals) -
             between_steps(run, saver, stop)
     run.epoch, run.epoch_step, run.epoch_images = run.epoch + 1, 0, 0
     run.fire("on_epoch_end")
-    run.report.clear()  # all have heard, whether one of them writes it or not
+    run.report.clear()  # every hook has had it, also where none has written it
     between_steps(run, saver, stop)  # last, so that hooks cannot move the saved random state
 
 
 def start_epoch(run: Run) -> None:
-    """Tell of a new epoch; of one that goes on, those alone that remember nothing of it."""
+    """Fire ``on_epoch_start``; of an epoch that goes on, only for listeners without a state."""
     for listener in run.listeners:
         if run.epoch_images == 0 or not listener.state_dict():
             listener.on_epoch_start(run)
@@ -84,14 +84,14 @@ def train_step(replica: nn.Module, batch: Batch, run: Run) -> None:
 
 
 def between_steps(run: Run, saver: Saver, stop: StopSignals) -> None:
-    """Save when it is time to, and leave when any rank was asked to."""
+    """Save when it is due, and stop when any rank was asked to."""
     is_over = run.epoch == run.num_epochs
     agreed = run.agree(
         greatest={"stop_signal": stop.number, "periods": saver.periods()},
         least={"num_written": saver.num_written},
     )
     signal, periods = agreed["stop_signal"], agreed["periods"]
-    saver.commit_what_is_written(agreed["num_written"])
+    saver.commit_if_written(agreed["num_written"])
     if signal or is_over or saver.is_due(run, periods):
         saver.save(run, periods)
     if signal or is_over:
@@ -101,10 +101,10 @@ def between_steps(run: Run, saver: Saver, stop: StopSignals) -> None:
 
 
 def check_losses(loss: Loss, losses: Any) -> dict[str, Tensor]:
-    """What a loss gave for a batch, which keeps to its contract, as tensors of one number each.
+    """The losses of a batch as scalar tensors, after a check of what the loss has returned.
 
     Raises:
-        ConfigError: there is nothing in it to minimise, or something that is no number.
+        ConfigError: there is no loss to minimise, or a value is not one number.
     """
     wanted = 'forward() has to give {"loss": a tensor with one number and a gradient, ...}'
     name = type(loss).__name__

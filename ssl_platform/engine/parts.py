@@ -13,15 +13,15 @@ from ssl_platform.registry import Registry
 
 
 class Parts:
-    """Constructs the components of a config, each once, when it is first asked for.
+    """Constructs the components of a config, each at its first use.
 
     Args:
         cfg: plain values or options by top-level key.
-        pixels: how data sets are to read their images.
+        pixels: how data sets read their images.
 
     Attributes:
         nodes: registry and node by the component's place in the config.
-        built: what has been constructed, by place.
+        built: components by place.
     """
 
     def __init__(self, cfg: Mapping[str, Any], pixels: PixelOptions):
@@ -32,17 +32,17 @@ class Parts:
         self.built: dict[str, Any] = {}
 
     def build(self, where: str, *runtime: Any) -> Any:
-        """The component at a place of the config; ``runtime`` is what its constructor is handed.
+        """The component at a place of the config; ``runtime`` are arguments of its constructor.
 
         Raises:
-            ValueError: it refuses its options, or does not keep its contract.
+            ValueError: it refuses its options, or lacks something that the platform needs.
         """
         if where not in self.built:
             self.built[where] = self.construct(where, *runtime)
         return self.built[where]
 
     def construct(self, where: str, *runtime: Any) -> Any:
-        """Construct the component at a place anew."""
+        """Construct the component at a place, also if there is one already."""
         registry, node = self.nodes[where]
         component = registry.build(node, *runtime)
         if isinstance(component, ImageDataset):
@@ -53,5 +53,5 @@ class Parts:
 
     @contextmanager
     def step(self, where: str) -> Iterator[None]:
-        """Do here what belongs to a key of the config and constructs no component."""
+        """Context for work that belongs to a key of the config and constructs no component."""
         yield

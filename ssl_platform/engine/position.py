@@ -1,4 +1,4 @@
-"""How far a run is, kept and taken up again, also where its epochs are made of other steps now."""
+"""The position of a run: saved, and restored also where an epoch has another number of steps."""
 
 import logging
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ logger = logging.getLogger(__name__)
 
 
 def position_state(run: Run) -> dict[str, Any]:
-    """What a checkpoint keeps of it: how far the run is, and what that counts in."""
+    """The position for a checkpoint, with the number of images, epochs and steps per epoch."""
     return {
         "epoch": run.epoch,
         "epoch_step": run.epoch_step,
@@ -22,11 +22,11 @@ def position_state(run: Run) -> dict[str, Any]:
     }
 
 
-def take_position(run: Run, state: Mapping[str, Any]) -> None:
-    """Stand where a checkpoint was written, whatever its epochs were made of.
+def restore_position(run: Run, state: Mapping[str, Any]) -> None:
+    """Go to the position of a checkpoint, also if its epochs had another number of steps.
 
-    The images of its epoch that are done stay done; where the images are other ones, as great a
-    part of them. The steps of the epoch follow from that.
+    The images that its epoch has seen count as seen; of another number of images, the same share.
+    The step of the epoch follows from that.
     """
     sampler = run.train_sampler
     run.epoch, run.step = state["epoch"], state["step"]
@@ -35,7 +35,7 @@ def take_position(run: Run, state: Mapping[str, Any]) -> None:
 
 
 def _share_done(run: Run, state: Mapping[str, Any]) -> Fraction:
-    """The part of its epoch's images that a checkpoint has behind it."""
+    """The share of its epoch's images that a checkpoint has seen."""
     if "epoch_images" in state:
         return Fraction(state["epoch_images"], state["num_images"])
     sampler, epoch_step = run.train_sampler, state["epoch_step"]
@@ -46,48 +46,46 @@ def _share_done(run: Run, state: Mapping[str, Any]) -> Fraction:
 
 
 def _old_steps_per_epoch(run: Run, state: Mapping[str, Any]) -> int:
-    """An old checkpoint tells it by the epochs that are over; before there are any, as today."""
+    """Of an old checkpoint, by its finished epochs; as today if it has none."""
     epoch, sampler = state["epoch"], run.train_sampler
     return (state["step"] - state["epoch_step"]) // epoch if epoch else sampler.steps_per_epoch
 
 
 def change_of_length(run: Run, state: Mapping[str, Any]) -> str:
-    """What the training is made of before and now, in words; nothing where that is the same.
+    """The numbers of epochs and steps before and now, in words; empty if they are the same.
 
-    Of an old checkpoint, the number of epochs is not known, and counts as the same.
+    An old checkpoint does not have the number of epochs, which counts as the same.
     """
-    now, before = _length_of(run), state.get("length")
-    if before is None:
-        steps = _old_steps_per_epoch(run, state)
-        told = f"epochs of {steps} steps"
-        return "" if steps == now["steps_per_epoch"] else f"{told} before, {_in_words(now)} now"
-    return "" if before == now else f"{_in_words(before)} before, {_in_words(now)} now"
+    now = _length_of(run)
+    before = state.get("length") or {"steps_per_epoch": _old_steps_per_epoch(run, state)}
+    return "" if now == now | before else f"{_in_words(before)} before, {_in_words(now)} now"
 
 
-def tell_of_another_schedule(run: Run, state: Mapping[str, Any]) -> None:
-    """Say in a line what becomes of the learning rate where it goes on otherwise than before.
+def say_how_the_schedule_changes(run: Run, state: Mapping[str, Any]) -> None:
+    """Log one line where the learning rate goes on differently than the checkpoint's run would.
 
     Args:
         run: at its position, with steps to come.
         state: of the checkpoint, with that of its ``optimizer``.
     """
     change, length = change_of_length(run, state), _length_of(run)
+    num_steps = length["num_epochs"] * length["steps_per_epoch"]
     rate_before = state["optimizer"]["param_groups"][0]["lr"]
     scale = run.optimizer.param_groups[0].get("lr_scale", 1.0)
-    last, here, end = (
+    previous, following, last = (
         scale * run.schedule(position)
-        for position in (max(0, run.position - 1), run.position, _num_steps(length) - 1)
+        for position in (max(0, run.position - 1), run.position, num_steps - 1)
     )
-    if run.step == 0 or (not change and rate_before == last):
+    if run.step == 0 or (not change and rate_before == previous):
         return
     logger.info(
         "the schedule is another (%s): lr %.3g at the step before, %.3g at the next (epoch %d), "
         "%.3g at the last",
         change or f"{_in_words(length)}, other rates",
         rate_before,
-        here,
+        following,
         run.epoch + 1,
-        end,
+        last,
     )
 
 
@@ -96,9 +94,6 @@ def _length_of(run: Run) -> dict[str, int]:
     return {"num_epochs": run.num_epochs, "steps_per_epoch": steps_per_epoch}
 
 
-def _num_steps(length: Mapping[str, int]) -> int:
-    return length["num_epochs"] * length["steps_per_epoch"]
-
-
 def _in_words(length: Mapping[str, int]) -> str:
-    return f"{length['num_epochs']} epochs of {length['steps_per_epoch']} steps"
+    steps = f"epochs of {length['steps_per_epoch']} steps"
+    return f"{length['num_epochs']} {steps}" if "num_epochs" in length else steps

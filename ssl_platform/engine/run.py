@@ -1,4 +1,4 @@
-"""A training run, and the moments of it that its parts hear of."""
+"""A training run, and the events that its loss and hooks are called at."""
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -21,16 +21,16 @@ from ssl_platform.ops.resharding import reshard
 
 
 class Events:
-    """Listener to all seven moments.
+    """Base of hooks: a method for each of the seven events of a training.
 
-    A listener that adds something up over several steps gives it out by ``state_dict`` and takes it
-    back by ``load_state_dict``, so that a run that is resumed in the middle of an epoch ends as an
-    unbroken one. The names are those of `torch.nn.Module`: a loss has both already.
+    A hook that adds figures up over several steps returns them from ``state_dict`` and restores
+    them in ``load_state_dict``, so that a run that is resumed in the middle of an epoch ends as an
+    unbroken one. The names are those of `torch.nn.Module`: a loss has both methods already.
 
     Attributes:
         enabled: false for a hook that its options leave out of the run.
-        comes_first: true for a hook that hears of each moment before the other hooks.
-        comes_last: true for a hook that reports what the other hooks measured; it hears after them.
+        comes_first: true for a hook that is called before the other hooks.
+        comes_last: true for a hook that is called after them, to report their figures.
     """
 
     enabled = True
@@ -38,18 +38,18 @@ class Events:
     comes_last = False
 
     def probe(self, train: ImageDataset, val: ImageDataset | None) -> None:
-        """Find out before a run that these images are of no use to it.
+        """Refuse, before a run, images that the hook cannot use.
 
         Raises:
-            ValueError: why; the message begins with the key.
+            ValueError: the reason; the message begins with the key.
         """
 
     def probe_model(self, model: SSLModel, loss: "Loss") -> None:
-        """Find out before a run that a hook is of no use to it; called in each check of a config.
+        """Refuse, in each check of a config, a model or a loss that the hook cannot use.
 
         Args:
-            model: as the run will have it, on torch's meta device.
-            loss: likewise.
+            model: the model of the run, on torch's meta device.
+            loss: its loss, on the same device.
 
         Raises:
             ValueError: each line of the message begins with the option at fault.
@@ -61,33 +61,33 @@ class Events:
     def on_epoch_start(self, run: "Run") -> None:
         """Before the first batch of an epoch, the model in train mode.
 
-        When a run is resumed in the middle of an epoch, a listener that has a state does not hear
-        it again; one that has none does, with ``run.epoch_images > 0``.
+        When a run is resumed in the middle of an epoch, it is called again, with
+        ``run.epoch_images > 0``, but only for a loss or a hook without a state.
         """
 
     def on_backward_end(self, run: "Run") -> None:
-        """Gradients are averaged over ranks and not yet used."""
+        """After the backward pass: the gradients are averaged over ranks, and not used yet."""
 
     def on_step_end(self, run: "Run") -> None:
-        """The parameters are updated; ``run.losses`` and ``run.outputs`` are of this step."""
+        """After the update; ``run.losses`` and ``run.outputs`` are those of this step."""
 
     def on_epoch_end(self, run: "Run") -> None:
         """After the last batch of an epoch, before its checkpoint is written."""
 
     def on_save_start(self, run: "Run") -> None:
-        """Before a checkpoint is written, on all ranks; to raise is to prevent it."""
+        """Before a checkpoint is written, on all ranks; an error prevents it."""
 
     def on_train_end(self, run: "Run") -> None:
         """After the last checkpoint."""
 
     def state_dict(self) -> dict[str, Any]:
-        """What this rank has to remember: tensors and plain values, by name."""
+        """The state of this rank for a checkpoint: tensors and plain values, by name."""
         return {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> Any:
-        """Take back what ``state_dict`` gave, before ``on_train_start``; tensors on the device.
+        """Restore a state from ``state_dict``, before ``on_train_start``; tensors on the device.
 
-        Where the number of ranks has changed, every rank is given the state of the first.
+        If the number of ranks has changed, every rank gets the state of the first.
         """
 
 
@@ -95,16 +95,16 @@ class Loss(nn.Module, Events):
     """Base of all losses. Subclasses are final.
 
     State rule: persistent buffers are equal on all ranks; a buffer registered with
-    ``persistent=False`` belongs to its rank and is saved per rank. What is no tensor and has to
-    outlive a kill in the middle of an epoch is given out by ``get_extra_state``. A loss has no
-    parameters: what is learned lies in the model.
+    ``persistent=False`` belongs to its rank and is saved per rank. Values that are no tensors and
+    that a resumed run needs are returned by ``get_extra_state``. A loss has no parameters: the
+    model has all that is learned.
 
     Attributes:
-        row_dims: of each buffer that ranks own, the dimension along which its samples lie.
-        uniform_loss: the loss of a model that predicts every class or prototype equally, where that
-            is a meaningful mark (ln K): a training that stays there has learned nothing.
+        row_dims: for each buffer that ranks own, the dimension of its samples.
+        uniform_loss: the loss of a model that predicts every class or prototype equally, if that
+            is a useful reference (ln K): a training that stays there has learned nothing.
         assignments: (sets of prototypes, num_samples) int64, the labels that this epoch trains on,
-            equal on all ranks; -100 where a sample has none. None for a method that assigns
+            equal on all ranks; -100 for a sample without one. None for a method that assigns
             batch by batch.
     """
 
@@ -118,7 +118,7 @@ class Loss(nn.Module, Events):
 
     @abstractmethod
     def forward(self, model: SSLModel, outputs: dict[str, Any], batch: Batch) -> dict[str, Tensor]:
-        """Return the losses of a batch, scalars: ``"loss"`` is minimised, the rest is for hooks."""
+        """The losses of a batch, scalars: ``"loss"`` is minimised, the others are for hooks."""
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -126,19 +126,19 @@ class Loss(nn.Module, Events):
             cls.reshard = cls.deal_out  # type: ignore[method-assign]
 
     def reshard(self, name: str, parts: Sequence[Tensor], *, batch_size: int) -> Tensor:
-        """This rank's value of a rank-owned buffer that another number of ranks has left.
+        """This rank's value of a rank-owned buffer that another number of ranks has saved.
 
-        By default the buffer holds one row per sample, step by step, a rank's batch for each. The
-        rows of all ranks are put together to the steps' total batches, which are then split anew:
-        the result is what these ranks would have written themselves.
+        By default the buffer holds one row per sample, and for each step the batch of its rank. The
+        rows of all ranks are joined to the total batch of each step, which is then split again:
+        the result is the buffer that this rank would have written itself.
 
         Args:
             name: of the buffer.
-            parts: its values on those ranks, in their order.
+            parts: its values on the ranks that have saved it, in their order.
             batch_size: of this rank.
 
         Raises:
-            ValueError: the loss does not say how the buffer is laid out.
+            ValueError: the buffer has no entry in ``row_dims``.
         """
         if name not in self.row_dims:
             raise ValueError(f"{type(self).__name__} does not say how {name} is dealt out to ranks")
@@ -147,19 +147,19 @@ class Loss(nn.Module, Events):
         parts = reshard(parts, dim=dim, num_rows=batch_size, world_size=world_size)
         return parts[distributed.rank()]
 
-    deal_out = reshard  # its name in plug-ins of before
+    deal_out = reshard  # its name in older plug-ins
 
     def fitted(self, name: str, value: Tensor) -> Tensor:
-        """A rank-owned buffer that a run of another batch or data set has left, for this run.
+        """Fit a rank-owned buffer to another batch or data set than it was saved with.
 
-        By default it is as it was: one of another size is refused.
+        By default it stays as it is, and one of another size is refused.
         """
         return value
 
 
 @dataclass
 class Run:
-    """One training run: what it is made of, and how far it got. It holds no config on purpose."""
+    """One training run: its parts and its position. It holds no config on purpose."""
 
     name: str
     model: SSLModel
@@ -197,19 +197,20 @@ class Run:
 
     @property
     def listeners(self) -> tuple[Events, ...]:
+        """The loss and the hooks, in the order in which they are called."""
         return (self.loss, *self.hooks.values())
 
     @property
     def position(self) -> int:
-        """How far the training is, in steps of its present epochs.
+        """How far the training is: finished epochs x their present number of steps, and steps.
 
-        It is ``step`` as long as all epochs have equally many steps. Where a run goes on with
-        another batch or data set they have not, and what depends on how far the training is, the
-        learning rate first, goes by this.
+        It equals ``step`` as long as all epochs have had the same number of steps, which another
+        batch or data set changes. The learning rate, and all else that depends on how far the
+        training is, follows the position.
         """
         return self.epoch * self.train_sampler.steps_per_epoch + self.epoch_step
 
     def fire(self, event: str) -> None:
-        """Tell the loss, then every hook in order, that ``event`` happened."""
+        """Call the method ``event`` of the loss, then of every hook in order."""
         for listener in self.listeners:
             getattr(listener, event)(self)

@@ -1,11 +1,13 @@
-"""When a run is saved, and by whom: every rank writes its own files, the first one commits them."""
+"""Saving a run: each rank writes its own files, and the first rank commits the checkpoint."""
 
+import json
 import logging
 import shutil
-import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,25 +22,21 @@ from ssl_platform.engine.state import rank_state, shared_state
 from ssl_platform.errors import ConfigError, DiskError, DivergedError, first_few
 from ssl_platform.files import in_mib, inodes_left, why_not_written
 from ssl_platform.ops.finite import not_finite, with_nan
+from ssl_platform.ops.nested import leaves, map_leaves
 
 logger = logging.getLogger(__name__)
 
-DIGEST_BYTES = 32  # of SHA-256
-TRAINED = ("model", "loss", "optimizer", "scaler")  # of what is shared
-MAX_NAME = 200  # bytes of a name in an error that another rank tells
+TRAINED = ("model", "loss", "optimizer", "scaler")  # parts of the shared state
 WRITE_ERRORS = (OSError, RuntimeError)  # torch raises the latter where its own writer fails
-SPARE_ROOM = 1.5  # times a checkpoint, for what else a run writes
+SPARE_ROOM = 1.5  # times the size of a checkpoint: a run writes other files too
 
 
 class Saver:
     """Saves a run. Its methods are collective: all ranks call them at the same steps.
 
-    An asynchronous save copies the state, and a thread writes the copy while the run goes on; the
-    checkpoint has its name from the first step after every rank has written. One save is under
-    way at a time.
-
-    Attributes:
-        num_written: saves whose files this rank has written, or failed to.
+    An asynchronous save copies the state, and a thread writes the copy while the run goes on. The
+    checkpoint is committed at the first step after every rank has written. There is at most one
+    save under way.
     """
 
     def __init__(self, output_dir: Path, options: SaveOptions):
@@ -46,49 +44,37 @@ class Saver:
         self.start = time.monotonic()
         self.periods_saved = 0  # of ``every_minutes``
         self.num_begun = self.num_failures = 0
-        self.why_failed = ""  # the latest save, if it has
+        self.why_failed = ""  # of the latest save, if it failed
         self._writing: _Writing | None = None
-        self._copy: Any = None  # memory of the latest copy, written again by the next
+        self._memory: dict[Any, Tensor] = {}  # of the latest copy, which the next one reuses
 
     @property
     def num_written(self) -> int:
-        return self.num_begun - (self._writing is not None and self._writing.is_alive())
+        """Saves whose files this rank has written, or failed to write."""
+        return self.num_begun - (self._writing is not None and not self._writing.files.done())
 
     def check_room(self, run: Run) -> None:
-        """Refuse to train towards a checkpoint that the disk cannot take; collective.
+        """Refuse to start a training whose checkpoints the disk has no room for; collective.
 
         Raises:
             ConfigError: the disk of the run's directory has too little room.
         """
-        size, problem = _checkpoint_bytes(run), ""
-        if distributed.rank() == 0:
-            disk = shutil.disk_usage(self.output_dir)
-            names, num_files = inodes_left(self.output_dir), distributed.world_size() + 3
-            if disk.total > 0 and disk.free < SPARE_ROOM * size:  # 0: it does not tell
-                problem = (
-                    f"output_dir={self.output_dir}: {in_mib(disk.free)} are free there, a "
-                    f"checkpoint needs {in_mib(size)}; have {in_mib(SPARE_ROOM * size)} free "
-                    "before the start, or choose a directory on another disk"
-                )
-            elif names is not None and names < num_files:
-                problem = (
-                    f"output_dir={self.output_dir}: {names} inodes are free there, a checkpoint "
-                    f"needs {num_files}, one for each file; remove some files, or choose a "
-                    "directory on another disk"
-                )
-        problem = distributed.broadcast_text(problem)
-        if problem:
-            raise ConfigError([problem])
+        size = _checkpoint_bytes(run)
+        lack = _lack_of_room(self.output_dir, size) if distributed.rank() == 0 else ""
+        if lack := distributed.broadcast_text(lack):
+            raise ConfigError(
+                [f"output_dir={self.output_dir}: {lack}, or choose a directory on another disk"]
+            )
 
     def periods(self) -> int:
-        """How often ``every_minutes`` have passed; the first rank's clock is the ranks' clock."""
+        """How often ``every_minutes`` have passed by the clock of the first rank; 0 on others."""
         minutes = self.options.every_minutes
         if minutes is None or distributed.rank() != 0:
             return 0
         return int((time.monotonic() - self.start) / (60 * minutes))
 
     def is_due(self, run: Run, periods: int) -> bool:
-        """Whether to save now; ``periods`` is what all ranks have agreed on."""
+        """Whether to save now; ``periods`` is the number that all ranks have agreed on."""
         epochs, steps = self.options.every_epochs, self.options.every_steps
         return (
             (epochs is not None and run.epoch_step == 0 and run.epoch % epochs == 0)
@@ -100,36 +86,33 @@ class Saver:
         """Write a checkpoint, or begin to.
 
         Raises:
-            DivergedError: the state is not finite; what was saved before stays.
-            DiskError: it is the last of too many writes in a row that have failed.
+            DivergedError: the state is not finite; the checkpoints before stay.
+            DiskError: too many writes in a row have failed.
         """
         self.finish()
         run.fire("on_save_start")
         own, shared = rank_state(run), shared_state(run) if distributed.rank() == 0 else {}
         with _one_thread():
-            _refuse_what_is_not_finite(run, own, shared)
+            _check_finite(run, own, shared)
         self.periods_saved = max(periods, self.periods_saved)
         self.num_begun += 1
         states = {f"rank_{distributed.rank()}.pt": own}
         about: dict[str, Any] = {}
         if distributed.rank() == 0:
             states[checkpoint.SHARED] = shared
-            about = {
-                key: shared[key] for key in ("step", "epoch", "epoch_step", "world_size")
-            } | shared["environment"]
+            about = {key: shared[key] for key in ("step", "epoch", "epoch_step", "world_size")}
+            about |= shared["environment"]
         if self.options.asynchronous:
             with _one_thread():
-                self._copy = states = _copied(states, self._copy)
+                states = _copied(states, self._memory)
         folder = checkpoint.partial_folder(self.output_dir, run.step)
-        self._writing = _Writing(folder, states, about, self._prune, run.device)
-        if self.options.asynchronous:
-            self._writing.start()
-        else:
-            self._writing.run()
+        files = _in_thread(_write, folder, states, self._prune)
+        self._writing = _Writing(folder, states, about, files)
+        if not self.options.asynchronous:
             self.finish()
 
-    def commit_what_is_written(self, num_written: int) -> None:
-        """End the save under way if all ranks have written; they agreed on ``num_written``."""
+    def commit_if_written(self, num_written: int) -> None:
+        """Commit the save under way if all ranks have written, by the least ``num_written``."""
         if self._writing is not None and num_written == self.num_begun:
             self.finish()
 
@@ -137,7 +120,7 @@ class Saver:
         """Wait for the save under way, if there is one.
 
         Raises:
-            DiskError: it is the last of too many in a row that have failed.
+            DiskError: too many saves in a row have failed.
         """
         if self._writing is None:
             return
@@ -148,10 +131,10 @@ class Saver:
             raise self._failure()
 
     def close(self, *, must_succeed: bool) -> None:
-        """Wait for the save under way, and remove what is not to be kept.
+        """Wait for the save under way, and remove the checkpoints that are not to be kept.
 
         Raises:
-            DiskError: the latest save has failed, and it ``must_succeed``, or see `finish`.
+            DiskError: the latest save has failed and ``must_succeed``; or see `finish`.
         """
         self.finish()
         self._prune()
@@ -167,7 +150,7 @@ class Saver:
         )
 
     def _prune(self) -> None:
-        """Large files take a while to remove: the next save does it, where nobody waits."""
+        """Remove old checkpoints. It may take a while, so the thread of the next save does it."""
         every = self.options.keep_every_epochs
 
         def is_kept(about: dict[str, Any]) -> bool:
@@ -178,71 +161,53 @@ class Saver:
             checkpoint.prune(self.output_dir, keep=self.options.keep, is_kept=is_kept)
 
 
-class _Writing(threading.Thread):
-    """The files that this rank adds to one checkpoint, as they are written."""
+def _in_thread(function: Callable[..., Any], *arguments: Any) -> Future:
+    """Call it in a new thread, which Python waits for before it ends."""
+    thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+    result = thread.submit(function, *arguments)
+    thread.shutdown(wait=False)
+    return result
 
-    def __init__(
-        self,
-        folder: Path,
-        states: dict[str, Any],
-        about: dict[str, Any],
-        make_room: Callable[[], None],
-        device: torch.device,
-    ):
-        super().__init__(name="checkpoint")  # one that is cut off as Python ends may crash it
-        self.folder, self.states, self.about = folder, states, about
-        self.make_room, self.device = make_room, device
-        self.files: dict[str, checkpoint.File] = {}
-        self.error: Exception | None = None
 
-    def run(self) -> None:
-        try:
-            self.make_room()
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self.files = {
-                name: checkpoint.write(self.folder / name, state)
-                for name, state in self.states.items()
-            }
-        except Exception as error:  # handed to the main thread
-            self.error = error
+def _write(
+    folder: Path, states: dict[str, Any], make_room: Callable[[], None]
+) -> dict[str, checkpoint.File]:
+    make_room()
+    folder.mkdir(parents=True, exist_ok=True)
+    return {name: checkpoint.write(folder / name, state) for name, state in states.items()}
+
+
+@dataclass
+class _Writing:
+    """A checkpoint whose files are being written."""
+
+    folder: Path
+    states: dict[str, Any]  # of this rank, by file
+    about: dict[str, Any]  # for the manifest
+    files: Future[dict[str, checkpoint.File]]  # of this rank
 
     def commit(self) -> str:
-        """Wait for the files of all ranks and make a checkpoint of them; returns why it failed."""
-        if self.ident is not None:  # a thread, not a call
-            self.join()
-        if self.error is not None and not isinstance(self.error, WRITE_ERRORS):
-            raise self.error
-        files = self._files_of_all_ranks()
+        """Wait for the files of all ranks and commit the checkpoint; returns why that failed."""
+        error = self.files.exception()
+        if error is not None and not isinstance(error, WRITE_ERRORS):
+            raise error
+        own = {} if error else {name: asdict(file) for name, file in self.files.result().items()}
+        of_ranks = map(json.loads, distributed.all_gather_texts(json.dumps(own)))
+        files = {name: checkpoint.File(**f) for rank in of_ranks for name, f in rank.items()}
         why = ""
         if distributed.rank() == 0:
             try:
-                if self.error is not None:
-                    raise self.error
+                if error is not None:
+                    raise error
                 if len(files) < distributed.world_size() + 1:
                     raise OSError("another process could not write its part")
                 checkpoint.commit(self.folder, files, self.about)
-            except WRITE_ERRORS as error:
-                why = self._give_up(error)
+            except WRITE_ERRORS as failure:
+                why = self._discard(failure)
         return distributed.broadcast_text(why)
 
-    def _files_of_all_ranks(self) -> dict[str, checkpoint.File]:
-        """By name; without those that could not be written."""
-        mine = self.files.get(f"rank_{distributed.rank()}.pt")
-        encoded = bytes(8 + DIGEST_BYTES)
-        if mine is not None:
-            encoded = mine.bytes.to_bytes(8, "big") + bytes.fromhex(mine.sha256)
-        row = torch.tensor(list(encoded), dtype=torch.uint8, device=self.device)
-        rows = distributed.all_gather(row).view(-1, len(encoded)).tolist()
-        found = dict(self.files)
-        for rank, numbers in enumerate(rows):
-            size = int.from_bytes(bytes(numbers[:8]), "big")
-            if size:
-                found[f"rank_{rank}.pt"] = checkpoint.File(size, bytes(numbers[8:]).hex())
-        return found
-
-    def _give_up(self, error: Exception) -> str:
-        needed = sum(_num_bytes(state) for state in self.states.values())
-        why = why_not_written(error, self.folder.parent, needed)
+    def _discard(self, error: Exception) -> str:
+        why = why_not_written(error, self.folder.parent, _num_bytes(self.states))
         shutil.rmtree(self.folder, ignore_errors=True)
         logger.warning(
             "the checkpoint of step %s could not be written to %s (%s); the checkpoints from "
@@ -254,10 +219,27 @@ class _Writing(threading.Thread):
         return why
 
 
+def _lack_of_room(folder: Path, num_bytes: int) -> str:
+    """What a disk lacks for a checkpoint, and what to do; nothing if it has enough."""
+    disk = shutil.disk_usage(folder)
+    if disk.total > 0 and disk.free < SPARE_ROOM * num_bytes:  # 0: the file system does not say
+        return (
+            f"{in_mib(disk.free)} are free there, a checkpoint needs {in_mib(num_bytes)}; have "
+            f"{in_mib(SPARE_ROOM * num_bytes)} free before the start"
+        )
+    inodes, num_files = inodes_left(folder), distributed.world_size() + 3
+    if inodes is not None and inodes < num_files:
+        return (
+            f"{inodes} inodes are free there, a checkpoint needs {num_files}, one for each file; "
+            "remove some files"
+        )
+    return ""
+
+
 def _checkpoint_bytes(run: Run) -> int:
-    """What all ranks will write, with the moments that the optimizer has yet to gather."""
+    """What all ranks will write, with the moments that the optimizer does not have yet."""
     own = torch.tensor(_num_bytes(rank_state(run)), device=run.device)
-    moments = 2 if "betas" in run.optimizer.defaults else 1  # of Adam and its kin; of SGD
+    moments = 2 if "betas" in run.optimizer.defaults else 1  # of Adam and its variants; of SGD
     to_come = (
         moments * param.nbytes
         for group in run.optimizer.param_groups
@@ -268,35 +250,26 @@ def _checkpoint_bytes(run: Run) -> int:
     return shared + sum(to_come) + int(distributed.all_reduce_sum(own))
 
 
-def _refuse_what_is_not_finite(run: Run, own: dict[str, Any], shared: dict[str, Any]) -> None:
-    """Look at all that is to be saved but for figures: a metric may be NaN."""
+def _check_finite(run: Run, own: dict[str, Any], shared: dict[str, Any]) -> None:
+    """Look at everything that will be saved except the report: a metric may be NaN."""
     bad = [
         *(name for part in TRAINED for name in not_finite(shared.get(part), part)),
         *not_finite(own["buffers"], "loss"),
     ]
-    if not run.scaler.is_enabled():  # hooks have seen the steps that it left out
+    if not run.scaler.is_enabled():  # hooks see the steps that it skips
         bad += with_nan(own["hooks"], "hooks")
     if distributed.all_reduce_max(torch.tensor(len(bad), device=run.device)):
+        names = filter(None, distributed.all_gather_texts(first_few(bad, 1)))
         raise DivergedError(
-            f"{_named_on_any_rank(bad, run.device)}: no longer finite at step {run.step} (epoch "
+            f"{next(names)}: no longer finite at step {run.step} (epoch "
             f"{run.epoch + (run.epoch_step > 0)}): no checkpoint of it is written; "
             f"{checkpoint.what_is_saved(run.output_dir)}"
         )
 
 
-def _named_on_any_rank(names: list[str], device: torch.device) -> str:
-    """The first name of the first rank that has one, and how many more that rank has."""
-    told = first_few(names, 1)
-    row = torch.zeros(MAX_NAME, dtype=torch.uint8, device=device)
-    encoded = torch.tensor(list(told.encode()[:MAX_NAME]), dtype=torch.uint8)
-    row[: len(encoded)] = encoded
-    rows = distributed.all_gather(row).view(-1, MAX_NAME).tolist()
-    return next(bytes(row).rstrip(b"\0").decode(errors="ignore") for row in rows if any(row))
-
-
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Several threads are no faster at moving memory, and wait for cores that data workers use."""
+    """Several threads copy no faster than one, and wait for cores that data workers use."""
     num_threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -305,30 +278,19 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(num_threads)
 
 
-def _copied(state: Any, memory: Any) -> Any:
-    """A copy of ``state`` on the host, in the memory of an earlier copy as far as that fits."""
-    if isinstance(state, Tensor):
-        fits = (
-            isinstance(memory, Tensor)
-            and memory.shape == state.shape
-            and memory.dtype == state.dtype
-        )
-        if not fits:
-            memory = torch.empty_like(state, device="cpu", pin_memory=state.is_cuda)
-        return memory.copy_(state)
-    if isinstance(state, dict):
-        memory = memory if isinstance(memory, dict) else {}
-        return {key: _copied(value, memory.get(key)) for key, value in state.items()}
-    if isinstance(state, list | tuple):
-        memory = memory if isinstance(memory, list | tuple) else ()
-        pairs = zip(state, (*memory, *[None] * len(state)), strict=False)
-        return type(state)(_copied(value, place) for value, place in pairs)
-    return state
+def _copied(state: Any, memory: dict[Any, Tensor]) -> Any:
+    """A copy of ``state`` on the host, in the memory of an earlier copy where that fits."""
+
+    def copy(path: Any, leaf: Any) -> Any:
+        if not isinstance(leaf, Tensor):
+            return leaf
+        place = memory.get(path)
+        if place is None or (place.shape, place.dtype) != (leaf.shape, leaf.dtype):
+            memory[path] = torch.empty_like(leaf, device="cpu", pin_memory=leaf.is_cuda)
+        return memory[path].copy_(leaf)
+
+    return map_leaves(copy, state)
 
 
 def _num_bytes(state: Any) -> int:
-    if isinstance(state, Tensor):
-        return state.nbytes
-    if isinstance(state, dict):
-        return sum(map(_num_bytes, state.values()))
-    return sum(map(_num_bytes, state)) if isinstance(state, list | tuple) else 0
+    return sum(leaf.nbytes for _, leaf in leaves(state) if isinstance(leaf, Tensor))

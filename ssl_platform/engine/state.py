@@ -1,8 +1,8 @@
-"""What of a run is saved, and how it is put back: into as many ranks as before, or others.
+"""The state of a run: what is saved, and how it is restored, also for another number of ranks.
 
-Beside what the parts say themselves (``state_dict``), that is the position, the random state and
-the buffers that each rank owns. The order of the images and their augmentation are functions of
-the seed, the epoch and the image, so that the position stands for them.
+Saved are the ``state_dict`` of each part, the position, the random state and the buffers that each
+rank owns. The order of the images and their augmentation are functions of the seed, the epoch and
+the image, so that the position is enough to restore them.
 """
 
 import logging
@@ -19,11 +19,12 @@ from ssl_platform.engine import checkpoint
 from ssl_platform.engine.position import (
     change_of_length,
     position_state,
-    take_position,
-    tell_of_another_schedule,
+    restore_position,
+    say_how_the_schedule_changes,
 )
 from ssl_platform.engine.run import Run
 from ssl_platform.errors import CheckpointError, first_few
+from ssl_platform.ops.nested import leaves, map_leaves, name_of
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +32,7 @@ PLAIN = (type(None), bool, int, float, str)
 
 
 def shared_state(run: Run) -> dict[str, Any]:
-    """What is equal on all ranks."""
+    """The part of the state that is equal on all ranks."""
     return {
         "model": dict(run.model.state_dict()),
         "loss": dict(run.loss.state_dict()),
@@ -48,34 +49,29 @@ def shared_state(run: Run) -> dict[str, Any]:
 
 
 def rank_state(run: Run) -> dict[str, Any]:
-    """What belongs to this rank."""
+    """The part of the state that this rank owns.
+
+    Raises:
+        TypeError: a hook's state could not be read again: the first save finds it.
+    """
     state = {
         "rng": torch.get_rng_state(),
         "buffers": rank_buffers(run.loss),
         "hooks": {name: hook.state_dict() for name, hook in run.hooks.items()},
     }
-    _refuse_what_is_not_plain(state["hooks"], "hooks")
+    for path, value in leaves(state["hooks"], ("hooks",)):
+        if not isinstance(value, Tensor) and type(value) not in PLAIN:
+            raise TypeError(
+                f"{name_of(path)} is a {type(value).__name__}: a checkpoint holds tensors and "
+                "plain values only"
+            )
     if run.device.type == "cuda":
         state["cuda_rng"] = torch.cuda.get_rng_state()
     return state
 
 
-def _refuse_what_is_not_plain(state: Any, where: str) -> None:
-    """Find at the first save what could not be read when it is needed."""
-    if isinstance(state, dict):
-        for key, value in state.items():
-            _refuse_what_is_not_plain(value, f"{where}.{key}")
-    elif type(state) in (list, tuple):
-        for number, value in enumerate(state):
-            _refuse_what_is_not_plain(value, f"{where}.{number}")
-    elif not isinstance(state, Tensor) and type(state) not in PLAIN:
-        raise TypeError(
-            f"{where} is a {type(state).__name__}: a checkpoint holds tensors and plain values only"
-        )
-
-
 def environment(run: Run) -> dict[str, str | int]:
-    """What, beside the config and the number of processes, the bits of a result depend on."""
+    """What the bits of a result depend on, beside the config and the number of processes."""
     return {
         "torch": str(torch.__version__),
         "threads": torch.get_num_threads(),
@@ -85,13 +81,13 @@ def environment(run: Run) -> dict[str, str | int]:
 
 
 def rank_buffers(module: nn.Module) -> dict[str, Tensor]:
-    """The buffers that ``state_dict()`` leaves out: each rank owns its values."""
+    """The buffers that ``state_dict()`` leaves out: each rank owns its own."""
     shared = module.state_dict()
     return {name: buffer for name, buffer in module.named_buffers() if name not in shared}
 
 
 def resume(run: Run, options: ResumeOptions) -> None:
-    """Put ``run`` where its latest checkpoint left it, or another run's; collective.
+    """Restore the latest checkpoint of ``run``, or of the run that it starts from; collective.
 
     Raises:
         CheckpointError: the checkpoint cannot be read, or does not fit this run.
@@ -100,38 +96,36 @@ def resume(run: Run, options: ResumeOptions) -> None:
     if folder is None:
         return
     shared = checkpoint.read_shared(folder)
-    _refuse_what_does_not_fit(run, options, folder, shared)
+    _check_fits(run, options, folder, shared)
     _load(folder, "model", run.model.load_state_dict, shared["model"])
-    _refuse_other_sizes(folder, shared["loss"], run.loss.state_dict())
+    _check_sizes(folder, shared["loss"], run.loss.state_dict())
     _load(folder, "loss", run.loss.load_state_dict, shared["loss"])
     _load_optimizer(run, folder, shared["optimizer"])
     _load(folder, "scaler", run.scaler.load_state_dict, shared["scaler"])
-    take_position(run, shared)
+    restore_position(run, shared)
     run.report = dict(shared["report"])
     _restore_rank(run, folder, shared["world_size"])
     if distributed.rank() == 0:
         logger.info("going on from %s", folder)
         if run.position < run.num_epochs * run.train_sampler.steps_per_epoch:
-            tell_of_another_schedule(run, shared)
+            say_how_the_schedule_changes(run, shared)
 
 
 def _agree_on_checkpoint(run: Run, options: ResumeOptions) -> Path | None:
-    """The checkpoint that the first rank found whole: hashing it once is enough."""
-    found = None
+    """The checkpoint to go on from, verified by the first rank alone: hashing takes a while."""
+    folder = None
     if distributed.rank() == 0:
         checkpoint.remove_partial(run.output_dir)
-        found = checkpoint.latest(run.output_dir)
-        if found is None:
-            found = _of_other_run(options.source)
-        else:
-            checkpoint.set_aside_later(found)
-    name = distributed.broadcast_text("" if found is None else str(found))
+        folder = checkpoint.latest(run.output_dir)
+        if folder is not None:
+            checkpoint.set_aside_later(folder)
+        elif options.source is not None:
+            folder = _of_other_run(options.source)
+    name = distributed.broadcast_text("" if folder is None else str(folder))
     return Path(name) if name else None
 
 
-def _of_other_run(source: Path | None) -> Path | None:
-    if source is None:
-        return None
+def _of_other_run(source: Path) -> Path:
     if (source / checkpoint.MANIFEST).exists():
         checkpoint.verify(source)
         return source
@@ -141,9 +135,8 @@ def _of_other_run(source: Path | None) -> Path | None:
     return folder
 
 
-def _refuse_what_does_not_fit(
-    run: Run, options: ResumeOptions, folder: Path, shared: dict[str, Any]
-) -> None:
+def _check_fits(run: Run, options: ResumeOptions, folder: Path, shared: dict[str, Any]) -> None:
+    """Refuse a checkpoint of other processes or images; say what else changes the result's bits."""
     before, now = shared["world_size"], distributed.world_size()
     if before != now and not options.allows("launch.processes"):
         raise CheckpointError(
@@ -161,23 +154,23 @@ def _refuse_what_does_not_fit(
     changes += [
         f"{key} {shared['environment'].get(key)} before, {value} now"
         for key, value in environment(run).items()
-        if shared["environment"].get(key, value) != value  # else it is older than the key
+        if shared["environment"].get(key, value) != value  # an old checkpoint may lack the key
     ]
     if before != now:
         changes.append(
             f"{before} processes before, {now} now (random states, batch-norm groups, figures of "
             "the epoch under way)"
         )
-    if options.exact and (change := change_of_length(run, shared)):  # else it is told later
+    if options.exact and (change := change_of_length(run, shared)):  # else the schedule says it
         changes.append(change)
     if distributed.rank() == 0:
-        _tell_of_other_classes(run, shared.get("classes"))
+        _warn_of_renumbered_classes(run, shared.get("classes"))
     if changes:
-        told = f"{folder}: the result is no longer bit for bit an unbroken run's: "
-        told += "; ".join(changes)
+        message = f"{folder}: the result is no longer bit for bit an unbroken run's: "
+        message += "; ".join(changes)
         if options.exact:
-            raise CheckpointError(f"{told} (resume.exact=false goes on)")
-        logger.warning(told)
+            raise CheckpointError(f"{message} (resume.exact=false goes on)")
+        logger.warning(message)
 
 
 def _class_names(run: Run) -> list[str] | None:
@@ -185,26 +178,30 @@ def _class_names(run: Run) -> list[str] | None:
     return None if classes is None else list(map(str, classes))
 
 
-def _tell_of_other_classes(run: Run, before: list[str] | None) -> None:
-    """Say where a number means another class now: a head that learned labels goes by the number."""
+def _warn_of_renumbered_classes(run: Run, before: list[str] | None) -> None:
+    """A head that was trained on labels knows classes by their numbers."""
     pairs = enumerate(zip(before or (), _class_names(run) or (), strict=False))
-    others = [(number, was, now) for number, (was, now) in pairs if was != now]
-    if others:
+    changed = [(number, old, new) for number, (old, new) in pairs if old != new]
+    if changed:
         logger.warning(
             "data.train: %d classes have another number now, e.g. %d was %s and is %s: a head that "
             "was trained on labels takes the one for the other",
-            len(others),
-            *others[0],
+            len(changed),
+            *changed[0],
         )
 
 
 def _changed_files(
     run: Run, options: ResumeOptions, folder: Path, shared: dict[str, Any]
 ) -> list[str]:
-    """What became of a sample of the training images' files, where it is no reason to refuse."""
-    sample = shared.get("data_sample", {})  # a checkpoint may be older than it
+    """Compare a sample of the training images' files with what they were; returns what to say.
+
+    Raises:
+        CheckpointError: some have other sizes, which is not allowed.
+    """
+    sample = shared.get("data_sample", {})  # an old checkpoint has none
     if shared["data"] != run.data_fingerprint:
-        return []  # positions are those of other images
+        return []  # the positions of the sample belong to other images
     changes = run.train_data.changes_since(sample)
     if changes.is_copy:
         logger.info("%s: the images have other times than then: taken for a copy", folder)
@@ -216,22 +213,22 @@ def _changed_files(
             "run with name=..., or allow it with resume.allow_changes=[data.train]"
         )
     files = changes.resized + changes.touched
-    told = f"{len(files)} {of_sample} have been written anew since ({first_few(files)})"
-    return [told] if files else []
+    anew = f"{len(files)} {of_sample} have been written anew since ({first_few(files)})"
+    return [anew] if files else []
 
 
 def _load(folder: Path, part: str, load: Callable[[Any], Any], state: Any) -> None:
     try:
         load(state)
     except (RuntimeError, ValueError, KeyError) as error:
-        lines = [line.strip() for line in str(error).splitlines()]
-        raise CheckpointError(f"{folder}: its {part} is another: {' '.join(lines)}") from error
+        reason = " ".join(str(error).split())
+        raise CheckpointError(f"{folder}: its {part} is another: {reason}") from error
 
 
-def _refuse_other_sizes(folder: Path, saved: Mapping[str, Any], own: Mapping[str, Any]) -> None:
-    """What a loss keeps of images or batches fits as many of them alone."""
+def _check_sizes(folder: Path, saved: Mapping[str, Any], own: Mapping[str, Any]) -> None:
+    """Buffers of a loss whose size depends on the number of images or the batch."""
     others = [
-        f"{name} {_by(value)} before, {_by(own[name])} now"
+        f"{name} {_size(value)} before, {_size(own[name])} now"
         for name, value in saved.items()
         if isinstance(value, Tensor) and name in own and value.shape != own[name].shape
     ]
@@ -243,12 +240,12 @@ def _refuse_other_sizes(folder: Path, saved: Mapping[str, Any], own: Mapping[str
         )
 
 
-def _by(tensor: Tensor) -> str:
+def _size(tensor: Tensor) -> str:
     return " x ".join(map(str, tensor.shape))
 
 
 def _load_optimizer(run: Run, folder: Path, state: dict[str, Any]) -> None:
-    """Load what the optimizer has gathered; its options stay those of the config."""
+    """Load the optimizer's moments; its options stay those of the config."""
     options = [
         {key: value for key, value in group.items() if key != "params"}
         for group in run.optimizer.param_groups
@@ -259,30 +256,29 @@ def _load_optimizer(run: Run, folder: Path, state: dict[str, Any]) -> None:
 
 
 def _restore_rank(run: Run, folder: Path, world_size: int) -> None:
-    """Give this rank what it owned, or its part of what other ranks owned."""
+    """Restore what this rank owned, or its part of what another number of ranks owned."""
     rank = distributed.rank()
     paths = [folder / f"rank_{r}.pt" for r in range(world_size)]
-    is_same_world = world_size == distributed.world_size()
-    if is_same_world:
-        mine = checkpoint.read(paths[rank])
-        buffers = mine["buffers"]
+    if world_size == distributed.world_size():
+        state = checkpoint.read(paths[rank])
+        buffers = state["buffers"]
     else:
         parts = [checkpoint.read(path) for path in paths]
-        mine = parts[0] | {"rng": parts[rank % world_size]["rng"]}  # a new rank needs some
+        state = parts[0] | {"rng": parts[rank % world_size]["rng"]}  # a new rank has none
         buffers = _resharded(run, folder, [part["buffers"] for part in parts])
     own = rank_buffers(run.loss)
     if own.keys() != buffers.keys():
         raise CheckpointError(f"{folder}: its loss has other buffers: {', '.join(buffers)}")
     buffers = {name: run.loss.fitted(name, value) for name, value in buffers.items()}
-    _refuse_other_sizes(folder, buffers, own)
+    _check_sizes(folder, buffers, own)
     for name, value in buffers.items():
         own[name].copy_(value)
     for name, hook in run.hooks.items():
-        if mine["hooks"].get(name):
-            hook.load_state_dict(_on(run.device, mine["hooks"][name]))
-    torch.set_rng_state(mine["rng"])
-    if run.device.type == "cuda" and "cuda_rng" in mine:
-        torch.cuda.set_rng_state(mine["cuda_rng"])
+        if hook_state := state["hooks"].get(name):
+            hook.load_state_dict(_on(run.device, hook_state))
+    torch.set_rng_state(state["rng"])
+    if run.device.type == "cuda" and "cuda_rng" in state:
+        torch.cuda.set_rng_state(state["cuda_rng"])
 
 
 def _resharded(run: Run, folder: Path, parts: list[dict[str, Tensor]]) -> dict[str, Tensor]:
@@ -300,10 +296,4 @@ def _resharded(run: Run, folder: Path, parts: list[dict[str, Tensor]]) -> dict[s
 
 def _on(device: torch.device, state: Any) -> Any:
     """The same state, its tensors on ``device``."""
-    if isinstance(state, Tensor):
-        return state.to(device)
-    if isinstance(state, Mapping):
-        return {key: _on(device, value) for key, value in state.items()}
-    if isinstance(state, list | tuple):
-        return type(state)(_on(device, value) for value in state)
-    return state
+    return map_leaves(lambda _, v: v.to(device) if isinstance(v, Tensor) else v, state)

@@ -1,4 +1,4 @@
-"""Signals that ask a run to stop: it saves at the next step boundary and leaves."""
+"""Signals that ask a run to stop: it saves after the step under way and ends."""
 
 import signal
 import threading
@@ -15,10 +15,10 @@ EXIT_CODES = {  # 75, EX_TEMPFAIL, asks a scheduler to start the run again
 
 
 class StopSignals:
-    """Note a first stop signal while the context lasts; a second one acts as it did before.
+    """A context that notes the first stop signal; a second one has its usual effect.
 
-    Python gives signals to the main thread: elsewhere the context does nothing. A signal that is
-    ignored, as Ctrl-C is in a background job, stays ignored.
+    Only the main thread receives signals: in another one the context does nothing. A signal that
+    is ignored, such as Ctrl-C in a background job, stays ignored.
 
     Attributes:
         number: of the signal that came; 0 for none.
@@ -50,6 +50,7 @@ class StopSignals:
 
 
 def stop_error(number: int, step: int) -> StopRequested:
+    """The error with which a run ends that has saved after a stop signal."""
     name = signal.Signals(number).name
     return StopRequested(
         f"stopped by {name} at step {step}: the same command goes on from the latest checkpoint",

@@ -1,11 +1,13 @@
 """Whether numbers are finite."""
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from ssl_platform.ops.nested import leaves, name_of
 
 
 def all_finite(tensors: Iterable[Tensor]) -> Tensor:
@@ -39,9 +41,9 @@ def not_finite(state: Any, name: str) -> list[str]:
     The names are those of the mappings and the places in the sequences that ``state`` is made of,
     with dots between. A plain number may be infinite: the best score before the first one is.
     """
-    leaves = dict(_leaves(state, name))
-    tensors = {name: leaf for name, leaf in leaves.items() if isinstance(leaf, Tensor)}
-    bad = [name for name, leaf in leaves.items() if name not in tensors and math.isnan(leaf)]
+    floats = dict(_floats(state, name))
+    tensors = {name: leaf for name, leaf in floats.items() if isinstance(leaf, Tensor)}
+    bad = [name for name, leaf in floats.items() if name not in tensors and math.isnan(leaf)]
     if not all_finite(tensors.values()):  # some are not finite, or only large
         bad += [name for name, tensor in tensors.items() if not _values(tensor).isfinite().all()]
     return bad
@@ -49,23 +51,16 @@ def not_finite(state: Any, name: str) -> list[str]:
 
 def with_nan(state: Any, name: str) -> list[str]:
     """Names, as of `not_finite`, of the tensors with an entry that is NaN."""
-    tensors = {name: leaf for name, leaf in _leaves(state, name) if isinstance(leaf, Tensor)}
+    tensors = {name: leaf for name, leaf in _floats(state, name) if isinstance(leaf, Tensor)}
     suspects = [] if all_finite(tensors.values()) else tensors
     return [name for name in suspects if _values(tensors[name]).isnan().any()]
 
 
-def _leaves(state: Any, name: str) -> Iterator[tuple[str, Tensor | float]]:
-    if isinstance(state, Tensor):
-        if _has_fractions(state) and state.numel():
-            yield name, state
-    elif isinstance(state, float):
-        yield name, state
-    elif isinstance(state, Mapping):
-        for key, value in state.items():
-            yield from _leaves(value, f"{name}.{key}")
-    elif isinstance(state, list | tuple):
-        for number, value in enumerate(state):
-            yield from _leaves(value, f"{name}.{number}")
+def _floats(state: Any, name: str) -> Iterator[tuple[str, Tensor | float]]:
+    for path, leaf in leaves(state, (name,)):
+        is_tensor = isinstance(leaf, Tensor) and _has_fractions(leaf) and leaf.numel() > 0
+        if is_tensor or isinstance(leaf, float):
+            yield name_of(path), leaf
 
 
 def _has_fractions(tensor: Tensor) -> bool:

@@ -12,7 +12,7 @@ import torch
 from image_files import encoded
 from loaders import OPTIONS, on_folder
 from PIL import Image
-from test_training import losses, train
+from tiny_runs import losses, train
 
 from ssl_platform.data.crops.center_crop import CenterCrop
 from ssl_platform.data.decoding.pixels import PixelOptions

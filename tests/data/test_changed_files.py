@@ -1,4 +1,4 @@
-"""What became of the images' files since a run was saved."""
+"""Images' files that have changed since a run was saved."""
 
 import logging
 import os
@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from loaders import on_folder
-from test_training import train
+from tiny_runs import train
 
 from ssl_platform.config.options import DataOptions
 from ssl_platform.data.crops.normalize import Normalize
@@ -17,7 +17,7 @@ from ssl_platform.data.dataset import NUM_STAMPS, FileChanges
 from ssl_platform.data.sets.image_folder import ImageFolder
 from ssl_platform.data.sets.shapes import Shapes
 from ssl_platform.data.sets.subset import StratifiedSubset
-from ssl_platform.engine import state as run_state
+from ssl_platform.engine import state
 from ssl_platform.errors import CheckpointError
 from ssl_platform.evaluation.feature_cache import images_provenance
 
@@ -31,30 +31,22 @@ def touch(path: Path, seconds: int = 100) -> None:
     os.utime(path, ns=(path.stat().st_atime_ns, path.stat().st_mtime_ns + seconds * 10**9))
 
 
-def test_nothing_changed_is_nothing_told(photographs):
-    sample = opened(photographs).sample()
-    assert len(sample) == 12
-    assert opened(photographs).changes_since(sample) == FileChanges([], [], False)
-
-
-def test_an_image_with_other_bytes_is_told_with_its_sizes(photographs):
-    sample = opened(photographs).sample()
-    path = photographs / "class1" / "1.jpg"
-    before = path.stat().st_size
-    path.write_bytes(path.read_bytes() + b"more")
-    changes = opened(photographs).changes_since(sample)
-    assert changes.resized == [f"{path}: {before} bytes before, {before + 4} now"]
-    assert (changes.touched, changes.is_copy) == ([], False)
-
-
-def test_an_image_that_was_written_anew_or_is_gone_is_told_by_name(photographs):
+def test_a_changed_image_is_told_by_name_and_one_with_other_bytes_with_its_sizes(photographs):
     dataset = opened(photographs)
     sample = dataset.sample()
-    touch(photographs / "class1" / "1.jpg")
-    (photographs / "class2" / "2.jpg").unlink()
-    touched = {str(photographs / "class1" / "1.jpg"), str(photographs / "class2" / "2.jpg")}
+    assert len(sample) == 12
+    assert dataset.changes_since(sample) == FileChanges([], [], False)
+    first, gone = photographs / "class1" / "1.jpg", photographs / "class2" / "2.jpg"
+    touch(first)
+    gone.unlink()
     changes = dataset.changes_since(sample)
-    assert (changes.resized, set(changes.touched), changes.is_copy) == ([], touched, False)
+    assert (changes.resized, changes.is_copy) == ([], False)
+    assert set(changes.touched) == {str(first), str(gone)}
+    before = first.stat().st_size
+    first.write_bytes(first.read_bytes() + b"more")
+    changes = dataset.changes_since(sample)
+    assert changes.resized == [f"{first}: {before} bytes before, {before + 4} now"]
+    assert (changes.touched, changes.is_copy) == ([str(gone)], False)
 
 
 def test_a_copy_is_taken_for_one(photographs, tmp_path):
@@ -95,13 +87,13 @@ def test_cached_features_of_images_with_other_bytes_are_stale(photographs):
 
 @pytest.fixture(autouse=True)
 def same_length(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run_state, "change_of_length", lambda run, shared: None)
+    monkeypatch.setattr(state, "change_of_length", lambda run, shared: None)
 
 
 def resume(folder: Path, *, sample: dict | None, exact: bool = False, allow: str = "") -> None:
     """What a resume asks of the files, without a run."""
     dataset = opened(folder)
-    options = run_state.ResumeOptions("auto", [allow], exact)
+    options = state.ResumeOptions("auto", [allow], exact)
     run = SimpleNamespace(
         train_data=dataset,
         data_fingerprint=dataset.fingerprint(),
@@ -110,22 +102,22 @@ def resume(folder: Path, *, sample: dict | None, exact: bool = False, allow: str
     )
     shared = {"data": dataset.fingerprint(), "world_size": 1, "environment": {}}
     saved = shared if sample is None else shared | {"data_sample": sample}
-    run_state._refuse_what_does_not_fit(run, options, Path("step_1"), saved)
+    state._check_fits(run, options, Path("step_1"), saved)
 
 
 def test_a_resume_says_what_was_written_anew_and_an_exact_one_refuses(photographs, caplog):
     sample = opened(photographs).sample()
     path = photographs / "class1" / "1.jpg"
     touch(path)
-    told = (
+    message = (
         "step_1: the result is no longer bit for bit an unbroken run's: 1 of the 12 training "
         f"images looked at have been written anew since ({path})"
     )
     resume(photographs, sample=sample)
-    assert caplog.messages == [told]
+    assert caplog.messages == [message]
     with pytest.raises(CheckpointError) as caught:
         resume(photographs, sample=sample, exact=True)
-    assert str(caught.value) == f"{told} (resume.exact=false goes on)"
+    assert str(caught.value) == f"{message} (resume.exact=false goes on)"
 
 
 def test_a_resume_goes_on_with_a_copy_and_from_before_the_sample(photographs, caplog):
@@ -142,18 +134,19 @@ def test_a_resume_goes_on_with_a_copy_and_from_before_the_sample(photographs, ca
 def test_a_run_does_not_go_on_with_other_bytes_unless_it_is_allowed(tmp_path, tiny, photographs):
     options = [*on_folder(tiny, photographs, batch_size=12), "~hooks.knn"]
     options += ["heads.prototypes.num_prototypes=[8]"]
-    train(options, tmp_path / "run", "num_epochs=2")
+    run_dir = tmp_path / "run"
+    train(options, run_dir, "num_epochs=2")
     path = photographs / "class1" / "1.jpg"
     size = path.stat().st_size
     path.write_bytes(path.read_bytes() + b"\0")
     longer = ["num_epochs=3", "resume.allow_changes=[num_epochs]"]
     with pytest.raises(CheckpointError) as caught:
-        train(options, tmp_path / "run", *longer)
+        train(options, run_dir, *longer)
     assert str(caught.value) == (
-        f"{tmp_path}/run/checkpoints/step_00000002 was written with other training images: 1 of "
+        f"{run_dir}/checkpoints/step_00000002 was written with other training images: 1 of "
         f"the 12 training images looked at have other sizes ({path}: {size} bytes before, "
         f"{size + 1} now): bring those back, start a new run with name=..., or allow it with "
         "resume.allow_changes=[data.train]"
     )
-    train(options, tmp_path / "run", "num_epochs=3", "resume.allow_changes=[num_epochs,data.train]")
-    assert (tmp_path / "run/checkpoints/step_00000003").is_dir()
+    train(options, run_dir, "num_epochs=3", "resume.allow_changes=[num_epochs,data.train]")
+    assert (run_dir / "checkpoints/step_00000003").is_dir()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from test_training import train
+from tiny_runs import train
 
 from ssl_platform.errors import ConfigError
 from ssl_platform.hooks.files import EventFile

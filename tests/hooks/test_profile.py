@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from test_offline_runs import tiny_of
-from test_training import assert_equal, losses, run_tool, saved, train
+from tiny_runs import assert_equal, losses, run_tool, saved, train
 
 from ssl_platform.config import compose
 from ssl_platform.config.options import options_of

@@ -1,4 +1,4 @@
-"""Saves in a thread. That resumed runs equal unbroken ones is shown in test_resume.py."""
+"""When and what a saver writes. test_state.py shows that resumed runs equal unbroken ones."""
 
 import math
 import subprocess
@@ -8,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from ranks import run_on_ranks
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from ssl_platform import distributed
 from ssl_platform.config.options import SaveOptions
 from ssl_platform.engine.run import Events
-from ssl_platform.engine.saver import Saver
+from ssl_platform.engine.saver import Saver, _copied
 from ssl_platform.errors import DivergedError
 from ssl_platform.losses.base import Loss
 
@@ -24,27 +25,38 @@ PROGRAM = """
 import sys, threading
 from pathlib import Path
 import torch
-from ssl_platform.engine.saver import _Writing
+from ssl_platform.engine.saver import _in_thread, _write
 
-_Writing(
-    Path(sys.argv[1]), {"rank_0.pt": {"x": torch.ones(9)}}, {"step": 1},
-    make_room=threading.main_thread().join, device=torch.device("cpu"),
-).start()
+states = {"rank_0.pt": {"x": torch.ones(9)}}
+is_ending = threading.Event()
+_in_thread(_write, Path(sys.argv[1]), states, is_ending.wait)
+threading._register_atexit(is_ending.set)
 raise SystemExit(3)
 """
 
 
 def test_an_error_elsewhere_does_not_cut_off_a_write(tmp_path):
-    """A thread that Python ends for it, while it is in torch, brings the process down."""
+    """Python waits for the thread: to end a thread that is inside torch crashes the process."""
     folder = tmp_path / "epoch"
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, str(folder)],
-        cwd=Path(__file__).parents[1],
+        cwd=Path(__file__).parents[2],
         capture_output=True,
         text=True,
     )
     assert (done.returncode, done.stderr) == (3, "")
     assert (folder / "rank_0.pt").is_file()
+
+
+def test_a_copy_takes_the_memory_of_the_one_before_and_no_tensor_that_of_another():
+    tensor, memory = torch.ones(2), {}
+    state = {"a.b": [tensor], "a": {"b": (torch.zeros(2), "text")}, "number": 1}
+    first = _copied(state, memory)
+    tensor += 1
+    again = _copied(state, memory)
+    assert str(again) == str(state)
+    assert again["a.b"][0] is first["a.b"][0] is not tensor
+    assert again["a.b"][0] is not again["a"]["b"][0]
 
 
 class Owner(Loss):
@@ -102,31 +114,33 @@ def a_run(folder: Path) -> tuple[SimpleNamespace, Saver]:
     return run, saver
 
 
-SPOILT: dict[str, Callable[[Any], Tensor]] = {
+def moment(run: Any) -> Tensor:
+    return run.optimizer.state[run.model[0].bias]["exp_avg_sq"]
+
+
+TENSORS: dict[str, Callable[[Any], Tensor]] = {
     "model.0.weight": lambda run: run.model[0].weight,
     "model.1.running_var": lambda run: run.model[1].running_var,
     "loss.scale": lambda run: run.loss.scale,
     "loss.table": lambda run: run.loss.table,
     "loss.queue": lambda run: run.loss.queue,
-    "optimizer.state.1.exp_avg_sq": lambda run: run.optimizer.state[run.model[0].bias][
-        "exp_avg_sq"
-    ],
+    "optimizer.state.1.exp_avg_sq": moment,
     "hooks.watch.total": lambda run: run.hooks["watch"].total,
 }
 
 
-@pytest.mark.parametrize("where", SPOILT)
-def test_a_nan_in_anything_that_is_saved_is_named_and_not_saved(where, tmp_path):
+@pytest.mark.parametrize("name", TENSORS)
+def test_a_nan_in_anything_that_is_saved_is_named_and_not_saved(name, tmp_path):
     run, saver = a_run(tmp_path)
     saver.save(run)
     before = sorted((tmp_path / "checkpoints").rglob("*"))
-    SPOILT[where](run).data.view(-1)[-1] = math.nan
+    TENSORS[name](run).data.view(-1)[-1] = math.nan
     run.step = 8
     with pytest.raises(DivergedError) as error:
         saver.save(run)
     folder = tmp_path / "checkpoints" / "step_00000007"
     assert str(error.value) == (
-        f"{where}: no longer finite at step 8 (epoch 2): no checkpoint of it is written; "
+        f"{name}: no longer finite at step 8 (epoch 2): no checkpoint of it is written; "
         f"{folder} is from before"
     )
     assert sorted((tmp_path / "checkpoints").rglob("*")) == before
@@ -140,10 +154,18 @@ def test_a_nan_in_a_number_of_the_loss_is_not_saved(tmp_path):
     assert not (tmp_path / "checkpoints").exists()
 
 
+def test_a_state_that_could_not_be_read_again_is_refused_at_once(tmp_path):
+    run, saver = a_run(tmp_path)
+    run.hooks["watch"].figure = np.float64(1)
+    with pytest.raises(TypeError, match=r"hooks\.watch\.figure is a float64: .* plain values only"):
+        saver.save(run)
+    assert not (tmp_path / "checkpoints").exists()
+
+
 def test_infinite_is_a_fault_of_the_training_and_not_of_what_watches_it(tmp_path):
     run, saver = a_run(tmp_path)
     run.hooks["watch"].total.fill_(math.inf)
-    run.optimizer.state[run.model[0].bias]["exp_avg_sq"].fill_(3e38)  # large is finite
+    moment(run).fill_(3e38)  # large is finite
     saver.save(run)
     run.step = 8
     run.model[0].bias.data.fill_(math.inf)
@@ -172,12 +194,8 @@ def save_with_nan_on_the_last_rank(folder: str) -> str:
 
 
 def test_every_rank_names_what_is_not_finite_on_any(tmp_path):
-    told = run_on_ranks(save_with_nan_on_the_last_rank, 2, str(tmp_path))
-    assert (
-        told
-        == [
-            "loss.queue: no longer finite at step 7 (epoch 2): no checkpoint of it is written; no "
-            "checkpoint was saved before"
-        ]
-        * 2
+    message = (
+        "loss.queue: no longer finite at step 7 (epoch 2): no checkpoint of it is written; no "
+        "checkpoint was saved before"
     )
+    assert run_on_ranks(save_with_nan_on_the_last_rank, 2, str(tmp_path)) == [message] * 2

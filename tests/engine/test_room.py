@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 from forked import tool
-from test_training import QUEUE, train
+from tiny_runs import QUEUE, train, without
 
 from ssl_platform.engine.saver import SPARE_ROOM
 from ssl_platform.errors import ConfigError
@@ -22,7 +22,7 @@ shutil.disk_usage = lambda path: SimpleNamespace(total=2**30, free=2**18)
 
 @pytest.fixture
 def short(tiny) -> list[str]:
-    return [*(o for o in tiny if not o.startswith("hooks.knn")), *QUEUE, "~hooks.knn"]
+    return [*without(tiny, "hooks.knn"), *QUEUE, "~hooks.knn"]
 
 
 def last_checkpoint(output_dir: Path) -> tuple[int, int]:
@@ -58,7 +58,7 @@ def test_the_room_is_asked_for_that_a_checkpoint_takes(optimizer, short, tmp_pat
     start("new", 1.05, *longer)
     assert last_checkpoint(tmp_path / "new")[0] == 12
     start("new", 0.0, *longer)  # a finished run only reports
-    usage.total = 0  # a file system that does not tell
+    usage.total = 0  # a file system that does not say its size
     start("unknown", 0.0)
 
 
@@ -66,8 +66,8 @@ def test_all_processes_leave_with_one_line(short, tmp_path):
     (tmp_path / "full_disk.py").write_text(FULL_DISK)
     done = tool(*short, "launch.processes=2", "plugins=[full_disk]", "name=run", cwd=tmp_path)
     assert done.returncode == 2
-    told = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-    assert told == [
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert errors == [
         "error: output_dir=runs/run: 0.2 MiB are free there, a checkpoint needs 0.6 MiB; have 0.9 "
         "MiB free before the start, or choose a directory on another disk"
     ]

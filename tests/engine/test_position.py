@@ -1,6 +1,5 @@
 """Runs that go on with another batch, other images or another number of epochs."""
 
-import json
 import re
 import shutil
 from pathlib import Path
@@ -10,43 +9,33 @@ from unittest.mock import patch
 
 import pytest
 import torch
-from test_resume import checkpoints, refused, stop_at
-from test_training import train
+from conftest import TINY
+from tiny_runs import checkpoints, lines, refused, stopped_at, train, without
 
 from ssl_platform.data.loading.sampler import ShuffledSampler
 from ssl_platform.engine import checkpoint
-from ssl_platform.engine.position import change_of_length, take_position
+from ssl_platform.engine.position import change_of_length, restore_position
 from ssl_platform.engine.run import Run
-from ssl_platform.errors import CheckpointError, StopRequested
+from ssl_platform.errors import CheckpointError
 from ssl_platform.hooks.log import _Console
 from ssl_platform.losses.swav import SwAVLoss
 from ssl_platform.models.heads import PrototypeHead
 from ssl_platform.optim.schedules import EpochCosine, Steps, WarmupCosine
 
-HERE = Path(__file__).parent
 STOP = 6  # of 12: in the middle of the second epoch
 
 
-@pytest.fixture(autouse=True)
-def no_traces_of_the_plugin(monkeypatch):
-    monkeypatch.syspath_prepend(HERE)
-
-
 @pytest.fixture
-def small(tiny) -> list[str]:
-    return [*tiny, "~hooks.knn", "~hooks.crops", "plugins=[kill_hook]", "num_epochs=3"]
+def small(stoppable) -> list[str]:
+    return [*stoppable, "~hooks.crops"]
 
 
 @pytest.fixture(scope="module")
 def stopped(tmp_path_factory) -> Path:
     """A run of 128 images in batches of 32 that was stopped; not to be written to."""
-    from conftest import TINY
-
     folder = tmp_path_factory.mktemp("stopped") / "run"
-    overrides = [*TINY, "~hooks.knn", "~hooks.crops", "plugins=[kill_hook]"]
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(StopRequested):
-        patch.syspath_prepend(HERE)
-        train(overrides, folder, stop_at(STOP))
+    options = [*without(TINY, "hooks.knn"), "~hooks.knn", "~hooks.crops", "plugins=[kill_hook]"]
+    stopped_at(STOP, options, folder)
     return folder
 
 
@@ -57,8 +46,14 @@ def run_dir(stopped, tmp_path) -> Path:
 
 def rates(output_dir: Path) -> dict[int, float]:
     """Learning rate by step."""
-    lines = map(json.loads, (output_dir / "metrics.jsonl").read_text().splitlines())
-    return {line["step"]: line["lr"] for line in lines if "lr" in line}
+    return {line["step"]: line["lr"] for line in lines(output_dir) if "lr" in line}
+
+
+def warm_cosine(num_epochs: int, steps_per_epoch: int) -> WarmupCosine:
+    """The schedule of the run."""
+    return WarmupCosine(
+        0.12, num_epochs, steps_per_epoch, warmup_epochs=1, start_lr=0.0, final_lr=0.0
+    )
 
 
 @pytest.mark.parametrize(
@@ -83,12 +78,9 @@ def test_a_run_goes_on_where_it_was_with_other_epochs(
     allowed = "[output_dir, data.batch_size, data.train, loss.freeze_prototypes_steps]"
     freezing = f"loss.freeze_prototypes_steps={position + 2}"
     train(small, run_dir, change, freezing, f"resume.allow_changes={allowed}")
-    schedule = WarmupCosine(
-        0.12, num_epochs, steps_per_epoch, warmup_epochs=1, start_lr=0.0, final_lr=0.0
-    )
-    found = rates(run_dir)
-    assert list(found) == list(range(1, STOP + total - position + 1))
-    assert list(found.values())[STOP:] == [schedule(p) for p in range(position, total)]
+    schedule, rate_at = warm_cosine(num_epochs, steps_per_epoch), rates(run_dir)
+    assert list(rate_at) == list(range(1, STOP + total - position + 1))
+    assert list(rate_at.values())[STOP:] == [schedule(p) for p in range(position, total)]
     assert len(frozen) == 2
     heads = [m.partition(":")[0] for m in caplog.messages if re.match(r"epoch \d+/", m)]
     assert heads == [
@@ -96,10 +88,10 @@ def test_a_run_goes_on_where_it_was_with_other_epochs(
         for p in range(position, total)
     ]
     assert all(", ETA 0:0" in m for m in caplog.messages if m.startswith(tuple(heads)))
-    (told,) = [m for m in caplog.messages if m.startswith("the schedule is another")]
-    assert told == (
+    (message,) = [m for m in caplog.messages if m.startswith("the schedule is another")]
+    assert message == (
         f"the schedule is another (3 epochs of 4 steps before, {num_epochs} epochs of "
-        f"{steps_per_epoch} steps now): lr {found[STOP]:.3g} at the step before, "
+        f"{steps_per_epoch} steps now): lr {rate_at[STOP]:.3g} at the step before, "
         f"{schedule(position):.3g} at the next (epoch 2), {schedule(total - 1):.3g} at the last"
     )
     assert checkpoints(run_dir)[-1] == STOP + total - position
@@ -107,11 +99,10 @@ def test_a_run_goes_on_where_it_was_with_other_epochs(
 
 def test_an_epoch_with_less_than_a_batch_left_is_over(small, run_dir):
     """After 3 of 4 batches of 32 there is no batch of 64 left; the next epoch has two."""
-    with pytest.raises(StopRequested):
-        train(small, run_dir, stop_at(7), "resume.allow_changes=[output_dir]")
+    stopped_at(7, small, run_dir, "resume.allow_changes=[output_dir]")
     change = ["data.batch_size=64", "resume.allow_changes=[output_dir, data.batch_size]"]
     train(small, run_dir, *change)
-    schedule = WarmupCosine(0.12, 3, 2, warmup_epochs=1, start_lr=0.0, final_lr=0.0)
+    schedule = warm_cosine(3, 2)
     assert list(rates(run_dir).values())[7:] == [schedule(4), schedule(5)]
     assert checkpoints(run_dir)[-1] == 9
 
@@ -135,8 +126,7 @@ def test_a_finished_run_goes_on_for_more_epochs_and_not_for_fewer(pretrained, tm
     ):
         train(options, run_dir, *more, "resume.exact=true")
     train(options, run_dir, *more)
-    schedule = WarmupCosine(0.12, 3, 4, warmup_epochs=1, start_lr=0.0, final_lr=0.0)
-    assert list(rates(run_dir).values())[8:] == [schedule(p) for p in range(8, 12)]
+    assert list(rates(run_dir).values())[8:] == [warm_cosine(3, 4)(p) for p in range(8, 12)]
 
 
 @pytest.mark.parametrize(("batch_size", "length"), [(20, 60), (128, 0)])
@@ -144,8 +134,7 @@ def test_a_queue_of_another_length_keeps_its_newest(batch_size, length, small, t
     caplog.set_level("INFO")
     queue = ["loss.queue_length=64", "loss.queue_start_epoch=0", "num_epochs=2"]
     queue += ["resume.allow_changes=[data.batch_size]"]
-    with pytest.raises(StopRequested):
-        train(small, tmp_path, *queue, stop_at(3))
+    stopped_at(3, small, tmp_path, *queue)
     before = checkpoint.read(tmp_path / "checkpoints" / "step_00000003" / "rank_0.pt")["buffers"]
     taken, start = [], SwAVLoss.on_train_start
 
@@ -171,24 +160,18 @@ def test_a_queue_that_has_become_longer_is_used_when_it_is_full():
     assert loss.fitted("queue", of_other_width) is of_other_width
 
 
-def test_a_bank_that_goes_on_with_half_the_batch_has_each_image_once(tiny, tmp_path):
-    own = ("config=", "loss.", "heads.prototypes.num")
+def test_a_bank_that_goes_on_with_half_the_batch_has_each_image_once(small, tmp_path):
     options = [
         "config=pretrain/deepcluster_v2/quickstart",
-        *(o for o in tiny if not o.startswith(own)),
+        *without(small, "config=", "loss.", "heads.prototypes.num"),
         "heads.prototypes.num_prototypes=[8]",
-        "~hooks.knn",
-        "~hooks.crops",
-        "plugins=[kill_hook]",
         "resume.allow_changes=[data.batch_size, data.train]",
         "num_epochs=2",
     ]
-    with pytest.raises(StopRequested):
-        train(options, tmp_path, stop_at(2))
+    stopped_at(2, options, tmp_path)
     with pytest.raises(CheckpointError, match=r"assignments 1 x 128 before, 1 x 96 now"):
         train(options, tmp_path, "data.train.num_samples=96")
-    with pytest.raises(StopRequested):
-        train(options, tmp_path, "data.batch_size=16", stop_at(6))
+    stopped_at(6, options, tmp_path, "data.batch_size=16")
     bank = checkpoint.read(tmp_path / "checkpoints" / "step_00000006" / "rank_0.pt")["buffers"]
     assert sorted(bank["bank.index"].tolist()) == list(range(128))
 
@@ -198,7 +181,7 @@ def at(state: dict[str, Any], **sizes: Any) -> SimpleNamespace:
     sizes = {"num_samples": 128, "batch_size": 32, "drop_last": True} | sizes
     sampler = ShuffledSampler(**sizes, rank=0, world_size=1, seed=0)
     run = SimpleNamespace(train_sampler=sampler)
-    take_position(run, state)
+    restore_position(run, state)
     run.position = run.epoch * sampler.steps_per_epoch + run.epoch_step
     return run
 
@@ -235,22 +218,19 @@ def test_the_position_follows_from_the_epoch(state, sizes, epoch_step, position)
 
 
 @pytest.mark.parametrize(
-    ("epoch", "epoch_step", "told"),
+    ("epoch", "epoch_step", "change"),
     [(1, 2, "epochs of 8 steps before, 3 epochs of 4 steps now"), (0, 10, ""), (2, 2, "")],
 )
-def test_an_old_checkpoint_of_other_batches_is_told_by_its_steps(epoch, epoch_step, told):
+def test_an_old_checkpoint_tells_other_batches_by_its_steps(epoch, epoch_step, change):
     run: Any = SimpleNamespace(num_epochs=3, train_sampler=SimpleNamespace(steps_per_epoch=4))
     state = {"step": 10, "epoch": epoch, "epoch_step": epoch_step}
-    assert change_of_length(run, state) == told
+    assert change_of_length(run, state) == change
 
 
 def test_a_position_without_a_batch_left_is_at_the_end_of_its_epoch():
     run = at(KEPT, batch_size=128)
-    assert (run.epoch_step, run.position, run.train_sampler.steps_after(run.epoch_images)) == (
-        1,
-        5,
-        0,
-    )
+    steps_left = run.train_sampler.steps_after(run.epoch_images)
+    assert (run.epoch_step, run.position, steps_left) == (1, 5, 0)
 
 
 def test_the_first_epoch_of_an_old_checkpoint_goes_on():
@@ -276,10 +256,9 @@ def test_the_time_left_is_that_of_the_steps_left(start, position, seconds, eta, 
 
 
 def test_classes_that_have_another_number_now_are_told_of(small, photographs, tmp_path, caplog):
-    own = ("config=", "data.train", "data.val", "data.batch", "loss.")
     options = [
         "config=pretrain/swav/folder",
-        *(o for o in small if not o.startswith(own)),
+        *without(small, "config=", "data.train", "data.val", "data.batch", "loss."),
         f"data.train.path={photographs}",
         "data.transform.crops.large.size=32",
         "data.transform.crops.small.size=20",
@@ -289,12 +268,10 @@ def test_classes_that_have_another_number_now_are_told_of(small, photographs, tm
         "trunk=resnet18_small",
         "resume.allow_changes=[data.train]",
     ]
-    with pytest.raises(StopRequested):
-        train(options, tmp_path / "run", stop_at(2))
+    stopped_at(2, options, tmp_path / "run")
     (photographs / "class1").rename(photographs / "other")
     train(options, tmp_path / "run", "num_epochs=2")
-    told = [m for m in caplog.messages if "another number" in m]
-    assert told == [
+    assert [message for message in caplog.messages if "another number" in message] == [
         "data.train: 2 classes have another number now, e.g. 1 was class1 and is class2: a head "
         "that was trained on labels takes the one for the other"
     ]
