@@ -13,7 +13,7 @@ from torch import nn
 
 # what the package imports for this; checked by torch.hub before an entry point is called
 dependencies = [
-    "annotated_types", "filelock", "fvcore", "omegaconf", "pydantic", "safetensors", "torch",
+    "annotated_types", "filelock", "fvcore", "omegaconf", "safetensors", "torch",
     "tqdm", "yaml",
 ]  # fmt: skip
 

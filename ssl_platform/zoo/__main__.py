@@ -1,3 +1,5 @@
+"""``python -m ssl_platform.zoo`` is tools/zoo.py."""
+
 import sys
 
 from ssl_platform.zoo.cli import main
