@@ -1,4 +1,4 @@
-"""Work for the ranks that test_launch.py starts; run as a script, it launches one by name.
+"""Work for the ranks that tests of launching start; run as a script, it launches one by name.
 
 ``launch_work.py NAME PROCESSES [ARGUMENT...]`` prints ``result: ...``, or ``error: TYPE: message``
 and leaves with the exit code of the error, as the command line of the platform does.

@@ -13,7 +13,7 @@ import launch_work
 import pytest
 from forked import tool
 from launch_work import launch_options
-from test_launch import DEADLINE, LOOPBACK, eventually, listening, rank_pids
+from launched import DEADLINE, LOOPBACK, eventually, listening, rank_pids
 
 from ssl_platform.errors import ConfigError
 from ssl_platform.launch import submit
