@@ -26,7 +26,8 @@ ANSWERS = {  # with their exit codes
     "wrong name of a config": (["config=pretrain/swav/quikstart"], 2),
 }
 TRAINING = f"""
-from ssl_platform.engine.build import Builder, options_of
+from ssl_platform.config.options import options_of
+from ssl_platform.engine.build import Builder
 from ssl_platform.config import compose
 cfg = compose(["{CONFIG}", "trunk=resnet50", "data.train.num_samples=256", "loss.queue_length=0"])
 builder = Builder(options_of(cfg))
