@@ -1,7 +1,9 @@
 """Connections to HTTP servers: which redirects are followed, and who is sent a login."""
 
 import string
+from concurrent.futures import Future, wait
 from http.client import HTTPMessage, HTTPResponse
+from threading import Thread
 from typing import IO, Any
 from urllib.parse import SplitResult, quote, unquote, urljoin, urlsplit
 from urllib.request import (
@@ -17,6 +19,7 @@ from ssl_platform.console import without_secrets
 from ssl_platform.errors import CheckpointError
 
 TIMEOUT = 30  # seconds without a byte
+OPEN_SECONDS = 120  # until a server has sent all headers, those of redirects too
 
 
 def open_address(address: str, headers: dict[str, str]) -> HTTPResponse:
@@ -27,12 +30,23 @@ def open_address(address: str, headers: dict[str, str]) -> HTTPResponse:
         headers: sent to every server on the way.
 
     Raises:
-        CheckpointError: a redirect may not be followed.
+        CheckpointError: a redirect may not be followed, or the headers do not come to an end.
         urllib.error.URLError: the server cannot be reached, or refuses.
     """
     request = Request(_sendable(urlsplit(address)), headers=headers)
-    response: HTTPResponse = opener_for(address).open(request, timeout=TIMEOUT)
-    return response
+    opener, answer = opener_for(address), Future[HTTPResponse]()
+
+    def ask() -> None:
+        try:
+            answer.set_result(opener.open(request, timeout=TIMEOUT))
+        except BaseException as error:
+            answer.set_exception(error)
+
+    # a thread that nobody waits for: a server may send its headers byte by byte for days
+    Thread(target=ask, daemon=True).start()
+    if not wait([answer], OPEN_SECONDS).done:
+        raise CheckpointError(f"sends no whole answer within {OPEN_SECONDS} seconds")
+    return answer.result()
 
 
 def opener_for(address: str) -> OpenerDirector:

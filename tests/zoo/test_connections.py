@@ -1,6 +1,9 @@
 """Which addresses are asked: those that are files, safe redirects, and the owner of a login."""
 
 import base64
+import socket
+from contextlib import suppress
+from threading import Event, Thread
 from urllib.parse import urlsplit
 from urllib.request import HTTPBasicAuthHandler, Request
 
@@ -101,3 +104,23 @@ def test_the_proxy_of_the_environment_is_asked(server, monkeypatch):
 def test_what_is_no_address_of_a_file(url):
     told = "cannot fetch from x://; https, http or file" if url.startswith("x") else ""
     assert told in refusal(url)
+
+
+def test_headers_that_never_end_are_given_up(monkeypatch):
+    monkeypatch.setattr(connections, "OPEN_SECONDS", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = f"http://127.0.0.1:{listener.getsockname()[1]}/a.pth"
+
+        def drip():
+            connection, _ = listener.accept()
+            with connection, suppress(OSError):  # the client leaves with the test
+                connection.sendall(b"HTTP/1.1 200 OK\r\nX-Header: ")
+                given_up.wait()
+
+        given_up = Event()
+        server = Thread(target=drip)
+        server.start()
+        told = refusal(address)
+        given_up.set()
+        server.join()
+    assert told.endswith("sends no whole answer within 0.2 seconds")
