@@ -65,7 +65,9 @@ def drop_retired(cfg: DictConfig) -> list[str]:
         if not isinstance(section, DictConfig) or name not in section:
             continue
         if section[name] != value:
-            problems.append(f"{key}={section[name]}: this option is gone; {value} is always done")
+            problems.append(
+                f"{key}={section[name]}: this option is gone, leave it out; it is always {value}"
+            )
             continue
         with open_dict(section):
             del section[name]

@@ -171,7 +171,7 @@ def test_options_that_are_gone_may_ask_for_what_is_always_done():
     cfg = compose([QUICKSTART, *(f"+{key}={value}" for key, value in gone.items())])
     assert cfg == compose([QUICKSTART])
     assert problems("+data.normalize_on=workers") == [
-        "data.normalize_on=workers: this option is gone; device is always done"
+        "data.normalize_on=workers: this option is gone, leave it out; it is always device"
     ]
 
 
