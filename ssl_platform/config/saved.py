@@ -50,6 +50,17 @@ def _free_to_change(kind: type, prefix: str = "") -> Iterator[str]:
 FREE_TO_CHANGE = tuple(_free_to_change(TrainOptions))
 
 
+def _retired_keys(cfg: DictConfig) -> Iterator[tuple[str, DictConfig, str]]:
+    """The `RETIRED` keys that a config has, each with its section and its name there."""
+    for key in RETIRED:
+        section: Any = cfg
+        *path, name = key.split(".")
+        for part in path:
+            section = section.get(part) if isinstance(section, DictConfig) else None
+        if isinstance(section, DictConfig) and name in section:
+            yield key, section, name
+
+
 def drop_retired(cfg: DictConfig) -> list[str]:
     """Remove the `RETIRED` keys that ask for what is always done now; changes ``cfg``.
 
@@ -57,20 +68,15 @@ def drop_retired(cfg: DictConfig) -> list[str]:
         One line for each that asks for something else.
     """
     problems = []
-    for key, value in RETIRED.items():
-        section: Any = cfg
-        *path, name = key.split(".")
-        for part in path:
-            section = section.get(part) if isinstance(section, DictConfig) else None
-        if not isinstance(section, DictConfig) or name not in section:
-            continue
-        if section[name] != value:
+    for key, section, name in _retired_keys(cfg):
+        if section[name] == RETIRED[key]:
+            with open_dict(section):
+                del section[name]
+        else:
             problems.append(
-                f"{key}={section[name]}: this option is gone, leave it out; it is always {value}"
+                f"{key}={section[name]}: this option is gone, leave it out; it is always "
+                f"{RETIRED[key]}"
             )
-            continue
-        with open_dict(section):
-            del section[name]
     return problems
 
 
@@ -93,7 +99,8 @@ def with_defaults(saved: Any) -> tuple[dict[str, Any], list[str]]:
     if not isinstance(task, Mapping) or not isinstance(task.get("name"), str):
         raise ValueError("it names no task")
     config = OmegaConf.create(saved)
-    drop_retired(config)
+    for _, section, name in _retired_keys(config):  # they decided how it trained, not what it is
+        del section[name]
     plain: Any = OmegaConf.to_container(config)
     filled, added = _filled(plain, _defaults_of(task["name"]))
     data = filled.get("data")
@@ -209,8 +216,11 @@ def _saved_values(path: Path) -> dict[str, Any]:
         ConfigError: it cannot be read.
     """
     try:
-        filled, added = with_defaults(OmegaConf.to_container(read_yaml(path)))
+        saved = read_yaml(path)
+        filled, added = with_defaults(OmegaConf.to_container(saved))
         values = _flat(without_secrets(OmegaConf.create(filled)))
+        asked = {key: section[name] for key, section, name in _retired_keys(saved)}
+        values |= {key: value for key, value in asked.items() if value != RETIRED[key]}
     except (OSError, ValueError, OmegaConfBaseException, YAMLError) as error:
         reason = " ".join(str(error).split())
         raise ConfigError([f"{path}: the config of a run, cannot be read ({reason})"]) from error

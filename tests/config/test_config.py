@@ -8,7 +8,7 @@ import pytest
 from omegaconf import DictConfig, OmegaConf
 
 from ssl_platform.config import compose
-from ssl_platform.config.saved import config_of, with_defaults
+from ssl_platform.config.saved import config_of, differences, with_defaults
 from ssl_platform.config.shipped import CONFIG_DIR
 from ssl_platform.config.source import Source
 from ssl_platform.errors import ConfigError
@@ -136,6 +136,24 @@ def test_keys_younger_than_a_saved_config_are_at_their_defaults(tmp_path):
     assert filled.pop("metrics") and filled.pop("output_dir") == "runs/${name}"
     assert filled == {k: v for k, v in whole.items() if k not in ("metrics", "output_dir")}
     assert with_defaults(whole) == (whole, [])
+
+
+@pytest.mark.parametrize("made", [("device", "workers"), ("workers", "device")])
+def test_a_run_opens_that_has_keys_that_are_gone(made, tmp_path):
+    new = compose([QUICKSTART])
+    whole = OmegaConf.to_container(new)
+    old = copy.deepcopy(whole)
+    old["data"]["normalize_on"], old["data"]["transform"]["augment_on"] = made
+    assert with_defaults(old) == (whole, [])
+    OmegaConf.save(old, tmp_path / "config.yaml")
+    assert differences(tmp_path / "config.yaml", new, []) == (
+        []
+        if made == ("device", "workers")
+        else [
+            "data.normalize_on: workers there, not set here",
+            "data.transform.augment_on: device there, not set here",
+        ]
+    )
 
 
 def test_parts_and_what_has_no_default_are_never_filled_in():
