@@ -63,10 +63,22 @@ def check(cfg: DictConfig) -> list[str]:
         for line in dataclass_schema(task.options).problems(plain, where="")
     ]
     if problems:
-        return problems + parts.problems
+        return _without_echoes(problems + parts.problems, cfg)
     options = options_of(plain)
     problems = _problems_of_job(options, parts) + parts.problems
-    return problems or _lines(lambda: task.probe(options))
+    return _without_echoes(problems, cfg) or _lines(lambda: task.probe(options))
+
+
+def _without_echoes(problems: list[str], cfg: DictConfig) -> list[str]:
+    """Leave out keys that only refer to another one that is wrong: ``seed: ${seed}``."""
+    plain: Any = OmegaConf.to_container(cfg)
+    written = flat(plain)
+    keys = {line.partition("=")[0] for line in problems}
+    return [
+        line
+        for line in problems
+        if str(written.get(line.partition("=")[0])) not in {f"${{{key}}}" for key in keys}
+    ]
 
 
 def _problems_of_reading(cfg: DictConfig) -> list[str]:

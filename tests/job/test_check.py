@@ -67,6 +67,7 @@ MISTAKES = {
     ),
     "plugins=[no_such_module]": "plugins=['no_such_module']: No module named 'no_such_module'",
     "plugins=mine": "plugins=mine: a list of modules; write plugins=[mine]",
+    "profile=yess": "profile=yess: should be a valid boolean, unable to interpret input",
     "seed=-1": "seed=-1: from 0 to 9223372036854775807",
     "name=": "name=: a name of its own, without '..'",
     "name=../escape": "name=../escape: a name of its own, without '..'",
