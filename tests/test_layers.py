@@ -22,7 +22,7 @@ MAY_IMPORT = {
     "events": {"engine"},
     # what a run is made of
     "ops": BASE,
-    "metrics": BASE,
+    "metrics": BASE | {"ops"},
     "optim": BASE,
     "models": BASE,
     "data": BASE | {"ops"},
