@@ -69,7 +69,7 @@ class KNNMonitor(Events):
         self.latest: tuple[int, dict[str, float]] | None = None  # epoch, scores
         self.counts: dict[str, int] = {}  # of the images that could be read
         self.baselines: dict[str, dict[str, float]] | None = None
-        self.tables: Tables = {}  # of each class, by whose features they are of
+        self.tables: Tables = {}  # of the baselines: figures of each class
 
     def state_dict(self) -> dict[str, Any]:
         state = {"latest": self.latest, "baselines": self.baselines, "counts": self.counts}
@@ -121,12 +121,11 @@ class KNNMonitor(Events):
         self.counts = {"labels": len(bank.labels), "queries": len(queries.labels)}
         scores, tables = self._scores(run, bank, queries)
         self.latest = run.epoch, scores
-        if tables:
-            self.tables["trained"] = tables
+        if tables and distributed.rank() == 0:
+            by_features = _of_knn({"trained": tables, **self.tables})
             counts = queries.labels.bincount().tolist()
-            files = class_files(_of_knn(self.tables), class_names(self.bank.dataset), counts)
-            if distributed.rank() == 0:
-                write_class_files_or_warn(run.output_dir, files)
+            files = class_files(by_features, class_names(self.bank.dataset), counts)
+            write_class_files_or_warn(run.output_dir, files)
         run.report |= {f"knn/{name}": score for name, score in scores.items()}
 
     def _choose_images(self, run: Run) -> bool:

@@ -229,7 +229,7 @@ def _of_a_training(line: str, kind: type[JobOptions]) -> str:
     known = {field.name for field in fields(kind)}
     if key in known or key not in {field.name for field in fields(TrainOptions)}:
         return line
-    return f"{key}: only a training has this key; leave it out with ~{key}"
+    return f"{key}: a training has this key, this job has not; leave it out with ~{key}"
 
 
 def _dangling(cfg: DictConfig, error: InterpolationKeyError) -> str:
