@@ -79,11 +79,11 @@ class Evaluate(Events):
         self.last = {head: values.figures for head, values in measured_now.items()}
         for head, (scores, tables) in measured_now.items():
             run.report |= {f"val/{head}/{name}": score for name, score in scores.items()}
-            self._keep(head, "last", tables)
             first = next(iter(scores))
             if head not in self.best or scores[first] > self.best[head].get(first, -inf):
                 self.best[head] = {**scores, "epoch": float(run.epoch)}
                 self._keep(head, "best", tables)
+            self._keep(head, "last", tables)
         if self.tables and distributed.rank() == 0:
             files = class_files(
                 self.tables, class_names(run.train_data), labels.bincount().tolist()
