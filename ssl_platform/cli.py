@@ -22,6 +22,7 @@ from ssl_platform.console import (
 )
 from ssl_platform.errors import CheckpointError, ConfigError, PlatformError, StopRequested
 from ssl_platform.launch.limits import check_torch_fits, limit_error
+from ssl_platform.launch.threads import spin_variables
 
 HELP = """\
 Self-supervised learning by clustering.
@@ -217,6 +218,7 @@ def _composed(overrides: list[str], config_dirs: list[str]) -> Any:
 
     with warnings.catch_warnings():
         warnings.showwarning = _show_warning
+        os.environ.update(spin_variables())  # before torch is imported
         check_torch_fits()
         return compose(overrides, config_dirs)
 
