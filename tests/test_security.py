@@ -159,7 +159,7 @@ def watched_run(tmp_path_factory) -> Path:
         *(o for o in TINY if not o.startswith("data.train")),
         "~data.train",
         *("num_epochs=1", "schedule.warmup_epochs=0", "launch.processes=2", "name=run"),
-        *("plugins=[plugin]", "hooks.log.tensorboard=true"),
+        *("plugins=[plugin]", "loggers.tensorboard.enabled=true"),
         f"+data.train={{name: Remote, {secrets}, num_samples: 128, size: 32, seed: 0}}",
     ]
     environment = {**os.environ, "SECRET": "xyzzy-of-the-environment"}

@@ -1,7 +1,7 @@
 """From a checked config to a run. The config ends here: the parts of a run do not see it."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from fnmatch import fnmatchcase
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +19,7 @@ from ssl_platform.config.options import (
     ParameterGroup,
     TrainOptions,
 )
+from ssl_platform.console import without_secret_values
 from ssl_platform.data import contract
 from ssl_platform.data.batch import DataInfo
 from ssl_platform.data.dataset import ImageDataset
@@ -27,6 +28,7 @@ from ssl_platform.data.loading.sampler import SequentialSampler, ShuffledSampler
 from ssl_platform.data.sets.subset import StratifiedSubset
 from ssl_platform.engine.parts import Parts
 from ssl_platform.engine.run import Events, Loss, Run
+from ssl_platform.loggers.group import LoggerGroup
 from ssl_platform.metrics import Metric
 from ssl_platform.models.layers import POOLED, layer_shapes
 from ssl_platform.models.ssl_model import SSLModel
@@ -88,6 +90,7 @@ class Builder:
             num_epochs=options.num_epochs,
             device=self.device,
             autocast_dtype=autocast_dtype(options.precision, self.device),
+            loggers=self.loggers,
         )
 
     @cached_property
@@ -187,6 +190,16 @@ class Builder:
     def metrics(self) -> dict[str, Metric]:
         """By name, the scores that evaluations report."""
         return {name: self.parts.build(f"metrics.{name}") for name in self.options.metrics}
+
+    @cached_property
+    def loggers(self) -> LoggerGroup:
+        """The enabled loggers by name; none on ranks other than the first."""
+        names = [name for name, node in self.options.loggers.items() if node]
+        if distributed.rank() != 0:
+            names = []
+        loggers = {name: self.parts.build(f"loggers.{name}") for name in names}
+        enabled = {name: one for name, one in loggers.items() if one.enabled}
+        return LoggerGroup(enabled, without_secret_values(asdict(self.options)))
 
     def sampler(self, dataset: ImageDataset) -> ShuffledSampler:
         """The shuffled order of the training images, and this rank's part of it."""

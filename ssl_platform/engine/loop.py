@@ -32,10 +32,11 @@ def train(run: Run, saver: Saver, resume: ResumeOptions) -> dict[str, Any]:
     if run.epoch < run.num_epochs:
         saver.check_room(run)
     run.fire("on_train_start")
-    with StopSignals() as stop:
-        while run.epoch < run.num_epochs:
-            train_epoch(replica, run, saver, stop)
-    run.fire("on_train_end")
+    with run.loggers.hearing(run.info(), run.results):
+        with StopSignals() as stop:
+            while run.epoch < run.num_epochs:
+                train_epoch(replica, run, saver, stop)
+        run.fire("on_train_end")
     return run.results
 
 

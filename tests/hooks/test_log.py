@@ -113,7 +113,7 @@ def test_tensorboard_failing_in_mid_run_is_told_once(
 
     original = Log.on_step_end
     monkeypatch.setattr(Log, "on_step_end", on_step_end)
-    train(tiny, tmp_path, "~hooks.knn", "hooks.log.tensorboard=true")
+    train(tiny, tmp_path, "~hooks.knn", "loggers.tensorboard.enabled=true")
     told = [m for m in caplog.messages if "cannot be written" in m]
     assert told == [
         f"{tmp_path / 'tensorboard'} cannot be written ({why[0]}): TensorBoard gets no more"

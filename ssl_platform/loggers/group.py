@@ -1,0 +1,103 @@
+"""All loggers of a run as one: none of them can end a training by its own error."""
+
+import json
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ssl_platform.errors import PlatformError, blame
+from ssl_platform.loggers.base import Logger, RunInfo
+
+logger = logging.getLogger(__name__)
+
+
+class LoggerGroup:
+    """Hands what a run tells to each of its loggers, and leaves out one that fails.
+
+    Ranks other than the first have a group without loggers.
+
+    Args:
+        loggers: by their names in the config.
+        config: of the run, plain values without secrets.
+    """
+
+    def __init__(
+        self, loggers: Mapping[str, Logger] | None = None, config: dict[str, Any] | None = None
+    ):
+        self.config = config or {}
+        self._loggers = dict(loggers or {})
+        self._early: list[Callable[[], None]] | None = []  # calls before start, to be made then
+
+    @contextmanager
+    def hearing(self, run: RunInfo, results: Mapping[str, Any]) -> Iterator[None]:
+        """Start the loggers, and close them at the end, with the results or, on an error, without.
+
+        Args:
+            run: what they are told.
+            results: of the run; they may be filled in until the end.
+        """
+        self._tell(lambda one: one.start(run))
+        early, self._early = self._early or [], None
+        for call in early:
+            call()
+        try:
+            yield
+        except BaseException:
+            self.close(None)
+            raise
+        self.close(results)
+
+    def figures(self, step: int, epoch: int, figures: Mapping[str, float]) -> None:
+        """See `Logger.figures`."""
+        self._tell(lambda one: one.figures(step, epoch, figures))
+
+    def image(self, name: str, image: np.ndarray, step: int) -> None:
+        """See `Logger.image`."""
+        self._tell_once_started(lambda one: one.image(name, image, step))
+
+    def file(self, path: Path) -> None:
+        """See `Logger.file`."""
+        self._tell_once_started(lambda one: one.file(path))
+
+    def sync(self) -> None:
+        """See `Logger.sync`."""
+        self._tell(lambda one: one.sync())
+
+    def close(self, results: Mapping[str, Any] | None) -> None:
+        """See `Logger.close`; those that are closed hear no more."""
+        plain = None if results is None else json_values(results)
+        self._tell(lambda one: one.close(plain))
+        self._loggers = {}
+
+    def _tell_once_started(self, call: Callable[[Logger], None]) -> None:
+        if self._early is None:
+            self._tell(call)
+        else:
+            self._early.append(lambda: self._tell(call))
+
+    def _tell(self, call: Callable[[Logger], None]) -> None:
+        for name, one in list(self._loggers.items()):
+            try:
+                call(one)
+            except PlatformError:
+                raise
+            except Exception as error:  # no network, a full disk, whatever the code of others does
+                del self._loggers[name]
+                logger.warning(
+                    "loggers.%s failed and hears no more, the training goes on: %s",
+                    name,
+                    blame(error),
+                )
+
+
+def json_values(results: Mapping[str, Any]) -> dict[str, Any]:
+    """Results as JSON has them: numbers of torch and numpy, of a user's hook, as plain ones."""
+    return json.loads(json.dumps(results, default=_plain))
+
+
+def _plain(value: Any) -> Any:
+    return value.tolist() if hasattr(value, "tolist") else str(value)
