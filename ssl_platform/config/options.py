@@ -158,7 +158,7 @@ class TrainOptions(ImageJobOptions):
     resume: ResumeOptions = field(metadata=FREE)
     profile: bool = field(default=False, metadata=FREE)  # it changes no number
     compile: bool = False  # the trunk, by torch.compile
-    loggers: dict[str, Node | None] = field(default_factory=dict, metadata=FREE)
+    loggers: dict[str, Node | None] | None = field(default=None, metadata=FREE)
 
 
 def options_of(cfg: Any) -> JobOptions:

@@ -36,7 +36,7 @@ YOUNGER_THAN_SOME_RUNS: dict[str, Any] = {
 # keys that are gone, with the value that says what is always done now
 RETIRED: dict[str, Any] = {"data.normalize_on": "device", "data.transform.augment_on": "workers"}
 OLD_TENSORBOARD = "tensorboard"  # of ``hooks.log``, before there were loggers
-LOGGERS_FILE = CONFIG_DIR / "loggers" / "default.yaml"
+TRAIN_FILE = CONFIG_DIR / "task" / "train.yaml"
 
 
 def _free_to_change(kind: type, prefix: str = "") -> Iterator[str]:
@@ -88,7 +88,7 @@ def move_to_loggers(cfg: DictConfig) -> None:
     if not isinstance(log, DictConfig) or OLD_TENSORBOARD not in log:
         return
     with open_dict(cfg):
-        shipped = OmegaConf.load(LOGGERS_FILE)
+        shipped: Any = OmegaConf.load(TRAIN_FILE).loggers
         shipped.tensorboard.enabled = log.pop(OLD_TENSORBOARD)
         cfg.loggers = OmegaConf.merge(shipped, cfg.get("loggers") or {})
 

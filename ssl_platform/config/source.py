@@ -20,6 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from ssl_platform.config.calls import calls_in
 from ssl_platform.config.overrides import (
     MOST_OVERRIDES,
+    MOVED,
     combinations,
     key_of,
     parsed,
@@ -55,7 +56,7 @@ class Source:
         Raises:
             ConfigError: no config is chosen, or it does not exist.
         """
-        overrides = [spelled_out(o) for o in overrides]
+        overrides = [part for o in overrides for part in spelled_out(o)]
         if len(overrides) > MOST_OVERRIDES:
             raise ConfigError(
                 [f"{len(overrides):,} overrides, more than {MOST_OVERRIDES:,}; write a YAML file"]
@@ -230,6 +231,8 @@ class Source:
                 return f"{override}: {self._null(names[:depth], names[depth:], value)}"
             if name not in node:
                 hint = nearest(name, [str(k) for k in node])
+                if key in MOVED:
+                    hint = f"it is {MOVED[key]} now"
                 if depth == 0 and name in _keys_of_a_training():
                     hint = f"only a training has this key; {hint}"
                 return f"{override}: there is no {'.'.join(names[: depth + 1])}; {hint}"

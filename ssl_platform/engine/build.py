@@ -194,9 +194,8 @@ class Builder:
     @cached_property
     def loggers(self) -> LoggerGroup:
         """The enabled loggers by name; none on ranks other than the first."""
-        names = [name for name, node in self.options.loggers.items() if node]
-        if distributed.rank() != 0:
-            names = []
+        nodes = (self.options.loggers or {}) if distributed.rank() == 0 else {}
+        names = [name for name, node in nodes.items() if node]
         loggers = {name: self.parts.build(f"loggers.{name}") for name in names}
         enabled = {name: one for name, one in loggers.items() if one.enabled}
         return LoggerGroup(enabled, without_secret_values(asdict(self.options)))

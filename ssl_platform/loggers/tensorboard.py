@@ -103,12 +103,10 @@ class EventFile:
 
     def add_chart(self, step: int, title: str, tags: list[str]) -> None:
         """Draw the curves of some tags in one chart, under Custom Scalars."""
-        from tensorboard.plugins.custom_scalar import layout_pb2, summary
+        from torch.utils.tensorboard.summary import custom_scalars
 
-        lines = layout_pb2.MultilineChartContent(tag=tags)
-        chart = layout_pb2.Chart(title=title, multiline=lines)
-        category = layout_pb2.Category(title="Training", chart=[chart])
-        self._add(step=step, summary=summary.pb(layout_pb2.Layout(category=[category])))
+        layout = {"Training": {title: ["Multiline", tags]}}
+        self._add(step=step, summary=custom_scalars(layout))
 
     def _add_summary(self, step: int, values: list[dict[str, Any]]) -> None:
         from tensorboard.compat.proto.summary_pb2 import Summary

@@ -17,6 +17,7 @@ from ssl_platform.registry import LOGGERS
 
 logger = logging.getLogger(__name__)
 
+MOST_SECONDS_TO_CONNECT = 60
 MOST_SECONDS = 600  # to wait at the end for what is not sent yet; ``wandb sync`` sends it later
 
 
@@ -72,9 +73,9 @@ class WandB(Logger):
         except Exception as error:
             if self.mode != "auto" or mode != "online":
                 raise
-            logger.warning(
-                "loggers.wandb: no connection (%s): offline", " ".join(f"{error}".split())
-            )
+            why = " ".join(str(error).split())
+            logger.warning("loggers.wandb: goes on offline, for want of a connection: %s", why)
+            _wandb().teardown()  # else the id is in use
             self.run = self._init(run, run_id, "offline")
         self.run.define_metric("step")
         self.run.define_metric("*", step_metric="step")
@@ -109,7 +110,12 @@ class WandB(Logger):
                 dir=run.output_dir,
                 mode=mode,
                 resume="allow",
-                settings=wandb.Settings(console="off", silent=True, finish_timeout=MOST_SECONDS),
+                settings=wandb.Settings(
+                    console="off",
+                    silent=True,
+                    init_timeout=MOST_SECONDS_TO_CONNECT,
+                    finish_timeout=MOST_SECONDS,
+                ),
             )
         finally:
             sys.argv = arguments
