@@ -31,8 +31,9 @@ def train(run: Run, saver: Saver, resume: ResumeOptions) -> dict[str, Any]:
     state.resume(run, resume)
     if run.epoch < run.num_epochs:
         saver.check_room(run)
-    run.fire("on_train_start")
-    with run.loggers.hearing(run.info(), run.results):
+    with run.loggers.closing(run.results):
+        run.fire("on_train_start")
+        run.loggers.start(run.info())
         with StopSignals() as stop:
             while run.epoch < run.num_epochs:
                 train_epoch(replica, run, saver, stop)

@@ -42,6 +42,7 @@ class Log(Events):
         self.loss_sum, self.num_losses = state["loss_sum"], state["num_losses"]
 
     def on_train_start(self, run: Run) -> None:
+        run.loggers.start(run.info())  # now, so that a slow connection is no part of the speed
         self.start = time.monotonic()
         self.start_step = run.step
         self._restart_clock(run)

@@ -29,21 +29,17 @@ class LoggerGroup:
         self, loggers: Mapping[str, Logger] | None = None, config: dict[str, Any] | None = None
     ):
         self.config = config or {}
-        self._loggers = dict(loggers or {})
-        self._early: list[Callable[[], None]] | None = []  # calls before start, to be made then
+        self._waiting = dict(loggers or {})
+        self._started: dict[str, Logger] = {}  # those that have not failed
+        self._early: list[Callable[[Logger], None]] | None = []  # calls before start, made then
 
     @contextmanager
-    def hearing(self, run: RunInfo, results: Mapping[str, Any]) -> Iterator[None]:
-        """Start the loggers, and close them at the end, with the results or, on an error, without.
+    def closing(self, results: Mapping[str, Any]) -> Iterator[None]:
+        """Close the loggers at the end, with the results or, on an error, without.
 
         Args:
-            run: what they are told.
             results: of the run; they may be filled in until the end.
         """
-        self._tell(lambda one: one.start(run))
-        early, self._early = self._early or [], None
-        for call in early:
-            call()
         try:
             yield
         except BaseException:
@@ -51,17 +47,31 @@ class LoggerGroup:
             raise
         self.close(results)
 
+    def start(self, run: RunInfo) -> None:
+        """See `Logger.start`; those that have started already are left alone."""
+        while self._waiting:
+            name = next(iter(self._waiting))
+            self._started[name] = self._waiting.pop(name)
+            try:
+                self._call(name, lambda one: one.start(run))
+            except PlatformError:
+                del self._started[name]
+                raise
+        early, self._early = self._early or [], None
+        for call in early:
+            self._tell(call)
+
     def figures(self, step: int, epoch: int, figures: Mapping[str, float]) -> None:
         """See `Logger.figures`."""
         self._tell(lambda one: one.figures(step, epoch, figures))
 
     def image(self, name: str, image: np.ndarray, step: int) -> None:
         """See `Logger.image`."""
-        self._tell_once_started(lambda one: one.image(name, image, step))
+        self._tell(lambda one: one.image(name, image, step))
 
     def file(self, path: Path) -> None:
         """See `Logger.file`."""
-        self._tell_once_started(lambda one: one.file(path))
+        self._tell(lambda one: one.file(path))
 
     def sync(self) -> None:
         """See `Logger.sync`."""
@@ -70,28 +80,26 @@ class LoggerGroup:
     def close(self, results: Mapping[str, Any] | None) -> None:
         """See `Logger.close`; those that are closed hear no more."""
         plain = None if results is None else json_values(results)
+        self._early = None
         self._tell(lambda one: one.close(plain))
-        self._loggers = {}
-
-    def _tell_once_started(self, call: Callable[[Logger], None]) -> None:
-        if self._early is None:
-            self._tell(call)
-        else:
-            self._early.append(lambda: self._tell(call))
+        self._started = {}
 
     def _tell(self, call: Callable[[Logger], None]) -> None:
-        for name, one in list(self._loggers.items()):
-            try:
-                call(one)
-            except PlatformError:
-                raise
-            except Exception as error:  # no network, a full disk, whatever the code of others does
-                del self._loggers[name]
-                logger.warning(
-                    "loggers.%s failed and hears no more, the training goes on: %s",
-                    name,
-                    blame(error),
-                )
+        if self._early is not None:
+            self._early.append(call)
+        for name in list(self._started):
+            self._call(name, call)
+
+    def _call(self, name: str, call: Callable[[Logger], None]) -> None:
+        try:
+            call(self._started[name])
+        except PlatformError:
+            raise
+        except Exception as error:  # no network, a full disk, whatever the code of others does
+            del self._started[name]
+            logger.warning(
+                "loggers.%s failed and hears no more, the training goes on: %s", name, blame(error)
+            )
 
 
 def json_values(results: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import logging
 import os
 import shutil
 import sys
+import time
 import uuid
 from collections.abc import Mapping
 from importlib.util import find_spec
@@ -17,6 +18,8 @@ from ssl_platform.registry import LOGGERS
 
 logger = logging.getLogger(__name__)
 
+FLUSH_INTERVAL = "x_transaction_log_flush_interval"  # what is heard later is lost with the process
+FLUSH_SECONDS = 0.1  # by default 15
 MOST_SECONDS_TO_CONNECT = 60
 MOST_SECONDS = 600  # to wait at the end for what is not sent yet; ``wandb sync`` sends it later
 
@@ -94,12 +97,19 @@ class WandB(Logger):
         shutil.copy(path, self.run.dir)
         self.run.save(str(Path(self.run.dir) / path.name), base_path=self.run.dir, policy="now")
 
+    def sync(self) -> None:
+        time.sleep(2 * FLUSH_SECONDS)  # there is no other way to have it written
+
     def close(self, results: Mapping[str, Any] | None) -> None:
         self.run.summary.update(dict(results or {}))
         self.run.finish(exit_code=int(results is None))
 
     def _init(self, run: RunInfo, run_id: str, mode: str) -> Any:
         wandb, arguments = _wandb(), sys.argv
+        settings = {"console": "off", "silent": True, "init_timeout": MOST_SECONDS_TO_CONNECT}
+        settings |= {"finish_timeout": MOST_SECONDS}
+        if FLUSH_INTERVAL in wandb.Settings.model_fields:
+            settings[FLUSH_INTERVAL] = FLUSH_SECONDS
         sys.argv = arguments[:1]  # it keeps the command line, where secrets may stand
         try:
             return wandb.init(
@@ -110,12 +120,7 @@ class WandB(Logger):
                 dir=run.output_dir,
                 mode=mode,
                 resume="allow",
-                settings=wandb.Settings(
-                    console="off",
-                    silent=True,
-                    init_timeout=MOST_SECONDS_TO_CONNECT,
-                    finish_timeout=MOST_SECONDS,
-                ),
+                settings=wandb.Settings(**settings),
             )
         finally:
             sys.argv = arguments
