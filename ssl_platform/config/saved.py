@@ -5,7 +5,7 @@ import logging
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import MISSING as NO_DEFAULT
 from dataclasses import fields, is_dataclass
 from functools import cache
@@ -14,13 +14,14 @@ from typing import Any
 
 from omegaconf import MISSING, DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
+from omegaconf.resolvers import oc
 from yaml import YAMLError
 
 from ssl_platform.config.options import DataOptions, TrainOptions, components, is_below
 from ssl_platform.config.shipped import CONFIG_DIR, groups
 from ssl_platform.config.source import PRIMARY, Source
 from ssl_platform.config.yaml_file import read_yaml
-from ssl_platform.console import SECRET_WORDS, STRUCK_OUT
+from ssl_platform.console import SECRET_WORDS, STRUCK_OUT, without_secret_values
 from ssl_platform.errors import ConfigError
 from ssl_platform.schema import flat
 
@@ -176,6 +177,29 @@ def _strike_out(node: Any) -> None:
             _strike_out(node[key])
         elif isinstance(node[key], str) and SECRET.search(str(key)):
             node[key] = STRUCK_OUT
+
+
+@contextmanager
+def unread_environment() -> Iterator[None]:
+    """Leave references to the environment as they are written: a file may not read it."""
+
+    def as_written(name: str, *_: Any) -> str:
+        return f"${{oc.env:{name}}}"
+
+    OmegaConf.register_new_resolver("oc.env", as_written, replace=True)
+    try:
+        yield
+    finally:
+        OmegaConf.register_new_resolver("oc.env", oc.env, replace=True)
+
+
+def shown_config(path: Path) -> dict[str, Any]:
+    """The saved config of a run as others may see it: plain values, no secrets.
+
+    References are filled in, but those to the environment.
+    """
+    with unread_environment():
+        return without_secret_values(OmegaConf.to_container(OmegaConf.load(path), resolve=True))
 
 
 def differences(saved: Path, new: DictConfig, allowed: Sequence[str]) -> list[str]:

@@ -1,7 +1,7 @@
 """From a checked config to a run. The config ends here: the parts of a run do not see it."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +19,6 @@ from ssl_platform.config.options import (
     ParameterGroup,
     TrainOptions,
 )
-from ssl_platform.console import without_secret_values
 from ssl_platform.data import contract
 from ssl_platform.data.batch import DataInfo
 from ssl_platform.data.dataset import ImageDataset
@@ -198,7 +197,7 @@ class Builder:
         names = [name for name, node in nodes.items() if node]
         loggers = {name: self.parts.build(f"loggers.{name}") for name in names}
         enabled = {name: one for name, one in loggers.items() if one.enabled}
-        return LoggerGroup(enabled, without_secret_values(asdict(self.options)))
+        return LoggerGroup(enabled)
 
     def sampler(self, dataset: ImageDataset) -> ShuffledSampler:
         """The shuffled order of the training images, and this rank's part of it."""

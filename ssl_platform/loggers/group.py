@@ -22,13 +22,13 @@ class LoggerGroup:
 
     Args:
         loggers: by their names in the config.
-        config: of the run, plain values without secrets.
+
+    Attributes:
+        config: of the run, plain values without secrets, for `RunInfo`.
     """
 
-    def __init__(
-        self, loggers: Mapping[str, Logger] | None = None, config: dict[str, Any] | None = None
-    ):
-        self.config = config or {}
+    def __init__(self, loggers: Mapping[str, Logger] | None = None):
+        self.config: dict[str, Any] = {}
         self._waiting = dict(loggers or {})
         self._started: dict[str, Logger] = {}  # those that have not failed
         self._early: list[Callable[[Logger], None]] | None = []  # calls before start, made then

@@ -9,6 +9,7 @@ from run_infos import info
 from tiny_runs import refused, train
 
 from ssl_platform.config import compose
+from ssl_platform.config.saved import shown_config
 from ssl_platform.console import without_secret_values
 from ssl_platform.errors import ConfigError
 from ssl_platform.loggers import Logger
@@ -160,3 +161,10 @@ def test_loggers_get_no_secrets():
         "none": None,
         "sizes": [1, 2],
     }
+
+
+def test_loggers_are_told_nothing_of_the_environment(tmp_path, monkeypatch):
+    monkeypatch.setenv("A_PLACE", "xyzzy")
+    (tmp_path / "config.yaml").write_text("a: ${oc.env:A_PLACE}\nb: ${a}\nc: 1\nd: ${c}\n")
+    place = "${oc.env:A_PLACE}"
+    assert shown_config(tmp_path / "config.yaml") == {"a": place, "b": place, "c": 1, "d": 1}

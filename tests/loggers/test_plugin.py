@@ -14,8 +14,9 @@ from tiny_runs import without
 from ssl_platform.loggers.console import Console
 
 GUIDE = Path(__file__).parents[2] / "docs/extending.md"
-STOPPED_AFTER = 6  # of 12 steps; the checkpoint before is of step 4
-SHOWN = re.compile(r"^epoch \d+(/3 step \d+/12)?: [\w/]+ -?[\d.].*$", re.M)
+TESTS = str(Path(__file__).parents[1])
+KILL = "+hooks.kill={name: Kill, step: 6, rank: 0, moment: step, victim: all, signal: SIGKILL}"
+SHOWN = re.compile(r"^(epoch \d+(?:/3 step \d+/12)?: \w+ -?[\d.].*?)(?:, ETA .*)?$", re.M)
 
 
 def shown_again(figures: Path, tmp_path: Path, caplog) -> list[str]:
@@ -33,18 +34,29 @@ def shown_again(figures: Path, tmp_path: Path, caplog) -> list[str]:
                 parts.append({})
         for part in parts[:-1]:
             console.figures(step, epoch, part)
-    return caplog.messages
+    return SHOWN.findall("\n".join(caplog.messages))
 
 
 @pytest.mark.parametrize("processes", [1, 2])
 def test_it_hears_every_figure_of_the_console(processes, tmp_path, caplog):
+    """The run of one process is killed after step 6, and goes on from step 4."""
     code = re.search(r"<!-- file: csv_logger.py -->\n```python\n(.*?)```", GUIDE.read_text(), re.S)
     assert len(code[1].strip().splitlines()) <= 30
     (tmp_path / "csv_logger.py").write_text(code[1])
-    command = [*without(TINY, "hooks.knn"), "~hooks.knn", "output_dir=run", "save.every_epochs=1"]
-    command += [f"launch.processes={processes}", "plugins=[csv_logger]", "+loggers.csv={name: CSV}"]
-    done = tool(*command, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    shown = [match[0] for match in SHOWN.finditer(done.stderr)]
-    assert len(shown) == 12 + 3
-    assert shown_again(tmp_path / "run/figures.csv", tmp_path, caplog) == shown
+    command = [
+        *without(TINY, "hooks.knn"),
+        "~hooks.knn",
+        "output_dir=run",
+        "+loggers.csv={name: CSV}",
+    ]
+    command += [f"launch.processes={processes}", "plugins=[csv_logger,kill_hook]"]
+
+    def shown(*more: str) -> list[str]:
+        done = tool(*command, *more, cwd=tmp_path, env={"PYTHONPATH": TESTS})
+        assert bool(more) == bool(done.returncode), done.stderr
+        return SHOWN.findall(done.stderr)
+
+    before = [] if processes == 2 else shown(KILL)[: 4 + 1]
+    lines = before + shown()
+    assert len(lines) == 12 + 3
+    assert shown_again(tmp_path / "run/figures.csv", tmp_path, caplog) == lines
