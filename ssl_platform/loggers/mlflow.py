@@ -9,9 +9,10 @@ from contextlib import suppress
 from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from annotated_types import Len
 
 from ssl_platform.loggers.base import Logger, RunInfo
 from ssl_platform.registry import LOGGERS
@@ -20,6 +21,7 @@ from ssl_platform.schema import flat
 logger = logging.getLogger(__name__)
 
 FOLDER = "mlruns"  # where MLflow itself looks for one
+DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 LONGEST_VALUE = 6000  # letters of a parameter
 MOST_PARAMETERS = 100  # of one call
 
@@ -39,10 +41,19 @@ class MLflow(Logger):
         experiment: its name.
     """
 
-    def __init__(self, *, enabled: bool, tracking_uri: str | None, experiment: str):
+    def __init__(
+        self, *, enabled: bool, tracking_uri: str | None, experiment: Annotated[str, Len(1)]
+    ):
         if enabled and find_spec("mlflow") is None:
             raise ValueError(
                 "enabled=true: mlflow is not installed; pip install 'ssl_platform[mlflow]'"
+            )
+        if tracking_uri and re.fullmatch(r"[\w.-]+:\d+", tracking_uri):
+            raise ValueError(f"tracking_uri={tracking_uri}: write http://{tracking_uri}")
+        if enabled and _is_database(tracking_uri) and find_spec("sqlalchemy") is None:
+            raise ValueError(
+                f"tracking_uri={tracking_uri}: a data base needs the whole package; pip install "
+                "mlflow"
             )
         self.enabled, self.experiment = enabled, experiment
         self.tracking_uri = tracking_uri
@@ -115,6 +126,10 @@ class MLflow(Logger):
         while batch := list(islice(missing, MOST_PARAMETERS)):
             self.client.log_batch(self.run_id, params=batch)
         self.client.log_dict(self.run_id, config, "config.yaml")
+
+
+def _is_database(address: str | None) -> bool:
+    return bool(address) and re.split(r"[+:]", f"{address}")[0] in DATABASES
 
 
 def _address(place: str) -> str:

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import shutil
 import sys
 import time
@@ -21,6 +22,7 @@ logger = logging.getLogger(__name__)
 FLUSH_INTERVAL = "x_transaction_log_flush_interval"  # what is heard later is lost with the process
 FLUSH_SECONDS = 0.1  # by default 15
 MOST_SECONDS_TO_CONNECT = 60
+NAME_OF_PROJECT = re.compile(r"[^/\\#?%:]{1,128}")
 MOST_SECONDS = 600  # to wait at the end for what is not sent yet; ``wandb sync`` sends it later
 
 
@@ -56,6 +58,8 @@ class WandB(Logger):
             raise ValueError(
                 "enabled=true: wandb is not installed; pip install 'ssl_platform[wandb]'"
             )
+        if not NAME_OF_PROJECT.fullmatch(project):
+            raise ValueError(f"project={project}: 1 to 128 characters, none of / \\ # ? % :")
         if enabled and mode == "online" and not _has_key():
             raise ValueError(
                 "mode=online: there is no key; run 'wandb login', set WANDB_API_KEY, or take "

@@ -7,7 +7,7 @@ import pytest
 from conftest import TINY
 from forked import tool
 from run_infos import info
-from tiny_runs import BY_THE_CLOCK, without
+from tiny_runs import BY_THE_CLOCK, refused, without
 from wandb_files import history, records
 
 from ssl_platform.loggers.mlflow import MLflow
@@ -124,6 +124,29 @@ def test_what_is_missing_is_said_by_the_check(monkeypatch):
     with pytest.raises(ValueError, match=r"enabled=true: mlflow is not installed; pip install 'ss"):
         MLflow(enabled=True, tracking_uri=None, experiment="mine")
     WandB(**{**WANDB, "enabled": False}, mode="online")
+
+
+def test_values_that_the_services_do_not_take_are_said_by_the_check(monkeypatch, tiny, tmp_path):
+    monkeypatch.setattr("ssl_platform.loggers.mlflow.find_spec", lambda name: name == "mlflow")
+    values = {
+        "wandb": ["project=a/b", "mode=onlin"],
+        "mlflow": ["tracking_uri=localhost:5000", "experiment=''"],
+    }
+    changes = [f"loggers.{name}.{v}" for name, vs in values.items() for v in vs]
+    assert refused(tiny, tmp_path, *changes[:1], *changes[2:3]) == [
+        r"loggers.wandb.project=a/b: 1 to 128 characters, none of / \ # ? % :",
+        "loggers.mlflow.tracking_uri=localhost:5000: write http://localhost:5000",
+    ]
+    assert [line.partition(":")[0] for line in refused(tiny, tmp_path, changes[1], changes[3])] == [
+        "loggers.wandb.mode=onlin",
+        "loggers.mlflow.experiment=",
+    ]
+    assert refused(
+        tiny, tmp_path, "loggers=mlflow", "loggers.mlflow.tracking_uri=sqlite:///mlflow.db"
+    ) == [
+        "loggers.mlflow.tracking_uri=sqlite:///mlflow.db: a data base needs the whole package; pip "
+        "install mlflow"
+    ]
 
 
 def test_online_without_a_key_is_said_by_the_check(monkeypatch):
