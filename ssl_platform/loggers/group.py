@@ -53,13 +53,13 @@ class LoggerGroup:
             name = next(iter(self._waiting))
             self._started[name] = self._waiting.pop(name)
             try:
-                self._call(name, lambda one: one.start(run))
+                self._tell_one(name, lambda one: one.start(run))
             except PlatformError:
                 del self._started[name]
                 raise
         early, self._early = self._early or [], None
-        for call in early:
-            self._tell(call)
+        for tell in early:
+            self._tell(tell)
 
     def figures(self, step: int, epoch: int, figures: Mapping[str, float]) -> None:
         """See `Logger.figures`."""
@@ -84,15 +84,15 @@ class LoggerGroup:
         self._tell(lambda one: one.close(plain))
         self._started = {}
 
-    def _tell(self, call: Callable[[Logger], None]) -> None:
+    def _tell(self, tell: Callable[[Logger], None]) -> None:
         if self._early is not None:
-            self._early.append(call)
+            self._early.append(tell)
         for name in list(self._started):
-            self._call(name, call)
+            self._tell_one(name, tell)
 
-    def _call(self, name: str, call: Callable[[Logger], None]) -> None:
+    def _tell_one(self, name: str, tell: Callable[[Logger], None]) -> None:
         try:
-            call(self._started[name])
+            tell(self._started[name])
         except PlatformError:
             raise
         except Exception as error:  # no network, a full disk, whatever the code of others does
