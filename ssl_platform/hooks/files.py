@@ -1,8 +1,10 @@
 """Files that hooks write for people to look at; a training goes on when one cannot be written."""
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 
+from ssl_platform.evaluation.class_tables import write_class_files
 from ssl_platform.files import reason
 
 logger = logging.getLogger(__name__)
@@ -16,3 +18,12 @@ def write_or_warn(path: Path, content: str | bytes) -> bool:
         logger.warning("%s cannot be written (%s): the run goes on without", path, reason(error))
         return False
     return True
+
+
+def write_class_files_or_warn(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Write figures of each class into a run's directory, or warn why that failed."""
+    try:
+        write_class_files(folder, files)
+    except OSError as error:
+        path = error.filename or folder
+        logger.warning("%s cannot be written (%s): the run goes on without", path, reason(error))

@@ -127,7 +127,9 @@ def test_what_is_missing_is_said_by_the_check(monkeypatch):
 
 
 def test_values_that_the_services_do_not_take_are_said_by_the_check(monkeypatch, tiny, tmp_path):
-    monkeypatch.setattr("ssl_platform.loggers.mlflow.find_spec", lambda name: {"mlflow": 1}.get(name))
+    monkeypatch.setattr(
+        "ssl_platform.loggers.mlflow.find_spec", lambda name: {"mlflow": 1}.get(name)
+    )
     values = {
         "wandb": ["project=a/b", "mode=onlin"],
         "mlflow": ["tracking_uri=localhost:5000", "experiment=''"],
