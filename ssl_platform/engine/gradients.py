@@ -7,6 +7,7 @@ part of that gradient to be pulled back.
 """
 
 import logging
+from collections.abc import Iterator
 from contextlib import nullcontext
 from typing import Any, NamedTuple
 
@@ -19,6 +20,7 @@ from ssl_platform.data.batch import Batch
 from ssl_platform.engine.contract import check_losses
 from ssl_platform.engine.run import Run
 from ssl_platform.errors import ConfigError
+from ssl_platform.models.ssl_model import SSLModel
 from ssl_platform.ops.joined import cut_off, join, pairs, without_rows
 
 logger = logging.getLogger(__name__)
@@ -89,14 +91,14 @@ def _by_micro_batches(replica: nn.Module, batch: Batch, run: Run, size: int) -> 
         for crops in micro_batches:
             draws.append(_Draws.now(run))
             parts.append(_outputs_alone(replica, crops, run))
-    outputs = join(parts, num_crops=len(batch.crops))
+    outputs = join(parts, [len(crops[0]) for crops in micro_batches])
     run.losses = check_losses(run.loss, run.loss(run.model, outputs, batch))
     run.scaler.scale(run.losses["loss"]).backward()
     run.outputs = cut_off(outputs)  # what they hang on has gradients of the same size
     after = _Draws.now(run)
     own = _take_gradients(run.model)
-    for name, buffer in run.model.named_buffers():
-        buffer.data.copy_(buffers[name])  # so that the second pass moves them as the first did
+    for name, buffer in _buffers(run.model):
+        buffer.copy_(buffers[name])  # so that the second pass moves them as the first did
     for number, crops in enumerate(micro_batches):
         is_last = number == len(micro_batches) - 1
         draws[number].put_back()
@@ -125,10 +127,17 @@ def _outputs_alone(replica: nn.Module, crops: list[Tensor], run: Run) -> dict[st
     return cut_off(outputs)
 
 
-def _keep_buffers(model: nn.Module, buffers: dict[str, Tensor]) -> None:
+def _buffers(model: SSLModel) -> Iterator[tuple[str, Tensor]]:
+    """Those that a pass through the model may move, such as the statistics of batch norms."""
+    for part, module in (("trunk", model.trunk), ("heads", model.heads)):
+        for name, buffer in module.named_buffers(part):
+            yield name, buffer.detach()
+
+
+def _keep_buffers(model: SSLModel, buffers: dict[str, Tensor]) -> None:
     """Copy the buffers of a model, once."""
     if not buffers:
-        buffers |= {name: buffer.detach().clone() for name, buffer in model.named_buffers()}
+        buffers |= {name: buffer.clone() for name, buffer in _buffers(model)}
 
 
 def _take_gradients(model: nn.Module) -> list[tuple[Tensor, Tensor]]:

@@ -38,7 +38,8 @@ class Log(Events):
 
     A line of ``metrics.jsonl`` has ``step`` and ``epoch`` (finished ones), ``loss`` (mean over
     ranks and over the steps since the previous line), ``uniform_loss`` (ln K, if the loss has one),
-    ``lr``, ``images_per_second`` (over all ranks), ``data_wait`` (share of the time spent waiting
+    ``grad_norm`` (of the latest step, before it was clipped, with ``clip_grad_norm``), ``lr``,
+    ``images_per_second`` (over all ranks), ``data_wait`` (share of the time spent waiting
     for images, 0 to 1) and ``seconds`` (since this process began to train). Lines at the end of an
     epoch have the reported figures (``health/...``, ``knn/...``) in place of loss and speed.
 
@@ -108,6 +109,8 @@ class Log(Events):
         figures = {"loss": loss.item()}
         if run.loss.uniform_loss is not None:
             figures["uniform_loss"] = run.loss.uniform_loss
+        if run.grad_norm is not None:
+            figures["grad_norm"] = run.grad_norm.item()
         return figures | {
             "lr": run.optimizer.param_groups[0]["lr"],
             "images_per_second": num_steps * self._images_per_step(run) / seconds,

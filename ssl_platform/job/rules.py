@@ -82,9 +82,7 @@ def _problem_of_micro_batch(size: int | None, share: int) -> str | None:
     if size is None or share % size == 0:
         return None
     fitting = max(n for n in range(1, min(size, share) + 1) if share % n == 0)
-    return (
-        f"data.micro_batch={size}: has to divide the {share} images of a process, e.g. {fitting}"
-    )
+    return f"data.micro_batch={size}: has to divide the {share} images of a process, e.g. {fitting}"
 
 
 def _processes(number: int) -> str:

@@ -45,18 +45,18 @@ def cut_off(outputs: Any) -> Any:
     )
 
 
-def join(parts: Sequence[Any], *, num_crops: int) -> Any:
+def join(parts: Sequence[Any], sizes: Sequence[int]) -> Any:
     """Outputs of the whole batch; gradients flow through to the parts.
 
     Args:
         parts: outputs of its consecutive images, one structure for all; rows are crop after crop.
-        num_crops: of each image.
+        sizes: images of each part.
     """
 
     def joined(*leaves: Any) -> Any:
         if not _is(leaves[0]):
             return leaves[0]
-        by_crop = [leaf.unflatten(0, (num_crops, -1)) for leaf in leaves]
+        by_crop = [leaf.unflatten(0, (-1, n)) for leaf, n in zip(leaves, sizes, strict=True)]
         return torch.cat(by_crop, dim=1).flatten(0, 1)
 
     first, *others = parts

@@ -133,6 +133,7 @@ def trained(run: SimpleNamespace, compute: Callable = compute_gradients) -> Trac
     """What three steps compute, and what they leave behind."""
     replica, trace = distributed.replicate(run.model, a_batch(0).crops), []
     replica.train()
+    torch.manual_seed(1 + distributed.rank())
     for step in range(3):
         run.model.zero_grad(set_to_none=True)
         compute(replica, a_batch(step), run)
@@ -203,7 +204,7 @@ def in_one_graph(replica: nn.Module, batch: Batch, run: SimpleNamespace) -> None
     parts = [
         run.model([crop[start : start + 2] for crop in batch.crops]) for start in range(0, BATCH, 2)
     ]
-    run.outputs = join(parts, num_crops=3)
+    run.outputs = join(parts, [2] * len(parts))
     run.losses = run.loss(run.model, run.outputs, batch)
     run.losses["loss"].backward()
     for head in heads:
@@ -252,7 +253,7 @@ def test_no_more_than_a_micro_batch_is_kept_for_the_gradients():
     run = a_run("swav", 2, nn.Identity)
 
     def kept(tensor: Tensor) -> Tensor:
-        if tensor.ndim == 4 and tensor.shape[1] == 3:  # what the first convolution keeps
+        if tensor.shape[1:] in ((3, 10, 10), (3, 7, 7)):  # what the first convolution keeps
             sizes.append(len(tensor))
         return tensor
 
