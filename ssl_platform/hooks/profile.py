@@ -112,7 +112,7 @@ class StepProfile(Events):
             self._enter(part)
 
     def _go_back(self) -> None:
-        """After the loss, each pass of a micro-batch through the model is followed by its way back."""
+        """A pass of a micro-batch through the model after the loss is followed by its way back."""
         if any(part == "backward" for part, _ in self.step):
             self._enter("backward")
 
