@@ -121,9 +121,9 @@ def _outputs_alone(replica: nn.Module, crops: list[Tensor], run: Run) -> dict[st
     which draw other random numbers.
     """
     outputs = _forward(replica, crops, run)
-    problems = without_rows(outputs, len(crops) * len(crops[0]))
+    problems = without_rows("heads", outputs, len(crops) * len(crops[0]))
     if problems:
-        raise ConfigError([f"data.micro_batch={run.micro_batch}: heads.{problems[0]}"])
+        raise ConfigError([f"data.micro_batch={run.micro_batch}: {problems[0]}"])
     return cut_off(outputs)
 
 

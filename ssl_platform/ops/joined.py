@@ -10,15 +10,16 @@ from torch.utils._pytree import keystr, tree_flatten_with_path, tree_leaves, tre
 PLAIN = (type(None), bool, int, float, str)
 
 
-def without_rows(outputs: Any, num_rows: int) -> list[str]:
+def without_rows(name: str, outputs: Any, num_rows: int) -> list[str]:
     """What cannot be joined: one line for each, beginning with its place.
 
     Args:
+        name: of the outputs.
         outputs: by head, tensors with one row for each row of the heads' input, (``num_rows``,
             ...), in tuples, lists and dicts of any depth; None and plain values.
     """
     return [
-        f"{_place(path)} gives {_kind(leaf)}, and micro-batches need tensors with one row for each "
+        f"{name}{_place(path)} is {_kind(leaf)}, and micro-batches need tensors with one row for each "
         f"crop ({num_rows} here), in tuples, lists or dicts; data.micro_batch=null takes anything"
         for path, leaf in tree_flatten_with_path(outputs)[0]
         if not _has_rows(leaf, num_rows) and not isinstance(leaf, PLAIN)
@@ -30,7 +31,7 @@ def _has_rows(leaf: Any, num_rows: int) -> bool:
 
 
 def _place(path: Any) -> str:
-    return keystr(path).replace("['", ".").replace("']", "").removeprefix(".")
+    return keystr(path).replace("['", ".").replace("']", "")
 
 
 def _kind(leaf: Any) -> str:

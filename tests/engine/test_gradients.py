@@ -242,7 +242,7 @@ def test_an_output_without_rows_is_named():
     with pytest.raises(ConfigError) as error:
         compute_gradients(run.model.double(), a_batch(0), run)
     assert error.value.problems == [
-        "data.micro_batch=2: heads.unused.mean gives a tensor (), and micro-batches need tensors "
+        "data.micro_batch=2: heads.unused.mean is a tensor (), and micro-batches need tensors "
         "with one row for each crop (6 here), in tuples, lists or dicts; data.micro_batch=null "
         "takes anything"
     ]
