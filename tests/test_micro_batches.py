@@ -4,8 +4,15 @@ from pathlib import Path
 
 import pytest
 from forked import tool
+from test_offline_runs import METHODS, tiny_of
 from tiny_runs import QUEUE, assert_equal, lines, losses, refused, run_tool, saved, train
 
+from ssl_platform.config import compose
+from ssl_platform.config.options import options_of
+from ssl_platform.engine.build import Builder
+from ssl_platform.engine.loop import train_epoch
+from ssl_platform.engine.saver import Saver
+from ssl_platform.engine.stopping import StopSignals
 from ssl_platform.errors import DivergedError
 
 BY_HAND = ["plugins=[clip_hook]", "+hooks.clip={name: ClipByHand, norm: 0.05}"]
@@ -77,6 +84,19 @@ def test_a_norm_that_is_not_finite_is_told_by_its_step(tiny, tmp_path):
     with pytest.raises(DivergedError, match="a gradient became NaN or infinite at step 3 "):
         train(tiny, tmp_path, "~hooks.knn", "optimizer.lr=1e30", "clip_grad_norm=1.0")
     assert len(losses(tmp_path)) == 2
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_model_never_sees_more_than_a_micro_batch(method, tiny, tmp_path):
+    """Nor when the first bank is filled."""
+    overrides = [*tiny_of(method, tiny), "data.micro_batch=8", "~hooks.knn"]
+    options = options_of(compose([*overrides, f"output_dir={tmp_path}"]))
+    run, seen = Builder(options).run(), set()
+    run.model.register_forward_pre_hook(lambda _, given: seen.add(len(given[0][0])))
+    run.hooks = {}
+    with StopSignals() as stop:
+        train_epoch(run.model, run, Saver(tmp_path, options.save), stop)
+    assert seen == {8}
 
 
 def test_a_profile_knows_the_second_pass(tiny, tmp_path):

@@ -22,6 +22,7 @@ from ssl_platform.engine.run import Run
 from ssl_platform.errors import ConfigError
 from ssl_platform.models.ssl_model import SSLModel
 from ssl_platform.ops.joined import cut_off, join, pairs, without_rows
+from ssl_platform.optim.strides import align
 
 logger = logging.getLogger(__name__)
 
@@ -45,15 +46,17 @@ def compute_gradients(replica: nn.Module, batch: Batch, run: Run) -> None:
 def clip_gradients(run: Run) -> None:
     """Scale all gradients together so that their norm is at most ``run.clip_grad_norm``."""
     if run.clip_grad_norm is not None:
+        align(run.optimizer)  # which refuses sparse ones: torch has no norm of them
         trained = [param for group in run.optimizer.param_groups for param in group["params"]]
         run.grad_norm = nn.utils.clip_grad_norm_(trained, run.clip_grad_norm)
 
 
 def tell_of_micro_batches(run: Run) -> None:
     """Say in the log what micro-batches change, if anything."""
-    norms = [m for m in run.model.train().modules() if isinstance(m, _BatchNorm) and m.training]
     size, whole = run.micro_batch, run.train_loader.batch_size
-    if size is not None and size < whole and norms and distributed.rank() == 0:
+    if size is None or size >= whole or distributed.rank() != 0:
+        return
+    if any(isinstance(m, _BatchNorm) and m.training for m in run.model.train().modules()):
         logger.info(
             "data.micro_batch=%d: batch norms see %d images of a process at a time, not %d; all "
             "else is as without micro-batches",

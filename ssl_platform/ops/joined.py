@@ -19,8 +19,9 @@ def without_rows(name: str, outputs: Any, num_rows: int) -> list[str]:
             ...), in tuples, lists and dicts of any depth; None and plain values.
     """
     return [
-        f"{name}{_place(path)} is {_kind(leaf)}, and micro-batches need tensors with one row for each "
-        f"crop ({num_rows} here), in tuples, lists or dicts; data.micro_batch=null takes anything"
+        f"{name}{_place(path)} is {_kind(leaf)}, and micro-batches need tensors with one row for "
+        f"each crop ({num_rows} here), in tuples, lists or dicts; data.micro_batch=null takes "
+        "anything"
         for path, leaf in tree_flatten_with_path(outputs)[0]
         if not _has_rows(leaf, num_rows) and not isinstance(leaf, PLAIN)
     ]

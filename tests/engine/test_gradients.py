@@ -201,12 +201,12 @@ def in_one_graph(replica: nn.Module, batch: Batch, run: SimpleNamespace) -> None
     for head in heads:  # once: a graph cannot have weights that change
         head.normalize_prototypes()
         head.normalize_prototypes = lambda: None
-    parts = [
-        run.model([crop[start : start + 2] for crop in batch.crops]) for start in range(0, BATCH, 2)
-    ]
+    parts = [[crop[start : start + 2] for crop in batch.crops] for start in range(0, BATCH, 2)]
+    with torch.autocast("cpu", run.autocast_dtype, enabled=run.autocast_dtype is not None):
+        parts = [run.model(crops) for crops in parts]
     run.outputs = join(parts, [2] * len(parts))
     run.losses = run.loss(run.model, run.outputs, batch)
-    run.losses["loss"].backward()
+    run.scaler.scale(run.losses["loss"]).backward()
     for head in heads:
         del head.normalize_prototypes
     if distributed.is_distributed():
@@ -229,6 +229,20 @@ def test_random_draws_and_running_statistics_are_those_of_one_pass(name):
 def test_the_same_with_synchronised_batch_norms():
     for first, second in run_on_ranks(in_both_ways, 2, "swav"):
         assert_alike(first, second)
+
+
+@pytest.mark.parametrize("name", ["swav", "cross_entropy"])
+def test_the_same_in_16_bits_with_a_scaler(name):
+    first, second = (a_run(name, 2, lambda: nn.GroupNorm(2, 8)) for _ in range(2))
+    for run, compute in ((first, in_one_graph), (second, compute_gradients)):
+        run.model.float()
+        run.autocast_dtype = torch.bfloat16
+        run.scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
+        torch.manual_seed(0)
+        batch = a_batch(0)
+        compute(run.model, batch._replace(crops=[crop.float() for crop in batch.crops]), run)
+    for one, other in zip(first.model.parameters(), second.model.parameters(), strict=True):
+        torch.testing.assert_close(other.grad, one.grad, rtol=1e-4, atol=1e-5)
 
 
 class NoGraph(nn.Module):
