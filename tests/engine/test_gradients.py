@@ -201,9 +201,11 @@ def in_one_graph(replica: nn.Module, batch: Batch, run: SimpleNamespace) -> None
     for head in heads:  # once: a graph cannot have weights that change
         head.normalize_prototypes()
         head.normalize_prototypes = lambda: None
-    parts = [[crop[start : start + 2] for crop in batch.crops] for start in range(0, BATCH, 2)]
-    with torch.autocast("cpu", run.autocast_dtype, enabled=run.autocast_dtype is not None):
-        parts = [run.model(crops) for crops in parts]
+    parts = []
+    for start in range(0, BATCH, 2):
+        # each for itself: inside, weights are cast once, and gradients added up in 16 bits
+        with torch.autocast("cpu", run.autocast_dtype, enabled=run.autocast_dtype is not None):
+            parts.append(run.model([crop[start : start + 2] for crop in batch.crops]))
     run.outputs = join(parts, [2] * len(parts))
     run.losses = run.loss(run.model, run.outputs, batch)
     run.scaler.scale(run.losses["loss"]).backward()
