@@ -170,10 +170,10 @@ class TrainOptions(ImageJobOptions):
     hooks: dict[str, Node | None] = field(metadata=FREE)
     save: SaveOptions = field(metadata=FREE)
     resume: ResumeOptions = field(metadata=FREE)
+    # the largest norm of all gradients together; younger than some configs, as the next
+    clip_grad_norm: Annotated[float, Gt(0), "or null for none"] | None = None
     profile: bool = field(default=False, metadata=FREE)  # it changes no number
     compile: bool = False  # the trunk, by torch.compile
-    # the largest norm of all gradients together
-    clip_grad_norm: Annotated[float, Gt(0), "or null for none"] | None = None
 
 
 def options_of(cfg: Any) -> JobOptions:

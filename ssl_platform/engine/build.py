@@ -85,10 +85,10 @@ class Builder:
             metrics=self.metrics,
             output_dir=Path(options.output_dir),
             num_epochs=options.num_epochs,
-            device=self.device,
-            autocast_dtype=autocast_dtype(options.precision, self.device),
             micro_batch=options.data.micro_batch,
             clip_grad_norm=options.clip_grad_norm,
+            device=self.device,
+            autocast_dtype=autocast_dtype(options.precision, self.device),
         )
 
     @cached_property

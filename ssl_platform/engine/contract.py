@@ -1,16 +1,15 @@
 """Checks of components from plug-ins: a class that the platform cannot use is one line."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from inspect import signature
 from math import isfinite
-from numbers import Real
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ssl_platform.engine.run import Events, Loss
-from ssl_platform.errors import ConfigError, kind_of, nearest
+from ssl_platform.errors import kind_of, nearest
 
 MOMENTS = tuple(name for name in vars(Events) if name.startswith("on_"))
 NUM_STEPS = 64  # at which a schedule is asked for its learning rate
@@ -121,32 +120,3 @@ def _takes(function: Any, count: int) -> bool:
     except ValueError:  # a builtin without a signature
         return True
     return True
-
-
-def check_losses(loss: Loss, losses: Any) -> dict[str, Tensor]:
-    """The losses of a batch as scalar tensors, after a check of what the loss has returned.
-
-    Raises:
-        ConfigError: there is no loss to minimise, or a value is not one number.
-    """
-    wanted = 'forward() has to give {"loss": a tensor with one number and a gradient, ...}'
-    name = type(loss).__name__
-    if not isinstance(losses, Mapping):
-        raise ConfigError([f"loss: {name} gave {kind_of(losses)}; {wanted}"])
-    if "loss" not in losses:
-        raise ConfigError([f"loss: {name} gave {sorted(map(str, losses))}; {wanted}"])
-    value = losses["loss"]
-    if not isinstance(value, Tensor) or value.numel() != 1 or not value.is_floating_point():
-        raise ConfigError([f"loss: {name} gave {kind_of(value)} as loss; {wanted}"])
-    if not value.requires_grad:
-        raise ConfigError(
-            [f"loss: {name} gave a loss without a gradient, of no trained weight; {wanted}"]
-        )
-    for key, other in losses.items():
-        is_number = isinstance(other, Real) or (isinstance(other, Tensor) and other.numel() == 1)
-        if not is_number:
-            raise ConfigError([f"loss: {name} gave {kind_of(other)} as {key}; one number each"])
-    return {
-        str(key): torch.as_tensor(other, device=value.device).reshape(())
-        for key, other in losses.items()
-    }

@@ -7,8 +7,9 @@ part of that gradient to be pulled back.
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
+from numbers import Real
 from typing import Any, NamedTuple
 
 import torch
@@ -17,9 +18,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ssl_platform import distributed
 from ssl_platform.data.batch import Batch
-from ssl_platform.engine.contract import check_losses
-from ssl_platform.engine.run import Run
-from ssl_platform.errors import ConfigError
+from ssl_platform.engine.run import Loss, Run
+from ssl_platform.errors import ConfigError, kind_of
 from ssl_platform.models.ssl_model import SSLModel
 from ssl_platform.ops.joined import cut_off, join, pairs, without_rows
 from ssl_platform.optim.strides import align
@@ -172,3 +172,32 @@ def _pull_back(
     ]
     if roots:
         torch.autograd.backward([root for root, _ in roots], [grad for _, grad in roots])
+
+
+def check_losses(loss: Loss, losses: Any) -> dict[str, Tensor]:
+    """The losses of a batch as scalar tensors, after a check of what the loss has returned.
+
+    Raises:
+        ConfigError: there is no loss to minimise, or a value is not one number.
+    """
+    wanted = 'forward() has to give {"loss": a tensor with one number and a gradient, ...}'
+    name = type(loss).__name__
+    if not isinstance(losses, Mapping):
+        raise ConfigError([f"loss: {name} gave {kind_of(losses)}; {wanted}"])
+    if "loss" not in losses:
+        raise ConfigError([f"loss: {name} gave {sorted(map(str, losses))}; {wanted}"])
+    value = losses["loss"]
+    if not isinstance(value, Tensor) or value.numel() != 1 or not value.is_floating_point():
+        raise ConfigError([f"loss: {name} gave {kind_of(value)} as loss; {wanted}"])
+    if not value.requires_grad:
+        raise ConfigError(
+            [f"loss: {name} gave a loss without a gradient, of no trained weight; {wanted}"]
+        )
+    for key, other in losses.items():
+        is_number = isinstance(other, Real) or (isinstance(other, Tensor) and other.numel() == 1)
+        if not is_number:
+            raise ConfigError([f"loss: {name} gave {kind_of(other)} as {key}; one number each"])
+    return {
+        str(key): torch.as_tensor(other, device=value.device).reshape(())
+        for key, other in losses.items()
+    }
