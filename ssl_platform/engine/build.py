@@ -210,7 +210,7 @@ class Builder:
             drop_last=self.options.drop_last,
             replace_bad=True,
         )
-        return Loader(dataset, TRANSFORMS.build(data.transform), sampler, options, self.device)
+        return Loader(dataset, self.transform, sampler, options, self.device)
 
     def eval_loader(self, dataset: ImageDataset, positions: Sequence[int] | np.ndarray) -> Loader:
         """See the function `eval_loader`."""

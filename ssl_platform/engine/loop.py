@@ -18,6 +18,7 @@ from ssl_platform.engine.run import Run
 from ssl_platform.engine.saver import Saver
 from ssl_platform.engine.stopping import StopSignals, stop_error
 from ssl_platform.launch.progress import report_step
+from ssl_platform.ops.image_size import height_and_width
 
 
 def train(run: Run, saver: Saver, resume: ResumeOptions) -> dict[str, Any]:
@@ -28,8 +29,8 @@ def train(run: Run, saver: Saver, resume: ResumeOptions) -> dict[str, Any]:
         StopRequested: a rank was sent a stop signal; a checkpoint is written.
         DivergedError, CheckpointError, DataError: the training cannot go on.
     """
-    size = run.train_loader.transform.crop_sizes[0]
-    replica = distributed.replicate(run.model, [torch.zeros(1, 3, size, size, device=run.device)])
+    sides = height_and_width(run.train_loader.transform.crop_sizes[0])
+    replica = distributed.replicate(run.model, [torch.zeros(1, 3, *sides, device=run.device)])
     state.resume(run, resume)
     if run.epoch < run.num_epochs:
         saver.check_room(run)
