@@ -27,6 +27,7 @@ from ssl_platform.data.loading.sampler import SequentialSampler, ShuffledSampler
 from ssl_platform.data.sets.subset import StratifiedSubset
 from ssl_platform.engine.parts import Parts
 from ssl_platform.engine.run import Events, Loss, Run
+from ssl_platform.loggers.group import LoggerGroup
 from ssl_platform.metrics import Metric
 from ssl_platform.models.layers import POOLED, layer_shapes
 from ssl_platform.models.ssl_model import SSLModel
@@ -89,6 +90,7 @@ class Builder:
             clip_grad_norm=options.clip_grad_norm,
             device=self.device,
             autocast_dtype=autocast_dtype(options.precision, self.device),
+            loggers=self.loggers,
         )
 
     @cached_property
@@ -188,6 +190,15 @@ class Builder:
     def metrics(self) -> dict[str, Metric]:
         """By name, the scores that evaluations report."""
         return {name: self.parts.build(f"metrics.{name}") for name in self.options.metrics}
+
+    @cached_property
+    def loggers(self) -> LoggerGroup:
+        """The enabled loggers by name; none on ranks other than the first."""
+        nodes = (self.options.loggers or {}) if distributed.rank() == 0 else {}
+        names = [name for name, node in nodes.items() if node]
+        loggers = {name: self.parts.build(f"loggers.{name}") for name in names}
+        enabled = {name: one for name, one in loggers.items() if one.enabled}
+        return LoggerGroup(enabled)
 
     def sampler(self, dataset: ImageDataset) -> ShuffledSampler:
         """The shuffled order of the training images, and this rank's part of it."""
