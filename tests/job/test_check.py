@@ -25,7 +25,8 @@ MISTAKES = {
     "++xyz=1": (
         "xyz=1: the config has no such option; choose from allow_partial, baselines, "
         "checkpoint, clip_grad_norm, compile, cudnn, data, device, drop_last, freeze_trunk, heads, "
-        "hooks, launch, loss, matmul_precision, metrics, name, num_epochs, optimizer, output_dir, "
+        "hooks, launch, loggers, loss, matmul_precision, metrics, name, num_epochs, optimizer, "
+        "output_dir, "
         "param_groups, plugins, precision, profile, resume, save, schedule, seed, "
         "sync_batch_norm, task, train_fraction, trunk"
     ),
