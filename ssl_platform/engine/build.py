@@ -35,7 +35,6 @@ from ssl_platform.models.sync_batch_norm import synchronize_batch_norm
 from ssl_platform.registry import DATASETS, TRANSFORMS
 
 WORKER_SHARE_OF_TIMEOUT = 0.8  # of launch.timeout_minutes: the time-out of a data worker
-EVAL_BATCH_SIZE = 256  # of each process; it affects only the speed
 
 
 class Builder:
@@ -87,6 +86,8 @@ class Builder:
             metrics=self.metrics,
             output_dir=Path(options.output_dir),
             num_epochs=options.num_epochs,
+            micro_batch=options.data.micro_batch,
+            clip_grad_norm=options.clip_grad_norm,
             device=self.device,
             autocast_dtype=autocast_dtype(options.precision, self.device),
             loggers=self.loggers,
@@ -256,7 +257,7 @@ def loader_options(options: ImageJobOptions) -> LoaderOptions:
     """How an evaluation reads its images; a training changes some of these options."""
     data, launch = options.data, options.launch
     return LoaderOptions(
-        batch_size=EVAL_BATCH_SIZE,
+        batch_size=data.eval_batch_size,
         drop_last=False,
         num_workers=data.num_workers,
         start_method=launch.worker_start,

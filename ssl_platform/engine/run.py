@@ -177,6 +177,8 @@ class Run:
     metrics: Mapping[str, Metric]  #: scores of an evaluation, by name
     output_dir: Path
     num_epochs: int
+    micro_batch: int | None  #: images of this rank that go through the model at once
+    clip_grad_norm: float | None  #: the largest norm of all gradients together
     device: torch.device
     autocast_dtype: torch.dtype | None  #: of the model's forward pass; None computes in float32
     loggers: LoggerGroup = field(default_factory=LoggerGroup)  #: who hears figures and pictures
@@ -184,6 +186,7 @@ class Run:
     epoch_step: int = 0  #: finished steps of the epoch under way
     epoch_images: int = 0  #: finished images of the epoch under way, over all ranks
     step: int = 0  #: finished steps, over all epochs; a number that never comes twice
+    grad_norm: Tensor | None = None  #: of the latest step, before it was clipped; None if never
     batch: Batch | None = None  #: of the latest step
     losses: dict[str, Tensor] = field(default_factory=dict)  #: of the latest step
     outputs: dict[str, Any] = field(default_factory=dict)  #: of the latest step, by head

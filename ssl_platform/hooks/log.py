@@ -19,7 +19,8 @@ class Log(Events):
     hooks report.
 
     The figures of some steps are ``loss`` (mean over ranks and over the steps since the previous
-    ones), ``uniform_loss`` (ln K, if the loss has one), ``lr``, the values that are on a schedule,
+    ones), ``uniform_loss`` (ln K, if the loss has one), ``grad_norm`` (of the latest step, before
+    it was clipped, with ``clip_grad_norm``), ``lr``, the values that are on a schedule,
     ``images_per_second`` (over all ranks), ``data_wait`` (share of the time spent waiting for
     images, 0 to 1) and ``seconds`` (since this process began to train). Those at the end of an
     epoch are ``seconds`` and the reported ones (``health/...``, ``knn/...``).
@@ -83,6 +84,8 @@ class Log(Events):
         figures = {"loss": loss.item()}
         if run.loss.uniform_loss is not None:
             figures["uniform_loss"] = run.loss.uniform_loss
+        if run.grad_norm is not None:
+            figures["grad_norm"] = run.grad_norm.item()
         return figures | {
             "lr": run.optimizer.param_groups[0]["lr"],
             **getattr(run, "scheduled", {}),

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from ssl_platform.config.options import JobOptions, TrainOptions
+from ssl_platform.config.options import ImageJobOptions, JobOptions, TrainOptions
 from ssl_platform.data.loading.transport import num_slots
 from ssl_platform.engine.build import autocast_dtype, resolve_device
 from ssl_platform.launch import joined_world, limits
@@ -31,6 +31,12 @@ def problems_of_job(options: JobOptions) -> list[str]:
         problems.append(
             f"output_dir={options.output_dir}: the working directory lies in it; give the run "
             "a directory of its own"
+        )
+    is_training = isinstance(options, TrainOptions)
+    if isinstance(options, ImageJobOptions) and not is_training and options.data.micro_batch:
+        problems.append(
+            f"data.micro_batch={options.data.micro_batch}: only a training has micro-batches; here "
+            "data.eval_batch_size says how many images go through the model at once"
         )
     return problems + _problems_of_machine(options)
 
@@ -60,6 +66,8 @@ def _problems_of_batch(options: TrainOptions, num_samples: int) -> Iterator[str]
             f"data.batch_size={batch_size}: the total batch must be a positive multiple of the "
             f"{world} processes, e.g. {max(1, round(batch_size / world)) * world}"
         )
+    elif problem := _problem_of_micro_batch(options.data.micro_batch, batch_size // world):
+        yield f"{problem} (data.batch_size={batch_size}, {_processes(world)})"
     if options.drop_last and 0 < num_samples < batch_size:
         yield (
             f"data.batch_size={batch_size}: the training set has only {num_samples} images, "
@@ -68,6 +76,18 @@ def _problems_of_batch(options: TrainOptions, num_samples: int) -> Iterator[str]
     size = options.sync_batch_norm.group_size
     if options.sync_batch_norm.enabled and size and world > size and world % size:
         yield f"sync_batch_norm.group_size={size}: {world} processes are not a multiple of it"
+
+
+def _problem_of_micro_batch(size: int | None, share: int) -> str | None:
+    """What is wrong with a micro-batch of the ``share`` images of a process."""
+    if size is None or share % size == 0:
+        return None
+    fitting = max(n for n in range(1, min(size, share) + 1) if share % n == 0)
+    return f"data.micro_batch={size}: has to divide the {share} images of a process, e.g. {fitting}"
+
+
+def _processes(number: int) -> str:
+    return "1 process" if number == 1 else f"{number} processes"
 
 
 def _problems_of_precision(options: TrainOptions) -> Iterator[str]:

@@ -24,8 +24,9 @@ from ssl_platform.engine.contract import check_schedule
 from ssl_platform.engine.parts import Parts
 from ssl_platform.errors import blame
 from ssl_platform.models.layers import POOLED, layer_shapes
-from ssl_platform.models.trial import Trial, problem_of_head, problem_of_trunk
+from ssl_platform.models.trial import ROWS, Trial, problem_of_head, problem_of_trunk
 from ssl_platform.ops.image_size import ImageSize
+from ssl_platform.ops.joined import without_rows
 
 OF_A_GPU = re.compile("cuda|gpu|triton", re.IGNORECASE)  # what fails for want of one says so
 DRAWN_BY = (Tensor.normal_, Tensor.uniform_, nn.init.normal_, nn.init.uniform_)
@@ -159,7 +160,7 @@ class TriedParts(Parts):
             self._try_module(
                 where,
                 component,
-                lambda head, trial: problem_of_head(head, trial, *runtime),
+                lambda head, trial: self._problem_of_head(head, trial, *runtime),
                 *runtime,
             )
 
@@ -195,6 +196,18 @@ class TriedParts(Parts):
         if isinstance(self.options, TrainOptions) and self.options.freeze_trunk:
             trained, evaluated = [], [*trained, *evaluated]  # it stays in eval mode
         return problem_of_trunk(trunk, trial, trained, evaluated)
+
+    def _problem_of_head(
+        self, head: nn.Module, trial: Trial, shape: int | tuple[int, ...]
+    ) -> str | None:
+        assert self.options is not None
+        problem = problem_of_head(head, trial, shape)
+        if problem is not None or self.options.data.micro_batch is None:
+            return problem
+        sides = (shape,) if isinstance(shape, int) else shape
+        output = trial(ROWS, *sides, training=True)
+        problems = without_rows(f"the output of {type(head).__name__}", output, ROWS)
+        return problems[0] if problems else None
 
     def _require_one_shape(self, head: str) -> None:
         """What a head on a layer gets has to be the same in training and evaluation."""

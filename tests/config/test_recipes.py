@@ -195,6 +195,20 @@ def test_the_rate_runs_from_the_warm_up_to_just_above_the_final_one(name):
     assert rate(warmup + cosine - 1) == pytest.approx(last, rel=1e-12, abs=1e-15)
 
 
+def test_the_whole_batch_on_one_gpu_changes_nothing_but_the_batch_norms():
+    one, recipe = composed("swav/rn50_800ep_1gpu"), composed("swav/rn50_800ep")
+    assert recipe_of(one) == BIG._replace(batch_norm_group=0)
+    assert (one.launch.processes, one.data.micro_batch) == (1, 256)
+    assert one.data.batch_size % one.data.micro_batch == 0
+    configs = [OmegaConf.to_container(cfg) for cfg in (one, recipe)]
+    for cfg in configs:
+        for key in ("name", "launch", "sync_batch_norm"):
+            del cfg[key]
+        for key in ("micro_batch", "num_workers"):
+            del cfg["data"][key]
+    assert configs[0] == configs[1]
+
+
 def images_of_a_batch_norm(cfg: DictConfig, world_size: int) -> int:
     sync = cfg.sync_batch_norm
     group = (sync.group_size or world_size) if sync.enabled else 1

@@ -10,7 +10,7 @@ from torch import nn
 
 from ssl_platform.distributed import outputs_of
 from ssl_platform.engine.contract import check_component, check_schedule
-from ssl_platform.engine.loop import check_losses
+from ssl_platform.engine.gradients import check_losses
 from ssl_platform.engine.run import Events
 from ssl_platform.errors import ConfigError
 from ssl_platform.hooks import log, summary

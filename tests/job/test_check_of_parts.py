@@ -56,6 +56,10 @@ class Plain(nn.Linear):
 class Silent(Plain):
     def forward(self, features): pass
 
+@HEADS.register()
+class Pooled(Plain):
+    def forward(self, features): return {"rows": features, "mean": features.mean(dim=0)}
+
 @LOSSES.register()
 class Mean(Loss):
     def __init__(self, model, data, *, head: str, temperature: float):
@@ -126,6 +130,27 @@ def test_a_part_from_outside_that_cannot_work_is_one_line_before_the_run(mistake
         checked(cfg)
     (line,) = caught.value.problems
     assert line.startswith(told)
+
+
+def test_what_micro_batches_cannot_join_is_one_line(my_config):
+    cfg = OmegaConf.create(my_config)
+    cfg.heads.plain.name = "Pooled"
+    assert checked(cfg)
+    cfg.data.micro_batch = 8
+    with pytest.raises(ConfigError) as caught:
+        checked(cfg)
+    (line,) = caught.value.problems
+    assert line.startswith("heads.plain: the output of Pooled.mean is a tensor (192,), and micro-")
+
+
+def test_micro_batches_are_of_trainings_alone(pretrained):
+    task = ["config=benchmark/knn/folder", "data=shapes", f"checkpoint={pretrained}"]
+    with pytest.raises(ConfigError) as caught:
+        compose([*task, "data.micro_batch=8"])
+    assert caught.value.problems == [
+        "data.micro_batch=8: only a training has micro-batches; here data.eval_batch_size says how "
+        "many images go through the model at once"
+    ]
 
 
 def test_the_hooks_of_clustering_on_a_loss_without_a_head_say_so():
