@@ -5,7 +5,7 @@ from numbers import Real
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ssl_platform import distributed
 from ssl_platform.config.options import ResumeOptions
@@ -26,26 +26,24 @@ def train(run: Run, saver: Saver, resume: ResumeOptions) -> dict[str, Any]:
         StopRequested: a rank was sent a stop signal; a checkpoint is written.
         DivergedError, CheckpointError, DataError: the training cannot go on.
     """
-    size = run.train_loader.transform.crop_sizes[0]
-    replica = distributed.replicate(run.model, [torch.zeros(1, 3, size, size, device=run.device)])
     state.resume(run, resume)
     if run.epoch < run.num_epochs:
         saver.check_room(run)
     run.fire("on_train_start")
     with StopSignals() as stop:
         while run.epoch < run.num_epochs:
-            train_epoch(replica, run, saver, stop)
+            train_epoch(run, saver, stop)
     run.fire("on_train_end")
     return run.results
 
 
-def train_epoch(replica: nn.Module, run: Run, saver: Saver, stop: StopSignals) -> None:
+def train_epoch(run: Run, saver: Saver, stop: StopSignals) -> None:
     """Train an epoch, or the rest of one that was interrupted."""
-    replica.train()
+    run.replica.train()
     run.train_sampler.set_epoch(run.epoch, run.epoch_images)
     start_epoch(run)
     for batch in run.train_loader:
-        train_step(replica, batch, run)
+        train_step(batch, run)
         if run.epoch_step < run.train_sampler.steps_per_epoch:
             between_steps(run, saver, stop)
     run.epoch, run.epoch_step, run.epoch_images = run.epoch + 1, 0, 0
@@ -61,7 +59,7 @@ def start_epoch(run: Run) -> None:
             listener.on_epoch_start(run)
 
 
-def train_step(replica: nn.Module, batch: Batch, run: Run) -> None:
+def train_step(batch: Batch, run: Run) -> None:
     """One update: learning rate, forward, backward, optimizer."""
     run.batch = batch
     for group in run.optimizer.param_groups:
@@ -69,7 +67,7 @@ def train_step(replica: nn.Module, batch: Batch, run: Run) -> None:
     with torch.autocast(
         run.device.type, run.autocast_dtype, enabled=run.autocast_dtype is not None
     ):
-        run.outputs = distributed.outputs_of(replica, batch.crops, run.model)
+        run.outputs = distributed.outputs_of(run.replica, batch.crops, run.model)
     run.losses = check_losses(run.loss, run.loss(run.model, run.outputs, batch))
     run.optimizer.zero_grad(set_to_none=True)
     run.scaler.scale(run.losses["loss"]).backward()

@@ -163,6 +163,7 @@ class Run:
 
     name: str
     model: SSLModel
+    replica: nn.Module  #: the model, wrapped for the ranks; its forward pass is the training's
     loss: Loss
     train_loader: Loader
     train_sampler: ShuffledSampler
