@@ -16,6 +16,7 @@ from ssl_platform.config.options import (
     ImageJobOptions,
     Node,
     TrainOptions,
+    scheduled_options,
 )
 from ssl_platform.data import contract
 from ssl_platform.data.batch import DataInfo
@@ -26,6 +27,7 @@ from ssl_platform.data.sets.subset import StratifiedSubset
 from ssl_platform.engine.param_groups import freeze, parameter_groups
 from ssl_platform.engine.parts import Parts
 from ssl_platform.engine.run import Events, Loss, Run
+from ssl_platform.engine.scheduled import Scheduled, slot_of
 from ssl_platform.metrics import Metric
 from ssl_platform.models.layers import POOLED, layer_shapes
 from ssl_platform.models.ssl_model import SSLModel
@@ -83,6 +85,7 @@ class Builder:
             eval_loader=self.eval_loader,
             optimizer=self.optimizer,
             schedule=self.schedule,
+            schedules=self.schedules,
             hooks=self.hooks,
             metrics=self.metrics,
             output_dir=Path(options.output_dir),
@@ -183,6 +186,25 @@ class Builder:
         """The learning rate at a position."""
         epochs, steps = self.options.num_epochs, self.info.steps_per_epoch
         return self.parts.build("schedule", self.base_lr, epochs, steps)
+
+    @cached_property
+    def schedules(self) -> dict[str, Scheduled]:
+        """Those of options beside the learning rate, by the option's path."""
+        return {key: self.scheduled(key) for key, _ in scheduled_options(self.options.schedules)}
+
+    def scheduled(self, key: str) -> Scheduled:
+        """An option of a part, with the schedule that sets it."""
+        where, section = f"schedules.{key}", key.partition(".")[0]
+        with self.parts.step(where):
+            if section == "loss":
+                part: Any = self.loss
+            elif section == "teacher":
+                part = getattr(self.model, "teacher", None)
+            else:
+                part = self.optimizer
+            slot = slot_of(key, part, self.parts.nodes, self.options)
+        epochs, steps = self.options.num_epochs, self.info.steps_per_epoch
+        return Scheduled(self.parts.build(where, slot.value, epochs, steps), slot.put)
 
     @cached_property
     def hooks(self) -> dict[str, Events]:

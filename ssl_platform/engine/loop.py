@@ -29,6 +29,7 @@ def train(run: Run, saver: Saver, resume: ResumeOptions) -> dict[str, Any]:
     state.resume(run, resume)
     if run.epoch < run.num_epochs:
         saver.check_room(run)
+        set_scheduled(run)  # what listeners do before the first step has its values too
     run.fire("on_train_start")
     with StopSignals() as stop:
         while run.epoch < run.num_epochs:
@@ -54,16 +55,16 @@ def train_epoch(run: Run, saver: Saver, stop: StopSignals) -> None:
 
 def start_epoch(run: Run) -> None:
     """Fire ``on_epoch_start``; of an epoch that goes on, only for listeners without a state."""
+    set_scheduled(run)
     for listener in run.listeners:
         if run.epoch_images == 0 or not listener.state_dict():
             listener.on_epoch_start(run)
 
 
 def train_step(batch: Batch, run: Run) -> None:
-    """One update: learning rate, forward, backward, optimizer."""
+    """One update: scheduled values, forward, backward, optimizer."""
     run.batch = batch
-    for group in run.optimizer.param_groups:
-        group["lr"] = run.schedule(run.position) * group.get("lr_scale", 1.0)
+    set_scheduled(run)
     with torch.autocast(
         run.device.type, run.autocast_dtype, enabled=run.autocast_dtype is not None
     ):
@@ -79,6 +80,14 @@ def train_step(batch: Batch, run: Run) -> None:
     run.epoch_images += run.train_sampler.batch_size
     report_step(run.step)
     run.fire("on_step_end")
+
+
+def set_scheduled(run: Run) -> None:
+    """Set the learning rate, and all else that has a schedule, to the values of the position."""
+    rate = run.schedule(run.position)
+    for group in run.optimizer.param_groups:
+        group["lr"] = rate * group.get("lr_scale", 1.0)
+    run.scheduled = {key: option.set_at(run.position) for key, option in run.schedules.items()}
 
 
 def between_steps(run: Run, saver: Saver, stop: StopSignals) -> None:

@@ -29,6 +29,8 @@ def parameter_groups(model: nn.Module, rules: Sequence[ParameterGroup]) -> list[
             )
         if rule.weight_decay is not None:
             group["weight_decay"] = rule.weight_decay
+        if rule.name is not None:
+            group["name"] = rule.name
     return [{"params": rest}, *groups] if rest else groups
 
 

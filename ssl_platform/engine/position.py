@@ -19,6 +19,7 @@ def position_state(run: Run) -> dict[str, Any]:
         "step": run.step,
         "num_images": run.train_sampler.num_samples,
         "length": _length_of(run),
+        **({"scheduled": run.scheduled} if run.scheduled else {}),
     }
 
 
@@ -87,6 +88,26 @@ def say_how_the_schedule_changes(run: Run, state: Mapping[str, Any]) -> None:
         run.epoch + 1,
         last,
     )
+
+
+def say_how_scheduled_options_change(run: Run, state: Mapping[str, Any]) -> None:
+    """Log a line for each option that goes on differently than the checkpoint's run would.
+
+    Args:
+        run: at its position, with steps to come.
+        state: of the checkpoint.
+    """
+    for key, before in state.get("scheduled", {}).items():
+        if key not in run.schedules:  # taken out, which the user has allowed
+            continue
+        value_at = run.schedules[key].schedule
+        if before != value_at(max(0, run.position - 1)):
+            logger.info(
+                "schedules.%s is another: %.3g at the step before, %.3g at the next",
+                key,
+                before,
+                value_at(run.position),
+            )
 
 
 def _length_of(run: Run) -> dict[str, int]:

@@ -110,6 +110,7 @@ class Log(Events):
             figures["uniform_loss"] = run.loss.uniform_loss
         return figures | {
             "lr": run.optimizer.param_groups[0]["lr"],
+            **run.scheduled,
             "images_per_second": num_steps * self._images_per_step(run) / seconds,
             "data_wait": (run.train_loader.wait_seconds - self.window_wait) / seconds,
         }

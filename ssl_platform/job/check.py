@@ -22,7 +22,13 @@ from omegaconf.errors import (
 from torch import nn
 
 from ssl_platform.config.calls import calls
-from ssl_platform.config.options import ImageJobOptions, JobOptions, TrainOptions, options_of
+from ssl_platform.config.options import (
+    ImageJobOptions,
+    JobOptions,
+    TrainOptions,
+    options_of,
+    scheduled_options,
+)
 from ssl_platform.config.saved import drop_retired
 from ssl_platform.data.dataset import ImageDataset
 from ssl_platform.engine.build import Builder
@@ -33,6 +39,7 @@ from ssl_platform.job.tried_parts import TriedParts, problems_of_compiling, with
 from ssl_platform.registry import TASKS, is_module_name, load_components
 from ssl_platform.schema import dataclass_schema, flat
 
+A_SCHEDULE = "PART.OPTION: {name: ...}, as in optimizer.weight_decay: {name: Cosine, end: 0.4}"
 UNKNOWN_SIZE = 10**12  # an unreadable data set must not hide what else is wrong
 
 
@@ -158,6 +165,11 @@ def _problems_of_training(options: TrainOptions, parts: TriedParts) -> list[str]
                 parts.tried(_probe_model, parts, where, hook, builder)
         if model is None or parts.tried(lambda: builder.optimizer) is None:
             parts.tried(parts.build, "optimizer", [nn.Parameter(torch.empty(1))])
+        for key, node in scheduled_options(options.schedules):
+            if not isinstance(node, Mapping):
+                problems.append(f"schedules.{key}={node}: {A_SCHEDULE}")
+            elif model is not None and has_steps:
+                parts.tried(builder.scheduled, key)
     return problems
 
 

@@ -138,6 +138,7 @@ def a_run(model: SSLModel, loss: SwAVLoss, optimizer: torch.optim.Optimizer) -> 
         loss=loss,
         optimizer=optimizer,
         schedule=lambda step: 0.1,
+        schedules={},
         scaler=torch.amp.GradScaler("cpu", enabled=False),
         device=torch.device("cpu"),
         autocast_dtype=None,
