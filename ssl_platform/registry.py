@@ -25,7 +25,7 @@ from fvcore.common.registry import Registry as FvcoreRegistry
 from ssl_platform.errors import blame, nearest
 from ssl_platform.schema import Schema
 
-COMPONENT_PACKAGES = ("models", "data", "losses", "optim", "hooks", "metrics", "tasks")
+COMPONENT_PACKAGES = ("models", "data", "losses", "optim", "hooks", "metrics", "tasks", "launch")
 BY_POSITION = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 PLUGIN_ENTRY_POINTS = "ssl_platform.plugins"
 
@@ -142,6 +142,7 @@ SCHEDULES = Registry("schedule", runtime=("base", "num_epochs", "steps_per_epoch
 HOOKS = Registry("hook")
 METRICS = Registry("metric")
 TASKS = Registry("task")
+LAUNCHERS = Registry("launcher")
 
 
 def load_components(plugins: Iterable[str] = ()) -> None:

@@ -8,6 +8,7 @@ file, and a training uses it.
 
 import ast
 import json
+import os
 import re
 import shlex
 import sys
@@ -21,6 +22,7 @@ import numpy as np
 import pytest
 from conftest import TINY
 from forked import tool
+from launched import eventually
 from omegaconf import OmegaConf
 
 import ssl_platform
@@ -138,6 +140,17 @@ def test_a_method_and_parts_of_the_guide_train(here):
     losses = [line["loss"] for line in lines if "loss" in line]
     assert len(losses) == 16 and sum(losses[-4:]) < sum(losses[:4])
     assert '"gradient_norm"' in (here / "runs/mine/metrics.jsonl").read_text()
+
+
+def test_the_launcher_of_the_guide_hands_a_run_over(here):
+    launcher = "launch.launcher={name: OverSsh, via: [sh, -c]}"
+    command = ["config=pretrain/swav/quickstart", "name=over", "plugins=[my_launcher]", launcher]
+    done = tool(*command, *SHORT, cwd=here, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    assert done.returncode == 0, done.stderr
+    assert re.fullmatch(rf"submitted job \d+, log in {here}/over.log\n", done.stdout)
+    summary, log = here / "runs/over/summary.json", here / "over.log"
+    assert eventually(lambda: summary.exists() or "Error" in log.read_text())
+    assert summary.exists(), log.read_text()
 
 
 @pytest.mark.parametrize("block", BLOCKS, ids=lambda block: block.page)

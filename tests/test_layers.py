@@ -103,7 +103,8 @@ def test_the_root_stays_small():
 def test_the_core_knows_no_component_by_name(part):
     registry.load_components()
     registries = [r for r in vars(registry).values() if isinstance(r, registry.Registry)]
-    components = {name for r in registries for name in r.names()}
+    own = f"{registry.__package__}.{part}."  # launchers are components of the core's own
+    components = {n for r in registries for n, c in r if not c.__module__.startswith(own)}
     assert len(components) > 20
     used = set()
     for name, path in FILES.items():

@@ -16,6 +16,7 @@ from ssl_platform.registry import (
     DATASETS,
     HEADS,
     HOOKS,
+    LAUNCHERS,
     LOSSES,
     METRICS,
     OPTIMIZERS,
@@ -173,8 +174,12 @@ def components(cfg: Mapping[str, Any]) -> Iterator[tuple[str, Registry, Node]]:
     data = cfg.get("data")
     data = vars(data) if isinstance(data, DataOptions) else data
     data = data if isinstance(data, Mapping) else {}
+    launch = cfg.get("launch")
+    launch = vars(launch) if isinstance(launch, LaunchOptions) else launch
+    launch = launch if isinstance(launch, Mapping) else {}
     places: list[tuple[str, Registry, Any]] = [
         ("task", TASKS, cfg.get("task")),
+        ("launch.launcher", LAUNCHERS, launch.get("launcher")),
         ("data.train", DATASETS, data.get("train")),
         ("data.val", DATASETS, data.get("val")),
         ("data.transform", TRANSFORMS, data.get("transform")),

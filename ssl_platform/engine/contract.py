@@ -10,12 +10,14 @@ from torch import nn
 
 from ssl_platform.engine.run import Events, Loss
 from ssl_platform.errors import kind_of, nearest
+from ssl_platform.launch import Launcher
 
 MOMENTS = tuple(name for name in vars(Events) if name.startswith("on_"))
 NUM_STEPS = 64  # at which a schedule is asked for its learning rate
 
 KINDS: dict[str, tuple[type, str]] = {
     "hooks": (Events, "ssl_platform.events.Events"),
+    "launch": (Launcher, "ssl_platform.launch.Launcher"),
     "loss": (Loss, "ssl_platform.losses.base.Loss"),
     "optimizer": (torch.optim.Optimizer, "torch.optim.Optimizer"),
 }

@@ -36,6 +36,7 @@ from ssl_platform.engine.run import Events
 from ssl_platform.errors import ConfigError, first_line, nearest
 from ssl_platform.job import rules
 from ssl_platform.job.tried_parts import TriedParts, problems_of_compiling, without_values
+from ssl_platform.launch import launcher_of
 from ssl_platform.registry import TASKS, is_module_name, load_components
 from ssl_platform.schema import dataclass_schema, flat
 
@@ -69,7 +70,9 @@ def check(cfg: DictConfig) -> list[str]:
         _of_a_training(line, task.options)
         for line in dataclass_schema(task.options).problems(plain, where="")
     ]
-    if problems:
+    if "launch.launcher" in parts.nodes:
+        parts.tried(parts.build, "launch.launcher")
+    if problems or parts.is_wrong("launch.launcher"):  # which number of processes?
         return _without_echoes(problems + parts.problems, cfg)
     options = options_of(plain)
     problems = _problems_of_job(options, parts) + parts.problems
@@ -157,7 +160,7 @@ def _problems_of_training(options: TrainOptions, parts: TriedParts) -> list[str]
         model, loss = _model_and_loss(builder, parts, has_steps)
         if options.compile:
             problems += problems_of_compiling(options)
-        if model is not None and options.launch.slurm is None:
+        if model is not None and not launcher_of(options.launch).is_elsewhere:
             sizes = builder.transform.crop_sizes
             problems += rules.problems_of_memory(options, model, loss, sizes)
         if loss is not None:

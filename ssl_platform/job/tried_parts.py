@@ -24,6 +24,7 @@ from ssl_platform.engine.contract import check_schedule, values_of
 from ssl_platform.engine.parts import Parts
 from ssl_platform.engine.scheduled import owner_of
 from ssl_platform.errors import blame
+from ssl_platform.launch import launcher_of
 from ssl_platform.models.layers import POOLED, layer_shapes
 from ssl_platform.models.trial import Trial, problem_of_head, problem_of_trunk
 
@@ -217,7 +218,7 @@ class TriedParts(Parts):
             )
         assert self.options is not None
         registry, node = self.nodes[where]
-        is_elsewhere = self.options.launch.slurm is not None
+        is_elsewhere = launcher_of(self.options.launch).is_elsewhere
         device = torch.device("cpu") if is_elsewhere else available_device(self.options.device)
         trial = Trial(module, lambda: registry.build(node, *runtime), device)
         problem = problem_of(module, trial)
