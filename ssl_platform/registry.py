@@ -143,6 +143,7 @@ HOOKS = Registry("hook")
 METRICS = Registry("metric")
 TASKS = Registry("task")
 LAUNCHERS = Registry("launcher")
+WRITERS = Registry("writer")  # functions of weights and the path of a file
 
 
 def load_components(plugins: Iterable[str] = ()) -> None:

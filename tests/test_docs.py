@@ -29,6 +29,7 @@ import ssl_platform
 from ssl_platform.config.source import Source, sweep_jobs
 from ssl_platform.job.check import check
 from ssl_platform.registry import PLUGIN_ENTRY_POINTS
+from ssl_platform.zoo.cli import main as zoo_main
 
 ROOT = Path(__file__).parents[1]
 FILES = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]
@@ -151,6 +152,14 @@ def test_the_launcher_of_the_guide_hands_a_run_over(here):
     summary, log = here / "runs/over/summary.json", here / "over.log"
     assert eventually(lambda: summary.exists() or "Error" in log.read_text())
     assert summary.exists(), log.read_text()
+
+
+def test_the_writer_of_the_guide_writes_weights(here, monkeypatch):
+    monkeypatch.chdir(here)
+    monkeypatch.syspath_prepend(str(here))
+    command = next(command for command in COMMANDS if "--plugin my_writer" in command)
+    assert zoo_main(shlex.split(command)[2:]) == 0
+    assert "conv1.weight" in np.load(here / "trunk.npz")
 
 
 @pytest.mark.parametrize("block", BLOCKS, ids=lambda block: block.page)
