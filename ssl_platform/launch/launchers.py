@@ -8,6 +8,7 @@ from ssl_platform.launch.job import Job, Launcher, LaunchOptions
 from ssl_platform.launch.joined import joined_world, warn_of_tasks_that_srun_would_start
 from ssl_platform.launch.ranks import work_in_ranks
 from ssl_platform.launch.slurm import Slurm
+from ssl_platform.launch.threads import warn_of_busy_cores
 from ssl_platform.launch.world import check_gpus, work_as_joined
 from ssl_platform.registry import LAUNCHERS
 
@@ -38,6 +39,8 @@ class Local(Launcher):
         options = job.options
         if job.device.startswith("cuda"):
             check_gpus(options.processes)
+        else:
+            warn_of_busy_cores(options)
         if options.processes > 1 or options.max_restarts:
             return [work_in_ranks(job)]
         warn_of_tasks_that_srun_would_start()
