@@ -14,8 +14,12 @@ def parameter_groups(model: nn.Module, rules: Sequence[ParameterGroup]) -> list[
     """All parameters in groups for an optimizer; those that no rule matches come first.
 
     Raises:
-        ValueError: a rule matches no parameter that earlier rules have left.
+        ValueError: a rule matches no parameter that earlier rules have left, or two have one name.
     """
+    names = [rule.name for rule in rules if rule.name is not None]
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"name={name}: two groups have it; each needs its own")
     rest: list[nn.Parameter] = []
     groups: list[dict[str, Any]] = [{"params": [], "lr_scale": rule.lr_scale} for rule in rules]
     for name, parameter in model.named_parameters():

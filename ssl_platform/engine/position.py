@@ -72,12 +72,14 @@ def say_how_the_schedule_changes(run: Run, state: Mapping[str, Any]) -> None:
     change, length = change_of_length(run, state), _length_of(run)
     num_steps = length["num_epochs"] * length["steps_per_epoch"]
     rate_before = state["optimizer"]["param_groups"][0]["lr"]
-    scale = run.optimizer.param_groups[0].get("lr_scale", 1.0)
+    group = run.optimizer.param_groups[0]
+    scale = group.get("lr_scale", 1.0)
     previous, following, last = (
         scale * run.schedule(position)
         for position in (max(0, run.position - 1), run.position, num_steps - 1)
     )
-    if run.step == 0 or (not change and rate_before == previous):
+    has_its_own = f"param_groups.{group.get('name')}.lr" in run.schedules
+    if run.step == 0 or has_its_own or (not change and rate_before == previous):
         return
     logger.info(
         "the schedule is another (%s): lr %.3g at the step before, %.3g at the next (epoch %d), "
