@@ -127,6 +127,10 @@ def test_another_batch_goes_on_by_epochs_and_another_schedule_is_named(small, tm
 
 LOSS = "schedules.loss.temperature"
 REFUSED = [
+    (f"{LOSS}={{name: Cosine, end: 0.2}}", f"{LOSS}={{name: Cosine, end: 0.2}}: there is no such "
+     f"entry yet; write '+{LOSS}={{name: Cosine, end: 0.2}}'"),
+    ("schedules={loss: {temperature: {name: Constant}}}", "schedules={loss: {temperature: {name: "
+     "Constant}}}: add an entry by its path, '+schedules.PART.OPTION={name: ..., ...}'"),
     ("+schedules.loss.temprature={name: Cosine, end: 0.2}", "schedules.loss.temprature: "
      "loss.temprature is no number of SwAVLoss that a schedule can set; did you mean "
      "'temperature'?"),
