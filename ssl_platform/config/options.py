@@ -17,6 +17,7 @@ from ssl_platform.registry import (
     HEADS,
     HOOKS,
     LAUNCHERS,
+    LOGGERS,
     LOSSES,
     METRICS,
     OPTIMIZERS,
@@ -160,6 +161,7 @@ class TrainOptions(ImageJobOptions):
     profile: bool = field(default=False, metadata=FREE)  # it changes no number
     compile: bool = False  # the trunk, by torch.compile
     schedules: dict[str, Any] | None = None  # of options beside the learning rate, by their path
+    loggers: dict[str, Node | None] | None = field(default=None, metadata=FREE)
 
 
 def options_of(cfg: Any) -> JobOptions:
@@ -192,6 +194,7 @@ def components(cfg: Mapping[str, Any]) -> Iterator[tuple[str, Registry, Node]]:
         *_scheduled(cfg.get("schedules")),
         *_named("metrics", METRICS, cfg),
         *_named("hooks", HOOKS, cfg),
+        *_named("loggers", LOGGERS, cfg),
     ]
     for where, registry, node in places:
         if isinstance(node, Mapping):

@@ -28,10 +28,12 @@ from ssl_platform.engine.param_groups import freeze, parameter_groups
 from ssl_platform.engine.parts import Parts
 from ssl_platform.engine.run import Events, Loss, Run
 from ssl_platform.engine.scheduled import Scheduled, slot_of
+from ssl_platform.loggers.group import LoggerGroup
 from ssl_platform.metrics import Metric
 from ssl_platform.models.layers import POOLED, layer_shapes
 from ssl_platform.models.ssl_model import SSLModel
 from ssl_platform.models.sync_batch_norm import synchronize_batch_norm
+from ssl_platform.ops.image_size import height_and_width
 from ssl_platform.registry import DATASETS, TRANSFORMS
 
 WORKER_SHARE_OF_TIMEOUT = 0.8  # of launch.timeout_minutes: the time-out of a data worker
@@ -92,6 +94,7 @@ class Builder:
             num_epochs=options.num_epochs,
             device=self.device,
             autocast_dtype=autocast_dtype(options.precision, self.device),
+            loggers=self.loggers,
         )
 
     @cached_property
@@ -163,10 +166,8 @@ class Builder:
         """The model, wrapped for the ranks; weights that are not trained are frozen first."""
         with self.parts.step("param_groups"):
             freeze(self.model, self.options.param_groups)
-        size = self.transform.crop_sizes[0]
-        return distributed.replicate(
-            self.model, [torch.zeros(1, 3, size, size, device=self.device)]
-        )
+        sides = height_and_width(self.transform.crop_sizes[0])
+        return distributed.replicate(self.model, [torch.zeros(1, 3, *sides, device=self.device)])
 
     @cached_property
     def optimizer(self) -> torch.optim.Optimizer:
@@ -220,6 +221,15 @@ class Builder:
         """By name, the scores that evaluations report."""
         return {name: self.parts.build(f"metrics.{name}") for name in self.options.metrics}
 
+    @cached_property
+    def loggers(self) -> LoggerGroup:
+        """The enabled loggers by name; none on ranks other than the first."""
+        nodes = (self.options.loggers or {}) if distributed.rank() == 0 else {}
+        names = [name for name, node in nodes.items() if node]
+        loggers = {name: self.parts.build(f"loggers.{name}") for name in names}
+        enabled = {name: one for name, one in loggers.items() if one.enabled}
+        return LoggerGroup(enabled)
+
     def sampler(self, dataset: ImageDataset) -> ShuffledSampler:
         """The shuffled order of the training images, and this rank's part of it."""
         return ShuffledSampler(
@@ -241,7 +251,7 @@ class Builder:
             drop_last=self.options.drop_last,
             replace_bad=True,
         )
-        return Loader(dataset, TRANSFORMS.build(data.transform), sampler, options, self.device)
+        return Loader(dataset, self.transform, sampler, options, self.device)
 
     def eval_loader(self, dataset: ImageDataset, positions: Sequence[int] | np.ndarray) -> Loader:
         """See the function `eval_loader`."""
