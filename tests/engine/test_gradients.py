@@ -112,7 +112,8 @@ def a_run(name: str, micro_batch: int | None, norm: Callable[[], nn.Module]) -> 
         loss.assignments.copy_(torch.randint(0, 3, loss.assignments.shape))
     loss.queue_has_started = True
     return SimpleNamespace(
-        model=model, replica=model, loss=loss, micro_batch=micro_batch, device=CPU, autocast_dtype=None,
+        model=model, replica=model, loss=loss, micro_batch=micro_batch, device=CPU,
+        autocast_dtype=None,
         scaler=torch.amp.GradScaler("cpu", enabled=False), outputs={}, losses={},
     )  # fmt: skip
 
