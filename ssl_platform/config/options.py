@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge, Gt, Interval
 from omegaconf import OmegaConf
 
-from ssl_platform.data.crops.normalize import Normalize
-from ssl_platform.data.decoding.pixels import PixelOptions
+from ssl_platform.data.crops.normalize import NormalizeOrAuto
+from ssl_platform.data.decoding.pixels import COLOURS, PixelOptions
 from ssl_platform.launch import LaunchOptions
 from ssl_platform.launch.job import FREE
 from ssl_platform.registry import (
@@ -28,6 +28,7 @@ from ssl_platform.registry import (
 from ssl_platform.schema import dataclass_schema
 
 MAX_SEED = 2**63 - 1  # all that draw random numbers take it
+UNSAID = ("channels", None)  # not yet filled in
 Node = dict[str, Any]  # {name: <registered class>, <option>: <value>, ...}
 
 
@@ -84,11 +85,12 @@ class DataOptions:
     val: Node | None
     transform: Node
     eval_transform: Node
-    normalize: Normalize
+    normalize: NormalizeOrAuto
     batch_size: int  # over all processes
     num_workers: Annotated[int, Ge(0)] = field(metadata=FREE)  # of each process
     max_bad_fraction: Annotated[float, Interval(ge=0, le=1), "e.g. 0.001"]
     # those that are younger than some configs: without them, what was done before there were any
+    channels: int | None = COLOURS  # of an image; null: those that the training images have
     range: Any = None  # this and the next five: see PixelOptions, which checks them
     orientation: Literal["apply", "ignore"] = "ignore"
     background: Any = None
@@ -100,7 +102,8 @@ class DataOptions:
     @property
     def pixels(self) -> PixelOptions:
         """Raises ``ValueError`` with a line for each key that is wrong."""
-        return PixelOptions(**{f.name: getattr(self, f.name) for f in fields(PixelOptions)})
+        given = {f.name: getattr(self, f.name) for f in fields(PixelOptions)}
+        return PixelOptions(**{name: v for name, v in given.items() if (name, v) != UNSAID})
 
 
 @dataclass(frozen=True)

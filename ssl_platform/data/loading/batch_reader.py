@@ -87,6 +87,11 @@ class BatchReader:
         """Side of each crop, in pixels."""
         return self._transform.crop_sizes
 
+    @property
+    def channels(self) -> int:
+        """Of each crop."""
+        return self._dataset.channels
+
     def __call__(
         self,
         samples: Sequence[tuple[int, int]],
@@ -97,7 +102,7 @@ class BatchReader:
 
         Args:
             samples: B ``(epoch, index)`` pairs.
-            crops: one (>= B, size, size, 3) uint8 array per crop.
+            crops: one (>= B, size, size, C) uint8 array per crop.
             indices: (>= B,) int64, of the images that were read.
 
         Raises:
