@@ -28,7 +28,6 @@ from ssl_platform.registry import (
 from ssl_platform.schema import dataclass_schema
 
 MAX_SEED = 2**63 - 1  # all that draw random numbers take it
-UNSAID = ("channels", None)  # not yet filled in
 Node = dict[str, Any]  # {name: <registered class>, <option>: <value>, ...}
 
 
@@ -103,7 +102,9 @@ class DataOptions:
     def pixels(self) -> PixelOptions:
         """Raises ``ValueError`` with a line for each key that is wrong."""
         given = {f.name: getattr(self, f.name) for f in fields(PixelOptions)}
-        return PixelOptions(**{name: v for name, v in given.items() if (name, v) != UNSAID})
+        if self.channels is None:
+            del given["channels"]
+        return PixelOptions(**given)
 
 
 @dataclass(frozen=True)

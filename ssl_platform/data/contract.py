@@ -40,7 +40,9 @@ def read_image(dataset: ImageDataset, index: int, notes: Notes | None = None) ->
     is_image = isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim == 3
     if is_image and image.shape[2] == dataset.channels and image.size > 0:
         return image
-    wanted = WANTED_IMAGE.format(dataset.channels) + (", RGB" if dataset.channels == COLOURS else "")
+    wanted = WANTED_IMAGE.format(dataset.channels) + (
+        ", RGB" if dataset.channels == COLOURS else ""
+    )
     cure = _cure(image, dataset.channels)
     raise DataError(f"{_named(dataset, index)} gave {kind_of(image)}, {wanted}{cure}")
 
@@ -274,11 +276,15 @@ def _cure(image: Any, channels: int) -> str:
     if image.size == 0:
         return "; this one has no pixels"
     if image.dtype == np.bool_:
-        return f": image.astype(np.uint8) * 255, {'three channels' if channels == 3 else 'all'} of it"
+        return (
+            f": image.astype(np.uint8) * 255, {'three channels' if channels == 3 else 'all'} of it"
+        )
     if image.dtype != np.uint8:
         return "; bring the values to 0..255 and .astype(np.uint8)"
     if image.ndim == 2:
-        grey = ": np.stack([image] * 3, axis=-1), or grey as it is: image[..., None] and channels = 1"
+        grey = (
+            ": np.stack([image] * 3, axis=-1), or grey as it is: image[..., None] and channels = 1"
+        )
         return {COLOURS: grey, 1: ": image[..., None]"}.get(channels, "")
     if image.ndim != 3:
         return ""

@@ -26,8 +26,9 @@ def train(run: Run, saver: Saver, resume: ResumeOptions) -> dict[str, Any]:
         StopRequested: a rank was sent a stop signal; a checkpoint is written.
         DivergedError, CheckpointError, DataError: the training cannot go on.
     """
-    size = run.train_loader.transform.crop_sizes[0]
-    replica = distributed.replicate(run.model, [torch.zeros(1, 3, size, size, device=run.device)])
+    channels, size = run.train_data.channels, run.train_loader.transform.crop_sizes[0]
+    example = torch.zeros(1, channels, size, size, device=run.device)
+    replica = distributed.replicate(run.model, [example])
     state.resume(run, resume)
     if run.epoch < run.num_epochs:
         saver.check_room(run)

@@ -29,10 +29,17 @@ from ssl_platform.engine.build import Builder
 from ssl_platform.engine.run import Events
 from ssl_platform.errors import ConfigError, first_line, nearest
 from ssl_platform.job import rules
-from ssl_platform.job.tried_parts import TriedParts, problems_of_compiling, without_values
+from ssl_platform.job.channels import fit_channels
+from ssl_platform.job.tried_parts import (
+    TriedParts,
+    pixels_to_try,
+    problems_of_compiling,
+    without_values,
+)
 from ssl_platform.registry import TASKS, is_module_name, load_components
 from ssl_platform.schema import dataclass_schema, flat
 
+DATASETS = ("data.train", "data.val")
 UNKNOWN_SIZE = 10**12  # an unreadable data set must not hide what else is wrong
 
 
@@ -52,15 +59,21 @@ def check(cfg: DictConfig) -> list[str]:
     task = parts.tried(parts.build, "task")
     if task is None:  # what the other keys ought to be depends on it
         return parts.problems or [f"task: which job? {nearest('', TASKS.names())}"]
+    problems = _lines(lambda: _update(cfg, task.complete(plain)))
+    parts.pixels = pixels_to_try(cfg.get("data"))
     for where in ("data.train", "data.val", "data.transform", "data.eval_transform"):
         parts.tried(parts.build, where)
-    problems = _lines(lambda: _update(cfg, task.complete(plain)))
+    datasets = {where: parts.built[where] for where in DATASETS if where in parts.built}
+    misfits = fit_channels(cfg, datasets, trunk_is_of_checkpoint=plain.get("trunk") is None)
     _count_classes(cfg, parts.built.get("data.train"))
     plain = OmegaConf.to_container(cfg, resolve=True)
     parts.add(plain)
     problems = problems or [
-        _of_a_training(line, task.options)
-        for line in dataclass_schema(task.options).problems(plain, where="")
+        *misfits,
+        *(
+            _of_a_training(line, task.options)
+            for line in dataclass_schema(task.options).problems(plain, where="")
+        ),
     ]
     if problems:
         return _without_echoes(problems + parts.problems, cfg)

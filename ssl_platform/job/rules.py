@@ -92,8 +92,8 @@ def problems_of_memory(
     )
     workers = options.data.num_workers
     batch_size = options.data.batch_size // world_size(options)
-    images = num_slots(batch_size, workers) * batch_size
-    per_process += workers * WORKER_BYTES + images * sum(3 * size**2 for size in crop_sizes)
+    images, channels = num_slots(batch_size, workers) * batch_size, options.data.pixels.channels
+    per_process += workers * WORKER_BYTES + images * sum(channels * size**2 for size in crop_sizes)
     needed = options.launch.processes * per_process
     available, whose = limits.memory()
     problems = []

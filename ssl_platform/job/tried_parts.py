@@ -49,7 +49,7 @@ class TriedParts(Parts):
     """
 
     def __init__(self, cfg: Mapping[str, Any]):
-        super().__init__({}, _pixels(cfg.get("data")))
+        super().__init__({}, pixels_to_try(cfg.get("data")))
         self.problems: list[str] = []
         self.options: ImageJobOptions | None = None
         self._wrong: set[str] = set()
@@ -193,15 +193,18 @@ class TriedParts(Parts):
         evaluated = self._crop_sizes("data.eval_transform")
         if isinstance(self.options, TrainOptions) and self.options.freeze_trunk:
             trained, evaluated = [], [*trained, *evaluated]  # it stays in eval mode
-        return problem_of_trunk(trunk, trial, trained, evaluated)
+        assert self.options is not None
+        channels = self.options.data.pixels.channels
+        return problem_of_trunk(trunk, trial, trained, evaluated, channels)
 
     def _require_one_shape(self, head: str) -> None:
         """What a head on a layer gets has to be the same in training and evaluation."""
         assert isinstance(self.options, TrainOptions)
         layer, trunk = head_layers(self.options.heads)[head], self.built["trunk"]
         trained = self._crop_sizes("data.transform")
+        channels = self.options.data.pixels.channels
         sizes = dict.fromkeys([*trained, *self._crop_sizes("data.eval_transform")])
-        shapes = {size: layer_shapes(trunk, [layer], size)[layer] for size in sizes}
+        shapes = {size: layer_shapes(trunk, [layer], size, channels)[layer] for size in sizes}
         shape = shapes[trained[0]]
         for size, other in shapes.items():
             if other != shape:
@@ -217,10 +220,12 @@ class TriedParts(Parts):
         return [] if transform is None else list(transform.crop_sizes)
 
 
-def _pixels(data: Any) -> PixelOptions:
+def pixels_to_try(data: Any) -> PixelOptions:
     """How the images are looked at; what is wrong with the options is found by their types."""
     given = data if isinstance(data, Mapping) else {}
-    names = [field.name for field in fields(PixelOptions) if field.name in given]
+    names = [f.name for f in fields(PixelOptions) if f.name in given]
+    if given.get("channels", 0) is None:
+        names.remove("channels")
     try:
         return PixelOptions(**{name: given[name] for name in names})
     except (TypeError, ValueError):

@@ -8,6 +8,7 @@ control flow that depends on values, for example. The result of a real batch cou
 
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from numbers import Integral
 from typing import Any
 
@@ -79,7 +80,11 @@ def _output(module: nn.Module, device: torch.device, shape: Sequence[int], train
 
 
 def problem_of_trunk(
-    trunk: nn.Module, trial: Trial, crop_sizes: Sequence[int], eval_sizes: Sequence[int]
+    trunk: nn.Module,
+    trial: Trial,
+    crop_sizes: Sequence[int],
+    eval_sizes: Sequence[int],
+    channels: int = 3,
 ) -> str | None:
     """One line when the trunk does not give features (N, ``out_dim``) for images of any size.
 
@@ -88,22 +93,29 @@ def problem_of_trunk(
         trial: of it.
         crop_sizes: sides of the images that it is trained on, pixels; tried in train mode.
         eval_sizes: those of images that are looked at in eval mode.
+        channels: of all of them.
     """
     name = type(trunk).__name__
     failed: dict[int, str] = {}
     sizes = [*((size, True) for size in crop_sizes), *((size, False) for size in eval_sizes)]
     for size, training in dict.fromkeys(sizes):
         try:
-            features = trial(ROWS, 3, size, size, training=training)
+            features = trial(ROWS, channels, size, size, training=training)
         except Exception as error:
             failed.setdefault(size, blame(error))
             continue
         problem = _problem_of_features(features, getattr(trunk, "out_dim", None))
         if problem:
-            images = f"images ({ROWS}, 3, {size}, {size})"
+            images = f"images ({ROWS}, {channels}, {size}, {size})"
             return f"{name} gave {kind_of(features)} for {images}; {problem}"
     if not failed:
         return None
+    taken = _channels_taken(trial, sizes, but=channels)
+    if taken is not None:
+        return (
+            f"{name} takes images of {taken} channel{'s' if taken > 1 else ''}, these have "
+            f"{channels}; give it an option in_channels, or set data.channels={taken}"
+        )
     first, *others = failed
     rest = f" (nor of {', '.join(map(str, others))})" if others else ""
     made_for = getattr(trunk, "image_size", None)
@@ -115,6 +127,17 @@ def problem_of_trunk(
         f"give all of data.transform.crops and data.eval_transform {right}, or choose a trunk that "
         "takes any"
     )
+
+
+def _channels_taken(trial: Trial, sizes: Sequence[tuple[int, bool]], but: int) -> int | None:
+    """Another number of channels that a trunk takes images of; None where it is not for that."""
+    size, training = sizes[0]
+    for channels in (3, 1):
+        if channels != but:
+            with suppress(Exception):
+                trial(ROWS, channels, size, size, training=training)
+                return channels
+    return None
 
 
 def _problem_of_features(features: Any, out_dim: Any) -> str | None:

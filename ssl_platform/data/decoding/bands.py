@@ -62,7 +62,7 @@ def read_npy(data: bytes, options: PixelOptions) -> Stored:
     try:
         shape, is_fortran, kind = NPY_HEADERS[npy.read_magic(stream)](stream)
         values = np.frombuffer(data, kind, offset=stream.tell())
-        values = values.reshape(shape, order="F" if is_fortran else "C")
+        values = values.reshape(tuple(shape), order="F" if is_fortran else "C")
     except Exception as error:
         raise ValueError("a damaged .npy file, or one of no plain numbers") from error
     if values.ndim not in (2, 3) or kind.kind not in "uif" or not values.size:

@@ -57,8 +57,8 @@ logging.getLogger("PIL").setLevel(logging.CRITICAL)  # what it says of files doe
 def decode(data: bytes, options: PixelOptions = DEFAULT, notes: Notes | None = None) -> np.ndarray:
     """Decode an image in one of ``FORMATS``, or an array of numpy; (H, W, C) uint8.
 
-    `PixelOptions` says what C is. Where RGB is asked for, grey is replicated, a palette looked up, and the first page or frame
-    taken.
+    `PixelOptions` says what C is. Where RGB is asked for, grey is replicated, a palette looked up,
+    and the first page or frame taken.
 
     Args:
         data: what a file holds.
@@ -262,7 +262,8 @@ def _read_bands(tiff: Tiff, options: PixelOptions, notes: Notes) -> np.ndarray:
 
 def _read_npy(data: bytes, options: PixelOptions, notes: Notes) -> np.ndarray:
     stored = read_npy(data, options)
-    _check_pixels(*stored.values.shape[:2], options)
+    height, width = stored.values.shape[:2]
+    _check_pixels(height, width, options)
     if options.keeps_bands:
         return in_8_bits(stored, options, notes)
     pixels = to_rgb(stored, options, notes)

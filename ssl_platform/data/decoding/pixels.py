@@ -103,9 +103,9 @@ def _compact(value: Any) -> str:
 def _is_range(value: Any, channels: int) -> bool:
     if isinstance(value, str):
         return value == AUTO
-    if isinstance(value, list | tuple) and len(value) == channels > 1:
-        if all(isinstance(pair, list | tuple) for pair in value):
-            return all(_is_range(pair, 1) for pair in value)
+    is_list = isinstance(value, list | tuple)
+    if is_list and len(value) == channels > 1 and not any(map(_is_number, value)):
+        return all(isinstance(pair, list | tuple) and _is_range(pair, 1) for pair in value)
     numbers = _numbers(value, 2)
     return numbers is not None and isfinite(numbers[0] + numbers[1]) and numbers[0] < numbers[1]
 
@@ -124,8 +124,11 @@ def _numbers(value: Any, count: int) -> list[float] | None:
     """The ``count`` numbers that a value from YAML is a list of, if it is."""
     if not isinstance(value, list | tuple) or len(value) != count:
         return None
-    is_number = [isinstance(n, int | float) and not isinstance(n, bool) for n in value]
-    return list(value) if all(is_number) else None
+    return list(value) if all(map(_is_number, value)) else None
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 @dataclass

@@ -85,7 +85,9 @@ class FashionMNIST(ImageDataset):
         if self.canvas is not None:
             key = (self.canvas.seed, list(PREFIXES).index(self.split), index)
             image = place_on_canvas(image, self.canvas, np.random.default_rng(key))
-        return image[..., None] if self.channels == GREY else cv2.cvtColor(image, cv2.COLOR_GRAY2RGB)
+        return (
+            image[..., None] if self.channels == GREY else cv2.cvtColor(image, cv2.COLOR_GRAY2RGB)
+        )
 
     def describe(self, index: int) -> str:
         return f"FashionMNIST/{self.split}[{index}]"

@@ -1,0 +1,87 @@
+"""What a config leaves to the channels of its images, and what of it does not fit them."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
+from ssl_platform.data.crops.normalize import AUTO
+from ssl_platform.data.dataset import ImageDataset
+from ssl_platform.data.decoding.pixels import COLOURS, GREY
+
+
+def fit_channels(
+    cfg: DictConfig, datasets: Mapping[str, ImageDataset], *, trunk_is_of_checkpoint: bool
+) -> list[str]:
+    """Fill in the number of channels, where ``data.channels`` and ``trunk.in_channels`` are null.
+
+    Args:
+        cfg: changed in place.
+        datasets: those that could be opened, by their place in the config.
+        trunk_is_of_checkpoint: the config names no trunk of its own.
+
+    Returns:
+        One line for everything that does not fit the images.
+    """
+    data = cfg.get("data")
+    if not isinstance(data, DictConfig) or "train" not in data:
+        return []
+    if data.get("channels") is None and "data.train" in datasets:
+        OmegaConf.update(cfg, "data.channels", datasets["data.train"].channels, force_add=True)
+    channels = data.get("channels")
+    if not isinstance(channels, int) or channels < 1:  # which is said where types are looked at
+        return []
+    problems = [
+        f"data.channels={channels}: the images of {where}, {type(dataset).__name__}, have "
+        f"{dataset.channels}; data.channels=null takes those of data.train"
+        for where, dataset in datasets.items()
+        if dataset.channels != channels
+    ]
+    return problems or [
+        *_fit_trunk(cfg, channels, trunk_is_of_checkpoint),
+        *_fit_normalize(data, channels),
+    ]
+
+
+def _fit_trunk(cfg: DictConfig, channels: int, is_of_checkpoint: bool) -> list[str]:
+    trunk = cfg.get("trunk")
+    if not isinstance(trunk, DictConfig) or "in_channels" not in trunk:
+        return []
+    if trunk.in_channels is None:
+        trunk.in_channels = channels
+    taken = trunk.in_channels
+    if not isinstance(taken, int) or taken == channels:
+        return []
+    if is_of_checkpoint:
+        return [
+            f"checkpoint={cfg.get('checkpoint')}: its trunk takes images of {_many(taken)}, these "
+            f"have {channels}; set data.channels={taken}, or choose weights for {channels}"
+        ]
+    return [
+        f"trunk.in_channels={taken}: the images have {_many(channels)}; null takes those of the "
+        f"images, data.channels={taken} brings files to {taken}"
+    ]
+
+
+def _fit_normalize(data: DictConfig, channels: int) -> list[str]:
+    """Grey is normalised by the averages of what is there for three colours."""
+    normalize: Any = data.get("normalize")
+    if normalize == AUTO or not isinstance(normalize, DictConfig):
+        return []
+    problems = []
+    for key in ("mean", "std"):
+        values = normalize.get(key)
+        if not isinstance(values, ListConfig) or len(values) == channels:
+            continue
+        if channels == GREY and len(values) == COLOURS:
+            normalize[key] = [round(sum(values) / COLOURS, 6)]
+        else:
+            problems.append(
+                f"data.normalize.{key}={values}: {len(values)} numbers for {_many(channels)}; "
+                "data.normalize=auto measures them on a sample of the images"
+            )
+    return problems
+
+
+def _many(channels: int) -> str:
+    return f"{channels} channel{'s' if channels > 1 else ''}"
