@@ -161,6 +161,7 @@ class TrainOptions(ImageJobOptions):
     resume: ResumeOptions = field(metadata=FREE)
     profile: bool = field(default=False, metadata=FREE)  # it changes no number
     compile: bool = False  # the trunk, by torch.compile
+    adapt_channels: bool = False  # of the checkpoint's first layer to the images'
 
 
 def options_of(cfg: Any) -> JobOptions:

@@ -11,14 +11,14 @@ from ssl_platform.data.decoding.pixels import COLOURS, GREY
 
 
 def fit_channels(
-    cfg: DictConfig, datasets: Mapping[str, ImageDataset], *, trunk_is_of_checkpoint: bool
+    cfg: DictConfig, given: Mapping[str, Any], datasets: Mapping[str, ImageDataset]
 ) -> list[str]:
     """Fill in the number of channels, where ``data.channels`` and ``trunk.in_channels`` are null.
 
     Args:
         cfg: changed in place.
+        given: the config before anything was taken from a checkpoint, plain values.
         datasets: those that could be opened, by their place in the config.
-        trunk_is_of_checkpoint: the config names no trunk of its own.
 
     Returns:
         One line for everything that does not fit the images.
@@ -26,7 +26,8 @@ def fit_channels(
     data = cfg.get("data")
     if not isinstance(data, DictConfig) or "train" not in data:
         return []
-    if data.get("channels") is None and "data.train" in datasets:
+    # a checkpoint's run says what becomes of files; other sets have the channels that they have
+    if given["data"].get("channels") is None and "data.train" in datasets:
         OmegaConf.update(cfg, "data.channels", datasets["data.train"].channels, force_add=True)
     channels = data.get("channels")
     if not isinstance(channels, int) or channels < 1:  # which is said where types are looked at
@@ -37,8 +38,10 @@ def fit_channels(
         for where, dataset in datasets.items()
         if dataset.channels != channels
     ]
+    if given["data"].get("normalize") == AUTO and not _fits(data.normalize, channels):
+        data.normalize = AUTO
     return problems or [
-        *_fit_trunk(cfg, channels, trunk_is_of_checkpoint),
+        *_fit_trunk(cfg, channels, given.get("trunk") is None),
         *_fit_normalize(data, channels),
     ]
 
@@ -81,6 +84,10 @@ def _fit_normalize(data: DictConfig, channels: int) -> list[str]:
                 "data.normalize=auto measures them on a sample of the images"
             )
     return problems
+
+
+def _fits(normalize: Any, channels: int) -> bool:
+    return isinstance(normalize, DictConfig) and len(normalize.mean) == channels
 
 
 def _many(channels: int) -> str:

@@ -64,7 +64,7 @@ def check(cfg: DictConfig) -> list[str]:
     for where in ("data.train", "data.val", "data.transform", "data.eval_transform"):
         parts.tried(parts.build, where)
     datasets = {where: parts.built[where] for where in DATASETS if where in parts.built}
-    misfits = fit_channels(cfg, datasets, trunk_is_of_checkpoint=plain.get("trunk") is None)
+    misfits = fit_channels(cfg, plain, datasets)
     _count_classes(cfg, parts.built.get("data.train"))
     plain = OmegaConf.to_container(cfg, resolve=True)
     parts.add(plain)

@@ -24,7 +24,14 @@ from ssl_platform.evaluation.baselines import (
 from ssl_platform.evaluation.feature_cache import CacheOptions, FeatureCache, short_digest
 from ssl_platform.evaluation.labelled_images import LabelledImages
 from ssl_platform.evaluation.results import WEIGHTS, Figures, Results
-from ssl_platform.tasks.trunk import TrainedTrunk, TrunkOptions, TrunkTask, as_problem, random_trunk
+from ssl_platform.tasks.trunk import (
+    TrainedTrunk,
+    TrunkOptions,
+    TrunkTask,
+    as_problem,
+    random_trunk,
+    without_default_channels,
+)
 
 
 @dataclass(frozen=True)
@@ -137,7 +144,8 @@ def _extract_all(
         WEIGHTS: (trunk.weights.source, trunk.fingerprint, trunk.module.to(device))
     }
     if options.baselines:
-        random_name = f"{RANDOM_INIT} {short_digest([options.trunk, options.seed])}"
+        trunk_node = without_default_channels(options.trunk)
+        random_name = f"{RANDOM_INIT} {short_digest([trunk_node, options.seed])}"
         random_identity = trunk.fingerprint | {"weights": f"random, seed {options.seed}"}
         subjects[RANDOM_INIT] = random_name, random_identity, untrained.to(device)
         subjects[RAW_PIXELS] = RAW_PIXELS, {"weights": "none"}, pixels

@@ -91,7 +91,12 @@ def _start(trunk: Any, options: TrainOptions) -> dict[str, Any]:
 def _start_from(trunk: Any, options: TrainOptions) -> Weights:
     assert options.checkpoint is not None
     weights = read_weights(options.checkpoint)
-    load_trunk(trunk, weights, allow_partial=options.allow_partial)
+    load_trunk(
+        trunk,
+        weights,
+        allow_partial=options.allow_partial,
+        adapt_channels=options.adapt_channels,
+    )
     return weights
 
 

@@ -79,12 +79,13 @@ def pixels_of_run(checkpoint: str, data: Any, trunk: Node) -> dict[str, Any]:
     """
     if not isinstance(data, Mapping):
         return {}
+    before: dict[str, Any]
     try:
         trained: Any = OmegaConf.to_container(read_yaml(config_of(Path(checkpoint))))
         before = {"channels": COLOURS, **trained["data"]}
     except (OSError, LookupError, TypeError, ValueError):  # no run, or one without images
         before = {"channels": trunk.get("in_channels")}
-    filled = {}
+    filled: dict[str, Any] = {}
     if data.get("channels") is None and isinstance(before["channels"], int):
         filled["data.channels"] = before["channels"]
     if data.get("range") in (None, AUTO) and isinstance(before.get("range"), list):
@@ -135,11 +136,16 @@ class TrainedTrunk:
         load_trunk(module, weights, allow_partial=options.allow_partial)
         fingerprint = {
             "weights": weights.sha256,
-            "trunk": json.dumps(options.trunk, sort_keys=True),
+            "trunk": json.dumps(without_default_channels(options.trunk), sort_keys=True),
         }
         if options.allow_partial:  # missing weights are random
             fingerprint["seed"] = str(options.seed)
         return cls(module, weights, fingerprint)
+
+
+def without_default_channels(trunk: Node) -> Node:
+    """A trunk's config as it was before it could say its channels: older features stay valid."""
+    return {key: value for key, value in trunk.items() if (key, value) != ("in_channels", COLOURS)}
 
 
 def random_trunk(node: Node, seed: int) -> nn.Module:

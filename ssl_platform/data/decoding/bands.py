@@ -1,6 +1,7 @@
 """Numbers of channels other than three: grey, and all the bands of a file as they are stored."""
 
 from io import BytesIO
+from typing import Any
 
 import cv2
 import numpy as np
@@ -59,6 +60,7 @@ def read_npy(data: bytes, options: PixelOptions) -> Stored:
         ValueError: it is damaged, no picture, or of other channels than are asked for.
     """
     stream = BytesIO(data)
+    values: Any
     try:
         shape, is_fortran, kind = NPY_HEADERS[npy.read_magic(stream)](stream)
         values = np.frombuffer(data, kind, offset=stream.tell())
