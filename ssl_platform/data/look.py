@@ -115,8 +115,8 @@ def found_normalize(dataset: ImageDataset, seed: int) -> Normalize:
     flat = np.flatnonzero(std < LEAST_STD).tolist()
     if flat:
         raise ValueError(
-            f"normalize=auto: channel {flat[0]}, counted from 0, has nearly one value in all images "
-            "tried; leave it out, or set data.normalize.mean and data.normalize.std"
+            f"normalize=auto: channel {flat[0]}, counted from 0, has nearly one value in all "
+            "images tried; leave it out, or set data.normalize.mean and data.normalize.std"
         )
     return Normalize(mean.round(DIGITS).tolist(), std.round(DIGITS).tolist())
 

@@ -34,8 +34,8 @@ CHANGED_SINCE = ("orientation", "background", "corrupt")
 def go_on_as_begun(cfg: DictConfig, begun: Any, allowed: Sequence[str]) -> list[str]:
     """Have a run go on with the pixels that it began with.
 
-    ``data.range=auto`` and ``data.normalize=auto`` become what was found then. Keys that are newer than the run are
-    removed, which means what was done before the keys existed.
+    ``data.range=auto`` and ``data.normalize=auto`` become what was found then. Keys that are newer
+    than the run are removed, which means what was done before the keys existed.
 
     Args:
         cfg: changed in place.
