@@ -128,7 +128,7 @@ class Builder:
     def head(self, name: str) -> nn.Module:
         """A head, as it is constructed for the layer that it reads."""
         layer, size = head_layers(self.options.heads)[name], self.transform.crop_sizes[0]
-        channels = self.options.data.pixels.channels
+        channels = self.parts.pixels.channels
         with self.parts.step(f"heads.{name}"):
             shape = layer_shapes(self.trunk, [layer], size, channels)[layer]
         return self.parts.build(f"heads.{name}", shape)

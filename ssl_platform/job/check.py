@@ -65,6 +65,7 @@ def check(cfg: DictConfig) -> list[str]:
         parts.tried(parts.build, where)
     datasets = {where: parts.built[where] for where in DATASETS if where in parts.built}
     misfits = fit_channels(cfg, plain, datasets)
+    parts.pixels = pixels_to_try(cfg.get("data"))
     _count_classes(cfg, parts.built.get("data.train"))
     plain = OmegaConf.to_container(cfg, resolve=True)
     parts.add(plain)

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from ssl_platform.config.options import JobOptions, TrainOptions
+from ssl_platform.data.decoding.pixels import COLOURS
 from ssl_platform.data.loading.transport import num_slots
 from ssl_platform.engine.build import autocast_dtype, resolve_device
 from ssl_platform.launch import joined_world, limits
@@ -92,7 +93,7 @@ def problems_of_memory(
     )
     workers = options.data.num_workers
     batch_size = options.data.batch_size // world_size(options)
-    images, channels = num_slots(batch_size, workers) * batch_size, options.data.pixels.channels
+    images, channels = num_slots(batch_size, workers) * batch_size, options.data.channels or COLOURS
     per_process += workers * WORKER_BYTES + images * sum(channels * size**2 for size in crop_sizes)
     needed = options.launch.processes * per_process
     available, whose = limits.memory()

@@ -193,18 +193,17 @@ class TriedParts(Parts):
         evaluated = self._crop_sizes("data.eval_transform")
         if isinstance(self.options, TrainOptions) and self.options.freeze_trunk:
             trained, evaluated = [], [*trained, *evaluated]  # it stays in eval mode
-        assert self.options is not None
-        channels = self.options.data.pixels.channels
-        return problem_of_trunk(trunk, trial, trained, evaluated, channels)
+        return problem_of_trunk(trunk, trial, trained, evaluated, self.pixels.channels)
 
     def _require_one_shape(self, head: str) -> None:
         """What a head on a layer gets has to be the same in training and evaluation."""
         assert isinstance(self.options, TrainOptions)
         layer, trunk = head_layers(self.options.heads)[head], self.built["trunk"]
         trained = self._crop_sizes("data.transform")
-        channels = self.options.data.pixels.channels
         sizes = dict.fromkeys([*trained, *self._crop_sizes("data.eval_transform")])
-        shapes = {size: layer_shapes(trunk, [layer], size, channels)[layer] for size in sizes}
+        shapes = {
+            size: layer_shapes(trunk, [layer], size, self.pixels.channels)[layer] for size in sizes
+        }
         shape = shapes[trained[0]]
         for size, other in shapes.items():
             if other != shape:

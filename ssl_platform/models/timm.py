@@ -42,7 +42,8 @@ class TimmTrunk(Pretrained, nn.Module):
         options: further arguments of ``timm.create_model``, e.g. ``{drop_path_rate: 0.1}``.
         pretrained: let a training that names no checkpoint start from timm's own weights; else
             they are random.
-        in_channels: C; null is that of the images. timm adapts the first layer of its own weights.
+        in_channels: C; null is that of the images, which the check of a config fills in, else 3.
+            timm adapts the first layer of its own weights.
     """
 
     def __init__(
@@ -51,7 +52,7 @@ class TimmTrunk(Pretrained, nn.Module):
         model: str,
         options: dict[str, int | float | bool | str],
         pretrained: bool = False,
-        in_channels: Annotated[int, Ge(1)] = 3,
+        in_channels: Annotated[int, Ge(1)] | None = 3,
     ):
         super().__init__()
         if importlib.util.find_spec("timm") is None:
@@ -68,11 +69,11 @@ class TimmTrunk(Pretrained, nn.Module):
         if problems:
             raise ValueError("\n".join(problems))
         self.name, self.options, self.pretrained = model, options, pretrained
-        self.in_channels = in_channels
-        self.model = _created(model, options, in_chans=in_channels)
+        self.in_channels = in_channels or 3
+        self.model = _created(model, options, in_chans=self.in_channels)
         config = getattr(self.model, "pretrained_cfg", None) or {}
         side = options.get("img_size", config.get("input_size", (3, 224, 224))[-1])
-        self.out_dim = _width(self.model, model, (in_channels, side, side))
+        self.out_dim = _width(self.model, model, (self.in_channels, side, side))
         is_fixed = config.get("fixed_input_size", False)
         self.image_size: int | None = side if is_fixed else None  # that it is made for
 

@@ -6,6 +6,7 @@ fails on the meta device is tried on a real batch too, because the meta device m
 control flow that depends on values, for example. The result of a real batch counts.
 """
 
+import re
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -110,13 +111,14 @@ def problem_of_trunk(
             return f"{name} gave {kind_of(features)} for {images}; {problem}"
     if not failed:
         return None
-    taken = _channels_taken(trial, sizes, but=channels)
+    first, *others = failed
+    is_for_channels = channels != 3 or re.search(r"\d channels\b", failed[first])
+    taken = _channels_taken(trial, sizes, but=channels) if is_for_channels else None
     if taken is not None:
         return (
             f"{name} takes images of {taken} channel{'s' if taken > 1 else ''}, these have "
             f"{channels}; give it an option in_channels, or set data.channels={taken}"
         )
-    first, *others = failed
     rest = f" (nor of {', '.join(map(str, others))})" if others else ""
     made_for = getattr(trunk, "image_size", None)
     right = f"the size that it is made for, {made_for}" if made_for else "a size that it takes"

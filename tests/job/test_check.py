@@ -23,7 +23,8 @@ MISTAKES = {
         "(~loss.epsilonn leaves it out)"
     ),
     "++xyz=1": (
-        "xyz=1: the config has no such option; choose from allow_partial, baselines, "
+        "xyz=1: the config has no such option; choose from adapt_channels, "
+        "allow_partial, baselines, "
         "checkpoint, compile, data, device, drop_last, freeze_trunk, heads, hooks, launch, loss, "
         "metrics, name, num_epochs, optimizer, output_dir, param_groups, plugins, precision, "
         "profile, resume, save, schedule, seed, sync_batch_norm, task, train_fraction, trunk"

@@ -52,7 +52,7 @@ class PixelOptions:
     def __post_init__(self) -> None:
         problems = []
         if self.range is not None and not _is_range(self.range, self.channels):
-            each = f", such a pair for each of the {self.channels} channels"
+            each = f", or such a pair for each of the {self.channels} channels"
             problems.append(
                 f"range={_compact(self.range)}: two numbers, the lower first, such as [0,4095]"
                 f"{each if self.channels > 1 else ''}, or auto, or null"
