@@ -3,7 +3,6 @@
 import numpy as np
 from PIL import Image
 
-from ssl_platform.data.decoding.pixels import COLOURS
 from ssl_platform.registry import TRANSFORMS
 
 MAX_ELONGATION = 100
@@ -35,7 +34,7 @@ class CenterCrop:
         return [self.size]
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator) -> list[np.ndarray]:
-        """One crop of ``image`` ((H, W, C) uint8): (size, size, C); nothing is random."""
+        """One crop of ``image`` ((H, W, 3) uint8 RGB): (size, size, 3); nothing is random."""
         image = _middle(image)
         height, width, _ = image.shape
         short, long = sorted((height, width))
@@ -43,19 +42,10 @@ class CenterCrop:
             long = int(self.resize * long / short)
             scaled = (self.resize, long) if width <= height else (long, self.resize)
             # Pillow, where training crops are OpenCV's: published numbers are measured with it.
-            image = _resized(image, scaled)
+            image = np.asarray(Image.fromarray(image).resize(scaled, Image.Resampling.BILINEAR))
             height, width, _ = image.shape
         top, left = round((height - self.size) / 2), round((width - self.size) / 2)
         return [image[top : top + self.size, left : left + self.size]]
-
-
-def _resized(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """(H, W, C) uint8, scaled to a width and a height."""
-    if image.shape[2] == COLOURS:
-        return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR))
-    # each channel by itself: Pillow takes the last of two or four for transparency
-    channels = [Image.fromarray(np.ascontiguousarray(c)) for c in np.moveaxis(image, 2, 0)]
-    return np.dstack([np.asarray(c.resize(size, Image.Resampling.BILINEAR)) for c in channels])
 
 
 def _middle(image: np.ndarray) -> np.ndarray:

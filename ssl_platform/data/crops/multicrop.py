@@ -20,7 +20,6 @@ from ssl_platform.data.crops.augment import (
     draw_crop,
     rising,
 )
-from ssl_platform.errors import DataError
 from ssl_platform.registry import TRANSFORMS
 
 logger = logging.getLogger(__name__)
@@ -89,18 +88,9 @@ class MultiCrop:
         return [rule.size for rule in self._rules]
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator) -> list[np.ndarray]:
-        """Crops of ``image`` ((H, W, C) uint8): one (size, size, C) uint8 array each."""
-        height, width, channels = image.shape
+        """Crops of ``image`` ((H, W, 3) uint8 RGB): one (size, size, 3) uint8 RGB array each."""
+        height, width, _ = image.shape
         draws = self.draw(height, width, rng)
-        if channels != 3:
-            rule = self._rules[0]
-            if rule.grayscale or rule.jitter.probability:
-                raise DataError(
-                    f"grayscale and jitter change colours, and the images have {channels} "
-                    f"channels: set data.transform.grayscale=0 data.transform.jitter.probability=0"
-                )
-            crops = [opencv_crop.apply_crop(image, draw, self._blur_kind) for draw in draws]
-            return [crop.reshape(*crop.shape[:2], channels) for crop in crops]
         return [self._apply(image, draw, self._blur_kind) for draw in draws]
 
     def draw(self, height: int, width: int, rng: np.random.Generator) -> list[CropDraw]:
