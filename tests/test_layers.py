@@ -24,7 +24,7 @@ MAY_IMPORT = {
     "ops": BASE,
     "metrics": BASE,
     "optim": BASE,
-    "models": BASE,
+    "models": BASE | {"ops"},
     "data": BASE | {"ops"},
     "launch": BASE,
     # what a run is

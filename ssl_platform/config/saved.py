@@ -16,6 +16,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from ssl_platform.config.moved import move_keys
 from ssl_platform.config.options import DataOptions, TrainOptions, components, is_below
 from ssl_platform.config.shipped import CONFIG_DIR, groups
 from ssl_platform.config.source import PRIMARY, Source
@@ -101,6 +102,7 @@ def with_defaults(saved: Any) -> tuple[dict[str, Any], list[str]]:
     config = OmegaConf.create(saved)
     for _, section, name in _retired_keys(config):  # they decided how it trained, not what it is
         del section[name]
+    move_keys(config)
     plain: Any = OmegaConf.to_container(config)
     filled, added = _filled(plain, _defaults_of(task["name"]))
     data = filled.get("data")

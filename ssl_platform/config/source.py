@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from ssl_platform.config.calls import calls_in
 from ssl_platform.config.hints import no_config, unknown_key
+from ssl_platform.config.moved import in_other_words
 from ssl_platform.config.overrides import (
     MOST_OVERRIDES,
     combinations,
@@ -263,7 +264,7 @@ def _set_value(cfg: DictConfig, override: str) -> list[str]:
         ConfigLoaderImpl._apply_overrides_to_config([parsed(override)], cfg)
         return [override]
     except Exception:
-        replaced = replacing(override)
+        replaced = replacing(in_other_words(override, cfg))
         if replaced == [override]:
             raise
         ConfigLoaderImpl._apply_overrides_to_config([parsed(o) for o in replaced], cfg)

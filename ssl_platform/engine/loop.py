@@ -16,6 +16,7 @@ from ssl_platform.engine.saver import Saver
 from ssl_platform.engine.stopping import StopSignals, stop_error
 from ssl_platform.errors import ConfigError, kind_of
 from ssl_platform.launch.progress import report_step
+from ssl_platform.ops.image_size import height_and_width
 
 
 def train(run: Run, saver: Saver, resume: ResumeOptions) -> dict[str, Any]:
@@ -26,8 +27,8 @@ def train(run: Run, saver: Saver, resume: ResumeOptions) -> dict[str, Any]:
         StopRequested: a rank was sent a stop signal; a checkpoint is written.
         DivergedError, CheckpointError, DataError: the training cannot go on.
     """
-    channels, size = run.train_data.channels, run.train_loader.transform.crop_sizes[0]
-    example = torch.zeros(1, channels, size, size, device=run.device)
+    sides = height_and_width(run.train_loader.transform.crop_sizes[0])
+    example = torch.zeros(1, run.train_data.channels, *sides, device=run.device)
     replica = distributed.replicate(run.model, [example])
     state.resume(run, resume)
     if run.epoch < run.num_epochs:

@@ -25,6 +25,7 @@ from ssl_platform import distributed
 from ssl_platform.data.dataset import ImageDataset
 from ssl_platform.data.loading.loader import Loader
 from ssl_platform.errors import ConfigError, DataError
+from ssl_platform.ops.image_size import height_and_width
 
 ABOUT = "features.json"
 INDEX = "index.parquet"
@@ -173,7 +174,7 @@ def _shapes(
 ) -> dict[str, list[int]]:
     """Of the features of one image; computed, since a rank without images needs them too."""
     (size,) = loader.transform.crop_sizes
-    image = torch.zeros(1, loader.dataset.channels, size, size, device=loader.device)
+    image = torch.zeros(1, loader.dataset.channels, *height_and_width(size), device=loader.device)
     return {layer: list(values.shape[1:]) for layer, values in embed(image).items()}
 
 

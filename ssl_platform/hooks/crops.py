@@ -32,12 +32,12 @@ class CropPicture(Events):
             return
         crops = [crop[: self.num_images] for crop in run.batch.crops]
         columns = [as_rgb(run.train_loader.to_pixels(crop)) for crop in crops]
-        side = max(crop.shape[1] for crop in columns)
-        rows, gap = len(columns[0]), max(2, side // 32)
-        sheet = np.full((rows * (side + gap), len(columns) * (side + gap), 3), 255, np.uint8)
+        high, wide = (max(crop.shape[axis] for crop in columns) for axis in (1, 2))
+        rows, gap = len(columns[0]), max(2, max(high, wide) // 32)
+        sheet = np.full((rows * (high + gap), len(columns) * (wide + gap), 3), 255, np.uint8)
         for column, pictures in enumerate(columns):
             for row, crop in enumerate(pictures):
-                top, left = row * (side + gap), column * (side + gap)
+                top, left = row * (high + gap), column * (wide + gap)
                 sheet[top : top + crop.shape[0], left : left + crop.shape[1]] = crop
         png = BytesIO()
         Image.fromarray(sheet).save(png, "PNG")

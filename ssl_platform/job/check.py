@@ -22,6 +22,7 @@ from omegaconf.errors import (
 from torch import nn
 
 from ssl_platform.config.calls import calls
+from ssl_platform.config.moved import move_keys
 from ssl_platform.config.options import ImageJobOptions, JobOptions, TrainOptions, options_of
 from ssl_platform.config.saved import drop_retired
 from ssl_platform.data.dataset import ImageDataset
@@ -50,6 +51,7 @@ def check(cfg: DictConfig) -> list[str]:
     checkpoint, the number of classes. What is allowed but has a consequence is warned of through
     `warnings`.
     """
+    move_keys(cfg)
     problems = drop_retired(cfg) or _problems_of_reading(cfg)
     if problems:
         return problems

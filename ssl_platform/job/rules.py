@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator, Sequence
-from math import ceil
+from math import ceil, prod
 from pathlib import Path
 
 import torch
@@ -13,6 +13,7 @@ from ssl_platform.data.decoding.pixels import COLOURS
 from ssl_platform.data.loading.transport import num_slots
 from ssl_platform.engine.build import autocast_dtype, resolve_device
 from ssl_platform.launch import joined_world, limits
+from ssl_platform.ops.image_size import ImageSize, height_and_width
 
 COPIES_OF_WEIGHTS = 3  # with gradients and the momentum of the optimizer
 WORKER_BYTES = 32 * 2**20  # of a data worker, beside what it shares with its process
@@ -83,7 +84,7 @@ def _problems_of_precision(options: TrainOptions) -> Iterator[str]:
 
 
 def problems_of_memory(
-    options: TrainOptions, model: nn.Module, loss: nn.Module | None, crop_sizes: Sequence[int]
+    options: TrainOptions, model: nn.Module, loss: nn.Module | None, crop_sizes: Sequence[ImageSize]
 ) -> list[str]:
     """Refuse what this machine can only fail at: the least that a training holds."""
     copies = COPIES_OF_WEIGHTS if resolve_device(options.device).type == "cpu" else 1
@@ -94,7 +95,9 @@ def problems_of_memory(
     workers = options.data.num_workers
     batch_size = options.data.batch_size // world_size(options)
     images, channels = num_slots(batch_size, workers) * batch_size, options.data.channels or COLOURS
-    per_process += workers * WORKER_BYTES + images * sum(channels * size**2 for size in crop_sizes)
+    per_process += workers * WORKER_BYTES + images * sum(
+        channels * prod(height_and_width(size)) for size in crop_sizes
+    )
     needed = options.launch.processes * per_process
     available, whose = limits.memory()
     problems = []

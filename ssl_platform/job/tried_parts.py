@@ -25,6 +25,7 @@ from ssl_platform.engine.parts import Parts
 from ssl_platform.errors import blame
 from ssl_platform.models.layers import POOLED, layer_shapes
 from ssl_platform.models.trial import Trial, problem_of_head, problem_of_trunk
+from ssl_platform.ops.image_size import ImageSize
 
 OF_A_GPU = re.compile("cuda|gpu|triton", re.IGNORECASE)  # what fails for want of one says so
 DRAWN_BY = (Tensor.normal_, Tensor.uniform_, nn.init.normal_, nn.init.uniform_)
@@ -210,11 +211,11 @@ class TriedParts(Parts):
                 of = "data.transform" if size in trained else "data.eval_transform"
                 raise ValueError(
                     f"layer={layer}: its map is {_by(shape)} on the crops of data.transform and "
-                    f"{_by(other)} on those of {of}, of {size} pixels; give all of them the same "
-                    "size"
+                    f"{_by(other)} on those of {of}, of {_by(size)} pixels; give all of them the "
+                    "same size"
                 )
 
-    def _crop_sizes(self, where: str) -> list[int]:
+    def _crop_sizes(self, where: str) -> list[ImageSize]:
         transform = self.built.get(where)
         return [] if transform is None else list(transform.crop_sizes)
 
@@ -232,7 +233,7 @@ def pixels_to_try(data: Any) -> PixelOptions:
 
 
 def _by(shape: Any) -> str:
-    return " x ".join(map(str, shape))
+    return str(shape) if isinstance(shape, int) else " x ".join(map(str, shape))
 
 
 def available_device(name: str) -> torch.device:

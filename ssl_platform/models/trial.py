@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ssl_platform.errors import blame, kind_of
+from ssl_platform.ops.image_size import ImageSize, height_and_width, in_words
 
 SMALL = 30_000_000  # weights up to which a module is tried on a real batch: those of a ResNet-50
 ROWS = 2  # images of the batch; batch norms refuse a single one
@@ -83,8 +84,8 @@ def _output(module: nn.Module, device: torch.device, shape: Sequence[int], train
 def problem_of_trunk(
     trunk: nn.Module,
     trial: Trial,
-    crop_sizes: Sequence[int],
-    eval_sizes: Sequence[int],
+    crop_sizes: Sequence[ImageSize],
+    eval_sizes: Sequence[ImageSize],
     channels: int = 3,
 ) -> str | None:
     """One line when the trunk does not give features (N, ``out_dim``) for images of any size.
@@ -92,22 +93,23 @@ def problem_of_trunk(
     Args:
         trunk: the module that is tried.
         trial: of it.
-        crop_sizes: sides of the images that it is trained on, pixels; tried in train mode.
+        crop_sizes: sides of the images that it is trained on, or height and width of each, pixels;
+            tried in train mode.
         eval_sizes: those of images that are looked at in eval mode.
         channels: of all of them.
     """
     name = type(trunk).__name__
-    failed: dict[int, str] = {}
+    failed: dict[ImageSize, str] = {}
     sizes = [*((size, True) for size in crop_sizes), *((size, False) for size in eval_sizes)]
     for size, training in dict.fromkeys(sizes):
         try:
-            features = trial(ROWS, channels, size, size, training=training)
+            features = trial(ROWS, channels, *height_and_width(size), training=training)
         except Exception as error:
             failed.setdefault(size, blame(error))
             continue
         problem = _problem_of_features(features, getattr(trunk, "out_dim", None))
         if problem:
-            images = f"images ({ROWS}, {channels}, {size}, {size})"
+            images = f"images {(ROWS, channels, *height_and_width(size))}"
             return f"{name} gave {kind_of(features)} for {images}; {problem}"
     if not failed:
         return None
@@ -119,27 +121,31 @@ def problem_of_trunk(
             f"{name} takes images of {taken} channel{'s' if taken > 1 else ''}, these have "
             f"{channels}; give it an option in_channels, or set data.channels={taken}"
         )
-    rest = f" (nor of {', '.join(map(str, others))})" if others else ""
+    rest = f" (nor of {', '.join(map(_shortly, others))})" if others else ""
     made_for = getattr(trunk, "image_size", None)
     right = f"the size that it is made for, {made_for}" if made_for else "a size that it takes"
     takes_none = made_for is None and len(failed) == len({size for size, _ in sizes})
     doubt = "if that is for their size, " if takes_none else ""
     return (
-        f"{name} cannot take images of {first} x {first} pixels{rest}: {failed[first]}; {doubt}"
+        f"{name} cannot take images of {in_words(first)} pixels{rest}: {failed[first]}; {doubt}"
         f"give all of data.transform.crops and data.eval_transform {right}, or choose a trunk that "
         "takes any"
     )
 
 
-def _channels_taken(trial: Trial, sizes: Sequence[tuple[int, bool]], but: int) -> int | None:
+def _channels_taken(trial: Trial, sizes: Sequence[tuple[ImageSize, bool]], but: int) -> int | None:
     """Another number of channels that a trunk takes images of; None where it is not for that."""
     size, training = sizes[0]
     for channels in (3, 1):
         if channels != but:
             with suppress(Exception):
-                trial(ROWS, channels, size, size, training=training)
+                trial(ROWS, channels, *height_and_width(size), training=training)
                 return channels
     return None
+
+
+def _shortly(size: ImageSize) -> str:
+    return str(size) if isinstance(size, int) else in_words(size)
 
 
 def _problem_of_features(features: Any, out_dim: Any) -> str | None:

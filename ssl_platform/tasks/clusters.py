@@ -147,8 +147,8 @@ def _open_images(run: TrainedRun, options: ImagesOptions) -> ImageDataset:
 def _about_images(run: TrainedRun, dataset: ImageDataset, options: ClustersOptions) -> list[str]:
     """Lines about the images, as `look` finds them before the start for those of a config."""
     where = f"data.{options.data.split} of the run" if options.data.path is None else "data.path"
-    crop_size = max(TRANSFORMS.build(run.options.data.eval_transform).crop_sizes)
-    return describe(where, dataset, look(dataset, options.seed), crop_size=crop_size)
+    sizes = TRANSFORMS.build(run.options.data.eval_transform).crop_sizes
+    return describe(where, dataset, look(dataset, options.seed), crop_sizes=sizes)
 
 
 def _positions_in_training(

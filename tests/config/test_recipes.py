@@ -149,7 +149,7 @@ def test_a_recipe_has_the_numbers_of_the_published_run(name):
 @pytest.mark.parametrize("name", [*RECIPES, *PRESETS])
 def test_a_recipe_has_what_all_published_runs_share(name):
     cfg = composed(name)
-    loss, augmentation = cfg.loss, cfg.data.transform
+    loss, ops = cfg.loss, cfg.data.transform.ops
     method = METHODS[name.partition("/")[0]]
     assert {key: loss[key] for key in method.loss} == method.loss
     assert (loss.temperature, list(loss.assign_crops)) == (0.1, [0, 1])
@@ -160,11 +160,19 @@ def test_a_recipe_has_what_all_published_runs_share(name):
         "name": "LARC", "lr": cfg.optimizer.lr, "momentum": 0.9, "weight_decay": 1e-6,
         "trust_coefficient": 0.001, "eps": 1e-8, "clip": False,
     }  # fmt: skip
-    assert augmentation.jitter == {
-        "probability": 0.8, "brightness": 0.8, "contrast": 0.8, "saturation": 0.8, "hue": 0.2,
+    assert list(ops) == ["flip", "jitter", "grayscale", "blur"]  # in this order
+    assert not any(
+        "ops" in group or "ratio" in group for group in cfg.data.transform.crops.values()
+    )
+    assert ops.flip == {"name": "HorizontalFlip", "probability": 0.5}
+    assert ops.jitter == {
+        "name": "ColorJitter", "probability": 0.8,
+        "brightness": 0.8, "contrast": 0.8, "saturation": 0.8, "hue": 0.2,
     }  # fmt: skip
-    assert (augmentation.flip, augmentation.grayscale) == (0.5, 0.2)
-    assert augmentation.blur == {"probability": 0.5, "sigma": [0.1, 2.0], "kind": "gaussian23"}
+    assert ops.grayscale == {"name": "Grayscale", "probability": 0.2}
+    assert ops.blur == {
+        "name": "GaussianBlur", "probability": 0.5, "sigma": [0.1, 2.0], "kind": "gaussian23",
+    }  # fmt: skip
     assert list(cfg.data.normalize.mean) == [0.485, 0.456, 0.406]
     assert list(cfg.data.normalize.std) == [0.228, 0.224, 0.225]
     assert (cfg.seed, cfg.precision) == (31, method.precision)
@@ -223,7 +231,7 @@ def test_lightlys_settings(name, queue_length, queue_start_epoch, frozen_epochs)
     assert cfg.schedule.name == "Constant"
     crops = [(c.count, c.size, *c.scale) for c in cfg.data.transform.crops.values()]
     assert crops == [LARGE, SMALL]
-    assert cfg.data.transform.blur.kind == "pil"
+    assert cfg.data.transform.ops.blur.kind == "pil"
     assert list(cfg.data.normalize.std) == [0.229, 0.224, 0.225]
     assert (cfg.loss.queue_length, cfg.loss.queue_start_epoch) == (queue_length, queue_start_epoch)
     assert (cfg.loss.freeze_prototypes_steps, cfg.loss.freeze_prototypes_epochs) == (
