@@ -71,19 +71,18 @@ def _fit_normalize(data: DictConfig, channels: int) -> list[str]:
     normalize: Any = data.get("normalize")
     if normalize == AUTO or not isinstance(normalize, DictConfig):
         return []
-    problems = []
-    for key in ("mean", "std"):
-        values = normalize.get(key)
-        if not isinstance(values, ListConfig) or len(values) == channels:
-            continue
-        if channels == GREY and len(values) == COLOURS:
+    given = {key: normalize.get(key) for key in ("mean", "std")}
+    counts = {len(values) for values in given.values() if isinstance(values, ListConfig)}
+    if counts == {COLOURS} and channels == GREY:
+        for key, values in given.items():
             normalize[key] = [round(sum(values) / COLOURS, 6)]
-        else:
-            problems.append(
-                f"data.normalize.{key}={values}: {len(values)} numbers for {_many(channels)}; "
-                "data.normalize=auto measures them on a sample of the images"
-            )
-    return problems
+        return []
+    if counts <= {channels}:
+        return []
+    return [
+        f"data.normalize={{mean: {given['mean']}, std: {given['std']}}}: one number of each for each "
+        f"of the {_many(channels)}; data.normalize=auto measures them on a sample of the images"
+    ]
 
 
 def _fits(normalize: Any, channels: int) -> bool:

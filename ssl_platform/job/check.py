@@ -62,14 +62,16 @@ def check(cfg: DictConfig) -> list[str]:
     if task is None:  # what the other keys ought to be depends on it
         return parts.problems or [f"task: which job? {nearest('', TASKS.names())}"]
     problems = _lines(lambda: _update(cfg, task.complete(plain)))
-    parts.pixels = pixels_to_try(cfg.get("data"))
+    parts.is_training = issubclass(task.options, TrainOptions)
+    given, plain = plain, OmegaConf.to_container(cfg, resolve=True)
+    parts.pixels = pixels_to_try(plain.get("data"))
     for where in ("data.train", "data.val", "data.transform", "data.eval_transform"):
         parts.tried(parts.build, where)
     datasets = {where: parts.built[where] for where in DATASETS if where in parts.built}
-    misfits = fit_channels(cfg, plain, datasets)
-    parts.pixels = pixels_to_try(cfg.get("data"))
+    misfits = fit_channels(cfg, given, datasets)
     _count_classes(cfg, parts.built.get("data.train"))
     plain = OmegaConf.to_container(cfg, resolve=True)
+    parts.pixels = pixels_to_try(plain.get("data"))
     parts.add(plain)
     problems = problems or [
         *misfits,

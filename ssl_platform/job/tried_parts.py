@@ -47,12 +47,14 @@ class TriedParts(Parts):
     Attributes:
         problems: one line for everything that is wrong.
         options: of the job, once its keys are known to be right.
+        is_training: whether images go through ``data.transform``.
     """
 
     def __init__(self, cfg: Mapping[str, Any]):
         super().__init__({}, pixels_to_try(cfg.get("data")))
         self.problems: list[str] = []
         self.options: ImageJobOptions | None = None
+        self.is_training = True
         self._wrong: set[str] = set()
         self._image: np.ndarray | None = None  # that transforms are tried with
 
@@ -147,7 +149,8 @@ class TriedParts(Parts):
             component.probe()
             self._image = image if self._image is None else self._image
         elif section == "data":
-            check_transform(component, self._image)
+            is_used = self.is_training or where != "data.transform"
+            check_transform(component, self._image if is_used else None)
         elif where == "schedule":
             _, num_epochs, steps_per_epoch = runtime
             with torch.device("cpu"):

@@ -88,9 +88,12 @@ def pixels_of_run(checkpoint: str, data: Any, trunk: Node) -> dict[str, Any]:
     filled: dict[str, Any] = {}
     if data.get("channels") is None and isinstance(before["channels"], int):
         filled["data.channels"] = before["channels"]
-    if data.get("range") in (None, AUTO) and isinstance(before.get("range"), list):
-        filled["data.range"] = before["range"]
     channels = filled.get("data.channels", data.get("channels"))
+    value_range = before.get("range")
+    if data.get("range") in (None, AUTO) and isinstance(value_range, list):
+        is_of_channels = isinstance(value_range[0], list)
+        if not is_of_channels or len(value_range) == channels:
+            filled["data.range"] = value_range
     before_normalize = before.get("normalize")
     if _num_means(before_normalize) == channels != _num_means(data.get("normalize")):
         filled["data.normalize"] = before_normalize
