@@ -80,8 +80,8 @@ def _fit_normalize(data: DictConfig, channels: int) -> list[str]:
     if counts <= {channels}:
         return []
     return [
-        f"data.normalize={{mean: {given['mean']}, std: {given['std']}}}: one number of each for each "
-        f"of the {_many(channels)}; data.normalize=auto measures them on a sample of the images"
+        f"data.normalize={{mean: {given['mean']}, std: {given['std']}}}: a number of each for each of "
+        f"the {_many(channels)}; data.normalize=auto measures them on a sample of the images"
     ]
 
 

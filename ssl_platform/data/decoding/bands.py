@@ -13,6 +13,7 @@ from ssl_platform.data.decoding.pixels import COLOURS, PixelOptions, Stored
 
 NUMPY = b"\x93NUMPY"  # what an .npy file begins with
 NPY_HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
+GREY_AND_ALPHA = 4  # colour type of a PNG
 WITH_ALPHA = {"LA": [0, 3], "RGBA": [0, 1, 2, 3]}  # where OpenCV puts them, by Pillow's mode
 NUM_CHANNELS = {"1": 1, "L": 1, "I": 1, "F": 1, "I;16": 1, "LA": 2, "RGBA": 4}  # of others: 3
 
@@ -44,13 +45,17 @@ def bands_of(image: Image.Image, data: bytes | None, options: PixelOptions) -> S
     Raises:
         ValueError: it has another number of bands than is asked for.
     """
-    require_channels(NUM_CHANNELS.get(image.mode, COLOURS), options)
+    mode = image.mode
+    if image.format == "PNG" and data is not None and data[25] == GREY_AND_ALPHA:
+        mode = "LA"  # of 16 bits: Pillow makes colours of it
+    require_channels(NUM_CHANNELS.get(mode, COLOURS), options)
     if options.range is not None and data is not None:
         deep = deep_values(image, data)
         if deep is not None:
             values, full = deep
-            return Stored(values[..., WITH_ALPHA[image.mode]], full)
-    return Stored(np.array(image), full=255)
+            return Stored(values[..., WITH_ALPHA[mode]], full)
+    values = np.array(image)
+    return Stored(values if mode == image.mode else values[..., WITH_ALPHA[mode]], full=255)
 
 
 def read_npy(data: bytes, options: PixelOptions) -> Stored:

@@ -24,6 +24,7 @@ from ssl_platform.data.decoding.bands import (
 )
 from ssl_platform.data.decoding.deep import deep_colours, deep_grey
 from ssl_platform.data.decoding.pixels import (
+    COLOURS,
     GREY,
     INVERSE,
     UPRIGHT,
@@ -246,7 +247,10 @@ def _read_tiff(data: bytes, options: PixelOptions, notes: Notes) -> np.ndarray:
         with Image.open(BytesIO(data), formats=("TIFF",)) as image:
             pixels = _to_rgb(image, data, options, notes)
     except Image.UnidentifiedImageError as error:
-        raise ValueError(f"{tiff}: write what matters of it as an 8-bit RGB TIFF or PNG") from error
+        cure = "write what matters of it as an 8-bit RGB TIFF or PNG"
+        if tiff.samples not in (GREY, COLOURS):
+            cure += f", or keep all by data.channels={tiff.samples}"
+        raise ValueError(f"{tiff}: {cure}") from error
     return _upright(pixels, tiff.orientation, tiff.orientation, options, notes)
 
 
