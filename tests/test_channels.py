@@ -95,7 +95,8 @@ def test_five_channels_resume_as_if_unbroken_on_one_process_and_two(whole, comma
     assert_equal(saved(tmp_path / "b", 1), saved(tmp_path / "c", 1))
 
 
-EVALUATION = ["plugins=[five_bands]", "data.num_workers=0", EVAL]
+READ = ["data.num_workers=0", "launch.threads=1"]
+EVALUATION = ["plugins=[five_bands]", *READ, EVAL]
 SETS = [f"data.{name}={{name: FiveBands, path: {file}.npz}}" for name, file in PATHS]
 
 
@@ -105,6 +106,7 @@ SETS = [f"data.{name}={{name: FiveBands, path: {file}.npz}}" for name, file in P
 def test_five_channels_are_evaluated_as_they_were_trained(job, whole, command, tmp_path):
     trained = OmegaConf.load(whole / "config.yaml").data
     overrides = [f"config={job}", f"checkpoint={whole}", *EVALUATION, *SETS]
+    overrides += [] if job.startswith("analysis") else ["pca_components=4"]
     cfg = compose([*overrides, f"output_dir={tmp_path}"])
     assert (cfg.data.channels, cfg.data.normalize) == (CHANNELS, trained.normalize)
     results = ssl_platform.run(cfg)
@@ -113,7 +115,7 @@ def test_five_channels_are_evaluated_as_they_were_trained(job, whole, command, t
 
 def test_the_clusters_of_five_channels_have_their_pages(whole, command, tmp_path):
     overrides = ["config=analysis/clusters", f"checkpoint={whole}", "plugins=[five_bands]"]
-    found = ssl_platform.run(compose([*overrides, "data.num_workers=0", f"output_dir={tmp_path}"]))
+    found = ssl_platform.run(compose([*overrides, *READ, f"output_dir={tmp_path}"]))
     assert found["images"] == 64 and any(tmp_path.glob("sheets/0/*.jpg"))
 
 
@@ -217,7 +219,7 @@ def test_grey_scans_of_16_bits_go_through_the_whole_chain(scans, tmp_path, monke
     assert len(config.data.normalize.mean) == 1
     sheet = np.asarray(Image.open(run / "crops.png"))
     assert (sheet[..., 0] == sheet[..., 2]).all() and len(np.unique(sheet)) > 100
-    evaluation = [f"checkpoint={run}", "data.num_workers=0", EVAL]
+    evaluation = [f"checkpoint={run}", *READ, EVAL]
     knn = [f"data.train.path={scans}", "data.val=null", "task.k=[3]"]
     cfg = compose(["config=benchmark/knn/folder", *evaluation, *knn])
     assert (cfg.data.channels, cfg.data.range) == (1, [low, high])
@@ -225,7 +227,7 @@ def test_grey_scans_of_16_bits_go_through_the_whole_chain(scans, tmp_path, monke
     ssl_platform.run(cfg)
     pages = tmp_path / "pages"
     clusters = ["config=analysis/clusters", f"checkpoint={run}", f"output_dir={pages}"]
-    assert ssl_platform.run(compose([*clusters, "data.num_workers=0"]))["images"] == 24
+    assert ssl_platform.run(compose([*clusters, *READ]))["images"] == 24
     features = ["config=analysis/features", *evaluation, f"data.path={scans}"]
     assert ssl_platform.run(compose(features)).shapes["pooled"]
 

@@ -40,10 +40,8 @@ def fit_channels(
     ]
     if given["data"].get("normalize") == AUTO and not _fits(data.normalize, channels):
         data.normalize = AUTO
-    return problems or [
-        *_fit_trunk(cfg, channels, given.get("trunk") is None),
-        *_fit_normalize(data, channels),
-    ]
+    problems = problems or _fit_trunk(cfg, channels, given.get("trunk") is None)
+    return problems or _fit_normalize(data, channels)
 
 
 def _fit_trunk(cfg: DictConfig, channels: int, is_of_checkpoint: bool) -> list[str]:
@@ -80,8 +78,8 @@ def _fit_normalize(data: DictConfig, channels: int) -> list[str]:
     if counts <= {channels}:
         return []
     return [
-        f"data.normalize={{mean: {given['mean']}, std: {given['std']}}}: a number of each for each of "
-        f"the {_many(channels)}; data.normalize=auto measures them on a sample of the images"
+        f"data.normalize={{mean: {given['mean']}, std: {given['std']}}}: a number of each for each "
+        f"of the {_many(channels)}; data.normalize=auto measures them on a sample of the images"
     ]
 
 
