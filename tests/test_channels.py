@@ -106,7 +106,7 @@ SETS = [f"data.{name}={{name: FiveBands, path: {file}.npz}}" for name, file in P
 def test_five_channels_are_evaluated_as_they_were_trained(job, whole, command, tmp_path):
     trained = OmegaConf.load(whole / "config.yaml").data
     overrides = [f"config={job}", f"checkpoint={whole}", *EVALUATION, *SETS]
-    overrides += [] if job.startswith("analysis") else ["pca_components=4"]
+    overrides += [] if job.startswith("analysis") else ["baselines=false"]
     cfg = compose([*overrides, f"output_dir={tmp_path}"])
     assert (cfg.data.channels, cfg.data.normalize) == (CHANNELS, trained.normalize)
     results = ssl_platform.run(cfg)

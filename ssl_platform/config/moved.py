@@ -10,6 +10,7 @@ from ssl_platform.data.crops.older_keys import OPS, PROBABILITIES, with_ops
 
 TRANSFORM = "data.transform"
 OLD_KEY = re.compile(rf"{re.escape(TRANSFORM)}\.({'|'.join(OPS)})(\.\w+)?")
+NEW_KEY = re.compile(rf"{re.escape(TRANSFORM)}\.ops\.({'|'.join(OPS)})(\.\w+)?")
 # keys of a group of crops that may be there or not
 OF_A_GROUP = re.compile(rf"({re.escape(TRANSFORM)}\.crops\.[^.]+)\.(ops\..+|ops|ratio)")
 
@@ -36,9 +37,15 @@ def _moved_key(key: Any) -> Any:
 
 
 def in_other_words(override: str, cfg: DictConfig) -> str:
-    """An override that means the same in this config: of an old key, or of one that is not there
-    yet."""
+    """An override that means the same in this config: of a key as old or as new as those that it
+    has, or of one that is not there yet."""
     key = key_of(override)
+    if new_key := NEW_KEY.fullmatch(key):
+        op, option = new_key[1], new_key[2] or ""
+        is_old = OmegaConf.select(cfg, f"{TRANSFORM}.ops") is None
+        if is_old and (op not in PROBABILITIES or option in ("", ".probability")):
+            option = "" if op in PROBABILITIES else option
+            return override.replace(key, f"{TRANSFORM}.{op}{option}", 1)
     if OLD_KEY.fullmatch(key):
         new = _moved_key(key)
         if new.rpartition(".")[2] in PROBABILITIES and not parsed(override).is_delete():

@@ -92,7 +92,7 @@ class MultiCrop:
 
     def draw(self, height: int, width: int, rng: np.random.Generator) -> list[CropDraw]:
         """The random parameters of every crop of an image of ``height`` x ``width`` pixels."""
-        uniforms = self._streams.uniforms(rng)
+        uniforms = iter(self._streams.uniforms(rng))
         return [rule.draw(height, width, uniforms) for rule in self._rules]
 
     def _require_channels(self, channels: int) -> None:

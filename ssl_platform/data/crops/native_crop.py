@@ -1,14 +1,12 @@
 """Crops by the compiled kernel (native/augment.cpp), which an installation builds when it finds a
 C++ compiler. It follows Pillow's arithmetic more closely than OpenCV and takes half the time."""
 
-from collections.abc import Sequence
 from importlib.util import find_spec
-from itertools import groupby
 
 import numpy as np
 
 from ssl_platform.data.crops import pixels
-from ssl_platform.data.crops.draw import Box, CropDraw, Step
+from ssl_platform.data.crops.draw import CropDraw
 
 DAMAGE = ""  # why a kernel that is there cannot be loaded: of another machine, or cut off
 try:
@@ -30,9 +28,8 @@ OPERATIONS = {  # as the kernel counts
     pixels.posterize: 6,
     pixels.gaussian_blur: 7,
 }
-# They change places with all of these, to the bit, and cost nothing where the crop is resized.
-FLIPS = (pixels.mirror, pixels.upside_down)
-BLUR = OPERATIONS[pixels.gaussian_blur]
+# Flips change places with all of these, to the bit, and cost nothing where a crop is resized.
+BLUR, HUE = OPERATIONS[pixels.gaussian_blur], OPERATIONS[pixels.hue]
 
 
 def apply_crop(image: np.ndarray, draw: CropDraw) -> np.ndarray:
@@ -40,40 +37,39 @@ def apply_crop(image: np.ndarray, draw: CropDraw) -> np.ndarray:
 
     Steps that the kernel does not know are done at their place, between two of its runs.
     """
-    runs = [(known, list(run)) for known, run in groupby(draw.steps, key=_is_known)]
-    first = runs.pop(0)[1] if runs and runs[0][0] else []
-    crop = _fused(image, draw.box, draw.size, first)
-    for known, run in runs:
-        if known:
-            crop = _fused(crop, (0, 0, *draw.size), draw.size, run)
-            continue
-        for function, value in run:
-            crop = function(crop, value)
-    return crop
-
-
-def _is_known(step: Step) -> bool:
-    return step[0] in OPERATIONS or step[0] in FLIPS
-
-
-def _fused(image: np.ndarray, box: Box, size: tuple[int, int], steps: Sequence[Step]) -> np.ndarray:
-    """A crop with some steps that the kernel knows, in one call."""
-    crop = np.empty((*size, 3), dtype=np.uint8)
-    functions = [function for function, _ in steps]
-    mirrored, upside_down = (functions.count(flip) % 2 == 1 for flip in FLIPS)
-    numbered = [
-        (OPERATIONS[function], _as_kernel(OPERATIONS[function], value))
-        for function, value in steps
-        if function in OPERATIONS
-    ]
-    _augment.crop(np.ascontiguousarray(image), crop, box, mirrored, upside_down, numbered)
-    return crop
+    crop, box, size = image, draw.box, draw.size
+    steps, is_resized = iter(draw.steps), False
+    while True:
+        numbered: list[tuple[int, float | np.ndarray]] = []
+        mirrored = upside_down = False
+        unknown = None
+        for function, value in steps:
+            if function in OPERATIONS:
+                operation = OPERATIONS[function]
+                numbered.append((operation, _as_kernel(operation, value)))
+            elif function is pixels.mirror:
+                mirrored = not mirrored
+            elif function is pixels.upside_down:
+                upside_down = not upside_down
+            else:
+                unknown = function, value
+                break
+        if numbered or mirrored or upside_down or not is_resized:
+            source, crop = np.ascontiguousarray(crop), np.empty((*size, 3), dtype=np.uint8)
+            _augment.crop(source, crop, box, mirrored, upside_down, numbered)
+            box, is_resized = (0, 0, *size), True
+        if unknown is None:
+            return crop
+        function, value = unknown
+        crop = function(crop, value)
 
 
 def _as_kernel(operation: int, value: float | None) -> float | np.ndarray:
     """What the kernel computes with: weights of a blur, and hue as Pillow has it, in one byte."""
-    if value is None:
-        return 0.0
     if operation == BLUR:
+        assert value is not None
         return pixels.gaussian23_kernel(value)
-    return int(value * 255) / 255 if operation == OPERATIONS[pixels.hue] else value
+    if operation == HUE:
+        assert value is not None
+        return int(value * 255) / 255
+    return 0.0 if value is None else value

@@ -18,9 +18,11 @@ def with_ops(transform: Mapping[str, Any]) -> Mapping[str, Any]:
     old = [key for key in OPS if key in transform]
     if transform.get("name") != TRANSFORM or not old:
         return transform
-    ops = dict(transform.get("ops") or {})
+    given = transform.get("ops") or {}
+    # those that it has stay at their places; others are older, and so come first
+    ops: dict[str, Any] = dict.fromkeys(key for key in old if key not in given) | dict(given)
     for key in old:
-        value, op = transform[key], ops.get(key)
+        value, op = transform[key], ops[key]
         if key in PROBABILITIES and value is not None and not isinstance(value, Mapping):
             value = {"probability": value}
         if isinstance(value, Mapping):

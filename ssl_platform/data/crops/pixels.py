@@ -56,8 +56,9 @@ def brightness(crop: np.ndarray, factor: float) -> np.ndarray:
 
 def contrast(crop: np.ndarray, factor: float) -> np.ndarray:
     """Distances from the mean grey, of other than 3 channels the mean of all, times a factor."""
-    gray = cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY) if crop.shape[2] == RGB else crop
-    mean = int(gray.mean() + 0.5)
+    height, _, channels = crop.shape
+    gray = cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY) if channels == RGB else crop.reshape(height, -1)
+    mean = int(cv2.mean(gray)[0] + 0.5)
     shift = (1 - factor) * mean + _TRUNCATE
     return cv2.addWeighted(crop, factor, crop, 0, shift).reshape(crop.shape)
 

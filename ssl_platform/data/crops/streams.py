@@ -6,7 +6,8 @@ other ops, crops or groups there are.
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from itertools import accumulate, pairwise
 
 import numpy as np
 
@@ -28,21 +29,19 @@ class Streams:
 
     def __init__(self, names: Sequence[tuple[str, ...]], lengths: Sequence[int]):
         self._ids = np.array([_id_of(name) for name in names], dtype=np.uint64)
-        self._lengths = list(lengths)
+        ends = [*accumulate(lengths, initial=0)]
+        self._parts = [slice(*ends_of_one) for ends_of_one in pairwise(ends)]
         counts = [np.arange(1, length + 1, dtype=np.uint64) for length in lengths]
         self._offsets = np.concatenate(counts) * _GAMMA
         self._owners = np.repeat(np.arange(len(names)), lengths)
 
-    def uniforms(self, rng: np.random.Generator) -> Iterator[list[float]]:
-        """The numbers in [0, 1) of each sequence; ``rng`` moves on by one draw."""
+    def uniforms(self, rng: np.random.Generator) -> list[list[float]]:
+        """The numbers in [0, 1) of each sequence; ``rng`` moves on by 64 bits."""
         key = np.frombuffer(rng.bytes(8), np.uint64)
         values = _mixed(_mixed(self._ids + key)[self._owners] + self._offsets)
         values >>= _UNUSED_BITS
         numbers = (values * _ULP).tolist()
-        start = 0
-        for length in self._lengths:
-            yield numbers[start : start + length]
-            start += length
+        return [numbers[part] for part in self._parts]
 
 
 def generator(seed: Sequence[float]) -> np.random.Generator:
