@@ -225,9 +225,10 @@ def load_trunk(
     if first is not None and adapt_channels:
         given = given | {first: adapted(given[first], wanted[first].shape[1])}
     elif first is not None and not allow_partial:
+        taken = given[first].shape[1]
         raise CheckpointError(
-            f"{weights.source}: {first} takes images of {given[first].shape[1]} channels, the "
-            f"trunk's of {wanted[first].shape[1]}; a training fits it with adapt_channels=true"
+            f"{weights.source}: {first} takes images of {taken} channel{'s' if taken > 1 else ''}, "
+            f"the trunk's of {wanted[first].shape[1]}; a training fits it with adapt_channels=true"
         )
     fitting = {
         name: value
