@@ -127,7 +127,9 @@ def problems(overrides: list[str], *more: str) -> list[str]:
 
 THREE = "data.normalize={mean: [0.5, 0.5, 0.5], std: [0.5, 0.5, 0.5]}"
 MISFITS = {
-    "data.channels=3": "data.channels=3: the images of data.train, FiveBands, have 5; ",
+    "data.channels=3": (
+        "data.channels=3: the images of data.train, FiveBands, have 5; data.channels=null takes "
+    ),
     "trunk.in_channels=3": "trunk.in_channels=3: the images have 5 channels; null takes those",
     THREE: "data.normalize={mean: [0.5, 0.5, 0.5], std: [0.5, 0.5, 0.5]}: a number of each for ",
     "data.transform.ops.grayscale.probability=0.5": (
@@ -135,7 +137,7 @@ MISFITS = {
     ),
     "trunk=colours": "trunk: Colours takes images of 3 channels, these have 5; give it an ",
     "data.val={name: Shapes, num_samples: 64, size: 32, seed: 1}": (
-        "data.channels=5: the images of data.val, Shapes, have 3; "
+        "data.channels=5: the images of data.val, Shapes, have 3; it has to be the same for "
     ),
 }
 
@@ -151,6 +153,11 @@ def test_what_does_not_fit_the_channels_is_one_line(misfit, command):
     first, *others = problems(options, misfit)
     assert first.startswith(MISFITS[misfit])
     assert not others or misfit == "data.channels=3"
+
+
+def test_a_trunk_that_is_older_than_its_option_takes_the_channels_of_the_images(command):
+    cfg = compose([*command, "~trunk.in_channels"], ["configs"])
+    assert cfg.trunk.in_channels == CHANNELS
 
 
 COLOURS = """

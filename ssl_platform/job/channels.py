@@ -8,6 +8,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from ssl_platform.data.crops.normalize import AUTO
 from ssl_platform.data.dataset import ImageDataset
 from ssl_platform.data.decoding.pixels import COLOURS, GREY
+from ssl_platform.registry import TRUNKS
 
 
 def fit_channels(
@@ -28,13 +29,17 @@ def fit_channels(
         return []
     # a checkpoint's run says what becomes of files; other sets have the channels that they have
     if given["data"].get("channels") is None and "data.train" in datasets:
-        OmegaConf.update(cfg, "data.channels", datasets["data.train"].channels, force_add=True)
+        _fill_in(cfg, "data.channels", datasets["data.train"].channels)
     channels = data.get("channels")
     if not isinstance(channels, int) or channels < 1:  # which is said where types are looked at
         return []
+    cures = {
+        "data.train": "data.channels=null takes theirs",
+        "data.val": "it has to be the same for data.train and data.val",
+    }
     problems = [
         f"data.channels={channels}: the images of {where}, {type(dataset).__name__}, have "
-        f"{dataset.channels}; data.channels=null takes those of data.train"
+        f"{dataset.channels}; {cures[where]}"
         for where, dataset in datasets.items()
         if dataset.channels != channels
     ]
@@ -46,10 +51,14 @@ def fit_channels(
 
 def _fit_trunk(cfg: DictConfig, channels: int, is_of_checkpoint: bool) -> list[str]:
     trunk = cfg.get("trunk")
-    if not isinstance(trunk, DictConfig) or "in_channels" not in trunk:
+    if not isinstance(trunk, DictConfig):
         return []
-    if trunk.in_channels is None:
-        trunk.in_channels = channels
+    # a config that is older than the option goes on as it is, with images of three channels
+    is_left_out = "in_channels" not in trunk
+    if is_left_out and (channels == COLOURS or not _has_option(trunk.get("name"))):
+        return []
+    if trunk.get("in_channels") is None:
+        _fill_in(cfg, "trunk.in_channels", channels)
     taken = trunk.in_channels
     if not isinstance(taken, int) or taken == channels:
         return []
@@ -62,6 +71,14 @@ def _fit_trunk(cfg: DictConfig, channels: int, is_of_checkpoint: bool) -> list[s
         f"trunk.in_channels={taken}: the images have {_many(channels)}; null takes those of the "
         f"images, data.channels={taken} brings files to {taken}"
     ]
+
+
+def _has_option(trunk: Any) -> bool:
+    return trunk in TRUNKS.names() and "in_channels" in TRUNKS.schema(trunk).annotations
+
+
+def _fill_in(cfg: DictConfig, key: str, channels: int) -> None:
+    OmegaConf.update(cfg, key, int(channels), force_add=True)
 
 
 def _fit_normalize(data: DictConfig, channels: int) -> list[str]:
