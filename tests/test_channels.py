@@ -156,7 +156,10 @@ def test_what_does_not_fit_the_channels_is_one_line(misfit, command):
 
 
 def test_a_trunk_that_is_older_than_its_option_takes_the_channels_of_the_images(command):
-    cfg = compose([*command, "~trunk.in_channels"], ["configs"])
+    Path("configs/trunk").mkdir(exist_ok=True)
+    older = "name: ResNet\nblock: basic\nlayers: [1, 1, 1, 1]\nwidth: 8\nstem_kernel: 3\n"
+    Path("configs/trunk/older.yaml").write_text(f"{older}stem_stride: 2\nstem_pool: false\n")
+    cfg = compose([*command, "trunk=older"], ["configs"])
     assert cfg.trunk.in_channels == CHANNELS
 
 
