@@ -23,18 +23,19 @@ MAY_IMPORT = {
     # what a run is made of
     "ops": BASE,
     "metrics": BASE | {"ops"},
+    "loggers": BASE,
     "optim": BASE,
     "models": BASE | {"ops"},
     "data": BASE | {"ops"},
     "launch": BASE,
     # what a run is
     "config": BASE | {"data", "launch"},
-    "engine": BASE | PARTS | {"config", "launch"},
+    "engine": BASE | PARTS | {"config", "launch", "loggers"},
     # what listens to it, and what is done with what it has learned
     "losses": BASE | PARTS | {"engine"},
     "evaluation": BASE | PARTS | {"config", "engine", "zoo"},
     "clusters": BASE | PARTS | {"evaluation"},
-    "hooks": BASE | PARTS | {"engine", "evaluation", "losses"},
+    "hooks": BASE | PARTS | {"engine", "evaluation", "loggers", "losses"},
     "zoo": BASE | {"cli", "config", "engine", "models"},
     "tasks": BASE | PARTS | {"clusters", "config", "engine", "evaluation", "hooks", "zoo"},
     # what starts it

@@ -56,6 +56,9 @@ OTHER_NAMES = {
     "resume": "resume_from resume_from_checkpoint auto_resume",
     "save.every_epochs": "checkpoint_freq save_freq saveckp_freq save_every save_interval",
     "hooks.log.every_steps": "log_every log_interval print_freq",
+    "loggers.wandb.enabled": "use_wandb enable_wandb log_wandb",
+    "loggers.wandb.project": "wandb_project",
+    "loggers": "logger log_to report_to",
     "seed": "random_seed manual_seed",
 }
 

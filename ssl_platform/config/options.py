@@ -16,6 +16,7 @@ from ssl_platform.registry import (
     DATASETS,
     HEADS,
     HOOKS,
+    LOGGERS,
     LOSSES,
     METRICS,
     OPTIMIZERS,
@@ -162,6 +163,7 @@ class TrainOptions(ImageJobOptions):
     profile: bool = field(default=False, metadata=FREE)  # it changes no number
     compile: bool = False  # the trunk, by torch.compile
     adapt_channels: bool = False  # of the checkpoint's first layer to the images'
+    loggers: dict[str, Node | None] | None = field(default=None, metadata=FREE)
 
 
 def options_of(cfg: Any) -> JobOptions:
@@ -189,6 +191,7 @@ def components(cfg: Mapping[str, Any]) -> Iterator[tuple[str, Registry, Node]]:
         ("schedule", SCHEDULES, cfg.get("schedule")),
         *_named("metrics", METRICS, cfg),
         *_named("hooks", HOOKS, cfg),
+        *_named("loggers", LOGGERS, cfg),
     ]
     for where, registry, node in places:
         if isinstance(node, Mapping):

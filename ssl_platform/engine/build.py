@@ -27,6 +27,7 @@ from ssl_platform.data.loading.sampler import SequentialSampler, ShuffledSampler
 from ssl_platform.data.sets.subset import StratifiedSubset
 from ssl_platform.engine.parts import Parts
 from ssl_platform.engine.run import Events, Loss, Run
+from ssl_platform.loggers.group import LoggerGroup
 from ssl_platform.metrics import Metric
 from ssl_platform.models.layers import POOLED, layer_shapes
 from ssl_platform.models.ssl_model import SSLModel
@@ -88,6 +89,7 @@ class Builder:
             num_epochs=options.num_epochs,
             device=self.device,
             autocast_dtype=autocast_dtype(options.precision, self.device),
+            loggers=self.loggers,
         )
 
     @cached_property
@@ -189,6 +191,15 @@ class Builder:
         """By name, the scores that evaluations report."""
         return {name: self.parts.build(f"metrics.{name}") for name in self.options.metrics}
 
+    @cached_property
+    def loggers(self) -> LoggerGroup:
+        """The enabled loggers by name; none on ranks other than the first."""
+        nodes = (self.options.loggers or {}) if distributed.rank() == 0 else {}
+        names = [name for name, node in nodes.items() if node]
+        loggers = {name: self.parts.build(f"loggers.{name}") for name in names}
+        enabled = {name: one for name, one in loggers.items() if one.enabled}
+        return LoggerGroup(enabled)
+
     def sampler(self, dataset: ImageDataset) -> ShuffledSampler:
         """The shuffled order of the training images, and this rank's part of it."""
         return ShuffledSampler(
@@ -210,7 +221,7 @@ class Builder:
             drop_last=self.options.drop_last,
             replace_bad=True,
         )
-        return Loader(dataset, TRANSFORMS.build(data.transform), sampler, options, self.device)
+        return Loader(dataset, self.transform, sampler, options, self.device)
 
     def eval_loader(self, dataset: ImageDataset, positions: Sequence[int] | np.ndarray) -> Loader:
         """See the function `eval_loader`."""

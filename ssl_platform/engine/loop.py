@@ -33,11 +33,13 @@ def train(run: Run, saver: Saver, resume: ResumeOptions) -> dict[str, Any]:
     state.resume(run, resume)
     if run.epoch < run.num_epochs:
         saver.check_room(run)
-    run.fire("on_train_start")
-    with StopSignals() as stop:
-        while run.epoch < run.num_epochs:
-            train_epoch(replica, run, saver, stop)
-    run.fire("on_train_end")
+    with run.loggers.closing(run.results):
+        run.fire("on_train_start")
+        run.loggers.start(run.info())
+        with StopSignals() as stop:
+            while run.epoch < run.num_epochs:
+                train_epoch(replica, run, saver, stop)
+        run.fire("on_train_end")
     return run.results
 
 

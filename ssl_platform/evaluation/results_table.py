@@ -21,7 +21,7 @@ from ssl_platform.zoo.catalogue import Model, models
 # keys on which a figure does not depend, or which are the user's to choose
 FREE = (
     "name", "output_dir", "checkpoint", "trunk", "plugins", "device", "launch", "save", "seed",
-    "metrics", "hooks.log", "hooks.finite", "hooks.summary", "hooks.evaluate.protocol",
+    "metrics", "loggers", "hooks.log", "hooks.finite", "hooks.summary", "hooks.evaluate.protocol",
     "data.path", "data.train.path", "data.val.path", "data.num_workers", "data.max_bad_fraction",
     "baselines", "pca_components", "cache",
 )  # fmt: skip

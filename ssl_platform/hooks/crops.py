@@ -10,13 +10,13 @@ from PIL import Image
 from ssl_platform import distributed
 from ssl_platform.data.shown import as_rgb
 from ssl_platform.engine.run import Events, Run
-from ssl_platform.hooks.files import EventFile, write_or_warn
+from ssl_platform.hooks.files import write_or_warn
 from ssl_platform.registry import HOOKS
 
 
 @HOOKS.register()
 class CropPicture(Events):
-    """After the first step, save the crops of a few images as ``crops.png`` and to TensorBoard.
+    """After the first step, save the crops of a few images as ``crops.png``; loggers get them too.
 
     One row per image, one column per crop; `as_rgb` says what is shown of many channels.
 
@@ -42,6 +42,4 @@ class CropPicture(Events):
         png = BytesIO()
         Image.fromarray(sheet).save(png, "PNG")
         write_or_warn(run.output_dir / "crops.png", png.getvalue())
-        EventFile(run.output_dir / "tensorboard").add_picture(
-            1, "Samples/crops", png.getvalue(), height=len(sheet), width=sheet.shape[1]
-        )
+        run.loggers.image("crops", sheet, run.step)

@@ -95,7 +95,9 @@ class KNNMonitor(Events):
             self.tables = {name: values.tables for name, values in baselines.items() if values[1]}
             if distributed.rank() == 0:
                 content = json.dumps(self.baselines, indent=2) + "\n"
-                write_or_warn(run.output_dir / "baselines.json", content)
+                path = run.output_dir / "baselines.json"
+                if write_or_warn(path, content):
+                    run.loggers.file(path)
         elif self.baselines is None:
             _log("no kNN baselines: they are measured before the first step of a run")
         run.results["knn"] = {

@@ -24,7 +24,7 @@ from torch import nn
 from ssl_platform.config.calls import calls
 from ssl_platform.config.moved import move_keys
 from ssl_platform.config.options import ImageJobOptions, JobOptions, TrainOptions, options_of
-from ssl_platform.config.saved import drop_retired
+from ssl_platform.config.saved import drop_retired, move_to_loggers
 from ssl_platform.data.dataset import ImageDataset
 from ssl_platform.engine.build import Builder
 from ssl_platform.engine.run import Events
@@ -53,6 +53,7 @@ def check(cfg: DictConfig) -> list[str]:
     `warnings`.
     """
     move_keys(cfg)
+    move_to_loggers(cfg)
     problems = drop_retired(cfg) or _problems_of_reading(cfg)
     if problems:
         return problems
@@ -160,7 +161,7 @@ def _problems_of_training(options: TrainOptions, parts: TriedParts) -> list[str]
     if parts.tried(lambda: builder.train_data) is None:
         builder.train_data = UnknownImages()
     for where in parts.nodes:
-        if where.startswith("hooks."):
+        if where.startswith(("hooks.", "loggers.")):
             parts.tried(parts.build, where)
     hooks = {where: hook for where, hook in parts.built.items() if where.startswith("hooks.")}
     if not isinstance(builder.train_data, UnknownImages) and not parts.is_wrong("data.val"):
