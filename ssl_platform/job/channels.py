@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 
 from ssl_platform.data.crops.normalize import AUTO
 from ssl_platform.data.dataset import ImageDataset
@@ -56,6 +56,10 @@ def _fit_trunk(cfg: DictConfig, channels: int, is_of_checkpoint: bool) -> list[s
     # a config that is older than the option goes on as it is, with images of three channels
     is_left_out = "in_channels" not in trunk
     if is_left_out and (channels == COLOURS or not _has_option(trunk.get("name"))):
+        return []
+    if trunk.get("in_channels") is None and not _has_option(trunk.get("name")):
+        with open_dict(trunk):
+            del trunk["in_channels"]  # of the part whose name was set to another trunk's
         return []
     if trunk.get("in_channels") is None:
         _fill_in(cfg, "trunk.in_channels", channels)
