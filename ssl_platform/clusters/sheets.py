@@ -11,6 +11,7 @@ from ssl_platform import distributed
 from ssl_platform.clusters.nearest import Clusters
 from ssl_platform.data.contract import read_image
 from ssl_platform.data.dataset import ImageDataset, UnreadableImage
+from ssl_platform.data.shown import as_rgb
 from ssl_platform.files import replacing
 
 GAP = 2  # pixels between thumbnails
@@ -48,8 +49,9 @@ def write_sheets(
     """Draw ``sheets/<set>/<cluster>.jpg``: the images nearest to the prototype, nearest first.
 
     Row by row from the top left; ties in the order of the data set. Each image is shown whole, in a
-    square; an image that cannot be read is a crossed grey square. Empty clusters have no sheet.
-    Each rank draws its part of the clusters; only the images of one sheet are in memory.
+    square, in the colours of `as_rgb`; an image that cannot be read is a crossed grey square. Empty
+    clusters have no sheet. Each rank draws its part of the clusters; only the images of one sheet
+    are in memory.
 
     Args:
         images_per_sheet: at most.
@@ -102,7 +104,7 @@ def _draw_sheet(
 def _thumbnail(dataset: ImageDataset, index: int, side: int) -> Image.Image:
     """Image ``index``, its longer side scaled to ``side``."""
     try:
-        image = Image.fromarray(read_image(dataset, index))
+        image = Image.fromarray(as_rgb(read_image(dataset, index)))
     except UnreadableImage:
         return _crossed_square(side)
     longest = max(image.size)

@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge, Gt, Interval
 from omegaconf import OmegaConf
 
-from ssl_platform.data.crops.normalize import Normalize
-from ssl_platform.data.decoding.pixels import PixelOptions
+from ssl_platform.data.crops.normalize import NormalizeOrAuto
+from ssl_platform.data.decoding.pixels import COLOURS, PixelOptions
 from ssl_platform.launch import LaunchOptions
 from ssl_platform.launch.job import FREE
 from ssl_platform.registry import (
@@ -86,11 +86,12 @@ class DataOptions:
     val: Node | None
     transform: Node
     eval_transform: Node
-    normalize: Normalize
+    normalize: NormalizeOrAuto
     batch_size: int  # over all processes
     num_workers: Annotated[int, Ge(0)] = field(metadata=FREE)  # of each process
     max_bad_fraction: Annotated[float, Interval(ge=0, le=1), "e.g. 0.001"]
     # those that are younger than some configs: without them, what was done before there were any
+    channels: int | None = COLOURS  # of an image; null: those that the training images have
     range: Any = None  # this and the next five: see PixelOptions, which checks them
     orientation: Literal["apply", "ignore"] = "ignore"
     background: Any = None
@@ -105,7 +106,10 @@ class DataOptions:
     @property
     def pixels(self) -> PixelOptions:
         """Raises ``ValueError`` with a line for each key that is wrong."""
-        return PixelOptions(**{f.name: getattr(self, f.name) for f in fields(PixelOptions)})
+        given = {f.name: getattr(self, f.name) for f in fields(PixelOptions)}
+        if self.channels is None:
+            del given["channels"]
+        return PixelOptions(**given)
 
 
 @dataclass(frozen=True)
@@ -178,6 +182,7 @@ class TrainOptions(ImageJobOptions):
     profile: bool = field(default=False, metadata=FREE)  # it changes no number
     compile: bool = False  # the trunk, by torch.compile
     schedules: dict[str, Any] | None = None  # of options beside the learning rate, by their path
+    adapt_channels: bool = False  # of the checkpoint's first layer to the images'
     loggers: dict[str, Node | None] | None = field(default=None, metadata=FREE)
 
 

@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 
 from ssl_platform.data.dataset import ImageDataset, UnreadableImage
-from ssl_platform.data.decoding.pixels import Notes
+from ssl_platform.data.decoding.pixels import COLOURS, Notes
 from ssl_platform.errors import DataError, blame, kind_of
 from ssl_platform.ops.image_size import height_and_width, in_words, is_image_size
 
-WANTED_IMAGE = "read() has to give a numpy array (H, W, 3) uint8, RGB"
-WANTED_CROP = "a transform has to give one numpy array (height, width, 3) uint8 for each crop"
+WANTED_IMAGE = "read() has to give a numpy array (H, W, {}) uint8"
+WANTED_CROP = "a transform has to give one numpy array (height, width, {}) uint8 for each crop"
 MAX_TRIED = 8  # images, where the first cannot be read
 MAX_SPARE_CLASSES = 100_000  # class numbers beyond one for each image: a table has a row for each
 
@@ -39,9 +39,13 @@ def read_image(dataset: ImageDataset, index: int, notes: Notes | None = None) ->
     ):
         image: Any = dataset.read_noting(index, notes) if notes is not None else dataset.read(index)
     is_image = isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim == 3
-    if is_image and image.shape[2] == 3 and image.size > 0:
+    if is_image and image.shape[2] == dataset.channels and image.size > 0:
         return image
-    raise DataError(f"{_named(dataset, index)} gave {kind_of(image)}, {WANTED_IMAGE}{_cure(image)}")
+    wanted = WANTED_IMAGE.format(dataset.channels) + (
+        ", RGB" if dataset.channels == COLOURS else ""
+    )
+    cure = _cure(image, dataset.channels)
+    raise DataError(f"{_named(dataset, index)} gave {kind_of(image)}, {wanted}{cure}")
 
 
 def make_crops(transform: Any, image: np.ndarray, rng: np.random.Generator) -> list[np.ndarray]:
@@ -53,19 +57,20 @@ def make_crops(transform: Any, image: np.ndarray, rng: np.random.Generator) -> l
     name = type(transform).__name__
     with _blamed(lambda: f"{name}: of {kind_of(image)} it"):
         crops: Any = transform(image, rng)
-    sizes = transform.crop_sizes
+    sizes, channels = transform.crop_sizes, image.shape[2]
+    wanted = WANTED_CROP.format(channels)
     if not isinstance(crops, list | tuple) or len(crops) != len(sizes):
         many = isinstance(crops, list | tuple)
         given = f"{len(crops)} crops" if many else kind_of(crops)
         raise DataError(
-            f"{name} gave {given} where crop_sizes names {len(sizes)}; {WANTED_CROP}, in a list"
+            f"{name} gave {given} where crop_sizes names {len(sizes)}; {wanted}, in a list"
         )
     for number, (crop, size) in enumerate(zip(crops, sizes, strict=True)):
         is_array = isinstance(crop, np.ndarray) and crop.dtype == np.uint8
-        if not is_array or crop.shape != (*height_and_width(size), 3):
+        if not is_array or crop.shape != (*height_and_width(size), channels):
             raise DataError(
                 f"{name} gave {kind_of(crop)} as crop {number}, whose size is {in_words(size)} by "
-                f"crop_sizes; {WANTED_CROP}"
+                f"crop_sizes; {wanted}"
             )
     return list(crops)
 
@@ -107,6 +112,10 @@ def check_dataset(dataset: Any) -> np.ndarray | None:
             raise DataError(f"{name} has to be an ssl_platform.data.dataset.ImageDataset")
         with _blamed(lambda: f"{name}: len() of it"):
             length = len(dataset)
+        with _blamed(lambda: f"{name}: channels of it"):
+            channels: Any = dataset.channels
+        if not _is_whole(channels) or channels < 1:
+            raise DataError(f"{name} has channels={channels!r}; a whole number, 1 or more, e.g. 3")
         settle_labels(dataset)
         if length < 1:
             raise DataError(f"{name} has no image")
@@ -260,24 +269,29 @@ def _check_classes(name: str, classes: Any, num_classes: int) -> None:
         )
 
 
-def _cure(image: Any) -> str:
+def _cure(image: Any, channels: int) -> str:
     """What to write instead, where that is plain to see."""
     if not isinstance(image, np.ndarray):
         if hasattr(image, "convert"):
-            return ': np.asarray(image.convert("RGB"))'
+            return ': np.asarray(image.convert("RGB"))' if channels == COLOURS else ""
         return ": image.numpy()" if hasattr(image, "numpy") else ""
     if image.size == 0:
         return "; this one has no pixels"
     if image.dtype == np.bool_:
-        return ": image.astype(np.uint8) * 255, three channels of it"
+        return (
+            f": image.astype(np.uint8) * 255, {'three channels' if channels == 3 else 'all'} of it"
+        )
     if image.dtype != np.uint8:
         return "; bring the values to 0..255 and .astype(np.uint8)"
     if image.ndim == 2:
-        return ": np.stack([image] * 3, axis=-1)"
-    if image.ndim == 3 and image.shape[2] == 1:
-        return ": np.repeat(image, 3, axis=2)"
-    if image.ndim == 3 and image.shape[2] == 4:
-        return ": image[..., :3]"
-    if image.ndim == 3 and image.shape[0] == 3:
+        grey = (
+            ": np.stack([image] * 3, axis=-1), or grey as it is: image[..., None] and channels = 1"
+        )
+        return {COLOURS: grey, 1: ": image[..., None]"}.get(channels, "")
+    if image.ndim != 3:
+        return ""
+    if image.shape[0] == channels != image.shape[2]:
         return ": image.transpose(1, 2, 0)"
-    return ""
+    as_colours = {1: ": np.repeat(image, 3, axis=2)", 4: ": image[..., :3]"}
+    cure = as_colours.get(image.shape[2], "") if channels == COLOURS else ""
+    return f"{cure}{', or' if cure else ';'} channels = {image.shape[2]} in its class"

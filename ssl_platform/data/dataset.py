@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ssl_platform.data.decoding.pixels import Notes, PixelOptions
+from ssl_platform.data.decoding.pixels import COLOURS, Notes, PixelOptions
 
 NUM_NAMED = 5  # classes in one line
 NUM_STAMPS = 1000  # images whose files are looked at; a local disk answers in milliseconds
@@ -37,6 +37,7 @@ class ImageDataset(ABC):
     """
 
     labels: np.ndarray | None  #: (N,) int64 class; None when the set is unlabelled
+    channels: int = COLOURS  #: of each image; sets of files have those that ``pixels`` asks for
     classes: Sequence[str] | None = None  #: name of each class; None where the set has no names
     pixels = PixelOptions()  # of sets that read files; set by the program before the first read
     is_prepared = False  # set by the program
@@ -53,7 +54,8 @@ class ImageDataset(ABC):
 
     @abstractmethod
     def read(self, index: int) -> np.ndarray:
-        """Image ``index``; (H, W, 3) uint8 RGB, not to be written to.
+        """Image ``index``; (H, W, C) uint8 of C ``channels``, RGB if they are three; not to be
+        written to.
 
         Raises:
             UnreadableImage: this one cannot be read.

@@ -1,19 +1,22 @@
 """A look at some images of a set before a run: what they are, and what is unusual about them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from math import prod
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ssl_platform.data.contract import read_image
+from ssl_platform.data.crops.normalize import Normalize
 from ssl_platform.data.dataset import ImageDataset, UnreadableImage
-from ssl_platform.data.decoding.pixels import UPRIGHT, Notes, PixelOptions
+from ssl_platform.data.decoding.pixels import COLOURS, GREY, UPRIGHT, WHITE, Notes, PixelOptions
 from ssl_platform.ops.image_size import ImageSize, height_and_width, in_words
 
 NUM_LOOKED_AT = 64
 MAX_PIXELS = 800_000_000  # of all of them: some seconds of one core; then fewer are looked at
 PERCENTILES = (0.1, 99.9)  # of the values of a sample: what data.range=auto takes
+DIGITS = 4  # of means and standard deviations
+LEAST_STD = 0.001  # a quarter of a grey level
 HUNDREDTH = 2  # of 255
 MANY = 0.25  # of the images tried
 FEW_VALUES = 0.01  # that may lie outside data.range without a word
@@ -55,6 +58,19 @@ def look(dataset: ImageDataset, seed: int) -> Look:
     bad: list[UnreadableImage] = []
     if type(dataset).prepare is not ImageDataset.prepare:
         return Look(seen, bad)
+    for index, notes, pixels in _sample(dataset, seed):
+        if isinstance(pixels, UnreadableImage):
+            bad.append(pixels)
+            continue
+        height, width = pixels.shape[:2]
+        seen.append(Seen(dataset.describe(index), notes, height, width, _spread(pixels)))
+    return Look(seen, bad)
+
+
+def _sample(
+    dataset: ImageDataset, seed: int
+) -> Iterator[tuple[int, Notes, np.ndarray | UnreadableImage]]:
+    """Some images by their positions; the same for the same seed."""
     left = MAX_PIXELS
     size = min(NUM_LOOKED_AT, len(dataset))
     for index in np.random.default_rng(seed).choice(len(dataset), size, replace=False).tolist():
@@ -62,25 +78,55 @@ def look(dataset: ImageDataset, seed: int) -> Look:
         try:
             pixels = read_image(dataset, index, notes)
         except UnreadableImage as error:
-            bad.append(error)
+            yield index, notes, error
             continue
-        height, width = pixels.shape[:2]
-        seen.append(Seen(dataset.describe(index), notes, height, width, _spread(pixels)))
-        left -= height * width
+        yield index, notes, pixels
+        left -= pixels.shape[0] * pixels.shape[1]
         if left <= 0:
             break
-    return Look(seen, bad)
 
 
 def _spread(pixels: np.ndarray) -> int:
-    """Of (H, W, 3) values, greatest less least, in the colour where it is widest."""
+    """Of (H, W, C) values, greatest less least, in the colour where it is widest."""
     # rows first, which is ten times as fast as all pixels of a colour at once
     high, low = pixels.max(axis=0).max(axis=0), pixels.min(axis=0).min(axis=0)
     return int((high.astype(int) - low).max())
 
 
-def found_range(sample: Look) -> list[float] | None:
+def found_normalize(dataset: ImageDataset, seed: int) -> Normalize:
+    """What ``data.normalize=auto`` comes to: of each channel the mean and the standard deviation of
+    a sample's pixels, each image counting the same.
+
+    Args:
+        dataset: prepared for.
+
+    Raises:
+        ValueError: no image can be read, or a channel has one value alone.
+    """
+    sums = np.zeros((2, dataset.channels))
+    number = 0
+    for _, _, pixels in _sample(dataset, seed):
+        if not isinstance(pixels, UnreadableImage):
+            values = pixels.reshape(-1, dataset.channels) / WHITE
+            sums += values.mean(axis=0), (values**2).mean(axis=0)
+            number += 1
+    if not number:
+        raise ValueError("normalize=auto: none of the images tried can be read")
+    mean, square = sums / number
+    std = np.sqrt(np.maximum(square - mean**2, 0))
+    flat = np.flatnonzero(std < LEAST_STD).tolist()
+    if flat:
+        raise ValueError(
+            f"normalize=auto: channel {flat[0]}, counted from 0, has nearly one value in all "
+            "images tried; leave it out, or set data.normalize.mean and data.normalize.std"
+        )
+    return Normalize(mean.round(DIGITS).tolist(), std.round(DIGITS).tolist())
+
+
+def found_range(sample: Look) -> list[Any] | None:
     """What ``data.range=auto`` comes to: percentiles of the stored values; None for 8 bits.
+
+    A pair for all values, or one for each channel where the bands of a file are kept.
 
     Raises:
         ValueError: no one range fits; the message begins with the option.
@@ -95,15 +141,25 @@ def found_range(sample: Look) -> list[float] | None:
             "not fit both; set data.range=[low,high], or make them alike"
         )
     values = np.concatenate([notes.sample for notes in deep if notes.sample is not None])
-    low, high = np.percentile(values[np.isfinite(values)].astype(np.float64), PERCENTILES).tolist()
-    if np.dtype(kinds[0]).kind in "ui":
+    if values.ndim == 1:
+        return _range_of(values, "the images tried")
+    return [
+        _range_of(band, f"channel {number}, counted from 0,")
+        for number, band in enumerate(values.T)
+    ]
+
+
+def _range_of(values: np.ndarray, whose: str) -> list[float]:
+    """The pair of numbers between which nearly all of some stored values lie."""
+    finite = values[np.isfinite(values)].astype(np.float64)
+    low, high = np.percentile(finite, PERCENTILES).tolist() if finite.size else (0.0, 0.0)
+    if values.dtype.kind in "ui":
         low, high = int(np.floor(low)), int(np.ceil(high))
     else:
         low, high = float(f"{low:.6g}"), float(f"{high:.6g}")
     if not low < high:
         raise ValueError(
-            f"range=auto: nearly all values of the images tried are {low:g}; set data.range=[low,"
-            "high]"
+            f"range=auto: nearly all values of {whose} are {low:g}; set data.range=[low,high]"
         )
     return [low, high]
 
@@ -117,7 +173,10 @@ def describe(
         where: what messages call the set, ``data.train``.
         crop_sizes: side of each crop, or its height and width, in pixels.
     """
-    lines = [f"{where}: {dataset.summary()}"]
+    channels = {COLOURS: "", GREY: ", grey"}.get(
+        dataset.channels, f", {dataset.channels} channels each"
+    )
+    lines = [f"{where}: {dataset.summary()}{channels}"]
     clauses = [*_about_files(sample, dataset.pixels), *_about_values(sample, dataset.pixels)]
     if clauses:
         lines.append(f"  of {sample.number} images tried: {'; '.join(clauses)}")
@@ -191,8 +250,10 @@ def _extremes(deep: Sequence[Notes]) -> tuple[float, float]:
     return min(n.extremes[0] for n in deep), max(n.extremes[1] for n in deep)
 
 
-def _list(value: Sequence[float] | str) -> str:
-    return value if isinstance(value, str) else f"[{','.join(f'{v:g}' for v in value)}]"
+def _list(value: Sequence[Any] | str) -> str:
+    if isinstance(value, str):
+        return value
+    return f"[{','.join(f'{v:g}' if isinstance(v, int | float) else _list(v) for v in value)}]"
 
 
 def _about_pixels(sample: Look, crop_sizes: Sequence[ImageSize]) -> list[str]:

@@ -136,8 +136,9 @@ class Builder:
     def head(self, name: str) -> nn.Module:
         """A head, as it is constructed for the layer that it reads."""
         layer, size = head_layers(self.options.heads)[name], self.transform.crop_sizes[0]
+        channels = self.parts.pixels.channels
         with self.parts.step(f"heads.{name}"):
-            shape = layer_shapes(self.trunk, [layer], size)[layer]
+            shape = layer_shapes(self.trunk, [layer], size, channels)[layer]
         return self.parts.build(f"heads.{name}", shape)
 
     @cached_property
@@ -167,8 +168,8 @@ class Builder:
         """The model, wrapped for the ranks; weights that are not trained are frozen first."""
         with self.parts.step("param_groups"):
             freeze(self.model, self.options.param_groups)
-        sides = height_and_width(self.transform.crop_sizes[0])
-        return distributed.replicate(self.model, [torch.zeros(1, 3, *sides, device=self.device)])
+        shape = (self.train_data.channels, *height_and_width(self.transform.crop_sizes[0]))
+        return distributed.replicate(self.model, [torch.zeros(1, *shape, device=self.device)])
 
     @cached_property
     def optimizer(self) -> torch.optim.Optimizer:

@@ -16,7 +16,7 @@ from ssl_platform.ops.feature_table import Centred, Table, blocks, mean_of, prin
 PIXEL_SIDE = 32  # larger images are shrunk to it
 RANDOM_INIT, RAW_PIXELS = "random init", "raw pixels"
 
-Embed = Callable[[Tensor], Tensor]  # (B, 3, H, W) images to (B, D)
+Embed = Callable[[Tensor], Tensor]  # (B, C, H, W) images to (B, D)
 Figures = TypeVar("Figures")
 
 
@@ -63,6 +63,6 @@ def measure_baselines(
 
 
 def pixels(images: Tensor) -> Tensor:
-    """(B, 3, H, W) to (B, D), in colour, shrunk to `PIXEL_SIDE` where the images are larger."""
+    """(B, C, H, W) to (B, D), all channels, shrunk to `PIXEL_SIDE` where the images are larger."""
     side = min(PIXEL_SIDE, images.shape[-1])
     return F.adaptive_avg_pool2d(images, side).flatten(1)

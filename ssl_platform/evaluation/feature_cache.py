@@ -15,6 +15,7 @@ import torch
 from ssl_platform import distributed
 from ssl_platform.config.options import DataOptions, ImageJobOptions
 from ssl_platform.data.dataset import ImageDataset
+from ssl_platform.data.decoding.pixels import COLOURS
 from ssl_platform.engine.build import eval_loader
 from ssl_platform.evaluation.baselines import Embed, LabelledFeatures
 from ssl_platform.evaluation.feature_files import FeatureFiles, write_features
@@ -56,7 +57,7 @@ class FeatureCache:
         Args:
             subject: name of what computes the features, for the folder.
             identity: its fingerprints.
-            embed: (B, 3, H, W) images to (B, D) features; a module is in eval mode.
+            embed: (B, C, H, W) images to (B, D) features; a module is in eval mode.
             images: what they are of.
         """
         files = self._files(subject, identity, embed, images)
@@ -115,10 +116,13 @@ def images_provenance(
     """Fingerprints of some images, and of the way from a file to a batch."""
     chosen = hashlib.blake2b(positions.astype("<i8").tobytes(), digest_size=8).hexdigest()
     files = short_digest(sorted(dataset.sample().items()))
+    pixels = asdict(data.pixels)
+    if data.channels == COLOURS:  # as it was before there were others: older features stay
+        del pixels["channels"]
     how = {
         "transform": data.eval_transform,
         "normalize": asdict(data.normalize),
-        "pixels": asdict(data.pixels),
+        "pixels": pixels,
     }
     return {
         "images": f"{dataset.fingerprint()} {chosen} {files}",

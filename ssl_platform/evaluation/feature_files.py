@@ -97,7 +97,7 @@ def write_features(
 
     Args:
         folder: replaced if it exists.
-        embed: (B, 3, H, W) images to the features of each layer, (B, ...); in eval mode.
+        embed: (B, C, H, W) images to the features of each layer, (B, ...); in eval mode.
         loader: with R ranks, that of rank r gives positions r, r + R, r + 2R, ...
         positions: (N,) of the images in ``loader.dataset``, over all ranks.
         dtype: float16 or float32.
@@ -174,7 +174,7 @@ def _shapes(
 ) -> dict[str, list[int]]:
     """Of the features of one image; computed, since a rank without images needs them too."""
     (size,) = loader.transform.crop_sizes
-    image = torch.zeros(1, 3, *height_and_width(size), device=loader.device)
+    image = torch.zeros(1, loader.dataset.channels, *height_and_width(size), device=loader.device)
     return {layer: list(values.shape[1:]) for layer, values in embed(image).items()}
 
 

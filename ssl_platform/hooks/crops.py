@@ -8,6 +8,7 @@ from annotated_types import Ge
 from PIL import Image
 
 from ssl_platform import distributed
+from ssl_platform.data.shown import as_rgb
 from ssl_platform.engine.run import Events, Run
 from ssl_platform.hooks.files import write_or_warn
 from ssl_platform.registry import HOOKS
@@ -17,7 +18,7 @@ from ssl_platform.registry import HOOKS
 class CropPicture(Events):
     """After the first step, save the crops of a few images as ``crops.png``; loggers get them too.
 
-    One row per image, one column per crop.
+    One row per image, one column per crop; `as_rgb` says what is shown of many channels.
 
     Args:
         num_images: rows; no more than the batch size of the first rank.
@@ -29,12 +30,13 @@ class CropPicture(Events):
     def on_step_end(self, run: Run) -> None:
         if run.step != 1 or distributed.rank() != 0 or run.batch is None:
             return
-        columns = [run.train_loader.to_pixels(crop[: self.num_images]) for crop in run.batch.crops]
+        crops = [crop[: self.num_images] for crop in run.batch.crops]
+        columns = [as_rgb(run.train_loader.to_pixels(crop)) for crop in crops]
         high, wide = (max(crop.shape[axis] for crop in columns) for axis in (1, 2))
         rows, gap = len(columns[0]), max(2, max(high, wide) // 32)
         sheet = np.full((rows * (high + gap), len(columns) * (wide + gap), 3), 255, np.uint8)
-        for column, crops in enumerate(columns):
-            for row, crop in enumerate(crops):
+        for column, pictures in enumerate(columns):
+            for row, crop in enumerate(pictures):
                 top, left = row * (high + gap), column * (wide + gap)
                 sheet[top : top + crop.shape[0], left : left + crop.shape[1]] = crop
         png = BytesIO()

@@ -36,13 +36,20 @@ from ssl_platform.engine.build import Builder
 from ssl_platform.engine.run import Events
 from ssl_platform.errors import ConfigError, first_line, nearest
 from ssl_platform.job import rules
-from ssl_platform.job.tried_parts import TriedParts, problems_of_compiling, without_values
+from ssl_platform.job.channels import fit_channels
+from ssl_platform.job.tried_parts import (
+    TriedParts,
+    pixels_to_try,
+    problems_of_compiling,
+    without_values,
+)
 from ssl_platform.launch import launcher_of
 from ssl_platform.metrics.fitness import problems_of_metrics
 from ssl_platform.registry import TASKS, is_module_name, load_components
 from ssl_platform.schema import dataclass_schema, flat
 
 A_SCHEDULE = "PART.OPTION: {name: ...}, as in optimizer.weight_decay: {name: Cosine, end: 0.4}"
+DATASETS = ("data.train", "data.val")
 UNKNOWN_SIZE = 10**12  # an unreadable data set must not hide what else is wrong
 
 
@@ -64,15 +71,24 @@ def check(cfg: DictConfig) -> list[str]:
     task = parts.tried(parts.build, "task")
     if task is None:  # what the other keys ought to be depends on it
         return parts.problems or [f"task: which job? {nearest('', TASKS.names())}"]
+    problems = _lines(lambda: _update(cfg, task.complete(plain)))
+    parts.is_training = issubclass(task.options, TrainOptions)
+    given, plain = plain, OmegaConf.to_container(cfg, resolve=True)
+    parts.pixels = pixels_to_try(plain.get("data"))
     for where in ("data.train", "data.val", "data.transform", "data.eval_transform"):
         parts.tried(parts.build, where)
-    problems = _lines(lambda: _update(cfg, task.complete(plain)))
+    datasets = {where: parts.built[where] for where in DATASETS if where in parts.built}
+    misfits = fit_channels(cfg, given, datasets)
     _count_classes(cfg, parts.built.get("data.train"))
     plain = OmegaConf.to_container(cfg, resolve=True)
+    parts.pixels = pixels_to_try(plain.get("data"))
     parts.add(plain)
     problems = problems or [
-        _of_a_training(line, task.options)
-        for line in dataclass_schema(task.options).problems(plain, where="")
+        *misfits,
+        *(
+            _of_a_training(line, task.options)
+            for line in dataclass_schema(task.options).problems(plain, where="")
+        ),
     ]
     if "launch.launcher" in parts.nodes:
         parts.tried(parts.build, "launch.launcher")

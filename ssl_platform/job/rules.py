@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from ssl_platform.config.options import ImageJobOptions, JobOptions, TrainOptions
+from ssl_platform.data.decoding.pixels import COLOURS
 from ssl_platform.data.loading.transport import num_slots
 from ssl_platform.engine.build import autocast_dtype, resolve_device
 from ssl_platform.launch import Launcher, joined_world, launcher_of, limits
@@ -120,9 +121,9 @@ def problems_of_memory(
     )
     workers = options.data.num_workers
     batch_size = options.data.batch_size // world_size(options)
-    images = num_slots(batch_size, workers) * batch_size
+    images, channels = num_slots(batch_size, workers) * batch_size, options.data.channels or COLOURS
     per_process += workers * WORKER_BYTES + images * sum(
-        3 * prod(height_and_width(size)) for size in crop_sizes
+        channels * prod(height_and_width(size)) for size in crop_sizes
     )
     needed = options.launch.processes * per_process
     available, whose = limits.memory()

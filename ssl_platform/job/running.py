@@ -23,7 +23,7 @@ from ssl_platform.job.directory import (
     reasons_not_to_go_on,
     take_over_what_was_settled,
 )
-from ssl_platform.job.settled import images_found, settle_range
+from ssl_platform.job.settled import images_found, settle_normalize, settle_range
 from ssl_platform.launch import Job, joined_world, launcher_here, launcher_of
 from ssl_platform.ops.arithmetic import arithmetic
 from ssl_platform.registry import TASKS, load_components
@@ -91,7 +91,9 @@ def run_here(cfg: DictConfig) -> Any:
     load_components(cfg.plugins)
     joined = joined_world()
     is_first = joined is None or joined[0] == 0
-    messages = [*take_over_what_was_settled(cfg), *settle_range(cfg)] if is_first else []
+    messages = []
+    if is_first:
+        messages = [*take_over_what_was_settled(cfg), *settle_range(cfg), *settle_normalize(cfg)]
     options = options_of(cfg)
     with claimed(cfg, Path(options.output_dir)) if is_first else nullcontext():
         messages += images_found(options) if is_first else []

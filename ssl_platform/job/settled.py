@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from omegaconf import DictConfig, open_dict
@@ -15,10 +16,11 @@ from ssl_platform.config.options import (
     options_of,
 )
 from ssl_platform.config.saved import YOUNGER_THAN_SOME_RUNS
+from ssl_platform.data.contract import prepare
 from ssl_platform.data.dataset import ImageDataset
 from ssl_platform.data.decoding.pixels import AUTO
 from ssl_platform.data.loading.batch_reader import BadImageLimit
-from ssl_platform.data.look import describe, found_range, look
+from ssl_platform.data.look import describe, found_normalize, found_range, look
 from ssl_platform.engine.build import open_dataset
 from ssl_platform.errors import ConfigError, DataError
 from ssl_platform.registry import TRANSFORMS
@@ -32,8 +34,8 @@ CHANGED_SINCE = ("orientation", "background", "corrupt")
 def go_on_as_begun(cfg: DictConfig, begun: Any, allowed: Sequence[str]) -> list[str]:
     """Have a run go on with the pixels that it began with.
 
-    ``data.range=auto`` becomes the range that was found then. Keys that are newer than the run are
-    removed, which means what was done before the keys existed.
+    ``data.range=auto`` and ``data.normalize=auto`` become what was found then. Keys that are newer
+    than the run are removed, which means what was done before the keys existed.
 
     Args:
         cfg: changed in place.
@@ -46,8 +48,9 @@ def go_on_as_begun(cfg: DictConfig, begun: Any, allowed: Sequence[str]) -> list[
     before = begun.get("data") if isinstance(begun, dict) else None
     if not isinstance(before, dict) or "normalize" not in before or "data" not in cfg:
         return []
-    if cfg.data.get("range") == AUTO and "range" in before:
-        cfg.data.range = before["range"]
+    for key in ("range", "normalize"):
+        if cfg.data.get(key) == AUTO and key in before:
+            cfg.data[key] = before[key]
     kept = []
     for key in CHANGED_SINCE:
         value = YOUNGER_THAN_SOME_RUNS[key]
@@ -81,8 +84,34 @@ def settle_range(cfg: DictConfig) -> list[str]:
     cfg.data.range = value_range
     if value_range is None:
         return ["data.range=auto: the images tried are of 8 bits, which are taken as they are"]
-    ends = ",".join(f"{value:g}" for value in value_range)
-    return [f"data.range=auto: [{ends}] by the images tried; it is kept with the run"]
+    ends = str(value_range).replace(" ", "")
+    return [f"data.range=auto: {ends} by the images tried; it is kept with the run"]
+
+
+def settle_normalize(cfg: DictConfig) -> list[str]:
+    """Replace ``data.normalize=auto`` in ``cfg`` by the numbers of a sample of the training images.
+
+    Returns:
+        A message for the user, or nothing.
+
+    Raises:
+        ConfigError: the sample does not tell them.
+    """
+    if "data" not in cfg or cfg.data.get("normalize") != AUTO:
+        return []
+    options = options_of(cfg)
+    assert isinstance(options, ImageJobOptions)
+    dataset = open_dataset(options.data.train, options.data)
+    prepare(dataset)
+    try:
+        found = found_normalize(dataset, options.seed)
+    except ValueError as error:
+        raise ConfigError([f"data.{error}"]) from error
+    cfg.data.normalize = asdict(found)
+    return [
+        f"data.normalize=auto: mean {found.mean}, std {found.std} by the images tried; they are "
+        "kept with the run"
+    ]
 
 
 def images_found(options: JobOptions) -> list[str]:

@@ -50,12 +50,14 @@ class TriedParts(Parts):
     Attributes:
         problems: one line for everything that is wrong.
         options: of the job, once its keys are known to be right.
+        is_training: whether images go through ``data.transform``.
     """
 
     def __init__(self, cfg: Mapping[str, Any]):
-        super().__init__({}, _pixels(cfg.get("data")))
+        super().__init__({}, pixels_to_try(cfg.get("data")))
         self.problems: list[str] = []
         self.options: ImageJobOptions | None = None
+        self.is_training = True
         self._wrong: set[str] = set()
         self._runtime: dict[str, tuple[Any, ...]] = {}  # what the constructors were given
         self._image: np.ndarray | None = None  # that transforms are tried with
@@ -152,7 +154,8 @@ class TriedParts(Parts):
             component.probe()
             self._image = image if self._image is None else self._image
         elif section == "data":
-            check_transform(component, self._image)
+            is_used = self.is_training or where != "data.transform"
+            check_transform(component, self._image if is_used else None)
         elif where == "schedule":
             _, num_epochs, steps_per_epoch = runtime
             with torch.device("cpu"):
@@ -235,7 +238,7 @@ class TriedParts(Parts):
         evaluated = self._crop_sizes("data.eval_transform")
         if isinstance(self.options, TrainOptions) and self.options.freeze_trunk:
             trained, evaluated = [], [*trained, *evaluated]  # it stays in eval mode
-        return problem_of_trunk(trunk, trial, trained, evaluated)
+        return problem_of_trunk(trunk, trial, trained, evaluated, self.pixels.channels)
 
     def _problem_of_head(
         self, head: nn.Module, trial: Trial, shape: int | tuple[int, ...]
@@ -255,7 +258,9 @@ class TriedParts(Parts):
         layer, trunk = head_layers(self.options.heads)[head], self.built["trunk"]
         trained = self._crop_sizes("data.transform")
         sizes = dict.fromkeys([*trained, *self._crop_sizes("data.eval_transform")])
-        shapes = {size: layer_shapes(trunk, [layer], size)[layer] for size in sizes}
+        shapes = {
+            size: layer_shapes(trunk, [layer], size, self.pixels.channels)[layer] for size in sizes
+        }
         shape = shapes[trained[0]]
         for size, other in shapes.items():
             if other != shape:
@@ -271,10 +276,12 @@ class TriedParts(Parts):
         return [] if transform is None else list(transform.crop_sizes)
 
 
-def _pixels(data: Any) -> PixelOptions:
+def pixels_to_try(data: Any) -> PixelOptions:
     """How the images are looked at; what is wrong with the options is found by their types."""
     given = data if isinstance(data, Mapping) else {}
-    names = [field.name for field in fields(PixelOptions) if field.name in given]
+    names = [f.name for f in fields(PixelOptions) if f.name in given]
+    if given.get("channels", 0) is None:
+        names.remove("channels")
     try:
         return PixelOptions(**{name: given[name] for name in names})
     except (TypeError, ValueError):

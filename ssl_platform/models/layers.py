@@ -43,7 +43,7 @@ class LayerOutputs:
         """One pass through the trunk.
 
         Args:
-            images: (N, 3, H, W).
+            images: (N, C, H, W).
 
         Returns:
             By layer: (N, D) for ``pooled``, and whatever the submodule returns, (N, C, H', W') in a
@@ -71,7 +71,7 @@ class LayerOutputs:
 
 @torch.no_grad()
 def layer_shapes(
-    trunk: nn.Module, layers: Iterable[str], image_size: ImageSize
+    trunk: nn.Module, layers: Iterable[str], image_size: ImageSize, channels: int = 3
 ) -> dict[str, int | tuple[int, ...]]:
     """What a head on a layer gets for one image: D, or the shape of a map.
 
@@ -79,6 +79,7 @@ def layer_shapes(
         trunk: any trunk with ``out_dim``.
         layers: as in `LayerOutputs`.
         image_size: side of the images, or their height and width, pixels.
+        channels: of the images.
 
     Raises:
         ValueError: the trunk has no ``out_dim``.
@@ -93,7 +94,7 @@ def layer_shapes(
     device = next(trunk.parameters()).device
     was_training = trunk.training
     outputs = LayerOutputs(trunk.eval(), inner)
-    maps = outputs(torch.zeros(1, 3, *height_and_width(image_size), device=device))
+    maps = outputs(torch.zeros(1, channels, *height_and_width(image_size), device=device))
     outputs.remove()
     trunk.train(was_training)
     for name, output in maps.items():

@@ -82,7 +82,7 @@ BLOCKS: dict[str, type[BasicBlock] | type[Bottleneck]] = {
 
 @TRUNKS.register()
 class ResNet(nn.Module):
-    """Images (N, 3, H, W) to globally pooled features (N, ``out_dim``).
+    """Images (N, C, H, W) to globally pooled features (N, ``out_dim``).
 
     Args:
         block: ``basic`` (two 3x3 convolutions) or ``bottleneck`` (1x1, 3x3, 1x1).
@@ -91,6 +91,7 @@ class ResNet(nn.Module):
         stem_kernel, stem_stride: the first convolution; 7 and 2 on ImageNet, 3 and 1 on small
             images.
         stem_pool: 3x3 max-pooling with stride 2 after it.
+        in_channels: C; null is that of the images, which the check of a config fills in, else 3.
     """
 
     layer1: nn.Sequential
@@ -107,6 +108,7 @@ class ResNet(nn.Module):
         stem_kernel: int,
         stem_stride: Annotated[int, Ge(1), "e.g. 2"],
         stem_pool: bool,
+        in_channels: Annotated[int, Ge(1)] | None = 3,
     ):
         super().__init__()
         if len(layers) != 4 or min(layers) < 1:
@@ -114,8 +116,9 @@ class ResNet(nn.Module):
         if stem_kernel % 2 == 0 or stem_kernel < 1:
             raise ValueError(f"stem_kernel={stem_kernel}: an odd kernel size, e.g. 7 or 3")
         block_class = BLOCKS[block]
+        padding = stem_kernel // 2
         self.conv1 = nn.Conv2d(
-            3, width, stem_kernel, stride=stem_stride, padding=stem_kernel // 2, bias=False
+            in_channels or 3, width, stem_kernel, stride=stem_stride, padding=padding, bias=False
         )
         self.bn1 = nn.BatchNorm2d(width)
         self.relu = nn.ReLU(inplace=True)
@@ -148,7 +151,7 @@ class ResNet(nn.Module):
         return block_class(channels, planes, stride, downsample)
 
     def forward(self, images: Tensor) -> Tensor:
-        """(N, 3, H, W) to (N, out_dim)."""
+        """(N, C, H, W) to (N, out_dim)."""
         x = self.maxpool(self.relu(self.bn1(self.conv1(images))))
         for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
             x = stage(x)

@@ -4,9 +4,10 @@ import difflib
 import importlib.util
 import urllib.error
 import urllib.request
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from annotated_types import Ge
 from torch import Tensor, nn
 
 from ssl_platform.errors import blame, kind_of
@@ -25,13 +26,14 @@ HUB_FILES = ("model.safetensors", "pytorch_model.bin")  # of timm's repositories
 REACH_SECONDS = 10.0
 OURS = {
     "pretrained": "trunk.pretrained says it",
+    "in_chans": "trunk.in_channels says it; leave it out",
     "num_classes": "a trunk has no classifier; heads have",
 }
 
 
 @TRUNKS.register()
 class TimmTrunk(Pretrained, nn.Module):
-    """Images (N, 3, H, W) to pooled features (N, ``out_dim``); needs ``pip install timm``.
+    """Images (N, C, H, W) to pooled features (N, ``out_dim``); needs ``pip install timm``.
 
     A vision transformer takes images of any size where timm lets it.
 
@@ -40,6 +42,8 @@ class TimmTrunk(Pretrained, nn.Module):
         options: further arguments of ``timm.create_model``, e.g. ``{drop_path_rate: 0.1}``.
         pretrained: let a training that names no checkpoint start from timm's own weights; else
             they are random.
+        in_channels: C; null is that of the images, which the check of a config fills in, else 3.
+            timm adapts the first layer of its own weights.
     """
 
     def __init__(
@@ -48,6 +52,7 @@ class TimmTrunk(Pretrained, nn.Module):
         model: str,
         options: dict[str, int | float | bool | str],
         pretrained: bool = False,
+        in_channels: Annotated[int, Ge(1)] | None = 3,
     ):
         super().__init__()
         if importlib.util.find_spec("timm") is None:
@@ -57,11 +62,6 @@ class TimmTrunk(Pretrained, nn.Module):
         if not timm.is_model(model):
             raise ValueError(f"model={model}: timm has no such model; {_nearest(model)}")
         problems = [f"options.{key}={options[key]}: {OURS[key]}" for key in OURS if key in options]
-        if options.get("in_chans", 3) != 3:
-            problems.append(
-                f"options.in_chans={options['in_chans']}: images have 3 channels here, grey ones "
-                "too; leave it out"
-            )
         has_weights = timm.is_model_pretrained(model)
         if pretrained and not has_weights:
             some = timm.list_pretrained(f"{model.partition('_')[0]}*")[:5]
@@ -69,22 +69,25 @@ class TimmTrunk(Pretrained, nn.Module):
         if problems:
             raise ValueError("\n".join(problems))
         self.name, self.options, self.pretrained = model, options, pretrained
-        self.model = _created(model, options)
+        self.in_channels = in_channels or 3
+        self.model = _created(model, options, in_chans=self.in_channels)
         config = getattr(self.model, "pretrained_cfg", None) or {}
         side = options.get("img_size", config.get("input_size", (3, 224, 224))[-1])
-        self.out_dim = _width(self.model, model, side)
+        self.out_dim = _width(self.model, model, (self.in_channels, side, side))
         is_fixed = config.get("fixed_input_size", False)
         self.image_size: int | None = side if is_fixed else None  # that it is made for
 
     def forward(self, images: Tensor) -> Tensor:
-        """(N, 3, H, W) to (N, out_dim)."""
+        """(N, C, H, W) to (N, out_dim)."""
         return self.model(images)
 
     def load_pretrained(self) -> str:
         """Take over timm's own weights, fetched unless they were before."""
         try:
             more = _where_weights_are(getattr(self.model, "pretrained_cfg", None) or {})
-            source = _created(self.name, self.options, pretrained=True, **more)
+            source = _created(
+                self.name, self.options, in_chans=self.in_channels, pretrained=True, **more
+            )
         except Exception as error:  # of timm, of the hub that it asks, and of the network
             raise ValueError(
                 f"pretrained=true: timm's weights of {self.name} cannot be had: "
@@ -139,12 +142,12 @@ def _created(model: str, options: dict[str, Any], **arguments: Any) -> nn.Module
     raise AssertionError("the last of ANY_SIZE has nothing that could be refused")
 
 
-def _width(model: nn.Module, name: str, side: int) -> int:
+def _width(model: nn.Module, name: str, shape: tuple[int, int, int]) -> int:
     """Width of the features, from a real output: timm's own numbers leave some layers out."""
     device = next(model.parameters()).device
     was_training = model.training
     with torch.no_grad(), device:
-        features = model.eval()(torch.zeros(1, 3, side, side))
+        features = model.eval()(torch.zeros(1, *shape))
     model.train(was_training)
     if not isinstance(features, Tensor) or features.ndim != 2:
         raise ValueError(

@@ -6,8 +6,10 @@ fails on the meta device is tried on a real batch too, because the meta device m
 control flow that depends on values, for example. The result of a real batch counts.
 """
 
+import re
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from numbers import Integral
 from typing import Any
 
@@ -84,6 +86,7 @@ def problem_of_trunk(
     trial: Trial,
     crop_sizes: Sequence[ImageSize],
     eval_sizes: Sequence[ImageSize],
+    channels: int = 3,
 ) -> str | None:
     """One line when the trunk does not give features (N, ``out_dim``) for images of any size.
 
@@ -93,23 +96,31 @@ def problem_of_trunk(
         crop_sizes: sides of the images that it is trained on, or height and width of each, pixels;
             tried in train mode.
         eval_sizes: those of images that are looked at in eval mode.
+        channels: of all of them.
     """
     name = type(trunk).__name__
     failed: dict[ImageSize, str] = {}
     sizes = [*((size, True) for size in crop_sizes), *((size, False) for size in eval_sizes)]
     for size, training in dict.fromkeys(sizes):
         try:
-            features = trial(ROWS, 3, *height_and_width(size), training=training)
+            features = trial(ROWS, channels, *height_and_width(size), training=training)
         except Exception as error:
             failed.setdefault(size, blame(error))
             continue
         problem = _problem_of_features(features, getattr(trunk, "out_dim", None))
         if problem:
-            images = f"images {(ROWS, 3, *height_and_width(size))}"
+            images = f"images {(ROWS, channels, *height_and_width(size))}"
             return f"{name} gave {kind_of(features)} for {images}; {problem}"
     if not failed:
         return None
     first, *others = failed
+    is_for_channels = channels != 3 or re.search(r"\d channels\b", failed[first])
+    taken = _channels_taken(trial, sizes, but=channels) if is_for_channels else None
+    if taken is not None:
+        return (
+            f"{name} takes images of {taken} channel{'s' if taken > 1 else ''}, these have "
+            f"{channels}; give it an option in_channels, or set data.channels={taken}"
+        )
     rest = f" (nor of {', '.join(map(_shortly, others))})" if others else ""
     made_for = getattr(trunk, "image_size", None)
     right = f"the size that it is made for, {made_for}" if made_for else "a size that it takes"
@@ -120,6 +131,17 @@ def problem_of_trunk(
         f"give all of data.transform.crops and data.eval_transform {right}, or choose a trunk that "
         "takes any"
     )
+
+
+def _channels_taken(trial: Trial, sizes: Sequence[tuple[ImageSize, bool]], but: int) -> int | None:
+    """Another number of channels that a trunk takes images of; None where it is not for that."""
+    size, training = sizes[0]
+    for channels in (3, 1):
+        if channels != but:
+            with suppress(Exception):
+                trial(ROWS, channels, *height_and_width(size), training=training)
+                return channels
+    return None
 
 
 def _shortly(size: ImageSize) -> str:

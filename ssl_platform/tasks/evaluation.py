@@ -35,7 +35,14 @@ from ssl_platform.evaluation.results import WEIGHTS, Figures, Results
 from ssl_platform.metrics import Metric
 from ssl_platform.metrics.fitness import notes_on_metrics, problems_of_metrics
 from ssl_platform.registry import METRICS
-from ssl_platform.tasks.trunk import TrainedTrunk, TrunkOptions, TrunkTask, as_problem, random_trunk
+from ssl_platform.tasks.trunk import (
+    TrainedTrunk,
+    TrunkOptions,
+    TrunkTask,
+    as_problem,
+    random_trunk,
+    without_default_channels,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -173,7 +180,8 @@ def _extract_all(
         WEIGHTS: (trunk.weights.source, trunk.fingerprint, trunk.module.to(device))
     }
     if options.baselines:
-        random_name = f"{RANDOM_INIT} {short_digest([options.trunk, options.seed])}"
+        trunk_node = without_default_channels(options.trunk)
+        random_name = f"{RANDOM_INIT} {short_digest([trunk_node, options.seed])}"
         random_identity = trunk.fingerprint | {"weights": f"random, seed {options.seed}"}
         subjects[RANDOM_INIT] = random_name, random_identity, untrained.to(device)
         subjects[RAW_PIXELS] = RAW_PIXELS, {"weights": "none"}, pixels

@@ -20,7 +20,7 @@ from ssl_platform.registry import TASKS, TRUNKS
 from ssl_platform.schema import dataclass_schema
 from ssl_platform.tasks import Task
 from ssl_platform.tasks.evaluation import Evaluation, EvaluationOptions
-from ssl_platform.tasks.trunk import TrunkOptions, as_problem, range_of_run, trunk_of
+from ssl_platform.tasks.trunk import TrunkOptions, as_problem, pixels_of_run, trunk_of
 from ssl_platform.zoo.weights import Weights, load_trunk, read_weights
 
 STARTED_FROM = "weights.json"  # in the run's directory: whose weights it started from
@@ -34,15 +34,16 @@ class Train(Task):
 
     def complete(self, cfg: dict[str, Any]) -> dict[str, Any]:
         """``trunk: null`` is that of the checkpoint."""
-        filled = range_of_run(cfg["checkpoint"], cfg.get("data")) if cfg.get("checkpoint") else {}
+        checkpoint = cfg.get("checkpoint")
         if cfg.get("trunk") is not None:
-            return filled
-        if cfg.get("checkpoint") is None:
+            return pixels_of_run(checkpoint, cfg.get("data"), {}) if checkpoint else {}
+        if checkpoint is None:
             raise ValueError(
                 "checkpoint=null: whose weights? checkpoint=<a run, a file, a URL or zoo:NAME>, or "
                 "trunk=... to start from random ones"
             )
-        return filled | trunk_of(cfg["checkpoint"])
+        trunk = trunk_of(checkpoint)
+        return pixels_of_run(checkpoint, cfg.get("data"), trunk["trunk"]) | trunk
 
     def probe(self, options: TrainOptions) -> None:
         if options.profile and not options.hooks.get("profile"):
@@ -93,7 +94,12 @@ def _start(trunk: Any, options: TrainOptions) -> dict[str, Any]:
 def _start_from(trunk: Any, options: TrainOptions) -> Weights:
     assert options.checkpoint is not None
     weights = read_weights(options.checkpoint)
-    load_trunk(trunk, weights, allow_partial=options.allow_partial)
+    load_trunk(
+        trunk,
+        weights,
+        allow_partial=options.allow_partial,
+        adapt_channels=options.adapt_channels,
+    )
     return weights
 
 

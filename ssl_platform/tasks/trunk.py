@@ -14,7 +14,7 @@ from torch import nn
 from ssl_platform.config.options import ImageJobOptions, Node
 from ssl_platform.config.saved import config_of
 from ssl_platform.config.yaml_file import read_yaml
-from ssl_platform.data.decoding.pixels import AUTO
+from ssl_platform.data.decoding.pixels import AUTO, COLOURS
 from ssl_platform.errors import CheckpointError
 from ssl_platform.registry import TRUNKS
 from ssl_platform.tasks import Task
@@ -39,10 +39,8 @@ class TrunkTask(Task):
             raise ValueError(
                 "checkpoint: whose weights? checkpoint=<a run, a file, a URL or zoo:NAME>"
             )
-        filled = range_of_run(cfg["checkpoint"], cfg.get("data"))
-        if not cfg.get("trunk"):
-            filled |= trunk_of(cfg["checkpoint"])
-        return filled
+        trunk = {} if cfg.get("trunk") else trunk_of(cfg["checkpoint"])
+        return pixels_of_run(cfg["checkpoint"], cfg.get("data"), trunk.get("trunk", {})) | trunk
 
 
 def trunk_of(checkpoint: str) -> dict[str, Any]:
@@ -62,22 +60,49 @@ def trunk_of(checkpoint: str) -> dict[str, Any]:
     unknown = unknown_trunk(weights)
     if unknown is not None:
         raise ValueError(f"checkpoint={weights.source}: {unknown}")
-    return {"trunk": weights.trunk_node}
+    node = weights.trunk_node
+    defaults = TRUNKS.schema(node["name"]).defaults  # of options that are younger than the run
+    young = {key: defaults[key] for key in ("in_channels",) if key in defaults}
+    return {"trunk": young | node}
 
 
-def range_of_run(checkpoint: str, data: Any) -> dict[str, Any]:
-    """The key ``data.range`` of the run that weights are from, if the config leaves it open.
+def pixels_of_run(checkpoint: str, data: Any, trunk: Node) -> dict[str, Any]:
+    """What a config leaves open of ``data``, as the run did that the weights are from.
 
-    With it, the same values in a file become the same pixels as in the run.
+    With it, the same values in a file become the same numbers as in the run: ``data.channels``,
+    ``data.range``, and ``data.normalize`` where it is to be measured or of other channels.
+
+    Args:
+        checkpoint: the weights.
+        data: of the config, plain values.
+        trunk: of the weights, which say the channels where there is no run.
     """
-    if not isinstance(data, Mapping) or data.get("range") not in (None, AUTO):
+    if not isinstance(data, Mapping):
         return {}
+    before: dict[str, Any]
     try:
         trained: Any = OmegaConf.to_container(read_yaml(config_of(Path(checkpoint))))
-        value_range = trained["data"]["range"]
-    except (OSError, LookupError, TypeError, ValueError):  # no run, or one without images or range
-        return {}
-    return {"data.range": value_range} if isinstance(value_range, list) else {}
+        before = {"channels": COLOURS, **trained["data"]}
+    except (OSError, LookupError, TypeError, ValueError):  # no run, or one without images
+        before = {"channels": trunk.get("in_channels")}
+    filled: dict[str, Any] = {}
+    if data.get("channels") is None and isinstance(before["channels"], int):
+        filled["data.channels"] = before["channels"]
+    channels = filled.get("data.channels", data.get("channels"))
+    value_range = before.get("range")
+    if data.get("range") in (None, AUTO) and isinstance(value_range, list):
+        is_of_channels = isinstance(value_range[0], list)
+        if not is_of_channels or len(value_range) == channels:
+            filled["data.range"] = value_range
+    before_normalize = before.get("normalize")
+    if _num_means(before_normalize) == channels != _num_means(data.get("normalize")):
+        filled["data.normalize"] = before_normalize
+    return filled
+
+
+def _num_means(normalize: Any) -> int | None:
+    means = normalize.get("mean") if isinstance(normalize, Mapping) else None
+    return len(means) if isinstance(means, list) else None
 
 
 @contextmanager
@@ -114,11 +139,16 @@ class TrainedTrunk:
         load_trunk(module, weights, allow_partial=options.allow_partial)
         fingerprint = {
             "weights": weights.sha256,
-            "trunk": json.dumps(options.trunk, sort_keys=True),
+            "trunk": json.dumps(without_default_channels(options.trunk), sort_keys=True),
         }
         if options.allow_partial:  # missing weights are random
             fingerprint["seed"] = str(options.seed)
         return cls(module, weights, fingerprint)
+
+
+def without_default_channels(trunk: Node) -> Node:
+    """A trunk's config as it was before it could say its channels: older features stay valid."""
+    return {key: value for key, value in trunk.items() if (key, value) != ("in_channels", COLOURS)}
 
 
 def random_trunk(node: Node, seed: int) -> nn.Module:

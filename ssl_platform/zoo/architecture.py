@@ -14,6 +14,7 @@ from ssl_platform.models.resnet import ResNet
 from ssl_platform.registry import TRUNKS
 
 TRUNK_CONFIGS = CONFIG_DIR / "trunk"
+RGB = 3  # channels
 IMAGENET_STEM = {"stem_kernel": 7, "stem_stride": 2, "stem_pool": True}
 
 
@@ -32,6 +33,7 @@ def resnet_node(trunk: Mapping[str, Tensor]) -> dict[str, Any] | None:
         "layers": [_num_blocks(trunk, stage) for stage in (1, 2, 3, 4)],
         "width": stem.shape[0],
         **IMAGENET_STEM,
+        "in_channels": stem.shape[1],
     }
     try:
         with torch.device("meta"):
@@ -64,15 +66,28 @@ def head_node(head: Mapping[str, Tensor]) -> dict[str, Any] | None:
 
 def trunk_option(node: Mapping[str, Any]) -> str:
     """What to type for a trunk: ``trunk=resnet50w2``, or options if no shipped file fits."""
+    rest, channels = _without_channels(node), channels_of(node)
+    more = f" trunk.in_channels={channels}" if channels != RGB else ""
     for path in sorted(TRUNK_CONFIGS.glob("*.yaml")):
-        if yaml.safe_load(path.read_text()) == node:
-            return f"trunk={path.stem}"
-    return options_text("trunk.", node)
+        if _without_channels(yaml.safe_load(path.read_text())) == rest:
+            return f"trunk={path.stem}{more}"
+    return options_text("trunk.", rest) + more
+
+
+def channels_of(node: Mapping[str, Any] | None) -> int:
+    """Channels of the images that a trunk takes; three where its config does not say."""
+    channels = (node or {}).get("in_channels")
+    return channels if isinstance(channels, int) else RGB
+
+
+def _without_channels(node: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in node.items() if key != "in_channels"}
 
 
 def shipped_trunk(name: str) -> ResNet:
-    """A new `ResNet` of the shipped config with that name."""
-    trunk: ResNet = TRUNKS.build(yaml.safe_load((TRUNK_CONFIGS / f"{name}.yaml").read_text()))
+    """A new `ResNet` of the shipped config with that name, for images of three channels."""
+    node = yaml.safe_load((TRUNK_CONFIGS / f"{name}.yaml").read_text())
+    trunk: ResNet = TRUNKS.build(_without_channels(node))
     return trunk
 
 

@@ -49,6 +49,7 @@ def model_card(weights: Weights, file_name: str, sha256: str) -> str:
             ("data", f"`{data}`"),
             ("epochs", f"{run.state.get('epoch')} of {known.get('num_epochs')}"),
             ("batch size", str(known.get("data.batch_size"))),
+            ("images", f"{known.get('data.channels', 3)} channels"),
             ("normalisation", f"mean {normalize[0]}, std {normalize[1]}"),
         ]
         figures = _figures(run.checkpoint.parents[1] / "summary.json")

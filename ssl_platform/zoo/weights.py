@@ -17,6 +17,7 @@ from ssl_platform.files import sha256_of
 from ssl_platform.models.heads import PrototypeHead
 from ssl_platform.registry import HEADS, TRUNKS, load_components
 from ssl_platform.zoo import catalogue
+from ssl_platform.zoo.adapted import adapted, first_layer_of_other_channels
 from ssl_platform.zoo.architecture import head_node, resnet_node, trunk_option
 from ssl_platform.zoo.fetch import cache_folder, fetch
 from ssl_platform.zoo.files import DamagedFileError, read_content
@@ -204,8 +205,14 @@ def _has_too_many(option: Any, trunk: Mapping[str, Tensor]) -> bool:
     return sum(option) > max(1000, len(trunk))
 
 
-def load_trunk(trunk: nn.Module, weights: Weights, *, allow_partial: bool) -> None:
+def load_trunk(
+    trunk: nn.Module, weights: Weights, *, allow_partial: bool, adapt_channels: bool = False
+) -> None:
     """Put the weights into a trunk; ``num_batches_tracked`` may be missing.
+
+    Args:
+        adapt_channels: fit the first layer to images of another number of channels, see
+            `zoo.adapted`.
 
     Raises:
         CheckpointError: a key is missing, left over or of another shape, unless ``allow_partial``;
@@ -213,13 +220,22 @@ def load_trunk(trunk: nn.Module, weights: Weights, *, allow_partial: bool) -> No
     """
     if not weights.trunk:
         raise CheckpointError(f"{weights.source}: holds no trunk, only {_contents(weights)}")
-    wanted = trunk.state_dict()
+    wanted, given = trunk.state_dict(), weights.trunk
+    first = first_layer_of_other_channels(wanted, given)
+    if first is not None and adapt_channels:
+        given = given | {first: adapted(given[first], wanted[first].shape[1])}
+    elif first is not None and not allow_partial:
+        taken = given[first].shape[1]
+        raise CheckpointError(
+            f"{weights.source}: {first} takes images of {taken} channel{'s' if taken > 1 else ''}, "
+            f"the trunk's of {wanted[first].shape[1]}; a training fits it with adapt_channels=true"
+        )
     fitting = {
         name: value
-        for name, value in weights.trunk.items()
+        for name, value in given.items()
         if name in wanted and wanted[name].shape == value.shape
     }
-    problems = misfits(wanted, weights.trunk)
+    problems = misfits(wanted, given)
     if problems:
         message = (
             f"{weights.source}: {len(fitting)} of the trunk's {len(wanted)} tensors fit "

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ssl_platform.errors import CheckpointError, ConfigError, DiskError, nearest
 from ssl_platform.files import error_of_disk, replacing, sha256_of, sync
 from ssl_platform.registry import WRITERS
+from ssl_platform.zoo.architecture import channels_of
 from ssl_platform.zoo.model_card import model_card
 from ssl_platform.zoo.weights import Weights, build_trunk, load_trunk
 
@@ -146,7 +147,7 @@ def onnx(weights: Weights, path: Path) -> None:
             "use --format safetensors"
         )
     torch.onnx.export(
-        trunk_of(weights), (_example(),), str(path), input_names=["images"],
+        trunk_of(weights), (_example(weights),), str(path), input_names=["images"],
         output_names=["features"], dynamic_shapes=_any_size(), external_data=False, verbose=False,
     )  # fmt: skip
 
@@ -154,14 +155,15 @@ def onnx(weights: Weights, path: Path) -> None:
 @WRITERS.register()
 def torch_export(weights: Weights, path: Path) -> None:
     """The trunk as a program for ``torch.export.load``."""
-    program = torch.export.export(trunk_of(weights), (_example(),), dynamic_shapes=_any_size())
+    program = torch.export.export(
+        trunk_of(weights), (_example(weights),), dynamic_shapes=_any_size()
+    )
     torch.export.save(program, path)
 
 
-def _example() -> Tensor:
-    return torch.zeros(
-        2, 3, IMAGE_SIDE, IMAGE_SIDE
-    )  # of two images: a batch of one would become a constant
+def _example(weights: Weights) -> Tensor:
+    # of two images: a batch of one would become a constant
+    return torch.zeros(2, channels_of(weights.trunk_node), IMAGE_SIDE, IMAGE_SIDE)
 
 
 def _any_size() -> Any:

@@ -26,7 +26,6 @@ NO_IMAGES = {
     b"%PDF-1.7" + ZERO: "a PDF file: render its pages to PNG",
     b"8BPS" + ZERO: "a Photoshop file: convert it to PNG or JPEG",
     b"\x1f\x8b\x08" + ZERO: "gzip-compressed data: decompress it with gunzip",
-    b"\x93NUMPY\x01\0" + ZERO: "a numpy array: save it as PNG or TIFF",
     b"\x89HDF\r\n\x1a\n" + ZERO: "an HDF5 file: save its images as PNG or TIFF",
     bytes(128) + b"DICM" + ZERO: "a DICOM file: save it as PNG or TIFF, with pydicom",
     b"\0\x05\x16\x07" + ZERO: "a companion file of macOS, not the image: delete it",

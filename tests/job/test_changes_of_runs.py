@@ -9,7 +9,8 @@ from omegaconf import OmegaConf
 from tiny_runs import checkpoints, lines, refused, saved, stopped_at, train, without
 
 from ssl_platform.errors import CheckpointError, DataError
-from ssl_platform.job import rules, running
+from ssl_platform.job import rules
+from ssl_platform.launch.launchers import Local
 from ssl_platform.zoo.trained_run import TrainedRun
 
 NUM_STEPS = 12
@@ -123,11 +124,11 @@ def test_a_run_is_evaluated_that_is_older_than_some_keys(pretrained, tmp_path, c
 def test_a_corrected_command_takes_the_place_of_one_that_never_began(
     stoppable, tmp_path, monkeypatch
 ):
-    def work(*args, **kwargs):
+    def work(launcher, jobs):
         raise DataError("nothing can be read")
 
     with monkeypatch.context() as patched, pytest.raises(DataError):
-        patched.setattr(running, "launch", work)
+        patched.setattr(Local, "launch", work)
         train(stoppable, tmp_path, "seed=1")
     assert {path.name for path in tmp_path.iterdir()} == {".lock", "config.yaml"}
     train(stoppable, tmp_path, "seed=2")

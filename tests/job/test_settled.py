@@ -17,7 +17,9 @@ from ssl_platform.data.decoding.pixels import PixelOptions
 from ssl_platform.engine.build import open_dataset
 from ssl_platform.errors import ConfigError, DataError
 from ssl_platform.job import running, settled
-from ssl_platform.tasks.trunk import range_of_run
+from ssl_platform.launch.job import Job
+from ssl_platform.launch.launchers import Local
+from ssl_platform.tasks.trunk import pixels_of_run
 
 RUN = [
     *("config=pretrain/swav/folder", "trunk=resnet10_tiny", "data.batch_size=4", "num_epochs=2"),
@@ -47,11 +49,12 @@ def started(checked: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> An
     """Starts a run up to where its ranks would; gives the config that they would get."""
     configs: list[Any] = []
 
-    def begin(work: Any, arguments: Any, *_: Any, **__: Any) -> None:
-        configs.append(OmegaConf.create(arguments[0]))
+    def begin(launcher: Local, jobs: list[Job]) -> list[None]:
+        configs.append(OmegaConf.create(jobs[0].args[0]))
         (tmp_path / "run" / "checkpoints").mkdir(exist_ok=True)
+        return [None]
 
-    monkeypatch.setattr(running, "launch", begin)
+    monkeypatch.setattr(Local, "launch", begin)
 
     def start(images: Path, **values: Any) -> Any:
         cfg = OmegaConf.create(checked)
@@ -79,10 +82,11 @@ def test_auto_is_found_said_kept_and_used_again(started, tmp_path, capsys):
     assert started(images, data__range="auto").data.range == [low, high]
     assert "auto" not in capsys.readouterr().out
     run = tmp_path / "run"
-    assert range_of_run(str(run), {"range": "auto"}) == {"data.range": [low, high]}
-    assert range_of_run(str(run / "checkpoints" / "step_1"), {}) == {"data.range": [low, high]}
-    assert range_of_run(str(run), {"range": [0, 1]}) == {}
-    assert range_of_run("zoo:swav_800ep", {"range": "auto"}) == {}
+    kept, colours = {"data.range": [low, high]}, {"channels": 3, "normalize": {"mean": [0.5] * 3}}
+    assert pixels_of_run(str(run), colours | {"range": "auto"}, {}) == kept
+    assert pixels_of_run(str(run / "checkpoints" / "step_1"), colours, {}) == kept
+    assert pixels_of_run(str(run), colours | {"range": [0, 1]}, {}) == {}
+    assert pixels_of_run("zoo:swav_800ep", colours | {"range": "auto"}, {}) == {}
     with pytest.raises(ConfigError) as caught:
         started(images, data__range=[0, 100])
     assert f"data.range: {[low, high]} there, [0, 100] here" in caught.value.problems

@@ -89,7 +89,7 @@ def test_a_misspelt_model_is_told_the_nearest():
 
 OPTIONS = {
     "no_such_option": (1, r"^options={'no_such_option': 1}: timm cannot make such a resnet18 \("),
-    "in_chans": (1, r"^options.in_chans=1: images have 3 channels here, grey ones too"),
+    "in_chans": (1, r"^options.in_chans=1: trunk.in_channels says it; leave it out"),
     "num_classes": (10, r"^options.num_classes=10: a trunk has no classifier; heads have"),
     "pretrained": (True, r"^options.pretrained=True: trunk.pretrained says it"),
     "features_only": (True, r"^model=resnet18: gives a list of 5 for one image"),

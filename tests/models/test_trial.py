@@ -104,7 +104,7 @@ def test_a_trunk_of_one_size_is_told_the_sizes_that_it_does_not_take():
 
 def test_a_trunk_for_grey_images_is_told_so():
     line = tried(lambda: Trunk(pooled, channels=1))
-    assert "to have 1 channels, but got 3 channels" in line
+    assert line.startswith("Trunk takes images of 1 channel, these have 3; ")
 
 
 class Strided(Trunk):

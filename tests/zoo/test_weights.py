@@ -46,7 +46,7 @@ def test_every_key_of_a_released_file_is_accounted_for(row, tmp_path):
 
 def test_a_trunk_takes_every_tensor_of_a_released_file(released):
     weights = read_weights(str(released))
-    assert weights.trunk_node == SMALL_TRUNK
+    assert weights.trunk_node == SMALL_TRUNK | {"in_channels": 3}
     trunk = TRUNKS.build(weights.trunk_node)
     load_trunk(trunk, weights, allow_partial=False)
     state = torch.load(released)

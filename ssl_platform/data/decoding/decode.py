@@ -15,14 +15,24 @@ import simplejpeg
 from PIL import Image, ImageCms
 
 from ssl_platform.data.dataset import UnreadableImage
+from ssl_platform.data.decoding.bands import (
+    NUMPY,
+    bands_of,
+    read_npy,
+    require_channels,
+    to_grey,
+)
 from ssl_platform.data.decoding.deep import deep_colours, deep_grey
 from ssl_platform.data.decoding.pixels import (
+    COLOURS,
+    GREY,
     INVERSE,
     UPRIGHT,
     Notes,
     PixelOptions,
     Stored,
     exif_orientation,
+    in_8_bits,
     over_background,
     to_rgb,
     turned,
@@ -46,9 +56,10 @@ logging.getLogger("PIL").setLevel(logging.CRITICAL)  # what it says of files doe
 
 
 def decode(data: bytes, options: PixelOptions = DEFAULT, notes: Notes | None = None) -> np.ndarray:
-    """Decode an image in one of ``FORMATS``; (H, W, 3) uint8 RGB.
+    """Decode an image in one of ``FORMATS``, or an array of numpy; (H, W, C) uint8.
 
-    Grey is replicated, a palette looked up, and the first page or frame taken.
+    `PixelOptions` says what C is. Where RGB is asked for, grey is replicated, a palette looked up,
+    and the first page or frame taken.
 
     Args:
         data: what a file holds.
@@ -62,7 +73,9 @@ def decode(data: bytes, options: PixelOptions = DEFAULT, notes: Notes | None = N
     notes = notes or Notes()
     if not data:
         raise ValueError("empty file")
-    damage = None
+    if options.keeps_bands or data.startswith(NUMPY):
+        return _decode_with_pillow(data, options, notes)
+    is_grey, damage = options.channels == GREY, None
     if data.startswith(JPEG):
         try:
             height, width, *_ = simplejpeg.decode_jpeg_header(data)
@@ -71,7 +84,7 @@ def decode(data: bytes, options: PixelOptions = DEFAULT, notes: Notes | None = N
         else:
             _check_pixels(height, width, options)
             try:
-                pixels = simplejpeg.decode_jpeg(data, colorspace="RGB")
+                pixels = simplejpeg.decode_jpeg(data, colorspace="GRAY" if is_grey else "RGB")
                 is_asked = options.orientation == "apply" or notes.thorough
                 orientation = _orientation_of_jpeg(data) if is_asked else UPRIGHT
                 return _upright(pixels, orientation, UPRIGHT, options, notes)
@@ -81,13 +94,13 @@ def decode(data: bytes, options: PixelOptions = DEFAULT, notes: Notes | None = N
     if damage and options.corrupt == "refuse":
         raise ValueError(f"{damage}; data.corrupt=use takes it as it is")
     notes.damage = damage
-    return pixels
+    return to_grey(pixels) if is_grey else pixels
 
 
 def read_file(
     path: bytes, options: PixelOptions = DEFAULT, notes: Notes | None = None
 ) -> np.ndarray:
-    """Read one file, see `decode`; (H, W, 3) uint8 RGB.
+    """Read one file, see `decode`; (H, W, C) uint8.
 
     Raises:
         UnreadableImage: the file cannot be opened or decoded.
@@ -165,6 +178,8 @@ def _opened(data: bytes, options: PixelOptions, notes: Notes) -> np.ndarray:
         with _quiet_pillow():
             if data.startswith(TIFF_STARTS):
                 return _read_tiff(data, options, notes)
+            if data.startswith(NUMPY):
+                return _read_npy(data, options, notes)
             with Image.open(BytesIO(data), formats=_formats(data)) as image:
                 _check_pixels(image.height, image.width, options)
                 pixels = _to_rgb(image, data, options, notes)
@@ -207,7 +222,7 @@ def _register_heif() -> None:
 
 def _check_room(tiff: Tiff, options: PixelOptions) -> None:
     """Refuse images whose stored values take far more memory than 8-bit pixels do."""
-    size = tiff.height * tiff.width * tiff.samples * tiff.bits // 8
+    size = tiff.height * tiff.width * max(tiff.samples, options.channels) * tiff.bits // 8
     if size > MAX_DEEP_BYTES * options.max_pixels:
         raise ValueError(
             f"{tiff}: {size} bytes, more than {MAX_DEEP_BYTES} for each of "
@@ -218,6 +233,8 @@ def _check_room(tiff: Tiff, options: PixelOptions) -> None:
 def _read_tiff(data: bytes, options: PixelOptions, notes: Notes) -> np.ndarray:
     tiff = Tiff(data)
     _check_pixels(tiff.height, tiff.width, options)
+    if options.keeps_bands:
+        return _read_bands(tiff, options, notes)
     notes.has_more_frames = tiff.has_more_pages
     notes.dropped_bands = tiff.extra.count(0)
     if tiff.is_deep:
@@ -230,14 +247,42 @@ def _read_tiff(data: bytes, options: PixelOptions, notes: Notes) -> np.ndarray:
         with Image.open(BytesIO(data), formats=("TIFF",)) as image:
             pixels = _to_rgb(image, data, options, notes)
     except Image.UnidentifiedImageError as error:
-        raise ValueError(f"{tiff}: write what matters of it as an 8-bit RGB TIFF or PNG") from error
+        cure = "write what matters of it as an 8-bit RGB TIFF or PNG"
+        if tiff.samples not in (GREY, COLOURS):
+            cure += f", or keep all by data.channels={tiff.samples}"
+        raise ValueError(f"{tiff}: {cure}") from error
     return _upright(pixels, tiff.orientation, tiff.orientation, options, notes)
 
 
+def _read_bands(tiff: Tiff, options: PixelOptions, notes: Notes) -> np.ndarray:
+    """(H, W, C) uint8 of all bands."""
+    if not tiff.has_pages_of_bands(options.channels):
+        notes.has_more_frames = tiff.has_more_pages
+        require_channels(tiff.samples, options)
+    _check_room(tiff, options)
+    pixels = in_8_bits(tiff.read_bands(options.channels), options, notes)
+    return _upright(pixels, tiff.orientation, UPRIGHT, options, notes)
+
+
+def _read_npy(data: bytes, options: PixelOptions, notes: Notes) -> np.ndarray:
+    stored = read_npy(data, options)
+    height, width = stored.values.shape[:2]
+    _check_pixels(height, width, options)
+    if options.keeps_bands:
+        return in_8_bits(stored, options, notes)
+    pixels = to_rgb(stored, options, notes)
+    return to_grey(pixels) if options.channels == GREY else pixels
+
+
 def _to_rgb(image: Image.Image, data: bytes, options: PixelOptions, notes: Notes) -> np.ndarray:
-    """(H, W, 3) uint8 of an image that Pillow has opened, as it is stored: not turned."""
+    """(H, W, C) uint8 of an image that Pillow has opened, as it is stored: not turned.
+
+    Grey is still to be made of red, green and blue.
+    """
     if notes.thorough:
         notes.has_more_frames = getattr(image, "is_animated", False)
+    if options.keeps_bands:
+        return in_8_bits(bands_of(image, data, options), options, notes)
     image.load()
     if image.mode.startswith(("I", "F")):
         return to_rgb(deep_grey(image, data, options), options, notes)
@@ -249,15 +294,18 @@ def _to_rgb(image: Image.Image, data: bytes, options: PixelOptions, notes: Notes
 
 
 def pixels_of(image: Image.Image, options: PixelOptions, notes: Notes) -> np.ndarray:
-    """(H, W, 3) uint8 RGB of an image that Pillow has opened elsewhere.
+    """(H, W, C) uint8 of an image that Pillow has opened elsewhere.
 
     Raises:
         ValueError: the options refuse it.
     """
-    if image.mode.startswith(("I", "F")):
+    if options.keeps_bands:
+        pixels = in_8_bits(bands_of(image, None, options), options, notes)
+    elif image.mode.startswith(("I", "F")):
         pixels = to_rgb(Stored(np.array(image), full=None), options, notes)
     else:
         pixels = _shallow_to_rgb(image, options, notes)
+    pixels = to_grey(pixels) if options.channels == GREY else pixels
     return _upright(pixels, exif_orientation(image.info.get("exif")), UPRIGHT, options, notes)
 
 

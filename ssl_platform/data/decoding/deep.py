@@ -37,6 +37,22 @@ def deep_colours(image: Image.Image, data: bytes) -> Stored | None:
     Raises:
         ValueError: there are more, and they cannot be had.
     """
+    deep = deep_values(image, data)
+    if deep is None:
+        return None
+    alpha = None
+    if image.has_transparency_data:
+        alpha = np.array(image.convert("RGBA"))[..., 3]
+    values, full = deep
+    return Stored(values[..., :3], full, alpha)
+
+
+def deep_values(image: Image.Image, data: bytes) -> tuple[np.ndarray, int] | None:
+    """As `deep_colours`, with transparency among the bands; also the value of white.
+
+    Raises:
+        ValueError: there are more, and they cannot be had.
+    """
     full = None
     if image.format == "PNG" and data[24] == 16:
         full = UINT16_MAX
@@ -54,10 +70,7 @@ def deep_colours(image: Image.Image, data: bytes) -> Stored | None:
         raise ValueError(
             "deep colours, to which data.range cannot be applied: convert it to 16-bit PNG"
         )
-    alpha = None
-    if image.has_transparency_data:
-        alpha = np.array(image.convert("RGBA"))[..., 3]
-    return Stored(values[..., :3], full, alpha)
+    return values, full
 
 
 def _opencv_read(data: bytes) -> np.ndarray | None:

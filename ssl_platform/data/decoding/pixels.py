@@ -1,14 +1,15 @@
-"""Decoded values become what a network gets: 8 bits of red, green and blue."""
+"""Decoded values become what a network gets: 8 bits of each channel."""
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isfinite
 from typing import Any, Literal
 
 import numpy as np
 from PIL import ExifTags, Image, ImageColor
 
+GREY, COLOURS = 1, 3  # numbers of channels to which every picture can be brought
 UPRIGHT = 1  # of the eight orientations that EXIF numbers
 INVERSE = {6: 8, 8: 6}  # of an orientation; each of the others undoes itself
 WHITE = 255
@@ -22,9 +23,13 @@ class PixelOptions:
     """How the pixels of a file become those that the network sees.
 
     Attributes:
-        range: stored values that become black and white, for files of more than 8 bits; None takes
-            all of the range that the format has, where it has one, and ``AUTO`` the extremes of
-            each file, to look at before the range is found.
+        channels: 3 makes red, green and blue of every picture, 1 grey (ITU-R BT.601). With any
+            other number all bands of a file are kept as they are stored, and a file with more or
+            fewer of them is unreadable.
+        range: stored values that become black and white, for files of more than 8 bits; a pair for
+            all channels, or one for each. None takes all of the range that the format has, where
+            it has one, and ``AUTO`` the extremes of each file, to look at before the range is
+            found.
         orientation: whether EXIF's orientation is applied, in all formats alike.
         background: what shows through where a picture is transparent; None drops the transparency
             and shows the colours that lie under it.
@@ -36,7 +41,8 @@ class PixelOptions:
         ValueError: one line for each option that is wrong; it begins with the option.
     """
 
-    range: Sequence[float] | str | None = None
+    channels: int = COLOURS
+    range: Sequence[Any] | str | None = None
     orientation: Literal["apply", "ignore"] = "apply"
     background: Sequence[int] | str | None = "white"
     corrupt: Literal["use", "refuse"] = "refuse"
@@ -45,21 +51,38 @@ class PixelOptions:
 
     def __post_init__(self) -> None:
         problems = []
-        if self.range is not None and not _is_range(self.range):
+        if self.range is not None and not _is_range(self.range, self.channels):
+            each = f", or such a pair for each of the {self.channels} channels"
             problems.append(
-                f"range={_compact(self.range)}: two numbers, the lower first, such as [0,4095], or "
-                "auto, or null"
+                f"range={_compact(self.range)}: two numbers, the lower first, such as [0,4095]"
+                f"{each if self.channels > 1 else ''}, or auto, or null"
             )
         if self.background is not None and not _is_colour(self.background):
             problems.append(
                 f"background={_compact(self.background)}: a colour such as white or [255,255,255], "
                 "or null"
             )
-        for name in ("max_pixels", "max_bytes"):
+        for name in ("channels", "max_pixels", "max_bytes"):
             if getattr(self, name) < 1:
                 problems.append(f"{name}={getattr(self, name)}: at least 1")
         if problems:
             raise ValueError("\n".join(problems))
+
+    @property
+    def keeps_bands(self) -> bool:
+        """Whether the bands of a file are kept as they are stored."""
+        return self.channels not in (GREY, COLOURS)
+
+    @property
+    def ends(self) -> tuple[Any, Any] | None:
+        """The values that become black and white: two numbers, or (C,) arrays of them.
+
+        None where the range is left open.
+        """
+        if self.range is None or self.range == AUTO:
+            return None
+        low, high = np.asarray(self.range, np.float64).T
+        return low, high
 
     @property
     def background_rgb(self) -> tuple[int, int, int] | None:
@@ -77,9 +100,12 @@ def _compact(value: Any) -> str:
     return str(value).replace(" ", "")
 
 
-def _is_range(value: Any) -> bool:
+def _is_range(value: Any, channels: int) -> bool:
     if isinstance(value, str):
         return value == AUTO
+    is_list = isinstance(value, list | tuple)
+    if is_list and len(value) == channels > 1 and not any(map(_is_number, value)):
+        return all(isinstance(pair, list | tuple) and _is_range(pair, 1) for pair in value)
     numbers = _numbers(value, 2)
     return numbers is not None and isfinite(numbers[0] + numbers[1]) and numbers[0] < numbers[1]
 
@@ -98,8 +124,11 @@ def _numbers(value: Any, count: int) -> list[float] | None:
     """The ``count`` numbers that a value from YAML is a list of, if it is."""
     if not isinstance(value, list | tuple) or len(value) != count:
         return None
-    is_number = [isinstance(n, int | float) and not isinstance(n, bool) for n in value]
-    return list(value) if all(is_number) else None
+    return list(value) if all(map(_is_number, value)) else None
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 @dataclass
@@ -111,7 +140,8 @@ class Notes:
         damage: what the decoder says is wrong with a file that is used all the same.
         stored: type of the stored values, where they are more than 8 bits: uint16, float32, ...
         full: the greatest value that the format has room for; None where it has no white.
-        sample: some of the stored values, evenly spaced; found only if ``thorough``.
+        sample: some of the stored values, evenly spaced; (n, C) where the bands of a file are kept,
+            else (n,); found only if ``thorough``.
         extremes: the least and the greatest of them that are finite; if ``thorough``.
         outside: part of the sample that lies outside ``range``, or is no number.
         orientation: that of EXIF, where it is applied or ``thorough``.
@@ -138,7 +168,7 @@ class Stored:
     """Values as a file of more than 8 bits holds them.
 
     Attributes:
-        values: (H, W) grey or (H, W, 3) RGB, of any type of numbers.
+        values: (H, W) grey, (H, W, 3) RGB or (H, W, C) bands, of any type of numbers.
         full: the greatest value that the format has room for; None where it has no white.
         alpha: (H, W) uint8, 0 where the picture is transparent; None if it is nowhere.
         is_inverted: 0 is white.
@@ -163,16 +193,22 @@ def to_rgb(stored: Stored, options: PixelOptions, notes: Notes) -> np.ndarray:
     Raises:
         ValueError: it takes a range to tell what is black and white, or no value is a number.
     """
-    _note_values(stored, options, notes)
-    pixels = _in_8_bits(stored, options)
-    if stored.is_inverted:
-        pixels = WHITE - pixels
+    pixels = in_8_bits(stored, options, notes)
     if pixels.ndim == 2:
         pixels = np.repeat(pixels[..., None], 3, axis=2)
-    pixels = np.ascontiguousarray(pixels)
     if stored.alpha is None:
         return pixels
     return over_background(Image.fromarray(pixels), Image.fromarray(stored.alpha), options, notes)
+
+
+def in_8_bits(stored: Stored, options: PixelOptions, notes: Notes) -> np.ndarray:
+    """The values as uint8, in their own shape; see `to_rgb`."""
+    if options.ends is not None and np.ndim(options.ends[0]) > stored.values.ndim - 2:
+        values = np.repeat(stored.values[..., None], options.channels, axis=2)
+        stored = replace(stored, values=values)  # grey, of which each channel has its own range
+    _note_values(stored, options, notes)
+    pixels = _in_8_bits(stored, options)
+    return np.ascontiguousarray(WHITE - pixels if stored.is_inverted else pixels)
 
 
 def _note_values(stored: Stored, options: PixelOptions, notes: Notes) -> None:
@@ -183,10 +219,13 @@ def _note_values(stored: Stored, options: PixelOptions, notes: Notes) -> None:
     if not notes.thorough:
         return
     notes.extremes = _extremes(values)
-    notes.sample = values.reshape(-1)[:: max(1, values.size // NUM_SAMPLED)]
-    if options.range is not None and options.range != AUTO:
-        low, high = map(float, options.range)
-        notes.outside = 1 - float(np.mean((notes.sample >= low) & (notes.sample <= high)))
+    rows = values.reshape(-1, options.channels) if options.keeps_bands else values.reshape(-1)
+    notes.sample = rows[:: max(1, len(rows) // NUM_SAMPLED)]
+    if options.ends is not None:
+        low, high = options.ends
+        rows = values.reshape(-1, options.channels) if np.ndim(low) else rows
+        sample = rows[:: max(1, len(rows) // NUM_SAMPLED)]
+        notes.outside = 1 - float(np.mean((sample >= low) & (sample <= high)))
 
 
 def _extremes(values: np.ndarray) -> tuple[float, float]:
@@ -202,9 +241,8 @@ def _in_8_bits(stored: Stored, options: PixelOptions) -> np.ndarray:
     if options.range == AUTO:
         low, high = _extremes(values)
         return _stretched(values, low, max(high, low + 1))
-    if options.range is not None:
-        low, high = map(float, options.range)
-        return _stretched(values, low, high)
+    if options.ends is not None:
+        return _stretched(values, *options.ends)
     if stored.full is None:
         raise ValueError(
             f"{values.dtype} values have no black and white of their own: set data.range=[low,high]"
@@ -215,7 +253,7 @@ def _in_8_bits(stored: Stored, options: PixelOptions) -> np.ndarray:
     return _stretched(values, 0, stored.full)
 
 
-def _stretched(values: np.ndarray, low: float, high: float) -> np.ndarray:
+def _stretched(values: np.ndarray, low: Any, high: Any) -> np.ndarray:
     """uint8: 0 at ``low`` and below, 255 at ``high`` and above."""
     exact = np.float32 if values.dtype.itemsize <= 2 else np.float64
     scaled = (values.astype(exact) - exact(low)) * exact(WHITE / (high - low))
@@ -236,7 +274,7 @@ def over_background(
 
 
 def turned(pixels: np.ndarray, orientation: int) -> np.ndarray:
-    """A picture as EXIF's ``orientation`` says it is to be seen; (H, W, 3) or (W, H, 3)."""
+    """A picture as EXIF's ``orientation`` says it is to be seen; (H, W, C) or (W, H, C)."""
     if orientation == UPRIGHT:
         return pixels
     if orientation > 4:

@@ -25,7 +25,6 @@ SIGNATURES = {
     ("zstd-compressed data", "decompress it with unzstd"): (b"\x28\xb5\x2f\xfd",),
     ("a 7z archive", "unpack it"): (b"7z\xbc\xaf\x27\x1c",),
     ("a RAR archive", "unpack it"): (b"Rar!",),
-    ("a numpy array", "save it as PNG or TIFF"): (b"\x93NUMPY",),
     ("an HDF5 file", "save its images as PNG or TIFF"): (b"\x89HDF\r\n",),
     ("a netCDF file", "save its images as PNG or TIFF"): (b"CDF\x01",),
     ("a Parquet file", "save its images as PNG or JPEG"): (b"PAR1",),

@@ -6,6 +6,7 @@ planes for pixels and a 16-bit white for black.
 
 import logging
 from io import BytesIO
+from typing import Any
 
 import numpy as np
 
@@ -33,7 +34,8 @@ class Tiff:
 
         try:
             file = TiffFile(BytesIO(data))
-            self._page = page = file.pages.first
+            self._pages = file.pages
+            page = file.pages.first
             self.width, self.height = page.imagewidth, page.imagelength
             self.has_more_pages = len(file.pages) > 1
             self.photometric = int(page.tags.valueof(PHOTOMETRIC, MIN_IS_BLACK))
@@ -70,7 +72,7 @@ class Tiff:
             ValueError: it is damaged, or of a kind that no decoder here knows.
         """
         self._refuse_bands()
-        values, alpha = self._values(), None
+        values, alpha = self._values(self._pages[0]), None
         if self._alpha is not None:
             values, alpha = self._opaque(values[..., :-1], values[..., -1])
         elif self.samples > 3:
@@ -79,6 +81,23 @@ class Tiff:
             values = values[..., 0]
         full = 2**self.bits - 1 if self.kind == "u" and self.bits <= 16 else None
         return Stored(values, full, alpha, is_inverted=self.photometric == MIN_IS_WHITE)
+
+    def read_bands(self, channels: int) -> Stored:
+        """All its bands, transparency among them; of as many pages, a band of each.
+
+        Raises:
+            ValueError: there are more or fewer, or see `read`.
+        """
+        pages = list(self._pages) if self.has_pages_of_bands(channels) else [self._pages[0]]
+        values = np.concatenate([self._values(page) for page in pages], axis=2)
+        full = 2**self.bits - 1 if self.kind == "u" and self.bits <= 16 else None
+        if self.bits < 8:
+            values = values.astype(np.uint16)
+        return Stored(values, full, is_inverted=self.photometric == MIN_IS_WHITE)
+
+    def has_pages_of_bands(self, channels: int) -> bool:
+        """Whether each page is one of so many bands: microscopes write images so."""
+        return self.samples == 1 and len(self._pages) == channels
 
     @property
     def _alpha(self) -> int | None:
@@ -95,16 +114,16 @@ class Tiff:
         if not is_known and self._alpha is None:
             raise ValueError(
                 f"{self}, none of which are said to be red, green and blue: save the three that "
-                "matter as RGB"
+                f"matter as RGB, or keep all by data.channels={self.samples}"
             )
 
-    def _values(self) -> np.ndarray:
+    def _values(self, page: Any) -> np.ndarray:
         """(H, W, samples) values in the order of the file."""
         try:
             # (planes, 1, H, W, samples of a plane)
-            stored = self._page.asarray(squeeze=False, maxworkers=1)
+            stored = page.asarray(squeeze=False, maxworkers=1)
             values = np.moveaxis(stored[:, 0], 0, -1).reshape(self.height, self.width, self.samples)
-            is_whole = values.dtype.kind == self.kind and 0 not in self._page.databytecounts
+            is_whole = values.dtype.kind == self.kind and 0 not in page.databytecounts
         except Exception:  # whatever it is: it is not for the reader of a log
             is_whole = False
         if not is_whole:  # tifffile fills what is missing with zeros

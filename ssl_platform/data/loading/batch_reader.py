@@ -88,6 +88,11 @@ class BatchReader:
         """Side of each crop, or its height and width, in pixels."""
         return self._transform.crop_sizes
 
+    @property
+    def channels(self) -> int:
+        """Of each crop."""
+        return self._dataset.channels
+
     def __call__(
         self,
         samples: Sequence[tuple[int, int]],
@@ -98,7 +103,7 @@ class BatchReader:
 
         Args:
             samples: B ``(epoch, index)`` pairs.
-            crops: one (>= B, height, width, 3) uint8 array per crop.
+            crops: one (>= B, height, width, C) uint8 array per crop.
             indices: (>= B,) int64, of the images that were read.
 
         Raises:

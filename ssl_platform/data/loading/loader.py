@@ -66,7 +66,7 @@ class LoaderOptions:
 class Loader:
     """Iterate over ``Batch``es on ``device``.
 
-    Crops are float32, (B, 3, H, W) in channels_last order, normalised. Each image is decoded
+    Crops are float32, (B, C, H, W) in channels_last order, normalised. Each image is decoded
     once. The random numbers of a sample depend on ``(seed, epoch, index)`` alone: batches are the
     same for any number of workers. An image that cannot be read is logged once; another that
     (seed, index) decides stands in for it, whose label and index the batch then holds.
@@ -113,7 +113,7 @@ class Loader:
             pin_memory=device.type == "cuda",
         )
         self._copied = torch.cuda.Event() if device.type == "cuda" else None
-        self._scale, self._shift = map(self._sent, options.normalize.scale_and_shift)  # (3,)
+        self._scale, self._shift = map(self._sent, options.normalize.scale_and_shift)  # (C,)
         self._bad: dict[int, UnreadableImage] = {}  # by position in the data set
         self._damaged: set[int] = set()  # used all the same
 
@@ -176,14 +176,14 @@ class Loader:
         return torch.from_numpy(array).to(self.device, non_blocking=True)
 
     def to_pixels(self, crops: Tensor) -> np.ndarray:
-        """Undo the normalisation: (B, 3, H, W) float32 to (B, H, W, 3) uint8, to be looked at."""
+        """Undo the normalisation: (B, C, H, W) float32 to (B, H, W, C) uint8, to be looked at."""
         pixels = (crops.permute(0, 2, 3, 1) - self._shift) / self._scale
         return pixels.round().clamp(0, 255).byte().cpu().numpy()
 
     def _normalized(self, crop: Tensor) -> Tensor:
-        """(B, H, W, 3) to (B, 3, H, W) float32 in channels_last order."""
+        """(B, H, W, C) to (B, C, H, W) float32 in channels_last order."""
         # A row of pixels at a time: an inner dimension of three channels would be slow on a CPU.
         width = crop.shape[2]
-        rows = crop.flatten(2).float()  # (B, H, W * 3)
+        rows = crop.flatten(2).float()  # (B, H, W * C)
         rows = torch.addcmul(self._shift.repeat(width), rows, self._scale.repeat(width))
         return rows.view(crop.shape).permute(0, 3, 1, 2)

@@ -40,7 +40,7 @@ JOB_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
 class HostBatch(NamedTuple):
     """A batch in this process's memory."""
 
-    crops: list[np.ndarray]  # one (B, H, W, 3) uint8 array per crop
+    crops: list[np.ndarray]  # one (B, H, W, C) uint8 array per crop
     label: np.ndarray  # (B,) int64
     # (B,) int64; hides tuple.index, which nobody needs
     index: np.ndarray  # type: ignore[assignment]
@@ -50,7 +50,7 @@ class HostBatch(NamedTuple):
 class Slot(NamedTuple):
     """Room for a batch."""
 
-    crops: list[np.ndarray]  # one (batch_size, height, width, 3) uint8 array per crop
+    crops: list[np.ndarray]  # one (batch_size, height, width, C) uint8 array per crop
     indices: np.ndarray  # (batch_size,) int64
 
     def below(self, row: int) -> "Slot":
@@ -79,7 +79,8 @@ class Ring:
 
     def __init__(self, num_slots: int, batch_size: int, read: BatchReader):
         self._batch_size = batch_size
-        self._shapes = [(batch_size, *height_and_width(size), 3) for size in read.crop_sizes]
+        sides = map(height_and_width, read.crop_sizes)
+        self._shapes = [(batch_size, *size, read.channels) for size in sides]
         self._slot_bytes = sum(map(prod, self._shapes))
         self.memory: Any = RawArray(ctypes.c_uint8, num_slots * self._slot_bytes)
         self._indices = RawArray(ctypes.c_int64, num_slots * batch_size)

@@ -15,6 +15,7 @@ from pydantic import Field
 
 from ssl_platform.data.crops.ranges import rising
 from ssl_platform.data.dataset import ImageDataset
+from ssl_platform.data.decoding.pixels import COLOURS, GREY
 from ssl_platform.registry import DATASETS
 
 DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")  # package dataset-fashion-mnist
@@ -69,6 +70,11 @@ class FashionMNIST(ImageDataset):
         self.num_samples = len(self.labels)
         self._images: np.ndarray | None = None  # (N, 28, 28) uint8
 
+    @property
+    def channels(self) -> int:  # type: ignore[override]
+        """One where grey is asked for, else three."""
+        return GREY if self.pixels.channels == GREY else COLOURS
+
     def __len__(self) -> int:
         return self.num_samples
 
@@ -79,7 +85,9 @@ class FashionMNIST(ImageDataset):
         if self.canvas is not None:
             key = (self.canvas.seed, list(PREFIXES).index(self.split), index)
             image = place_on_canvas(image, self.canvas, np.random.default_rng(key))
-        return cv2.cvtColor(image, cv2.COLOR_GRAY2RGB)
+        return (
+            image[..., None] if self.channels == GREY else cv2.cvtColor(image, cv2.COLOR_GRAY2RGB)
+        )
 
     def describe(self, index: int) -> str:
         return f"FashionMNIST/{self.split}[{index}]"

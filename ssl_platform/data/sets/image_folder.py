@@ -37,6 +37,11 @@ class ImageFiles(ImageDataset):
     path: str
     files: FileTable
 
+    @property
+    def channels(self) -> int:  # type: ignore[override]
+        """Of each image: as many as are asked for."""
+        return self.pixels.channels
+
     def __len__(self) -> int:
         return len(self.files)
 

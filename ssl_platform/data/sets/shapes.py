@@ -12,6 +12,8 @@ import numpy as np
 from pydantic import Field
 
 from ssl_platform.data.dataset import ImageDataset
+from ssl_platform.data.decoding.bands import to_grey
+from ssl_platform.data.decoding.pixels import COLOURS, GREY
 from ssl_platform.registry import DATASETS
 
 SCALES = (0.38, 0.70)  # half the figure's size, as a part of half the image's side
@@ -50,12 +52,18 @@ class Shapes(ImageDataset):
         self.labels = np.arange(num_samples, dtype=np.int64) % len(_DISTANCES)
         self._blocks: dict[int, np.ndarray] = {}  # by their number, (<= BLOCK, size, size, 3) uint8
 
+    @property
+    def channels(self) -> int:  # type: ignore[override]
+        """One where grey is asked for, else three."""
+        return GREY if self.pixels.channels == GREY else COLOURS
+
     def __len__(self) -> int:
         return self.num_samples
 
     def read(self, index: int) -> np.ndarray:
         number, row = divmod(index, BLOCK)
-        return self._block(number, row + 1)[row]
+        image = self._block(number, row + 1)[row]
+        return to_grey(image) if self.channels == GREY else image
 
     def describe(self, index: int) -> str:
         return f"Shapes[{index}]"

@@ -44,6 +44,7 @@ class StratifiedSubset(ImageDataset):
         order, turn, counts = shuffled_by_class(whole.labels, labelled, np.random.default_rng(seed))
         self.positions = np.sort(order[turn < np.maximum(1, np.rint(fraction * counts))])
         self.labels, self.classes = whole.labels[self.positions], whole.classes
+        self.channels = whole.channels
 
     def __len__(self) -> int:
         return len(self.positions)

@@ -43,6 +43,11 @@ class TorchvisionDataset(ImageDataset):
         self.classes = getattr(self._source, "classes", None)
         self._files = _files(self._source)
 
+    @property
+    def channels(self) -> int:  # type: ignore[override]
+        """Of each image: as many as are asked for."""
+        return self.pixels.channels
+
     def __len__(self) -> int:
         return len(self._source)
 
