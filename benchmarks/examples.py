@@ -1,8 +1,8 @@
 """The examples against lightly's own modules: kNN accuracy on the shapes at equal images seen.
 
-    python benchmarks/examples.py [--seeds 0 1 2] [--images 10000] [--epochs 10]
+    python benchmarks/examples.py [--seeds 0 1 2] [--images 4000] [--epochs 10]
 
-All rows have the same trunk (``trunk=resnet10_tiny``), the same crops and the same batches of 128.
+All rows have the same trunk (``trunk=resnet10_tiny trunk.width=16``), crops and batches of 64.
 "lightly" is its example: 512 prototypes with a bias, Adam at a constant rate, each crop alone
 through the model. "lightly, our settings" has the number of prototypes, the rates and the frozen
 first epoch of ours. A queue of lightly's has 3,840 rows, as its example has it.
@@ -23,11 +23,19 @@ from torch.utils.data import DataLoader
 
 from ssl_platform.api import center_crop, images, multi_crop
 from ssl_platform.ops.knn import nearest_neighbours
-from ssl_platform.registry import load_components
-from ssl_platform.zoo.architecture import shipped_trunk
+from ssl_platform.registry import TRUNKS, load_components
 
 EXAMPLES = Path(__file__).parents[1] / "examples" / "pytorch"
-DIM, LABELLED, QUERIES, NEIGHBOURS = 192, 1000, 2000, 20
+DIM, BATCH, LABELLED, QUERIES, NEIGHBOURS = 128, 64, 1000, 2000, 20
+TRUNK = {
+    "name": "ResNet",
+    "block": "basic",
+    "layers": [1, 1, 1, 1],
+    "width": DIM // 8,
+    "stem_kernel": 3,
+    "stem_stride": 2,
+    "stem_pool": False,
+}
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
@@ -60,7 +68,7 @@ def train_lightly(trunk: nn.Module, *, ours: bool, queue: int, epochs: int, num:
     frozen = int(ours or queue > 0)
     model = Lightly(trunk, 100 if ours else 512, frozen, queue).to(DEVICE)
     dataset = images("shapes", multi_crop("shapes"), num_samples=num)
-    loader = DataLoader(dataset, 128, shuffle=True, drop_last=True, num_workers=2)
+    loader = DataLoader(dataset, BATCH, shuffle=True, drop_last=True, num_workers=2)
     optimizer, criterion = torch.optim.Adam(model.parameters(), lr=1e-3), SwaVLoss()
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-3, epochs * len(loader))
     for epoch in range(epochs):
@@ -92,14 +100,14 @@ def knn(trunk: nn.Module) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--images", type=int, default=10_000)
+    parser.add_argument("--images", type=int, default=4000)
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--rows", nargs="+", help="names of rows; by default all of them")
     options = parser.parse_args()
     load_components()
     epochs, num = options.epochs, options.images
     ours = {name: run_path(str(EXAMPLES / f"{name}.py"))["main"] for name in ("swav", "swav_queue")}
-    same = {"data": "shapes", "dim": DIM, "batch_size": 128, "epochs": epochs, "num_samples": num}
+    same = {"data": "shapes", "dim": DIM, "batch_size": BATCH, "epochs": epochs, "num_samples": num}
     works: dict[str, Callable[[nn.Module], object]] = {
         "untrained": lambda trunk: trunk.to(DEVICE),
         "SwAV, ours": lambda trunk: ours["swav"](trunk=trunk, **same),
@@ -119,7 +127,7 @@ def main() -> None:
     for seed in options.seeds:
         for name, train in works.items():
             torch.manual_seed(seed)
-            trunk = shipped_trunk("resnet10_tiny")
+            trunk = TRUNKS.build(TRUNK)
             with tempfile.TemporaryDirectory() as folder, chdir(folder):
                 train(trunk)
             table[name].append(knn(trunk))

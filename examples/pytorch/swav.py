@@ -8,7 +8,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 from torchvision.models import resnet18
 
-from ssl_platform.api import PrototypeHead, SSLModel, SwAVLoss, images, multi_crop
+from ssl_platform import api
 
 
 def main(
@@ -19,17 +19,19 @@ def main(
     batch_size: int = 128,
     epochs: int = 10,
     **changes: Any,
-) -> SSLModel:
+) -> api.SSLModel:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     trunk = trunk or nn.Sequential(*list(resnet18().children())[:-1], nn.Flatten())
-    head = PrototypeHead(dim, hidden_dim=512, out_dim=128, num_prototypes=[100], batch_norm=True)
-    model = SSLModel(trunk, {"prototypes": head}).to(device)
+    head = api.PrototypeHead(
+        dim, hidden_dim=512, out_dim=128, num_prototypes=[100], batch_norm=True
+    )
+    model = api.SSLModel(trunk, {"prototypes": head}).to(device)
 
-    transform = multi_crop(data)  # of photographs, 2 x 224 and 6 x 96 pixels
-    dataset = images(data, transform, **changes)  # or any set of torchvision with transform=...
+    transform = api.multi_crop(data)  # of photographs, 2 x 224 and 6 x 96 pixels
+    dataset = api.images(data, transform, **changes)  # or any set of torchvision with transform=...
     loader = DataLoader(dataset, batch_size, shuffle=True, drop_last=True, num_workers=2)
 
-    criterion = SwAVLoss.standalone(
+    criterion = api.SwAVLoss.standalone(
         model,
         num_crops=transform.num_crops,
         batch_size=batch_size,
