@@ -195,7 +195,10 @@ class Standalone(nn.Module, Generic[LossT]):
         try:
             loss.load_state_dict(state["loss"])
             for name, buffer in rank_buffers(loss).items():
-                buffer.copy_(self._own_part(name, [part[name] for part in state["ranks"]]))
+                value = self._own_part(name, [part[name] for part in state["ranks"]])
+                if value.shape != buffer.shape:
+                    raise ValueError(f"{name} {list(value.shape)}, here {list(buffer.shape)}")
+                buffer.copy_(value)
         except (KeyError, RuntimeError, ValueError) as error:
             reason = " ".join(str(error).split())
             raise ConfigError(
