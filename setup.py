@@ -65,6 +65,7 @@ setup(
         "timm": ["timm>=1.0"],
         "export": ["onnx>=1.16", "onnxscript>=0.5"],
         "slurm": ["submitit>=1.5"],
+        "lightning": ["pytorch-lightning>=2.4"],
         "test": [
             "pytest>=8",
             "pytest-xdist>=3.5",
@@ -75,6 +76,7 @@ setup(
             "onnx>=1.16",
             "onnxruntime>=1.18",
             "onnxscript>=0.5",
+            "pytorch-lightning>=2.4",
         ],
         "benchmark": ["faiss-cpu>=1.9", "lightly>=1.5"],
         "docs": ["sphinx>=8.1", "furo>=2024.8", "myst-parser>=4"],

@@ -1,6 +1,7 @@
 """The examples train on the shapes, log a loss and save their queue; none is longer than its page
 in lightly's documentation."""
 
+import json
 import math
 import runpy
 import warnings
@@ -134,3 +135,18 @@ def test_one_process_is_a_switch_too(run):
         "pytorch_lightning_distributed/swav", max_epochs=1, devices=1, strategy="auto", **TRAINER
     )
     assert trainer.callback_metrics["loss"].isfinite()
+
+
+def test_the_notebook_runs_from_its_first_cell_to_its_last(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    cells = json.loads((EXAMPLES / "notebook.ipynb").read_text())["cells"]
+    code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    assert not any(cell.get("outputs") for cell in cells)
+    small = code[0].replace("30, 2000", "1, 200")
+    assert small != code[0]
+    names: dict[str, Any] = {}
+    for source in (small, *code[1:]):
+        exec(source, names)
+    assert names["picture"].size == (8 * 34, 5 * 34)
+    assert len(names["clusters"]) == 200
+    assert names["results"]["trained"]["top1"] > 10
