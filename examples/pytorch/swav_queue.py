@@ -27,9 +27,7 @@ def main(
 ) -> api.SSLModel:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     trunk = trunk or nn.Sequential(*list(resnet18().children())[:-1], nn.Flatten())
-    head = api.PrototypeHead(
-        dim, hidden_dim=512, out_dim=128, num_prototypes=[100], batch_norm=True
-    )
+    head = api.PrototypeHead(dim, hidden_dim=0, out_dim=128, num_prototypes=[50], batch_norm=True)
     model = api.SSLModel(trunk, {"prototypes": head}).to(device)
 
     transform = api.multi_crop(data)  # of photographs, 2 x 224 and 6 x 96 pixels
@@ -42,10 +40,13 @@ def main(
         batch_size=batch_size,
         queue_length=queue_length,  # embeddings of the last six batches
         queue_start_epoch=2,  # the first embeddings age fast
+        epsilon=0.03,
         freeze_prototypes_epochs=1,
     )
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-3, epochs * len(loader))
+    optimizer = torch.optim.Adam(model.parameters())
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, 2e-3, epochs * len(loader), pct_start=0.1
+    )
     parts, file, start = (model, criterion, optimizer, schedule), Path("swav_queue.pt"), 0
     if file.exists():
         start, *states = torch.load(file, map_location=device)

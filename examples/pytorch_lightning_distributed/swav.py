@@ -17,13 +17,14 @@ class SwAV(pl.LightningModule):
         super().__init__()
         trunk = nn.Sequential(*list(resnet18().children())[:-1], nn.Flatten())
         head = api.PrototypeHead(
-            512, hidden_dim=512, out_dim=128, num_prototypes=[100], batch_norm=True
+            512, hidden_dim=0, out_dim=128, num_prototypes=[50], batch_norm=True
         )
         self.model, self.sync_bn = api.SSLModel(trunk, {"prototypes": head}), sync_bn
         self.criterion = api.SwAVLoss.standalone(
             self.model,
             num_crops=num_crops,
             batch_size=batch_size,
+            epsilon=0.03,
             freeze_prototypes_epochs=1,
             over_ranks=sinkhorn,
         )
@@ -41,9 +42,9 @@ class SwAV(pl.LightningModule):
         self.criterion.after_backward()
 
     def configure_optimizers(self) -> Any:
-        optimizer = torch.optim.Adam(self.parameters(), lr=1e-3)
+        optimizer = torch.optim.Adam(self.parameters())
         steps = self.trainer.estimated_stepping_batches
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-3, steps)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, steps, pct_start=0.1)
         return [optimizer], [{"scheduler": schedule, "interval": "step"}]
 
 
