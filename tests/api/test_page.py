@@ -21,6 +21,7 @@ SMALL = {
     "loss": {"queue_length": 0},
     "heads.prototypes.num_prototypes": [12],
     "hooks.knn": {"num_labels": 100},
+    "launch.threads": 1,
 }
 
 
@@ -42,8 +43,9 @@ def test_every_block_runs(tmp_path, monkeypatch):
     names = {"__name__": "__main__"}
     for block in blocks:
         small = block.replace("epochs=6", "epochs=1").replace(
-            '"data=shapes"', '"data=shapes", "data.train.num_samples=128", "data.val=null"'
+            '"data=shapes"',
+            '"data=shapes", "data.train.num_samples=128", "data.val=null", "launch.threads=1"',
         )
         exec(small, names)
     assert names["features"].shape[0] == len(names["clusters"]) == 2
-    assert names["loss"].isfinite() and names["results"]["trained"]["top1"] > 0
+    assert names["loss"].isfinite() and names["results"].figures
