@@ -23,8 +23,9 @@ from PIL import Image, ImageFilter
 from torchvision import transforms
 
 from ssl_platform.data.crops import native_crop, opencv_crop
-from ssl_platform.data.crops.augment import Blur, ColorJitter
-from ssl_platform.data.crops.multicrop import CropGroup, MultiCrop
+from ssl_platform.data.crops.groups import CropGroup
+from ssl_platform.data.crops.multicrop import MultiCrop
+from ssl_platform.data.crops.ops import ColorJitter, GaussianBlur, Grayscale, HorizontalFlip
 from ssl_platform.data.decoding.decode import decode
 
 LARGE = CropGroup(size=224, count=2, scale=(0.14, 1.0))
@@ -57,17 +58,21 @@ def platform_pipeline(crops: ModuleType) -> Callable[[bytes], list[np.ndarray]]:
     multicrop = MultiCrop(
         crops={"large": LARGE, "small": SMALL},
         ratio=(3 / 4, 4 / 3),
-        flip=0.5,
-        jitter=ColorJitter(0.8, 0.8, 0.8, 0.8, 0.2),
-        grayscale=0.2,
-        blur=Blur(0.5, (0.1, 2.0), "gaussian23"),
+        ops={
+            "flip": HorizontalFlip(probability=0.5),
+            "jitter": ColorJitter(
+                probability=0.8, brightness=0.8, contrast=0.8, saturation=0.8, hue=0.2
+            ),
+            "grayscale": Grayscale(probability=0.2),
+            "blur": GaussianBlur(probability=0.5, sigma=(0.1, 2.0), kind="gaussian23"),
+        },
     )
     rng = np.random.default_rng(0)
 
     def run(data: bytes) -> list[np.ndarray]:
         image = decode(data)
         draws = multicrop.draw(*image.shape[:2], rng)
-        return [crops.apply_crop(image, draw, "gaussian23") for draw in draws]
+        return [crops.apply_crop(image, draw) for draw in draws]
 
     return run
 

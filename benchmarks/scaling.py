@@ -50,7 +50,7 @@ TINY = [
     "schedule.warmup_epochs=0",
     "~hooks.knn",
     "hooks.log.every_steps=1000",  # a line of it is one more collective, of 4 bytes
-    "hooks.log.tensorboard=false",
+    "loggers.tensorboard.enabled=false",
     "launch.threads=1",
 ]
 SETS = "heads.prototypes.num_prototypes=[12, 8, 12]"

@@ -10,6 +10,7 @@ import logging
 import os
 import re
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -136,6 +137,18 @@ def without_secrets(text: str) -> str:
     """Text whose passwords in addresses, and values of keys with `SECRET_WORDS`, are struck out."""
     text = _PASSWORD_IN_ADDRESS.sub(rf"\1{STRUCK_OUT}@", text)
     return _SECRET_VALUE.sub(rf"\1{STRUCK_OUT}", text)
+
+
+def without_secret_values(value: Any, key: str = "") -> Any:
+    """Plain nested values with the same struck out, and the values of keys with `SECRET_WORDS`."""
+    if isinstance(value, Mapping):
+        return {str(name): without_secret_values(inner, str(name)) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_secret_values(inner, key) for inner in value]
+    if isinstance(value, str):
+        is_secret = re.search(SECRET_WORDS, key, re.IGNORECASE)
+        return STRUCK_OUT if is_secret else without_secrets(value)
+    return value
 
 
 def _shortened_line(line: str) -> str:

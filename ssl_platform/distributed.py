@@ -4,8 +4,12 @@ import copy
 import os
 import re
 from collections.abc import Iterator, Mapping
+<<<<<<< HEAD
 from contextlib import contextmanager
 from contextvars import ContextVar
+=======
+from contextlib import AbstractContextManager, nullcontext
+>>>>>>> main
 from typing import Any
 
 import torch
@@ -191,6 +195,14 @@ def _tensors(outputs: Any) -> Iterator[Tensor]:
     elif isinstance(outputs, Mapping | list | tuple):
         for output in outputs.values() if isinstance(outputs, Mapping) else outputs:
             yield from _tensors(output)
+
+
+def no_sync(replica: nn.Module) -> AbstractContextManager[None]:
+    """A context whose passes leave their gradients on their rank, to be averaged with those of the
+    next pass outside."""
+    if isinstance(replica, nn.parallel.DistributedDataParallel):
+        return replica.no_sync()
+    return nullcontext()
 
 
 def outputs_of(replica: nn.Module, crops: list[Tensor], model: nn.Module) -> dict[str, Any]:

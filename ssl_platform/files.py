@@ -118,3 +118,8 @@ def read_small(path: Path) -> str:
     if len(data) > SMALL:
         raise ValueError(f"larger than {SMALL:,} bytes")
     return data.decode()
+
+
+def reason(error: OSError) -> str:
+    """The message of the system, without the path."""
+    return error.strerror or str(error)

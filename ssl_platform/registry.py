@@ -25,7 +25,7 @@ from fvcore.common.registry import Registry as FvcoreRegistry
 from ssl_platform.errors import blame, nearest
 from ssl_platform.schema import Schema
 
-COMPONENT_PACKAGES = ("models", "data", "losses", "optim", "hooks", "metrics", "tasks")
+COMPONENT_PACKAGES = ("models", "data", "losses", "optim", "hooks", "metrics", "loggers", "tasks")
 BY_POSITION = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 PLUGIN_ENTRY_POINTS = "ssl_platform.plugins"
 
@@ -137,10 +137,12 @@ HEADS = Registry("head", runtime=("in_dim",))
 LOSSES = Registry("loss", runtime=("model", "data"))
 DATASETS = Registry("dataset")
 TRANSFORMS = Registry("transform")
+CROP_OPS = Registry("crop op")
 OPTIMIZERS = Registry("optimizer", runtime=("params",))
 SCHEDULES = Registry("schedule", runtime=("base_lr", "num_epochs", "steps_per_epoch"))
 HOOKS = Registry("hook")
 METRICS = Registry("metric")
+LOGGERS = Registry("logger")
 TASKS = Registry("task")
 
 

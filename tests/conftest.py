@@ -32,7 +32,7 @@ TINY = [
     "hooks.knn.num_labels=40",
     "hooks.knn.every_epochs=1",
     "hooks.log.every_steps=1",
-    "hooks.log.tensorboard=false",
+    "loggers.tensorboard.enabled=false",
     "launch.threads=1",
 ]
 

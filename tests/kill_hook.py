@@ -19,7 +19,8 @@ class Kill(Events):
     Args:
         step: finished steps.
         rank: which rank does it.
-        moment: ``backward`` is between the gradients and their use.
+        moment: ``backward`` is between the gradients and their use; ``within`` is after the sixth
+            pass of the step through the model, with micro-batches.
         victim: ``all`` is the launcher and its ranks.
         delay: seconds from the moment on.
         signal: its name.
@@ -30,7 +31,7 @@ class Kill(Events):
         *,
         step: int,
         rank: int,
-        moment: Literal["backward", "step", "save", "epoch"],
+        moment: Literal["within", "backward", "step", "save", "epoch"],
         victim: Literal["all", "rank", "worker"],
         delay: float = 0.0,
         signal: str = "SIGKILL",
@@ -39,6 +40,15 @@ class Kill(Events):
         self.victim, self.delay, self.signal = victim, delay, signal
         self.is_over = False
 
+    def on_train_start(self, run: Run) -> None:
+        self.num_passes = 0  # of the step under way
+        run.model.register_forward_hook(lambda *_: self._pass(run))
+
+    def _pass(self, run: Run) -> None:
+        self.num_passes += 1
+        if self.num_passes == 6:
+            self._strike("within", run)
+
     def on_epoch_start(self, run: Run) -> None:
         self._strike("epoch", run)
 
@@ -46,6 +56,7 @@ class Kill(Events):
         self._strike("backward", run)
 
     def on_step_end(self, run: Run) -> None:
+        self.num_passes = 0
         self._strike("step", run)
 
     def on_save_start(self, run: Run) -> None:

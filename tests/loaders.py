@@ -5,10 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from swav_ops import swav_ops
 
-from ssl_platform.data.crops.augment import Blur, ColorJitter
 from ssl_platform.data.crops.center_crop import CenterCrop
-from ssl_platform.data.crops.multicrop import CropGroup, MultiCrop
+from ssl_platform.data.crops.groups import CropGroup
+from ssl_platform.data.crops.multicrop import MultiCrop
 from ssl_platform.data.crops.normalize import Normalize
 from ssl_platform.data.dataset import ImageDataset, UnreadableImage
 from ssl_platform.data.loading.loader import Loader, LoaderOptions
@@ -43,10 +44,7 @@ def multicrop() -> MultiCrop:
     return MultiCrop(
         crops={"large": CropGroup(16, 2, (0.2, 1.0)), "small": CropGroup(10, 1, (0.1, 0.2))},
         ratio=(3 / 4, 4 / 3),
-        flip=0.5,
-        jitter=ColorJitter(0.8, 0.8, 0.8, 0.8, 0.2),
-        grayscale=0.2,
-        blur=Blur(0.5, (0.1, 2.0), "gaussian23"),
+        ops=swav_ops(),
     )
 
 

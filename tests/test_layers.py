@@ -22,26 +22,31 @@ MAY_IMPORT = {
     "events": {"engine"},
     # what a run is made of
     "ops": BASE,
-    "metrics": BASE,
+    "metrics": BASE | {"ops"},
+    "loggers": BASE,
     "optim": BASE,
-    "models": BASE,
+    "models": BASE | {"ops"},
     "data": BASE | {"ops"},
     "launch": BASE,
     # what a run is
     "config": BASE | {"data", "launch"},
-    "engine": BASE | PARTS | {"config", "launch"},
+    "engine": BASE | PARTS | {"config", "launch", "loggers"},
     # what listens to it, and what is done with what it has learned
     "losses": BASE | PARTS | {"engine"},
     "evaluation": BASE | PARTS | {"config", "engine", "zoo"},
     "clusters": BASE | PARTS | {"evaluation"},
-    "hooks": BASE | PARTS | {"engine", "evaluation", "losses"},
+    "hooks": BASE | PARTS | {"engine", "evaluation", "loggers", "losses"},
     "zoo": BASE | {"cli", "config", "engine", "models"},
     "tasks": BASE | PARTS | {"clusters", "config", "engine", "evaluation", "hooks", "zoo"},
     # what starts it
     "job": BASE | PARTS | {"config", "engine", "launch"},
+<<<<<<< HEAD
     "cli": BASE | {"__init__", "config", "job", "launch"},
     # what a program of one's own uses
     "api": BASE | {"config", "data", "job", "losses", "models", "zoo"},
+=======
+    "cli": BASE | {"__init__", "config", "evaluation", "job", "launch"},
+>>>>>>> main
 }
 ENTRY = {"__init__", "__main__", "config/__init__"}  # where users find what lies further up
 CORE = {"config", "engine", "job", "launch", "cli", "registry"}

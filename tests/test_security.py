@@ -139,13 +139,22 @@ def test_archive_members_stay_inside(tmp_path):
 
 PLUGIN = """
 from ssl_platform.data.sets.shapes import Shapes
-from ssl_platform.registry import DATASETS
+from ssl_platform.loggers import Logger
+from ssl_platform.registry import DATASETS, LOGGERS
 
 @DATASETS.register()
 class Remote(Shapes):
     def __init__(self, *, token: str, db_password: str, num_samples: int, size: int, seed: int):
         assert (token, db_password) == ("xyzzy-of-the-environment", "xyzzy-of-the-config")
         super().__init__(num_samples=num_samples, size=size, seed=seed)
+
+
+@LOGGERS.register()
+class Config(Logger):
+    def start(self, run):
+        (run.output_dir / "heard").write_text(str(run.config))
+
+    def figures(self, step, epoch, figures): ...
 """
 
 
@@ -159,7 +168,7 @@ def watched_run(tmp_path_factory) -> Path:
         *(o for o in TINY if not o.startswith("data.train")),
         "~data.train",
         *("num_epochs=1", "schedule.warmup_epochs=0", "launch.processes=2", "name=run"),
-        *("plugins=[plugin]", "hooks.log.tensorboard=true"),
+        *("plugins=[plugin]", "loggers.tensorboard.enabled=true", "+loggers.config={name: Config}"),
         f"+data.train={{name: Remote, {secrets}, num_samples: 128, size: 32, seed: 0}}",
     ]
     environment = {**os.environ, "SECRET": "xyzzy-of-the-environment"}
@@ -176,6 +185,7 @@ def test_no_secret_is_written_or_said(watched_run):
     assert any(name.startswith("events.out.tfevents") for name in names)
     for path in (*files, watched_run / "output"):
         assert b"xyzzy" not in path.read_bytes(), path
+    assert "'token': '*****'" in (watched_run / "runs/run/heard").read_text()
     saved = OmegaConf.load(watched_run / "runs" / "run" / "config.yaml")
     train = OmegaConf.to_container(saved.data.train)
     assert (train["token"], train["db_password"]) == ("${oc.env:SECRET}", "*****")

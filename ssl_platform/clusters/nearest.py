@@ -12,6 +12,7 @@ from ssl_platform import distributed
 from ssl_platform.data.loading.loader import Loader
 from ssl_platform.evaluation.features import extract
 from ssl_platform.models.heads import PrototypeHead
+from ssl_platform.ops.arithmetic import full_float32
 
 logger = logging.getLogger(__name__)
 
@@ -59,8 +60,7 @@ def find_nearest(
     if distributed.rank() == 0:
         logger.info("finding the clusters of %d images", num_images)
     head.normalize_prototypes()
-    # the error of TF32 is larger than CLOSE_CALL
-    with torch.backends.cudnn.flags(allow_tf32=False):
+    with full_float32():  # the error of TF32 is larger than CLOSE_CALL
         answers, readable = extract(
             lambda images: nearest_prototypes(trunk, head, images), loader, num_images
         )

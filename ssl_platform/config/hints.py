@@ -20,6 +20,8 @@ OTHER_NAMES = {
     "schedule.final_lr": "min_lr end_lr",
     "schedule": "scheduler lr_scheduler sched lr_schedule",
     "data.batch_size": "bs global_batch_size train_batch_size batch batchsize",
+    "data.micro_batch": "micro_batch_size microbatch microbatch_size",
+    "data.eval_batch_size": "val_batch_size test_batch_size eval_bs",
     "data.num_workers": "workers nworkers n_workers dataloader_workers num_data_workers",
     "data.train.path": "data_path data_dir dataset dataset_path root train_dir input_dir "
     "train_data img_dir images path",
@@ -34,6 +36,8 @@ OTHER_NAMES = {
     "num_processes n_proc procs devices num_devices",
     "launch": "slurm submit partition cluster nodes num_nodes n_nodes",
     "device": "accelerator use_gpu cuda use_cuda no_cuda gpu_id",
+    "clip_grad_norm": "clip_grad grad_clip gradient_clip_val max_grad_norm gradient_clipping",
+    "matmul_precision": "tf32 allow_tf32 float32_matmul_precision",
     "precision": "fp16 amp use_fp16 bf16 mixed_precision use_amp half",
     "sync_batch_norm.enabled": "sync_bn syncbn sync_batchnorm use_sync_bn",
     "heads.prototypes.num_prototypes": "nmb_prototypes n_prototypes k num_clusters n_clusters "
@@ -56,6 +60,9 @@ OTHER_NAMES = {
     "resume": "resume_from resume_from_checkpoint auto_resume",
     "save.every_epochs": "checkpoint_freq save_freq saveckp_freq save_every save_interval",
     "hooks.log.every_steps": "log_every log_interval print_freq",
+    "loggers.wandb.enabled": "use_wandb enable_wandb log_wandb",
+    "loggers.wandb.project": "wandb_project",
+    "loggers": "logger log_to report_to",
     "seed": "random_seed manual_seed",
 }
 

@@ -16,6 +16,7 @@ from ssl_platform.registry import (
     DATASETS,
     HEADS,
     HOOKS,
+    LOGGERS,
     LOSSES,
     METRICS,
     OPTIMIZERS,
@@ -96,6 +97,9 @@ class DataOptions:
     max_pixels: int = 50_000_000
     max_bytes: int = 256 * 2**20
     path: str | None = None  # for other keys to refer to: ${data.path}/train
+    # images of a process that go through the model at once in training
+    micro_batch: Annotated[int, Ge(1), "or null for all images of the process"] | None = None
+    eval_batch_size: Annotated[int, Ge(1), "e.g. 256"] = field(default=256, metadata=FREE)
 
     @property
     def pixels(self) -> PixelOptions:
@@ -113,6 +117,15 @@ class ParameterGroup:
 
 
 @dataclass(frozen=True)
+class CudnnOptions:
+    """cuDNN, which computes convolutions on GPUs; see `ops.arithmetic`."""
+
+    tf32: bool = True
+    benchmark: bool = False
+    deterministic: bool = False
+
+
+@dataclass(frozen=True)
 class JobOptions:
     """The top-level keys that a config has whatever its task."""
 
@@ -123,6 +136,9 @@ class JobOptions:
     plugins: list[str]
     task: Node
     launch: LaunchOptions
+    # younger than some configs, as the next
+    matmul_precision: Literal["highest", "high", "medium"] = field(default="highest", kw_only=True)
+    cudnn: CudnnOptions = field(default=CudnnOptions(), kw_only=True)
 
 
 @dataclass(frozen=True)
@@ -155,8 +171,11 @@ class TrainOptions(ImageJobOptions):
     hooks: dict[str, Node | None] = field(metadata=FREE)
     save: SaveOptions = field(metadata=FREE)
     resume: ResumeOptions = field(metadata=FREE)
+    # the largest norm of all gradients together; younger than some configs, as the next
+    clip_grad_norm: Annotated[float, Gt(0), "or null for none"] | None = None
     profile: bool = field(default=False, metadata=FREE)  # it changes no number
     compile: bool = False  # the trunk, by torch.compile
+    loggers: dict[str, Node | None] | None = field(default=None, metadata=FREE)
 
 
 def options_of(cfg: Any) -> JobOptions:
@@ -184,6 +203,7 @@ def components(cfg: Mapping[str, Any]) -> Iterator[tuple[str, Registry, Node]]:
         ("schedule", SCHEDULES, cfg.get("schedule")),
         *_named("metrics", METRICS, cfg),
         *_named("hooks", HOOKS, cfg),
+        *_named("loggers", LOGGERS, cfg),
     ]
     for where, registry, node in places:
         if isinstance(node, Mapping):

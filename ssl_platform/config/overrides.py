@@ -1,6 +1,7 @@
 """Overrides as they are typed, and the runs that a sweep over some of them stands for."""
 
 import itertools
+import re
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache, lru_cache
 from math import isfinite
@@ -14,6 +15,9 @@ from ssl_platform.config.shipped import groups, runnable
 from ssl_platform.errors import ConfigError, first_line, nearest
 
 MOST_OVERRIDES, MOST_RUNS = 1000, 1000
+# the value of ``loggers=wandb`` and of ``loggers=[wandb,mlflow]``
+LOGGERS = re.compile(r"\w+|\[\w+(, *\w+)*\]")
+MOVED = {"hooks.log.tensorboard": "loggers.tensorboard.enabled"}  # keys, with what they are now
 LONGEST_KEY = 200  # letters: a longer one takes long to parse and cannot be the name of a folder
 
 
@@ -34,11 +38,14 @@ def key_of(override: str) -> str:
     return key
 
 
-def spelled_out(override: str) -> str:
-    """``resume=X`` is ``resume.mode=X``."""
+def spelled_out(override: str) -> list[str]:
+    """``resume=X`` is ``resume.mode=X``; ``loggers=[X,Y]``, or one of them, switches those on."""
     section, _, value = override.partition("=")
+    if section == "loggers" and LOGGERS.fullmatch(value) and value != "null":
+        names = value.strip("[]").split(",")
+        return [f"loggers.{name.strip()}.enabled=true" for name in names]
     is_short = section == "resume" and not value.startswith("{")  # else a mapping of its options
-    return f"resume.mode={value}" if is_short and value else override
+    return [f"resume.mode={value}" if is_short and value else override]
 
 
 def replacing(override: str) -> list[str]:

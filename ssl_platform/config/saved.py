@@ -5,7 +5,7 @@ import logging
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import MISSING as NO_DEFAULT
 from dataclasses import fields, is_dataclass
 from functools import cache
@@ -14,13 +14,15 @@ from typing import Any
 
 from omegaconf import MISSING, DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
+from omegaconf.resolvers import oc
 from yaml import YAMLError
 
+from ssl_platform.config.moved import move_keys
 from ssl_platform.config.options import DataOptions, TrainOptions, components, is_below
 from ssl_platform.config.shipped import CONFIG_DIR, groups
 from ssl_platform.config.source import PRIMARY, Source
 from ssl_platform.config.yaml_file import read_yaml
-from ssl_platform.console import SECRET_WORDS, STRUCK_OUT
+from ssl_platform.console import SECRET_WORDS, STRUCK_OUT, without_secret_values
 from ssl_platform.errors import ConfigError
 from ssl_platform.schema import flat
 
@@ -35,6 +37,8 @@ YOUNGER_THAN_SOME_RUNS: dict[str, Any] = {
 }
 # keys that are gone, with the value that says what is always done now
 RETIRED: dict[str, Any] = {"data.normalize_on": "device", "data.transform.augment_on": "workers"}
+OLD_TENSORBOARD = "tensorboard"  # of ``hooks.log``, before there were loggers
+TRAIN_FILE = CONFIG_DIR / "task" / "train.yaml"
 
 
 def _free_to_change(kind: type, prefix: str = "") -> Iterator[str]:
@@ -80,6 +84,17 @@ def drop_retired(cfg: DictConfig) -> list[str]:
     return problems
 
 
+def move_to_loggers(cfg: DictConfig) -> None:
+    """What older configs say by ``hooks.log.tensorboard``, said by loggers; changes ``cfg``."""
+    log = (cfg.get("hooks") or {}).get("log")
+    if not isinstance(log, DictConfig) or OLD_TENSORBOARD not in log:
+        return
+    with open_dict(cfg):
+        shipped: Any = OmegaConf.load(TRAIN_FILE).loggers
+        shipped.tensorboard.enabled = log.pop(OLD_TENSORBOARD)
+        cfg.loggers = OmegaConf.merge(shipped, cfg.get("loggers") or {})
+
+
 def with_defaults(saved: Any) -> tuple[dict[str, Any], list[str]]:
     """Fill in today's defaults of keys that are newer than a saved config.
 
@@ -99,8 +114,10 @@ def with_defaults(saved: Any) -> tuple[dict[str, Any], list[str]]:
     if not isinstance(task, Mapping) or not isinstance(task.get("name"), str):
         raise ValueError("it names no task")
     config = OmegaConf.create(saved)
+    move_to_loggers(config)
     for _, section, name in _retired_keys(config):  # they decided how it trained, not what it is
         del section[name]
+    move_keys(config)
     plain: Any = OmegaConf.to_container(config)
     filled, added = _filled(plain, _defaults_of(task["name"]))
     data = filled.get("data")
@@ -117,7 +134,7 @@ def _defaults_of(task: str) -> dict[str, Any]:
     file = next(files, None)
     overrides = ["~config", f"task={file}" if file else "~task"]
     composed: Any = OmegaConf.to_container(Source(CONFIG_DIR, PRIMARY, [], ())._compose(overrides))
-    parts = groups().keys() - {"launch"}  # which holds no component
+    parts = groups().keys() - {"launch", "metrics"}  # which change nothing that was trained
     return {key: value for key, value in composed.items() if key not in parts}
 
 
@@ -162,6 +179,29 @@ def _strike_out(node: Any) -> None:
             _strike_out(node[key])
         elif isinstance(node[key], str) and SECRET.search(str(key)):
             node[key] = STRUCK_OUT
+
+
+@contextmanager
+def unread_environment() -> Iterator[None]:
+    """Leave references to the environment as they are written: a file may not read it."""
+
+    def as_written(name: str, *_: Any) -> str:
+        return f"${{oc.env:{name}}}"
+
+    OmegaConf.register_new_resolver("oc.env", as_written, replace=True)
+    try:
+        yield
+    finally:
+        OmegaConf.register_new_resolver("oc.env", oc.env, replace=True)
+
+
+def shown_config(path: Path) -> dict[str, Any]:
+    """The saved config of a run as others may see it: plain values, no secrets.
+
+    References are filled in, but those to the environment.
+    """
+    with unread_environment():
+        return without_secret_values(OmegaConf.to_container(OmegaConf.load(path), resolve=True))
 
 
 def differences(saved: Path, new: DictConfig, allowed: Sequence[str]) -> list[str]:

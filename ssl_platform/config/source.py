@@ -19,8 +19,10 @@ from omegaconf import DictConfig, OmegaConf
 
 from ssl_platform.config.calls import calls_in
 from ssl_platform.config.hints import no_config, unknown_key
+from ssl_platform.config.moved import in_other_words
 from ssl_platform.config.overrides import (
     MOST_OVERRIDES,
+    MOVED,
     combinations,
     key_of,
     parsed,
@@ -56,7 +58,7 @@ class Source:
         Raises:
             ConfigError: no config is chosen, or it does not exist.
         """
-        overrides = [spelled_out(o) for o in overrides]
+        overrides = [part for o in overrides for part in spelled_out(o)]
         if len(overrides) > MOST_OVERRIDES:
             raise ConfigError(
                 [f"{len(overrides):,} overrides, more than {MOST_OVERRIDES:,}; write a YAML file"]
@@ -233,7 +235,9 @@ class Source:
                 return f"{override}: {self._null(names[:depth], names[depth:], value)}"
             if name not in node:
                 hint = nearest(name, [str(k) for k in node])
-                if depth in (0, len(names) - 1):
+                if key in MOVED:
+                    hint = f"it is {MOVED[key]} now"
+                elif depth in (0, len(names) - 1):
                     hint = unknown_key(key, value, cfg) or hint
                 if depth == 0 and name in _keys_of_a_training():
                     hint = f"only a training has this key; {hint}"
@@ -263,7 +267,7 @@ def _set_value(cfg: DictConfig, override: str) -> list[str]:
         ConfigLoaderImpl._apply_overrides_to_config([parsed(override)], cfg)
         return [override]
     except Exception:
-        replaced = replacing(override)
+        replaced = replacing(in_other_words(override, cfg))
         if replaced == [override]:
             raise
         ConfigLoaderImpl._apply_overrides_to_config([parsed(o) for o in replaced], cfg)

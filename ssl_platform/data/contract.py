@@ -15,9 +15,10 @@ import numpy as np
 from ssl_platform.data.dataset import ImageDataset, UnreadableImage
 from ssl_platform.data.decoding.pixels import Notes
 from ssl_platform.errors import DataError, blame, kind_of
+from ssl_platform.ops.image_size import height_and_width, in_words, is_image_size
 
 WANTED_IMAGE = "read() has to give a numpy array (H, W, 3) uint8, RGB"
-WANTED_CROP = "a transform has to give one numpy array (size, size, 3) uint8 for each crop"
+WANTED_CROP = "a transform has to give one numpy array (height, width, 3) uint8 for each crop"
 MAX_TRIED = 8  # images, where the first cannot be read
 MAX_SPARE_CLASSES = 100_000  # class numbers beyond one for each image: a table has a row for each
 
@@ -61,9 +62,9 @@ def make_crops(transform: Any, image: np.ndarray, rng: np.random.Generator) -> l
         )
     for number, (crop, size) in enumerate(zip(crops, sizes, strict=True)):
         is_array = isinstance(crop, np.ndarray) and crop.dtype == np.uint8
-        if not is_array or crop.shape != (size, size, 3):
+        if not is_array or crop.shape != (*height_and_width(size), 3):
             raise DataError(
-                f"{name} gave {kind_of(crop)} as crop {number}, whose size is {size} by "
+                f"{name} gave {kind_of(crop)} as crop {number}, whose size is {in_words(size)} by "
                 f"crop_sizes; {WANTED_CROP}"
             )
     return list(crops)
@@ -128,16 +129,17 @@ def check_transform(transform: Any, image: np.ndarray | None) -> None:
         count, sizes = transform.num_crops, transform.crop_sizes
     except Exception as error:
         raise ValueError(
-            f"{name} has to have num_crops and crop_sizes, the side of each crop in pixels "
-            f"({blame(error)})"
+            f"{name} has to have num_crops and crop_sizes, the side of each crop in pixels, or its "
+            f"height and width ({blame(error)})"
         ) from error
-    is_list = isinstance(sizes, Sequence) and all(_is_whole(s) and s >= 1 for s in sizes)
+    is_list = isinstance(sizes, Sequence) and all(map(is_image_size, sizes))
     if not is_list or not sizes or count != len(sizes):
         raise ValueError(
             f"{name} has num_crops={count} and crop_sizes={sizes}; crop_sizes is a list of the "
-            "side of each crop in pixels, num_crops its length"
+            "side of each crop in pixels, or its height and width, num_crops its length"
         )
-    if len(set(sizes)) != 1 + sum(a != b for a, b in pairwise(sizes)):
+    both = list(map(height_and_width, sizes))
+    if len(set(both)) != 1 + sum(a != b for a, b in pairwise(both)):
         raise ValueError(f"{name} has crop_sizes={sizes}; crops of equal size have to be adjacent")
     if not callable(transform):
         raise ValueError(f"{name} has to be called with an image and a random generator")

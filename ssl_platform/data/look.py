@@ -1,6 +1,7 @@
 """A look at some images of a set before a run: what they are, and what is unusual about them."""
 
 from collections.abc import Sequence
+from math import prod
 from typing import NamedTuple
 
 import numpy as np
@@ -8,6 +9,7 @@ import numpy as np
 from ssl_platform.data.contract import read_image
 from ssl_platform.data.dataset import ImageDataset, UnreadableImage
 from ssl_platform.data.decoding.pixels import UPRIGHT, Notes, PixelOptions
+from ssl_platform.ops.image_size import ImageSize, height_and_width, in_words
 
 NUM_LOOKED_AT = 64
 MAX_PIXELS = 800_000_000  # of all of them: some seconds of one core; then fewer are looked at
@@ -106,18 +108,20 @@ def found_range(sample: Look) -> list[float] | None:
     return [low, high]
 
 
-def describe(where: str, dataset: ImageDataset, sample: Look, *, crop_size: int) -> list[str]:
+def describe(
+    where: str, dataset: ImageDataset, sample: Look, *, crop_sizes: Sequence[ImageSize]
+) -> list[str]:
     """The sample in a few lines: what there is, then what is unusual.
 
     Args:
         where: what messages call the set, ``data.train``.
-        crop_size: side of the largest crop, in pixels.
+        crop_sizes: side of each crop, or its height and width, in pixels.
     """
     lines = [f"{where}: {dataset.summary()}"]
     clauses = [*_about_files(sample, dataset.pixels), *_about_values(sample, dataset.pixels)]
     if clauses:
         lines.append(f"  of {sample.number} images tried: {'; '.join(clauses)}")
-    warnings = [*_about_range(sample, dataset.pixels), *_about_pixels(sample, crop_size)]
+    warnings = [*_about_range(sample, dataset.pixels), *_about_pixels(sample, crop_sizes)]
     return lines + [f"warning: {where}: {warning}" for warning in warnings]
 
 
@@ -191,12 +195,14 @@ def _list(value: Sequence[float] | str) -> str:
     return value if isinstance(value, str) else f"[{','.join(f'{v:g}' for v in value)}]"
 
 
-def _about_pixels(sample: Look, crop_size: int) -> list[str]:
+def _about_pixels(sample: Look, crop_sizes: Sequence[ImageSize]) -> list[str]:
     """What a network could learn little from."""
     tried = f"of the {sample.number} images tried"
     flat = [s for s in sample.seen if s.spread == 0]
     faint = [s for s in sample.seen if 0 < s.spread <= HUNDREDTH]
-    small = [s for s in sample.seen if min(s.height, s.width) < crop_size]
+    largest = max(crop_sizes, key=lambda size: prod(height_and_width(size)))
+    height, width = height_and_width(largest)
+    small = [s for s in sample.seen if s.height < height or s.width < width]
     warnings = []
     if flat:
         warnings.append(f"{len(flat)} {tried} are of one colour, first {flat[0].name}")
@@ -206,9 +212,9 @@ def _about_pixels(sample: Look, crop_size: int) -> list[str]:
             f"{faint[0].name}"
         )
     if small and len(small) >= MANY * sample.number:
-        first = small[0]
+        first, size = small[0], height if height == width else in_words(largest)
         warnings.append(
-            f"{len(small)} {tried} are smaller than the largest crop, {crop_size} pixels, first "
+            f"{len(small)} {tried} are smaller than the largest crop, {size} pixels, first "
             f"{first.name} ({first.width} x {first.height})"
         )
     return warnings

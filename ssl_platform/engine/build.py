@@ -27,6 +27,7 @@ from ssl_platform.data.loading.sampler import SequentialSampler, ShuffledSampler
 from ssl_platform.data.sets.subset import StratifiedSubset
 from ssl_platform.engine.parts import Parts
 from ssl_platform.engine.run import Events, Loss, Run
+from ssl_platform.loggers.group import LoggerGroup
 from ssl_platform.metrics import Metric
 from ssl_platform.models.layers import POOLED, layer_shapes
 from ssl_platform.models.ssl_model import SSLModel
@@ -34,7 +35,6 @@ from ssl_platform.models.sync_batch_norm import synchronize_batch_norm
 from ssl_platform.registry import DATASETS, TRANSFORMS
 
 WORKER_SHARE_OF_TIMEOUT = 0.8  # of launch.timeout_minutes: the time-out of a data worker
-EVAL_BATCH_SIZE = 256  # of each process; it affects only the speed
 
 
 class Builder:
@@ -86,8 +86,11 @@ class Builder:
             metrics=self.metrics,
             output_dir=Path(options.output_dir),
             num_epochs=options.num_epochs,
+            micro_batch=options.data.micro_batch,
+            clip_grad_norm=options.clip_grad_norm,
             device=self.device,
             autocast_dtype=autocast_dtype(options.precision, self.device),
+            loggers=self.loggers,
         )
 
     @cached_property
@@ -188,6 +191,15 @@ class Builder:
         """By name, the scores that evaluations report."""
         return {name: self.parts.build(f"metrics.{name}") for name in self.options.metrics}
 
+    @cached_property
+    def loggers(self) -> LoggerGroup:
+        """The enabled loggers by name; none on ranks other than the first."""
+        nodes = (self.options.loggers or {}) if distributed.rank() == 0 else {}
+        names = [name for name, node in nodes.items() if node]
+        loggers = {name: self.parts.build(f"loggers.{name}") for name in names}
+        enabled = {name: one for name, one in loggers.items() if one.enabled}
+        return LoggerGroup(enabled)
+
     def sampler(self, dataset: ImageDataset) -> ShuffledSampler:
         """The shuffled order of the training images, and this rank's part of it."""
         return ShuffledSampler(
@@ -209,7 +221,7 @@ class Builder:
             drop_last=self.options.drop_last,
             replace_bad=True,
         )
-        return Loader(dataset, TRANSFORMS.build(data.transform), sampler, options, self.device)
+        return Loader(dataset, self.transform, sampler, options, self.device)
 
     def eval_loader(self, dataset: ImageDataset, positions: Sequence[int] | np.ndarray) -> Loader:
         """See the function `eval_loader`."""
@@ -245,7 +257,7 @@ def loader_options(options: ImageJobOptions) -> LoaderOptions:
     """How an evaluation reads its images; a training changes some of these options."""
     data, launch = options.data, options.launch
     return LoaderOptions(
-        batch_size=EVAL_BATCH_SIZE,
+        batch_size=data.eval_batch_size,
         drop_last=False,
         num_workers=data.num_workers,
         start_method=launch.worker_start,

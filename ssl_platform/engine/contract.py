@@ -10,12 +10,19 @@ from torch import nn
 
 from ssl_platform.engine.run import Events, Loss
 from ssl_platform.errors import kind_of, nearest
+from ssl_platform.loggers import Logger
 
 MOMENTS = tuple(name for name in vars(Events) if name.startswith("on_"))
+CALLS_OF_LOGGERS = {  # the arguments of each method
+    name: tuple(signature(method).parameters)[1:]
+    for name, method in vars(Logger).items()
+    if callable(method) and not name.startswith("_")
+}
 NUM_STEPS = 64  # at which a schedule is asked for its learning rate
 
 KINDS: dict[str, tuple[type, str]] = {
     "hooks": (Events, "ssl_platform.events.Events"),
+    "loggers": (Logger, "ssl_platform.loggers.Logger"),
     "loss": (Loss, "ssl_platform.losses.base.Loss"),
     "optimizer": (torch.optim.Optimizer, "torch.optim.Optimizer"),
 }
@@ -40,6 +47,8 @@ def check_component(where: str, component: Any) -> None:
         raise ValueError(f"{name}{signature(component)} is called with the scores and the labels")
     if section in ("metrics", "schedule") and not callable(component):
         raise ValueError(f"{name} has to have __call__")
+    if isinstance(component, Logger):
+        _check_logger(component)
     if isinstance(component, Events):
         _check_moments(component)
     if isinstance(component, Loss) and not _takes(component.forward, 3):
@@ -79,6 +88,18 @@ def check_schedule(schedule: Callable[[int], float], num_steps: int) -> None:
             raise ValueError(
                 f"{name} gives {rate} as the learning rate of step {step} of {num_steps}, where "
                 "optimizer.lr is 1; it has to give a number from 0 on"
+            )
+
+
+def _check_logger(logger: Logger) -> None:
+    name = type(logger).__name__
+    if type(logger).figures is Logger.figures:
+        raise ValueError(f"{name} has to have figures(self, step, epoch, figures)")
+    for method, arguments in CALLS_OF_LOGGERS.items():
+        if not _takes(getattr(logger, method), len(arguments)):
+            raise ValueError(
+                f"{name}.{method}{signature(getattr(logger, method))} is called with "
+                f"{', '.join(arguments)}: def {method}(self, {', '.join(arguments)})"
             )
 
 

@@ -1,21 +1,24 @@
 """The training loop. It knows batches, losses and events, and no loss or hook by name."""
 
-from collections.abc import Mapping
-from numbers import Real
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ssl_platform import distributed
 from ssl_platform.config.options import ResumeOptions
 from ssl_platform.data.batch import Batch
 from ssl_platform.engine import state
-from ssl_platform.engine.run import Loss, Run
+from ssl_platform.engine.gradients import (
+    clip_gradients,
+    compute_gradients,
+    tell_of_micro_batches,
+)
+from ssl_platform.engine.run import Run
 from ssl_platform.engine.saver import Saver
 from ssl_platform.engine.stopping import StopSignals, stop_error
-from ssl_platform.errors import ConfigError, kind_of
 from ssl_platform.launch.progress import report_step
+from ssl_platform.ops.image_size import height_and_width
 
 
 def train(run: Run, saver: Saver, resume: ResumeOptions) -> dict[str, Any]:
@@ -26,16 +29,19 @@ def train(run: Run, saver: Saver, resume: ResumeOptions) -> dict[str, Any]:
         StopRequested: a rank was sent a stop signal; a checkpoint is written.
         DivergedError, CheckpointError, DataError: the training cannot go on.
     """
-    size = run.train_loader.transform.crop_sizes[0]
-    replica = distributed.replicate(run.model, [torch.zeros(1, 3, size, size, device=run.device)])
+    sides = height_and_width(run.train_loader.transform.crop_sizes[0])
+    replica = distributed.replicate(run.model, [torch.zeros(1, 3, *sides, device=run.device)])
     state.resume(run, resume)
     if run.epoch < run.num_epochs:
         saver.check_room(run)
-    run.fire("on_train_start")
-    with StopSignals() as stop:
-        while run.epoch < run.num_epochs:
-            train_epoch(replica, run, saver, stop)
-    run.fire("on_train_end")
+    tell_of_micro_batches(run)
+    with run.loggers.closing(run.results):
+        run.fire("on_train_start")
+        run.loggers.start(run.info())
+        with StopSignals() as stop:
+            while run.epoch < run.num_epochs:
+                train_epoch(replica, run, saver, stop)
+        run.fire("on_train_end")
     return run.results
 
 
@@ -62,19 +68,15 @@ def start_epoch(run: Run) -> None:
 
 
 def train_step(replica: nn.Module, batch: Batch, run: Run) -> None:
-    """One update: learning rate, forward, backward, optimizer."""
+    """One update: learning rate, gradients, optimizer."""
     run.batch = batch
     for group in run.optimizer.param_groups:
         group["lr"] = run.schedule(run.position) * group.get("lr_scale", 1.0)
-    with torch.autocast(
-        run.device.type, run.autocast_dtype, enabled=run.autocast_dtype is not None
-    ):
-        run.outputs = distributed.outputs_of(replica, batch.crops, run.model)
-    run.losses = check_losses(run.loss, run.loss(run.model, run.outputs, batch))
     run.optimizer.zero_grad(set_to_none=True)
-    run.scaler.scale(run.losses["loss"]).backward()
+    compute_gradients(replica, batch, run)
     run.scaler.unscale_(run.optimizer)
     run.fire("on_backward_end")
+    clip_gradients(run)  # without those that the loss has just dropped
     run.scaler.step(run.optimizer)
     run.scaler.update()
     run.step, run.epoch_step = run.step + 1, run.epoch_step + 1
@@ -98,32 +100,3 @@ def between_steps(run: Run, saver: Saver, stop: StopSignals) -> None:
         saver.close(must_succeed=is_over)
     if signal and not is_over:
         raise stop_error(signal, run.step)
-
-
-def check_losses(loss: Loss, losses: Any) -> dict[str, Tensor]:
-    """The losses of a batch as scalar tensors, after a check of what the loss has returned.
-
-    Raises:
-        ConfigError: there is no loss to minimise, or a value is not one number.
-    """
-    wanted = 'forward() has to give {"loss": a tensor with one number and a gradient, ...}'
-    name = type(loss).__name__
-    if not isinstance(losses, Mapping):
-        raise ConfigError([f"loss: {name} gave {kind_of(losses)}; {wanted}"])
-    if "loss" not in losses:
-        raise ConfigError([f"loss: {name} gave {sorted(map(str, losses))}; {wanted}"])
-    value = losses["loss"]
-    if not isinstance(value, Tensor) or value.numel() != 1 or not value.is_floating_point():
-        raise ConfigError([f"loss: {name} gave {kind_of(value)} as loss; {wanted}"])
-    if not value.requires_grad:
-        raise ConfigError(
-            [f"loss: {name} gave a loss without a gradient, of no trained weight; {wanted}"]
-        )
-    for key, other in losses.items():
-        is_number = isinstance(other, Real) or (isinstance(other, Tensor) and other.numel() == 1)
-        if not is_number:
-            raise ConfigError([f"loss: {name} gave {kind_of(other)} as {key}; one number each"])
-    return {
-        str(key): torch.as_tensor(other, device=value.device).reshape(())
-        for key, other in losses.items()
-    }

@@ -15,6 +15,8 @@ from ssl_platform.data.batch import Batch
 from ssl_platform.data.dataset import ImageDataset
 from ssl_platform.data.loading.loader import Loader
 from ssl_platform.data.loading.sampler import ShuffledSampler
+from ssl_platform.loggers import RunInfo
+from ssl_platform.loggers.group import LoggerGroup
 from ssl_platform.metrics import Metric
 from ssl_platform.models.ssl_model import SSLModel
 from ssl_platform.ops.resharding import reshard
@@ -175,12 +177,16 @@ class Run:
     metrics: Mapping[str, Metric]  #: scores of an evaluation, by name
     output_dir: Path
     num_epochs: int
+    micro_batch: int | None  #: images of this rank that go through the model at once
+    clip_grad_norm: float | None  #: the largest norm of all gradients together
     device: torch.device
     autocast_dtype: torch.dtype | None  #: of the model's forward pass; None computes in float32
+    loggers: LoggerGroup = field(default_factory=LoggerGroup)  #: who hears figures and pictures
     epoch: int = 0  #: finished epochs
     epoch_step: int = 0  #: finished steps of the epoch under way
     epoch_images: int = 0  #: finished images of the epoch under way, over all ranks
     step: int = 0  #: finished steps, over all epochs; a number that never comes twice
+    grad_norm: Tensor | None = None  #: of the latest step, before it was clipped; None if never
     batch: Batch | None = None  #: of the latest step
     losses: dict[str, Tensor] = field(default_factory=dict)  #: of the latest step
     outputs: dict[str, Any] = field(default_factory=dict)  #: of the latest step, by head
@@ -209,6 +215,18 @@ class Run:
         training is, follows the position.
         """
         return self.epoch * self.train_sampler.steps_per_epoch + self.epoch_step
+
+    def info(self) -> RunInfo:
+        """What loggers are told of the run, at its position."""
+        return RunInfo(
+            name=self.name,
+            config=self.loggers.config,
+            output_dir=self.output_dir,
+            step=self.step,
+            position=self.position,
+            num_epochs=self.num_epochs,
+            steps_per_epoch=self.train_sampler.steps_per_epoch,
+        )
 
     def fire(self, event: str) -> None:
         """Call the method ``event`` of the loss, then of every hook in order."""

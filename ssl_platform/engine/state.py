@@ -29,6 +29,8 @@ from ssl_platform.ops.nested import leaves, map_leaves, name_of
 logger = logging.getLogger(__name__)
 
 PLAIN = (type(None), bool, int, float, str)
+# of what an environment holds, what is younger than some checkpoints, with what was so then
+BEFORE = {"draws of crops": "by their place in a list"}
 
 
 def shared_state(run: Run) -> dict[str, Any]:
@@ -72,11 +74,14 @@ def rank_state(run: Run) -> dict[str, Any]:
 
 def environment(run: Run) -> dict[str, str | int]:
     """What the bits of a result depend on, beside the config and the number of processes."""
+    transform = run.train_loader.transform
+    draws = getattr(transform, "draws", None)
     return {
         "torch": str(torch.__version__),
         "threads": torch.get_num_threads(),
         "device": torch.cuda.get_device_name() if run.device.type == "cuda" else "cpu",
-        "crops": getattr(run.train_loader.transform, "implementation", "of one kind"),
+        "crops": getattr(transform, "implementation", "of one kind"),
+        **({"draws of crops": draws} if isinstance(draws, str) else {}),
     }
 
 
@@ -152,9 +157,10 @@ def _check_fits(run: Run, options: ResumeOptions, folder: Path, shared: dict[str
         )
     changes = _changed_files(run, options, folder, shared)
     changes += [
-        f"{key} {shared['environment'].get(key)} before, {value} now"
+        f"{key} {then} before, {value} now"
         for key, value in environment(run).items()
-        if shared["environment"].get(key, value) != value  # an old checkpoint may lack the key
+        # an old checkpoint may lack the key
+        if (then := shared["environment"].get(key, BEFORE.get(key, value))) != value
     ]
     if before != now:
         changes.append(

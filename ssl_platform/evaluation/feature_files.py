@@ -25,6 +25,8 @@ from ssl_platform import distributed
 from ssl_platform.data.dataset import ImageDataset
 from ssl_platform.data.loading.loader import Loader
 from ssl_platform.errors import ConfigError, DataError
+from ssl_platform.ops.arithmetic import full_float32
+from ssl_platform.ops.image_size import height_and_width
 
 ABOUT = "features.json"
 INDEX = "index.parquet"
@@ -142,8 +144,7 @@ def _write_rows(
 ) -> None:
     """Write the rows of this rank: every R-th of R ranks."""
     row, step = distributed.rank(), distributed.world_size()
-    # TF32 is less precise than float32
-    with torch.backends.cudnn.flags(allow_tf32=False):
+    with full_float32():
         for batch in loader:
             rows = slice(row, row + step * len(batch.index), step)
             for layer, values in embed(batch.crops[0]).items():
@@ -173,7 +174,7 @@ def _shapes(
 ) -> dict[str, list[int]]:
     """Of the features of one image; computed, since a rank without images needs them too."""
     (size,) = loader.transform.crop_sizes
-    image = torch.zeros(1, 3, size, size, device=loader.device)
+    image = torch.zeros(1, 3, *height_and_width(size), device=loader.device)
     return {layer: list(values.shape[1:]) for layer, values in embed(image).items()}
 
 

@@ -9,13 +9,13 @@ from PIL import Image
 
 from ssl_platform import distributed
 from ssl_platform.engine.run import Events, Run
-from ssl_platform.hooks.files import EventFile, write_or_warn
+from ssl_platform.hooks.files import write_or_warn
 from ssl_platform.registry import HOOKS
 
 
 @HOOKS.register()
 class CropPicture(Events):
-    """After the first step, save the crops of a few images as ``crops.png`` and to TensorBoard.
+    """After the first step, save the crops of a few images as ``crops.png``; loggers get them too.
 
     One row per image, one column per crop.
 
@@ -30,16 +30,14 @@ class CropPicture(Events):
         if run.step != 1 or distributed.rank() != 0 or run.batch is None:
             return
         columns = [run.train_loader.to_pixels(crop[: self.num_images]) for crop in run.batch.crops]
-        side = max(crop.shape[1] for crop in columns)
-        rows, gap = len(columns[0]), max(2, side // 32)
-        sheet = np.full((rows * (side + gap), len(columns) * (side + gap), 3), 255, np.uint8)
+        high, wide = (max(crop.shape[axis] for crop in columns) for axis in (1, 2))
+        rows, gap = len(columns[0]), max(2, max(high, wide) // 32)
+        sheet = np.full((rows * (high + gap), len(columns) * (wide + gap), 3), 255, np.uint8)
         for column, crops in enumerate(columns):
             for row, crop in enumerate(crops):
-                top, left = row * (side + gap), column * (side + gap)
+                top, left = row * (high + gap), column * (wide + gap)
                 sheet[top : top + crop.shape[0], left : left + crop.shape[1]] = crop
         png = BytesIO()
         Image.fromarray(sheet).save(png, "PNG")
         write_or_warn(run.output_dir / "crops.png", png.getvalue())
-        EventFile(run.output_dir / "tensorboard").add_picture(
-            1, "Samples/crops", png.getvalue(), height=len(sheet), width=sheet.shape[1]
-        )
+        run.loggers.image("crops", sheet, run.step)

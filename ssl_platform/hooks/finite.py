@@ -101,7 +101,8 @@ class StopWhenNotFinite(Events):
                 "report": dict(run.report),
                 "images": {i: run.train_data.describe(i) for i in index},
             }
-            write_or_warn(path, json.dumps(content, indent=2) + "\n")
+            if write_or_warn(path, json.dumps(content, indent=2) + "\n"):
+                run.loggers.file(path)
         distributed.barrier()  # the first rank that exits ends the others
 
 

@@ -63,6 +63,7 @@ class StepProfile(Events):
         self.trace: str | None = None
         self.handles = [
             run.model.register_forward_pre_hook(lambda *_: self._begin("forward")),
+            run.model.register_forward_hook(lambda *_: self._go_back()),
             run.loss.register_forward_pre_hook(lambda *_: self._begin("loss")),
             run.loss.register_forward_hook(lambda *_: self._begin("backward")),
             run.optimizer.register_step_pre_hook(lambda *_: self._begin("optimizer")),
@@ -109,6 +110,11 @@ class StepProfile(Events):
         """End the current part and begin another, if this step is measured."""
         if self.step:
             self._enter(part)
+
+    def _go_back(self) -> None:
+        """A pass of a micro-batch through the model after the loss is followed by its way back."""
+        if any(part == "backward" for part, _ in self.step):
+            self._enter("backward")
 
     def _enter(self, part: str) -> None:
         self._leave_range()

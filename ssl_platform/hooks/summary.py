@@ -8,6 +8,7 @@ from ssl_platform.console import legible
 from ssl_platform.engine.run import Events, Run
 from ssl_platform.hooks import step_timing
 from ssl_platform.hooks.files import write_or_warn
+from ssl_platform.loggers.group import json_values
 from ssl_platform.ops.proportions import two_standard_errors
 from ssl_platform.registry import HOOKS
 
@@ -27,7 +28,7 @@ class Summary(Events):
         path = run.output_dir / "summary.json"
         # a run that had ended before this process has fewer results now
         if run.step > self.start_step or not path.exists():
-            write_or_warn(path, json.dumps(run.results, indent=2, default=_plain) + "\n")
+            write_or_warn(path, json.dumps(json_values(run.results), indent=2) + "\n")
         print(legible("\n".join(["", *self._lines(run)])), flush=True)
 
     def _lines(self, run: Run) -> list[str]:
@@ -100,8 +101,3 @@ def _verdict(rows: dict[str, dict[str, float]], num_images: int) -> list[str]:
 def _over(gains: dict[str, float]) -> str:
     listed = ", ".join(f"{gain:+.1f} over {name}" for name, gain in gains.items())
     return listed.replace(" over", " points over", 1)
-
-
-def _plain(value: Any) -> Any:
-    """A value that JSON does not know, of a user's hook: a number of torch or numpy, else text."""
-    return value.tolist() if hasattr(value, "tolist") else str(value)

@@ -2,16 +2,17 @@
 
 import os
 from collections.abc import Iterator, Sequence
-from math import ceil
+from math import ceil, prod
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from ssl_platform.config.options import JobOptions, TrainOptions
+from ssl_platform.config.options import ImageJobOptions, JobOptions, TrainOptions
 from ssl_platform.data.loading.transport import num_slots
 from ssl_platform.engine.build import autocast_dtype, resolve_device
 from ssl_platform.launch import joined_world, limits
+from ssl_platform.ops.image_size import ImageSize, height_and_width
 
 COPIES_OF_WEIGHTS = 3  # with gradients and the momentum of the optimizer
 WORKER_BYTES = 32 * 2**20  # of a data worker, beside what it shares with its process
@@ -30,6 +31,12 @@ def problems_of_job(options: JobOptions) -> list[str]:
         problems.append(
             f"output_dir={options.output_dir}: the working directory lies in it; give the run "
             "a directory of its own"
+        )
+    is_training = isinstance(options, TrainOptions)
+    if isinstance(options, ImageJobOptions) and not is_training and options.data.micro_batch:
+        problems.append(
+            f"data.micro_batch={options.data.micro_batch}: only a training has micro-batches; here "
+            "data.eval_batch_size says how many images go through the model at once"
         )
     return problems + _problems_of_machine(options)
 
@@ -59,6 +66,8 @@ def _problems_of_batch(options: TrainOptions, num_samples: int) -> Iterator[str]
             f"data.batch_size={batch_size}: the total batch must be a positive multiple of the "
             f"{world} processes, e.g. {max(1, round(batch_size / world)) * world}"
         )
+    elif problem := _problem_of_micro_batch(options.data.micro_batch, batch_size // world):
+        yield f"{problem} (data.batch_size={batch_size}, {_processes(world)})"
     if options.drop_last and 0 < num_samples < batch_size:
         yield (
             f"data.batch_size={batch_size}: the training set has only {num_samples} images, "
@@ -67,6 +76,18 @@ def _problems_of_batch(options: TrainOptions, num_samples: int) -> Iterator[str]
     size = options.sync_batch_norm.group_size
     if options.sync_batch_norm.enabled and size and world > size and world % size:
         yield f"sync_batch_norm.group_size={size}: {world} processes are not a multiple of it"
+
+
+def _problem_of_micro_batch(size: int | None, share: int) -> str | None:
+    """What is wrong with a micro-batch of the ``share`` images of a process."""
+    if size is None or share % size == 0:
+        return None
+    fitting = max(n for n in range(1, min(size, share) + 1) if share % n == 0)
+    return f"data.micro_batch={size}: has to divide the {share} images of a process, e.g. {fitting}"
+
+
+def _processes(number: int) -> str:
+    return "1 process" if number == 1 else f"{number} processes"
 
 
 def _problems_of_precision(options: TrainOptions) -> Iterator[str]:
@@ -82,7 +103,7 @@ def _problems_of_precision(options: TrainOptions) -> Iterator[str]:
 
 
 def problems_of_memory(
-    options: TrainOptions, model: nn.Module, loss: nn.Module | None, crop_sizes: Sequence[int]
+    options: TrainOptions, model: nn.Module, loss: nn.Module | None, crop_sizes: Sequence[ImageSize]
 ) -> list[str]:
     """Refuse what this machine can only fail at: the least that a training holds."""
     copies = COPIES_OF_WEIGHTS if resolve_device(options.device).type == "cpu" else 1
@@ -93,7 +114,9 @@ def problems_of_memory(
     workers = options.data.num_workers
     batch_size = options.data.batch_size // world_size(options)
     images = num_slots(batch_size, workers) * batch_size
-    per_process += workers * WORKER_BYTES + images * sum(3 * size**2 for size in crop_sizes)
+    per_process += workers * WORKER_BYTES + images * sum(
+        3 * prod(height_and_width(size)) for size in crop_sizes
+    )
     needed = options.launch.processes * per_process
     available, whose = limits.memory()
     problems = []

@@ -6,6 +6,7 @@ import os
 import sys
 import warnings
 from contextlib import nullcontext
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from ssl_platform.job.directory import (
 )
 from ssl_platform.job.settled import images_found, settle_range
 from ssl_platform.launch import Submitted, joined_world, launch, submit
+from ssl_platform.ops.arithmetic import arithmetic
 from ssl_platform.registry import TASKS, load_components
 
 logger = logging.getLogger(__name__)
@@ -102,4 +104,6 @@ def work(config_yaml: str) -> Any:
     handler.setFormatter(LegibleFormatter())
     logging.basicConfig(level=logging.INFO, handlers=[handler])
     warnings.simplefilter("ignore")  # the check has shown them
-    return TASKS.build(options.task)(options)
+    cudnn = asdict(options.cudnn)
+    with arithmetic(matmul_precision=options.matmul_precision, **cudnn):
+        return TASKS.build(options.task)(options)

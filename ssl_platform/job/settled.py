@@ -103,7 +103,7 @@ def images_found(options: JobOptions) -> list[str]:
         )
         if len(sample.bad) > limit.allowed:  # the job would stop later
             raise DataError(f"{where}: {limit.error(sample.bad, num_tried=sample.number)}")
-        lines += describe(where, dataset, sample, crop_size=max(transform.crop_sizes))
+        lines += describe(where, dataset, sample, crop_sizes=transform.crop_sizes)
     return lines
 
 

@@ -24,7 +24,9 @@ from ssl_platform.engine.contract import check_schedule
 from ssl_platform.engine.parts import Parts
 from ssl_platform.errors import blame
 from ssl_platform.models.layers import POOLED, layer_shapes
-from ssl_platform.models.trial import Trial, problem_of_head, problem_of_trunk
+from ssl_platform.models.trial import ROWS, Trial, problem_of_head, problem_of_trunk
+from ssl_platform.ops.image_size import ImageSize
+from ssl_platform.ops.joined import without_rows
 
 OF_A_GPU = re.compile("cuda|gpu|triton", re.IGNORECASE)  # what fails for want of one says so
 DRAWN_BY = (Tensor.normal_, Tensor.uniform_, nn.init.normal_, nn.init.uniform_)
@@ -158,7 +160,7 @@ class TriedParts(Parts):
             self._try_module(
                 where,
                 component,
-                lambda head, trial: problem_of_head(head, trial, *runtime),
+                lambda head, trial: self._problem_of_head(head, trial, *runtime),
                 *runtime,
             )
 
@@ -195,6 +197,18 @@ class TriedParts(Parts):
             trained, evaluated = [], [*trained, *evaluated]  # it stays in eval mode
         return problem_of_trunk(trunk, trial, trained, evaluated)
 
+    def _problem_of_head(
+        self, head: nn.Module, trial: Trial, shape: int | tuple[int, ...]
+    ) -> str | None:
+        assert self.options is not None
+        problem = problem_of_head(head, trial, shape)
+        if problem is not None or self.options.data.micro_batch is None:
+            return problem
+        sides = (shape,) if isinstance(shape, int) else shape
+        output = trial(ROWS, *sides, training=True)
+        problems = without_rows(f"the output of {type(head).__name__}", output, ROWS)
+        return problems[0] if problems else None
+
     def _require_one_shape(self, head: str) -> None:
         """What a head on a layer gets has to be the same in training and evaluation."""
         assert isinstance(self.options, TrainOptions)
@@ -208,11 +222,11 @@ class TriedParts(Parts):
                 of = "data.transform" if size in trained else "data.eval_transform"
                 raise ValueError(
                     f"layer={layer}: its map is {_by(shape)} on the crops of data.transform and "
-                    f"{_by(other)} on those of {of}, of {size} pixels; give all of them the same "
-                    "size"
+                    f"{_by(other)} on those of {of}, of {_by(size)} pixels; give all of them the "
+                    "same size"
                 )
 
-    def _crop_sizes(self, where: str) -> list[int]:
+    def _crop_sizes(self, where: str) -> list[ImageSize]:
         transform = self.built.get(where)
         return [] if transform is None else list(transform.crop_sizes)
 
@@ -228,7 +242,7 @@ def _pixels(data: Any) -> PixelOptions:
 
 
 def _by(shape: Any) -> str:
-    return " x ".join(map(str, shape))
+    return str(shape) if isinstance(shape, int) else " x ".join(map(str, shape))
 
 
 def available_device(name: str) -> torch.device:

@@ -142,7 +142,8 @@ def limit_error(error: BaseException) -> PlatformError | None:
         return None
     return PlatformError(
         f"out of memory ({text}){_ulimit_is('-v')}: lower data.batch_size, "
-        "data.num_workers or launch.processes, or give it more"
+        "data.micro_batch, data.eval_batch_size, data.num_workers or launch.processes, or give it "
+        "more"
     )
 
 

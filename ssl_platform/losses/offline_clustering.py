@@ -121,7 +121,24 @@ class OfflineClusteringLoss(Loss):
             self.bank.spread(labels, table)
         self.bank.rewind()
 
+<<<<<<< HEAD
     def _refuse_bad_rows(self, epoch: int, step: int) -> None:
+=======
+    def _fill_bank(self, run: Run) -> None:
+        """One pass in the order of the first epoch, over crops that no epoch draws again."""
+        if distributed.rank() == 0:
+            logger.info("filling the memory bank: one pass over the images without training")
+        run.train_sampler.set_epoch(run.epoch, crops_of=BEFORE_TRAINING)
+        # In train mode and crop by crop, as the official script does.
+        self.bank.fill(lambda crop: self._embeddings(run, crop), run.train_loader)
+        run.train_sampler.set_epoch(run.epoch)
+
+    def _embeddings(self, run: Run, crop: Tensor) -> Tensor:
+        parts = crop.split(run.micro_batch or len(crop))
+        return torch.cat([run.model([part])[self.head].embeddings for part in parts])
+
+    def _refuse_bad_rows(self, run: Run) -> None:
+>>>>>>> main
         bad = sum(map(num_bad_rows, self.bank.embeddings))
         if bad:
             raise DivergedError(

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ssl_platform.ops.image_size import ImageSize, height_and_width
+
 POOLED = "pooled"  # what the trunk itself returns
 
 
@@ -69,14 +71,14 @@ class LayerOutputs:
 
 @torch.no_grad()
 def layer_shapes(
-    trunk: nn.Module, layers: Iterable[str], image_size: int
+    trunk: nn.Module, layers: Iterable[str], image_size: ImageSize
 ) -> dict[str, int | tuple[int, ...]]:
     """What a head on a layer gets for one image: D, or the shape of a map.
 
     Args:
         trunk: any trunk with ``out_dim``.
         layers: as in `LayerOutputs`.
-        image_size: side of the images, pixels.
+        image_size: side of the images, or their height and width, pixels.
 
     Raises:
         ValueError: the trunk has no ``out_dim``.
@@ -91,7 +93,7 @@ def layer_shapes(
     device = next(trunk.parameters()).device
     was_training = trunk.training
     outputs = LayerOutputs(trunk.eval(), inner)
-    maps = outputs(torch.zeros(1, 3, image_size, image_size, device=device))
+    maps = outputs(torch.zeros(1, 3, *height_and_width(image_size), device=device))
     outputs.remove()
     trunk.train(was_training)
     for name, output in maps.items():

@@ -70,7 +70,7 @@ class SSLModel(nn.Module):
 
         Rows of an output are crop after crop: (M * B, ...).
         """
-        groups = (list(group) for _, group in groupby(crops, key=lambda crop: crop.shape[-1]))
+        groups = (list(group) for _, group in groupby(crops, key=lambda crop: crop.shape[-2:]))
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.freeze_trunk):
             parts = [self._layer_outputs(torch.cat(group)) for group in groups]
         features = {layer: torch.cat([part[layer] for part in parts]) for layer in parts[0]}

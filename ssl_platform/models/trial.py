@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ssl_platform.errors import blame, kind_of
+from ssl_platform.ops.image_size import ImageSize, height_and_width, in_words
 
 SMALL = 30_000_000  # weights up to which a module is tried on a real batch: those of a ResNet-50
 ROWS = 2  # images of the batch; batch norms refuse a single one
@@ -79,42 +80,50 @@ def _output(module: nn.Module, device: torch.device, shape: Sequence[int], train
 
 
 def problem_of_trunk(
-    trunk: nn.Module, trial: Trial, crop_sizes: Sequence[int], eval_sizes: Sequence[int]
+    trunk: nn.Module,
+    trial: Trial,
+    crop_sizes: Sequence[ImageSize],
+    eval_sizes: Sequence[ImageSize],
 ) -> str | None:
     """One line when the trunk does not give features (N, ``out_dim``) for images of any size.
 
     Args:
         trunk: the module that is tried.
         trial: of it.
-        crop_sizes: sides of the images that it is trained on, pixels; tried in train mode.
+        crop_sizes: sides of the images that it is trained on, or height and width of each, pixels;
+            tried in train mode.
         eval_sizes: those of images that are looked at in eval mode.
     """
     name = type(trunk).__name__
-    failed: dict[int, str] = {}
+    failed: dict[ImageSize, str] = {}
     sizes = [*((size, True) for size in crop_sizes), *((size, False) for size in eval_sizes)]
     for size, training in dict.fromkeys(sizes):
         try:
-            features = trial(ROWS, 3, size, size, training=training)
+            features = trial(ROWS, 3, *height_and_width(size), training=training)
         except Exception as error:
             failed.setdefault(size, blame(error))
             continue
         problem = _problem_of_features(features, getattr(trunk, "out_dim", None))
         if problem:
-            images = f"images ({ROWS}, 3, {size}, {size})"
+            images = f"images {(ROWS, 3, *height_and_width(size))}"
             return f"{name} gave {kind_of(features)} for {images}; {problem}"
     if not failed:
         return None
     first, *others = failed
-    rest = f" (nor of {', '.join(map(str, others))})" if others else ""
+    rest = f" (nor of {', '.join(map(_shortly, others))})" if others else ""
     made_for = getattr(trunk, "image_size", None)
     right = f"the size that it is made for, {made_for}" if made_for else "a size that it takes"
     takes_none = made_for is None and len(failed) == len({size for size, _ in sizes})
     doubt = "if that is for their size, " if takes_none else ""
     return (
-        f"{name} cannot take images of {first} x {first} pixels{rest}: {failed[first]}; {doubt}"
+        f"{name} cannot take images of {in_words(first)} pixels{rest}: {failed[first]}; {doubt}"
         f"give all of data.transform.crops and data.eval_transform {right}, or choose a trunk that "
         "takes any"
     )
+
+
+def _shortly(size: ImageSize) -> str:
+    return str(size) if isinstance(size, int) else in_words(size)
 
 
 def _problem_of_features(features: Any, out_dim: Any) -> str | None:

@@ -4,9 +4,10 @@ import os
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
+from annotated_types import Ge
 
 from ssl_platform import distributed
 from ssl_platform.clusters.nearest import Clusters, find_nearest
@@ -32,6 +33,7 @@ class ImagesOptions:
     path: str | None
     split: Literal["train", "val"]
     num_workers: int
+    eval_batch_size: Annotated[int, Ge(1), "e.g. 256"] = 256
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,12 @@ class FindClusters(Task):
         device = resolve_device(options.device)
         model = run.model().to(device)
         # an image that cannot be read has no cluster; here that is no reason to stop
-        data = replace(run.options.data, num_workers=options.data.num_workers, max_bad_fraction=1.0)
+        data = replace(
+            run.options.data,
+            num_workers=options.data.num_workers,
+            eval_batch_size=options.data.eval_batch_size,
+            max_bad_fraction=1.0,
+        )
         job = replace(run.options, data=data, launch=options.launch)
         loader = eval_loader(dataset, range(len(dataset)), job, device=device)
         clusters = find_nearest(model.trunk, self._head_of(model), loader, len(dataset))
@@ -147,8 +154,8 @@ def _open_images(run: TrainedRun, options: ImagesOptions) -> ImageDataset:
 def _about_images(run: TrainedRun, dataset: ImageDataset, options: ClustersOptions) -> list[str]:
     """Lines about the images, as `look` finds them before the start for those of a config."""
     where = f"data.{options.data.split} of the run" if options.data.path is None else "data.path"
-    crop_size = max(TRANSFORMS.build(run.options.data.eval_transform).crop_sizes)
-    return describe(where, dataset, look(dataset, options.seed), crop_size=crop_size)
+    sizes = TRANSFORMS.build(run.options.data.eval_transform).crop_sizes
+    return describe(where, dataset, look(dataset, options.seed), crop_sizes=sizes)
 
 
 def _positions_in_training(

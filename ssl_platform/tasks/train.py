@@ -6,6 +6,7 @@ from typing import Any
 
 from ssl_platform import distributed
 from ssl_platform.config.options import Node, TrainOptions
+from ssl_platform.config.saved import shown_config
 from ssl_platform.engine import checkpoint
 from ssl_platform.engine.build import Builder
 from ssl_platform.engine.loop import train
@@ -67,6 +68,8 @@ class Train(Task):
     def __call__(self, options: TrainOptions) -> dict[str, Any]:
         """Run the training; returns what the hooks measured (``run.results``)."""
         run = Builder(options).run()
+        if distributed.rank() == 0:
+            run.loggers.config = shown_config(run.output_dir / "config.yaml")
         if not checkpoint.any_in(run.output_dir):
             origin = _start(run.model.trunk, options)
             if origin and distributed.rank() == 0:
@@ -160,4 +163,5 @@ def _baselines(options: TrainOptions) -> tuple[Evaluation, EvaluationOptions]:
         pca_components=own.pca_components,
         test_fraction=0.5,  # of no account: the validation images are the test
         cache=own.cache,
+        metrics=options.metrics,
     )

@@ -10,12 +10,11 @@ from typing import Any
 import torch
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from omegaconf.resolvers import oc
 from torch import Tensor
 from yaml import YAMLError
 
 from ssl_platform.config.options import TrainOptions, components, options_of
-from ssl_platform.config.saved import with_defaults
+from ssl_platform.config.saved import unread_environment, with_defaults
 from ssl_platform.config.yaml_file import read_yaml
 from ssl_platform.engine import checkpoint
 from ssl_platform.engine.build import Builder
@@ -53,7 +52,7 @@ class SavedRun:
             ValueError: there is no such run, or it cannot be read; the message begins with
                 ``checkpoint=``.
         """
-        with _naming(path), _unread_environment():
+        with _naming(path), unread_environment():
             config, chosen, state = _read(Path(path))
             return cls(_plain(config), chosen, state)
 
@@ -180,20 +179,6 @@ def _plain(config: Path) -> dict[str, Any]:
         names = ", ".join(keys)
         logger.info("%s is older than some keys, taken at their defaults: %s", config, names)
     return dict(plain)
-
-
-@contextmanager
-def _unread_environment() -> Iterator[None]:
-    """Leave references to the environment as they are written: a file may not read it."""
-
-    def as_written(name: str, *_: Any) -> str:
-        return f"${{oc.env:{name}}}"
-
-    OmegaConf.register_new_resolver("oc.env", as_written, replace=True)
-    try:
-        yield
-    finally:
-        OmegaConf.register_new_resolver("oc.env", oc.env, replace=True)
 
 
 def _one_line(error: Exception) -> str:

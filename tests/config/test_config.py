@@ -78,7 +78,7 @@ def test_a_whole_component_takes_the_place_of_another(chosen, key):
     cfg = composed(chosen, override, "seed=5")
     assert (cfg.data[key], cfg.seed) == (node, 5)
     _, problems = Source.of([chosen, override, "data.batchsize=3"]).read()
-    assert problems == ["data.batchsize=3: there is no data.batchsize; did you mean 'batch_size'?"]
+    assert problems == ["data.batchsize=3: there is no data.batchsize; write data.batch_size=3"]
 
 
 def test_a_saved_config_runs_again_unchanged_or_with_overrides(tmp_path):

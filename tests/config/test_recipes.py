@@ -149,7 +149,7 @@ def test_a_recipe_has_the_numbers_of_the_published_run(name):
 @pytest.mark.parametrize("name", [*RECIPES, *PRESETS])
 def test_a_recipe_has_what_all_published_runs_share(name):
     cfg = composed(name)
-    loss, augmentation = cfg.loss, cfg.data.transform
+    loss, ops = cfg.loss, cfg.data.transform.ops
     method = METHODS[name.partition("/")[0]]
     assert {key: loss[key] for key in method.loss} == method.loss
     assert (loss.temperature, list(loss.assign_crops)) == (0.1, [0, 1])
@@ -160,11 +160,19 @@ def test_a_recipe_has_what_all_published_runs_share(name):
         "name": "LARC", "lr": cfg.optimizer.lr, "momentum": 0.9, "weight_decay": 1e-6,
         "trust_coefficient": 0.001, "eps": 1e-8, "clip": False,
     }  # fmt: skip
-    assert augmentation.jitter == {
-        "probability": 0.8, "brightness": 0.8, "contrast": 0.8, "saturation": 0.8, "hue": 0.2,
+    assert list(ops) == ["flip", "jitter", "grayscale", "blur"]  # in this order
+    assert not any(
+        "ops" in group or "ratio" in group for group in cfg.data.transform.crops.values()
+    )
+    assert ops.flip == {"name": "HorizontalFlip", "probability": 0.5}
+    assert ops.jitter == {
+        "name": "ColorJitter", "probability": 0.8,
+        "brightness": 0.8, "contrast": 0.8, "saturation": 0.8, "hue": 0.2,
     }  # fmt: skip
-    assert (augmentation.flip, augmentation.grayscale) == (0.5, 0.2)
-    assert augmentation.blur == {"probability": 0.5, "sigma": [0.1, 2.0], "kind": "gaussian23"}
+    assert ops.grayscale == {"name": "Grayscale", "probability": 0.2}
+    assert ops.blur == {
+        "name": "GaussianBlur", "probability": 0.5, "sigma": [0.1, 2.0], "kind": "gaussian23",
+    }  # fmt: skip
     assert list(cfg.data.normalize.mean) == [0.485, 0.456, 0.406]
     assert list(cfg.data.normalize.std) == [0.228, 0.224, 0.225]
     assert (cfg.seed, cfg.precision) == (31, method.precision)
@@ -185,6 +193,20 @@ def test_the_rate_runs_from_the_warm_up_to_just_above_the_final_one(name):
     assert rate(max(0, warmup - 1)) == pytest.approx(row.base_lr)
     assert rate(warmup) == row.base_lr
     assert rate(warmup + cosine - 1) == pytest.approx(last, rel=1e-12, abs=1e-15)
+
+
+def test_the_whole_batch_on_one_gpu_changes_nothing_but_the_batch_norms():
+    one, recipe = composed("swav/rn50_800ep_1gpu"), composed("swav/rn50_800ep")
+    assert recipe_of(one) == BIG._replace(batch_norm_group=0)
+    assert (one.launch.processes, one.data.micro_batch) == (1, 256)
+    assert one.data.batch_size % one.data.micro_batch == 0
+    configs = [OmegaConf.to_container(cfg) for cfg in (one, recipe)]
+    for cfg in configs:
+        for key in ("name", "launch", "sync_batch_norm"):
+            del cfg[key]
+        for key in ("micro_batch", "num_workers"):
+            del cfg["data"][key]
+    assert configs[0] == configs[1]
 
 
 def images_of_a_batch_norm(cfg: DictConfig, world_size: int) -> int:
@@ -223,7 +245,7 @@ def test_lightlys_settings(name, queue_length, queue_start_epoch, frozen_epochs)
     assert cfg.schedule.name == "Constant"
     crops = [(c.count, c.size, *c.scale) for c in cfg.data.transform.crops.values()]
     assert crops == [LARGE, SMALL]
-    assert cfg.data.transform.blur.kind == "pil"
+    assert cfg.data.transform.ops.blur.kind == "pil"
     assert list(cfg.data.normalize.std) == [0.229, 0.224, 0.225]
     assert (cfg.loss.queue_length, cfg.loss.queue_start_epoch) == (queue_length, queue_start_epoch)
     assert (cfg.loss.freeze_prototypes_steps, cfg.loss.freeze_prototypes_epochs) == (

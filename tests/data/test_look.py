@@ -37,7 +37,7 @@ def folder(
 
 
 def said(dataset: ImageDataset, crop_size: int = 32) -> list[str]:
-    return describe("data.train", dataset, look(dataset, 0), crop_size=crop_size)
+    return describe("data.train", dataset, look(dataset, 0), crop_sizes=[16, crop_size])
 
 
 def test_ordinary_images_are_one_line(tmp_path):

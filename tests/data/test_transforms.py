@@ -5,25 +5,25 @@ import math
 import numpy as np
 import pytest
 from PIL import Image
+from swav_ops import swav_ops
 from torchvision import transforms
 
-from ssl_platform.data.crops.augment import Blur, ColorJitter
 from ssl_platform.data.crops.center_crop import CenterCrop
-from ssl_platform.data.crops.multicrop import CropGroup, MultiCrop
+from ssl_platform.data.crops.groups import CropGroup
+from ssl_platform.data.crops.multicrop import MultiCrop
 from ssl_platform.registry import TRANSFORMS, load_components
 
 OPTIONS = {
     "crops": {"large": CropGroup(32, 2, (0.14, 1.0)), "small": CropGroup(20, 3, (0.05, 0.14))},
     "ratio": (3 / 4, 4 / 3),
-    "flip": 0.5,
-    "jitter": ColorJitter(0.8, 0.8, 0.8, 0.8, 0.2),
-    "grayscale": 0.2,
-    "blur": Blur(0.5, (0.1, 2.0), "gaussian23"),
+    "ops": swav_ops(),
 }
+FLIP = {"name": "HorizontalFlip", "probability": 0.5}
+BLUR = {"name": "GaussianBlur", "probability": 0.5, "sigma": [0.1, 2.0], "kind": "pil"}
 
 
-def noise(height: int, width: int) -> np.ndarray:
-    return np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+def noise(height: int, width: int, channels: int = 3) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (height, width, channels), np.uint8)
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 300), (28, 28), (333, 500)])
@@ -51,8 +51,14 @@ def test_equal_sizes_become_neighbours_and_a_group_can_be_off():
         "b": CropGroup(20, 1, (0.2, 1.0)),
         "c": CropGroup(32, 1, (0.1, 0.2)),
         "d": CropGroup(16, 0, (0.1, 0.2)),
+        "e": CropGroup((32, 32), 1, (0.1, 0.2)),
+        "f": CropGroup((32, 20), 1, (0.1, 0.2)),
+        "g": CropGroup((20, 32), 1, (0.1, 0.2)),
     }
-    assert MultiCrop(**{**OPTIONS, "crops": crops}).crop_sizes == [32, 32, 20]
+    multicrop = MultiCrop(**{**OPTIONS, "crops": crops})
+    assert multicrop.crop_sizes == [32, 32, 32, 20, (32, 20), (20, 32)]
+    shapes = [crop.shape[:2] for crop in multicrop(noise(64, 80), np.random.default_rng(0))]
+    assert shapes == [(32, 32)] * 3 + [(20, 20), (32, 20), (20, 32)]
 
 
 @pytest.mark.parametrize(
@@ -70,15 +76,33 @@ def test_equal_sizes_become_neighbours_and_a_group_can_be_off():
             {"crops": {"large": {"size": 32, "count": 0, "scale": [0.5, 1.0]}}},
             "crops={large}: at least one group needs count 1 or more",
         ),
-        ({"flip": 1.2}, "flip=1.2: from 0 to 1"),
-        ({"flip": math.nan}, "flip=nan: from 0 to 1"),
         (
-            {"blur": {"probability": 0.5, "sigma": [0.0, 2.0], "kind": "pil"}},
-            "blur.sigma=[0.0, 2.0]: must be two rising numbers in [0.01, 100]",
+            {"crops": {"large": {"size": [32, 0], "count": 1, "scale": [0.5, 1.0]}}},
+            "crops.large.size=[32, 0]: at least 1 pixel, or [height, width]",
+        ),
+        ({"ops": {"flip": FLIP | {"probability": 1.2}}}, "ops.flip.probability=1.2: from 0 to 1"),
+        (
+            {"ops": {"flip": FLIP | {"probability": math.nan}}},
+            "ops.flip.probability=nan: from 0 to 1",
         ),
         (
-            {"flip": -1, "grayscale": 2},
-            "flip=-1: from 0 to 1\ngrayscale=2: from 0 to 1",
+            {"ops": {"blur": BLUR | {"sigma": [0.0, 2.0]}}},
+            "ops.blur.sigma=[0.0, 2.0]: must be two rising numbers in [0.01, 100]",
+        ),
+        (
+            {"ops": {"flip": FLIP | {"probability": -1}, "blur": BLUR | {"kind": "box"}}},
+            "ops.flip.probability=-1: from 0 to 1\n"
+            "ops.blur.kind=box: should be 'gaussian23' or 'pil'",
+        ),
+        ({"ops": {"flip": {"probability": 1}}}, "ops.flip.name: which crop op? choose from "),
+        ({"ops": {"flip": 0.5}}, "ops.flip=0.5: an op, {name: ..., ...}, or null for none"),
+        (
+            {"ops": {"flip": {"name": "HorizontalFlop", "probability": 1}}},
+            "ops.flip.name=HorizontalFlop: no such crop op; did you mean 'HorizontalFlip'?",
+        ),
+        (
+            {"ops": {"flip": {"name": "HorizontalFlip"}}},
+            "ops.flip.probability: HorizontalFlip needs a value (float)",
         ),
     ],
 )
@@ -109,6 +133,20 @@ def test_center_crop_of_a_long_strip_is_that_of_its_middle(turned):
     assert np.array_equal(*crops)
 
 
+@pytest.mark.parametrize("shape", [(60, 50), (40, 90)])
+@pytest.mark.parametrize("channels", [1, 2, 3, 4, 7])
+def test_center_crop_takes_any_number_of_channels_and_unequal_sides(shape, channels):
+    image = noise(*shape, channels)
+    theirs = transforms.Compose([transforms.Resize((30, 45)), transforms.CenterCrop((25, 40))])
+    (ours,) = CenterCrop(resize=(30, 45), size=(25, 40))(image, None)
+    assert CenterCrop(resize=(30, 45), size=(25, 40)).crop_sizes == [(25, 40)]
+    for channel in range(channels):
+        expected = theirs(Image.fromarray(np.ascontiguousarray(image[..., channel])))
+        assert np.array_equal(ours[..., channel], np.asarray(expected))
+
+
 def test_center_crop_larger_than_the_image_is_refused():
     with pytest.raises(ValueError, match=r"^size=224: must lie in 1\.\.200, the value of resize$"):
         CenterCrop(resize=200, size=224)
+    with pytest.raises(ValueError, match=r"^size=\[64, 224\]: must lie in 1\.\.96 x 200, the"):
+        CenterCrop(resize=(96, 200), size=(64, 224))

@@ -10,6 +10,7 @@ from unittest.mock import patch
 import pytest
 import torch
 from conftest import TINY
+from run_infos import info
 from tiny_runs import checkpoints, lines, refused, stopped_at, train, without
 
 from ssl_platform.data.loading.sampler import ShuffledSampler
@@ -17,7 +18,7 @@ from ssl_platform.engine import checkpoint
 from ssl_platform.engine.position import change_of_length, restore_position
 from ssl_platform.engine.run import Run
 from ssl_platform.errors import CheckpointError
-from ssl_platform.hooks.log import _Console
+from ssl_platform.loggers.console import Console
 from ssl_platform.losses.swav import SwAVLoss
 from ssl_platform.models.heads import PrototypeHead
 from ssl_platform.optim.schedules import EpochCosine, Steps, WarmupCosine
@@ -243,14 +244,12 @@ def test_the_first_epoch_of_an_old_checkpoint_goes_on():
     ("start", "position", "seconds", "eta"),
     [(0, 6, 10.0, "0:00:30"), (12, 15, 30.0, "0:01:30"), (20, 24, 3.0, "0:00:00")],
 )
-def test_the_time_left_is_that_of_the_steps_left(start, position, seconds, eta, caplog):
+def test_the_time_left_is_that_of_the_steps_left(start, position, seconds, eta, tmp_path, caplog):
     caplog.set_level("INFO")
-    sampler = SimpleNamespace(steps_per_epoch=8)
-    run = SimpleNamespace(position=start, num_epochs=3, train_sampler=sampler, epoch=1)
-    console = _Console(run)
-    run.position = position
+    console = Console()
+    console.start(info(tmp_path, step=90, position=start, steps_per_epoch=8))
     figures = {"loss": 1.0, "lr": 0.1, "images_per_second": 9.0, "data_wait": 0.0}
-    console.write({"step": 99, "epoch": 1, "seconds": seconds, **figures})
+    console.figures(90 + position - start, 1, {**figures, "seconds": seconds})
     (line,) = caplog.messages
     assert line.startswith(f"epoch 2/3 step {position}/24: ") and line.endswith(f", ETA {eta}")
 

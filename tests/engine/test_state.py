@@ -149,7 +149,12 @@ def other_threads(monkeypatch) -> str:
     return "threads 1 before, 2 now"
 
 
-@pytest.mark.parametrize("change", [other_crops, other_threads])
+def other_draws(monkeypatch) -> str:
+    monkeypatch.setattr(multicrop.MultiCrop, "draws", "by some other rule")
+    return "draws of crops by the names of group and op before, by some other rule now"
+
+
+@pytest.mark.parametrize("change", [other_crops, other_draws, other_threads])
 def test_what_changes_the_bits_is_said_or_refused(change, small, tmp_path, caplog, monkeypatch):
     stopped_at(2, small, tmp_path)
     message = "step_00000002: the result is no longer bit for bit an unbroken run's: "
@@ -158,6 +163,17 @@ def test_what_changes_the_bits_is_said_or_refused(change, small, tmp_path, caplo
         train(small, tmp_path, "resume.exact=true")
     train(small, tmp_path)
     assert message in caplog.text
+
+
+def test_a_run_whose_crops_were_drawn_in_another_way_says_so(small, tmp_path, caplog, monkeypatch):
+    with monkeypatch.context() as before:  # as a version that did not know of draws
+        before.setattr(multicrop.MultiCrop, "draws", None)
+        stopped_at(2, small, tmp_path)
+    line = "draws of crops by their place in a list before, by the names of group and op now"
+    with pytest.raises(CheckpointError, match=rf"run's: {line} \(resume.exact=false goes on\)"):
+        train(small, tmp_path, "resume.exact=true")
+    train(small, tmp_path)
+    assert line in caplog.text
 
 
 def test_a_run_can_start_from_another(small, tmp_path):

@@ -22,7 +22,7 @@ IN_DOUBLE = ["plugins=[double_trunks]", "trunk.name=DoubleResNet"]
 
 
 def test_a_run_leaves_what_the_readme_promises(tiny, tmp_path):
-    results = train(tiny, tmp_path, "hooks.log.tensorboard=true")
+    results = train(tiny, tmp_path, "loggers.tensorboard.enabled=true")
     files = {path.name for path in tmp_path.iterdir()}
     assert {"config.yaml", "metrics.jsonl", "crops.png", "summary.json", "tensorboard"} <= files
     assert json.loads((tmp_path / "summary.json").read_text()) == results

@@ -28,7 +28,7 @@ SMALL = [
     "data.batch_size=32",
     "num_epochs=3",
     "launch.threads=1",
-    "hooks.log.tensorboard=false",
+    "loggers.tensorboard.enabled=false",
 ]
 ROWS = {  # of the catalogue, one of each layout, and whose layout the released file has
     "swav_800ep": "swav_resnet50",
@@ -165,7 +165,7 @@ def test_a_row_of_the_zoo_runs(name, mirror, labeled, tmp_path, monkeypatch):
         f"output_dir={tmp_path / 'run'}", "num_epochs=1", "data.batch_size=4",
         "data.num_workers=0", "launch.threads=1", "data.transform.crops.large.size=64",
         "data.eval_transform.resize=64", "data.eval_transform.size=64",
-        "hooks.log.tensorboard=false", "baselines=false",
+        "loggers.tensorboard.enabled=false", "baselines=false",
         *([] if name == "swav_800ep" else ["trunk.width=8"]),
     ]  # fmt: skip
     results = run(*overrides)

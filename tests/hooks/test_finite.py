@@ -12,6 +12,7 @@ from ssl_platform import distributed
 from ssl_platform.data.batch import Batch
 from ssl_platform.errors import DivergedError
 from ssl_platform.hooks.finite import StopWhenNotFinite
+from ssl_platform.loggers.group import LoggerGroup
 
 STEPS_PER_EPOCH = 6
 POSITION = 20  # where the first step is: a run with other epochs before
@@ -26,6 +27,7 @@ def a_run(output_dir: Path, *, scaled: bool = False) -> SimpleNamespace:
         schedule=lambda step: 0.5 + step,
         train_data=SimpleNamespace(describe=lambda index: f"{index}.jpg"),
         output_dir=output_dir,
+        loggers=LoggerGroup(),
         report={},
         epoch=0,
         step=0,

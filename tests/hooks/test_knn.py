@@ -9,6 +9,7 @@ from labelled_rows import DataSet, Rows, a_data_set
 from torch import nn
 
 from ssl_platform.hooks.knn import KNNMonitor
+from ssl_platform.loggers.group import LoggerGroup
 from ssl_platform.metrics.accuracy import TopKAccuracy
 
 
@@ -22,6 +23,7 @@ def a_run(train: DataSet, val: DataSet | None, folder: Path) -> SimpleNamespace:
         model=SimpleNamespace(trunk=trunk),
         metrics={"top1": TopKAccuracy(k=1)},
         output_dir=folder,
+        loggers=LoggerGroup(),
         results={},
         report={},
         step=0,

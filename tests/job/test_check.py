@@ -24,9 +24,11 @@ MISTAKES = {
     ),
     "++xyz=1": (
         "xyz=1: the config has no such option; choose from allow_partial, baselines, "
-        "checkpoint, compile, data, device, drop_last, freeze_trunk, heads, hooks, launch, loss, "
-        "metrics, name, num_epochs, optimizer, output_dir, param_groups, plugins, precision, "
-        "profile, resume, save, schedule, seed, sync_batch_norm, task, train_fraction, trunk"
+        "checkpoint, clip_grad_norm, compile, cudnn, data, device, drop_last, freeze_trunk, heads, "
+        "hooks, launch, loggers, loss, matmul_precision, metrics, name, num_epochs, optimizer, "
+        "output_dir, "
+        "param_groups, plugins, precision, profile, resume, save, schedule, seed, "
+        "sync_batch_norm, task, train_fraction, trunk"
     ),
     "~loss.epsilon": "loss.epsilon: SwAVLoss needs a value (float); set loss.epsilon=...",
     "loss.epsilon=???": "loss.epsilon: SwAVLoss needs a value (float); set loss.epsilon=...",
@@ -49,6 +51,14 @@ MISTAKES = {
         "loss.queue_length=20000: the data set has 10000 images; a queue holds at most each of "
         "them once"
     ),
+    "data.micro_batch=6": (
+        "data.micro_batch=6: has to divide the 32 images of a process, e.g. 4 (data.batch_size=32, "
+        "1 process)"
+    ),
+    "data.micro_batch=0": ("data.micro_batch=0: at least 1, or null for all images of the process"),
+    "data.eval_batch_size=0": "data.eval_batch_size=0: at least 1, e.g. 256",
+    "clip_grad_norm=0": "clip_grad_norm=0: above 0, or null for none",
+    "matmul_precision=low": ("matmul_precision=low: should be 'highest', 'high' or 'medium'"),
     "loss.epsilon=0": "loss.epsilon=0: above 0, e.g. 0.05",
     "schedule.warmup_epochs=6": (
         "schedule.warmup_epochs=6.0: the training has num_epochs=6; the warm-up must be shorter, "

@@ -68,7 +68,7 @@ def a_run(model: SSLModel, loader: list[Batch], *, step: int = 0, epoch: int = 0
     sampler = ShuffledSampler(20, batch_size=4, rank=0, world_size=1, seed=0)
     return SimpleNamespace(
         model=model, train_loader=loader, train_sampler=sampler, step=step, position=step,
-        epoch=epoch,
+        epoch=epoch, micro_batch=None,
     )  # fmt: skip
 
 

@@ -140,6 +140,8 @@ def a_run(model: SSLModel, loss: SwAVLoss, optimizer: torch.optim.Optimizer) -> 
         scaler=torch.amp.GradScaler("cpu", enabled=False),
         device=torch.device("cpu"),
         autocast_dtype=None,
+        micro_batch=None,
+        clip_grad_norm=None,
         train_sampler=SimpleNamespace(batch_size=BATCH),
         epoch=0,
         epoch_step=0,

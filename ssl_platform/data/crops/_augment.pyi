@@ -8,9 +8,8 @@ def crop(
     image: np.ndarray,
     out: np.ndarray,
     box: tuple[int, int, int, int],
-    flip: bool,
-    jitter: Sequence[tuple[int, float]],
-    grayscale: bool,
-    kernel: np.ndarray | None,
+    mirrored: bool,
+    upside_down: bool,
+    steps: Sequence[tuple[int, float | np.ndarray]],
     /,
 ) -> None: ...

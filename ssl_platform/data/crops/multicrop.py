@@ -2,80 +2,70 @@
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Annotated
+from typing import Any
 
 import numpy as np
-from pydantic import Field
 
 from ssl_platform import distributed
 from ssl_platform.data.crops import native_crop, opencv_crop
-from ssl_platform.data.crops.augment import (
-    NUM_UNIFORMS,
-    Blur,
-    ColorJitter,
-    CropDraw,
-    CropRule,
-    Probability,
-    draw_crop,
-    rising,
-)
+from ssl_platform.data.crops.draw import NUM_BOX_UNIFORMS, CropDraw, CropRule
+from ssl_platform.data.crops.groups import CropGroup, Ratio, ops_of_groups, unfit
+from ssl_platform.data.crops.pixels import RGB
+from ssl_platform.data.crops.streams import Streams
+from ssl_platform.errors import DataError
+from ssl_platform.ops.image_size import ImageSize, height_and_width
 from ssl_platform.registry import TRANSFORMS
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class CropGroup:
-    """Crops of one size and scale."""
-
-    size: Annotated[int, Field(ge=1)]  # side, pixels
-    count: Annotated[int, Field(ge=0)]  # per image; 0 turns the group off
-    # range of a crop's area, as a part of the image's
-    scale: Annotated[tuple[float, float], rising(0, 1)]
 
 
 @TRANSFORMS.register()
 class MultiCrop:
     """Random crops of an image, independent of each other, each augmented by itself.
 
+    The random numbers of an op are a function of what the generator gives for an image, the name of
+    the group, the crop's number in it and the op's name. So they stay what they are when another
+    op, crop or group comes or goes.
+
     Args:
         crops: groups by name. Crops come in the order of the groups, except that groups of equal
             size are put together.
         ratio: range of a crop's width over its height, drawn on a logarithmic scale.
-        flip: probability of a horizontal flip.
-        jitter: colour jitter.
-        grayscale: probability of becoming grey.
-        blur: Gaussian blur.
+        ops: what is done to each crop, by name, in this order: objects of `CROP_OPS`, or mappings
+            with their ``name`` and options; None for none. A group's own ops change those that have
+            the same name at their place, and follow the others.
 
     Raises:
-        ValueError: no crop at all.
+        ValueError: no crop at all, or an op that cannot work.
     """
 
-    def __init__(
-        self,
-        *,
-        crops: dict[str, CropGroup],
-        ratio: Annotated[tuple[float, float], rising(0.01, 100)],
-        flip: Probability,
-        jitter: ColorJitter,
-        grayscale: Probability,
-        blur: Blur,
-    ):
+    draws = "by the names of group and op"  #: what crops of the same seed depend on; saved by runs
+
+    def __init__(self, *, crops: dict[str, CropGroup], ratio: Ratio, ops: dict[str, Any]):
         if not any(group.count for group in crops.values()):
             raise ValueError(
                 f"crops={{{', '.join(crops)}}}: at least one group needs count 1 or more"
             )
-        sizes = list(dict.fromkeys(group.size for group in crops.values()))
+        placed = ops_of_groups(crops, ops)
+        self._groups = {name: (group, placed[name]) for name, group in crops.items() if group.count}
+        self._num_channels = RGB  # that all ops can work with
         self._apply, self.implementation, description = _implementation()
         if distributed.rank() == 0:
             logger.info("crops: %s", description)
-        self._blur_kind = blur.kind
-        self._rules = [
-            CropRule(group.size, group.scale, ratio, flip, jitter, grayscale, blur)
-            for group in sorted(crops.values(), key=lambda group: sizes.index(group.size))
-            for _ in range(group.count)
-        ]
+        self._rules: list[CropRule] = []
+        names: list[tuple[str, ...]] = []
+        lengths: list[int] = []
+        sizes = list(dict.fromkeys(height_and_width(group.size) for group in crops.values()))
+        for name, (group, ops_of_group) in sorted(
+            self._groups.items(), key=lambda item: sizes.index(height_and_width(item[1][0].size))
+        ):
+            drawn = [one.op for one in ops_of_group.values()]
+            size = height_and_width(group.size)
+            self._rules += [CropRule(size, group.scale, group.ratio or ratio, drawn)] * group.count
+            for number in map(str, range(group.count)):
+                names += [(name, number), *((name, number, key) for key in ops_of_group)]
+                lengths += [NUM_BOX_UNIFORMS, *(op.num_uniforms for op in drawn)]
+        self._streams = Streams(names, lengths)
 
     @property
     def num_crops(self) -> int:
@@ -83,27 +73,37 @@ class MultiCrop:
         return len(self._rules)
 
     @property
-    def crop_sizes(self) -> list[int]:
-        """Side of each crop, in pixels; equal sizes are adjacent."""
-        return [rule.size for rule in self._rules]
+    def crop_sizes(self) -> list[ImageSize]:
+        """Side of each crop, or its height and width, in pixels; equal sizes are adjacent."""
+        sizes = [rule.size for rule in self._rules]
+        return [height if height == width else (height, width) for height, width in sizes]
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator) -> list[np.ndarray]:
-        """Crops of ``image`` ((H, W, 3) uint8 RGB): one (size, size, 3) uint8 RGB array each."""
-        height, width, _ = image.shape
-        draws = self.draw(height, width, rng)
-        return [self._apply(image, draw, self._blur_kind) for draw in draws]
+        """Crops of ``image`` ((H, W, C) uint8; RGB if C is 3): (height, width, C) uint8 each.
+
+        Raises:
+            DataError: an op cannot work with this number of channels.
+        """
+        height, width, channels = image.shape
+        if channels != self._num_channels:
+            self._require_channels(channels)
+        apply = self._apply if channels == RGB else opencv_crop.apply_crop
+        return [apply(image, draw) for draw in self.draw(height, width, rng)]
 
     def draw(self, height: int, width: int, rng: np.random.Generator) -> list[CropDraw]:
         """The random parameters of every crop of an image of ``height`` x ``width`` pixels."""
-        uniforms = rng.random((self.num_crops, NUM_UNIFORMS)).tolist()
-        return [
-            draw_crop(height, width, rule, row)
-            for rule, row in zip(self._rules, uniforms, strict=True)
-        ]
+        uniforms = iter(self._streams.uniforms(rng))
+        return [rule.draw(height, width, uniforms) for rule in self._rules]
+
+    def _require_channels(self, channels: int) -> None:
+        lines = [line for group in self._groups.values() for line in unfit(*group, channels)]
+        if lines:
+            raise DataError("\n".join(dict.fromkeys(lines)))
+        self._num_channels = channels
 
 
-def _implementation() -> tuple[Callable[[np.ndarray, CropDraw, str], np.ndarray], str, str]:
-    """What cuts and augments a crop here, its name, and what the log says of it."""
+def _implementation() -> tuple[Callable[[np.ndarray, CropDraw], np.ndarray], str, str]:
+    """What cuts and augments a crop of 3 channels here, its name, and what the log says of it."""
     if native_crop.AVAILABLE:
         return native_crop.apply_crop, "compiled kernel", "compiled kernel"
     why = (

@@ -5,8 +5,8 @@ from importlib.util import find_spec
 
 import numpy as np
 
-from ssl_platform.data.crops.augment import CropDraw
-from ssl_platform.data.crops.blur import blur_pil, gaussian23_kernel
+from ssl_platform.data.crops import pixels
+from ssl_platform.data.crops.draw import CropDraw
 
 DAMAGE = ""  # why a kernel that is there cannot be loaded: of another machine, or cut off
 try:
@@ -18,27 +18,58 @@ except ImportError as error:
 else:
     AVAILABLE = True
 
-OPERATIONS = {"brightness": 0, "contrast": 1, "saturation": 2, "hue": 3}  # as the kernel counts
+OPERATIONS = {  # as the kernel counts
+    pixels.brightness: 0,
+    pixels.contrast: 1,
+    pixels.saturation: 2,
+    pixels.hue: 3,
+    pixels.grayscale: 4,
+    pixels.solarize: 5,
+    pixels.posterize: 6,
+    pixels.gaussian_blur: 7,
+}
+# Flips change places with all of these, to the bit, and cost nothing where a crop is resized.
+BLUR, HUE = OPERATIONS[pixels.gaussian_blur], OPERATIONS[pixels.hue]
 
 
-def apply_crop(image: np.ndarray, draw: CropDraw, blur_kind: str) -> np.ndarray:
-    """Cut one crop out of ``image`` ((H, W, 3) uint8 RGB); (size, size, 3) uint8 RGB."""
-    crop = np.empty((draw.size, draw.size, 3), dtype=np.uint8)
-    kernel = None
-    if draw.sigma is not None and blur_kind == "gaussian23":
-        kernel = gaussian23_kernel(draw.sigma)
-    _augment.crop(
-        np.ascontiguousarray(image),
-        crop,
-        (draw.top, draw.left, draw.height, draw.width),
-        draw.flip,
-        [(OPERATIONS[name], as_pillow(name, factor)) for name, factor in draw.jitter],
-        draw.grayscale,
-        kernel,
-    )
-    return blur_pil(crop, draw.sigma) if draw.sigma is not None and kernel is None else crop
+def apply_crop(image: np.ndarray, draw: CropDraw) -> np.ndarray:
+    """Cut one crop out of ``image`` ((H, W, 3) uint8 RGB); (height, width, 3) uint8 RGB.
+
+    Steps that the kernel does not know are done at their place, between two of its runs.
+    """
+    crop, box, size = image, draw.box, draw.size
+    steps, is_resized = iter(draw.steps), False
+    while True:
+        numbered: list[tuple[int, float | np.ndarray]] = []
+        mirrored = upside_down = False
+        unknown = None
+        for function, value in steps:
+            if function in OPERATIONS:
+                operation = OPERATIONS[function]
+                numbered.append((operation, _as_kernel(operation, value)))
+            elif function is pixels.mirror:
+                mirrored = not mirrored
+            elif function is pixels.upside_down:
+                upside_down = not upside_down
+            else:
+                unknown = function, value
+                break
+        if numbered or mirrored or upside_down or not is_resized:
+            source, crop = np.ascontiguousarray(crop), np.empty((*size, 3), dtype=np.uint8)
+            _augment.crop(source, crop, box, mirrored, upside_down, numbered)
+            box, is_resized = (0, 0, *size), True
+        if unknown is None:
+            return crop
+        function, value = unknown
+        crop = function(crop, value)
 
 
-def as_pillow(operation: str, factor: float) -> float:
-    """The factor that Pillow would compute with: its hue is one byte."""
-    return int(factor * 255) / 255 if operation == "hue" else factor
+def _as_kernel(operation: int, value: float | None) -> float | np.ndarray:
+    """What the kernel computes with: weights of a blur, and hue as Pillow has it, in one byte."""
+    if operation == BLUR:
+        assert value is not None
+        return pixels.gaussian23_kernel(value)
+    if operation == HUE:
+        assert value is not None
+        return int(value * 255) / 255
+    return 0.0 if value is None else value

@@ -14,6 +14,7 @@ from ssl_platform.data.contract import make_crops, read_image
 from ssl_platform.data.dataset import ImageDataset, UnreadableImage
 from ssl_platform.data.decoding.pixels import Notes
 from ssl_platform.errors import DataError, first_few
+from ssl_platform.ops.image_size import ImageSize
 
 
 class Transform(Protocol):
@@ -25,8 +26,8 @@ class Transform(Protocol):
         ...
 
     @property
-    def crop_sizes(self) -> list[int]:
-        """Side of each crop, in pixels."""
+    def crop_sizes(self) -> list[ImageSize]:
+        """Side of each crop, or its height and width, in pixels."""
         ...
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator) -> list[np.ndarray]: ...
@@ -83,8 +84,8 @@ class BatchReader:
         self._start = self._rng.bit_generator.state  # with nothing drawn yet
 
     @property
-    def crop_sizes(self) -> list[int]:
-        """Side of each crop, in pixels."""
+    def crop_sizes(self) -> list[ImageSize]:
+        """Side of each crop, or its height and width, in pixels."""
         return self._transform.crop_sizes
 
     def __call__(
@@ -97,7 +98,7 @@ class BatchReader:
 
         Args:
             samples: B ``(epoch, index)`` pairs.
-            crops: one (>= B, size, size, 3) uint8 array per crop.
+            crops: one (>= B, height, width, 3) uint8 array per crop.
             indices: (>= B,) int64, of the images that were read.
 
         Raises:

@@ -27,6 +27,7 @@ import torch
 
 from ssl_platform.data.loading.batch_reader import BatchReader, Report
 from ssl_platform.errors import DataError, DataWorkerError
+from ssl_platform.ops.image_size import height_and_width
 
 StartMethod = Literal["fork", "spawn"]
 Task = list[tuple[int, int]]  # (epoch, index) pairs of a batch
@@ -49,7 +50,7 @@ class HostBatch(NamedTuple):
 class Slot(NamedTuple):
     """Room for a batch."""
 
-    crops: list[np.ndarray]  # one (batch_size, size, size, 3) uint8 array per crop
+    crops: list[np.ndarray]  # one (batch_size, height, width, 3) uint8 array per crop
     indices: np.ndarray  # (batch_size,) int64
 
     def below(self, row: int) -> "Slot":
@@ -78,7 +79,7 @@ class Ring:
 
     def __init__(self, num_slots: int, batch_size: int, read: BatchReader):
         self._batch_size = batch_size
-        self._shapes = [(batch_size, size, size, 3) for size in read.crop_sizes]
+        self._shapes = [(batch_size, *height_and_width(size), 3) for size in read.crop_sizes]
         self._slot_bytes = sum(map(prod, self._shapes))
         self.memory: Any = RawArray(ctypes.c_uint8, num_slots * self._slot_bytes)
         self._indices = RawArray(ctypes.c_int64, num_slots * batch_size)

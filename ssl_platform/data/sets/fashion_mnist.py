@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from pydantic import Field
 
-from ssl_platform.data.crops.augment import rising
+from ssl_platform.data.crops.ranges import rising
 from ssl_platform.data.dataset import ImageDataset
 from ssl_platform.registry import DATASETS
 

@@ -1,4 +1,5 @@
-// One augmented crop in one call: what ssl_platform/data/augment.py has drawn is applied here.
+// One augmented crop in one call: what ssl_platform/data/crops/draw.py has drawn is applied here, as far
+// as it is known here: flips, colour jitter, grey, solarize, posterize and blur, in any order.
 //
 // The arithmetic is Pillow's, operation by operation, but for two: hue and blur are computed in float
 // and rounded once. After the resize, pixels lie in planes (all red, all green, all blue), so that the
@@ -199,13 +200,13 @@ void add_rows(const uint8_t *rows, size_t stride, const float *weights, int coun
 
 // Horizontally, then vertically, rounded to bytes in between: what Pillow does too, except that new
 // releases turn the order round where that is quicker.
-void resize(const uint8_t *image, int image_width, const Box &box, bool flip, int size,
-            const Planes &planes) {
+void resize(const uint8_t *image, int image_width, const Box &box, bool mirrored, bool upside_down,
+            int height, int width, const Planes &planes) {
     thread_local Scratch<float> floats;
     thread_local Scratch<uint8_t> bytes;
-    const Taps horizontal(box.width, size, flip), vertical(box.height, size, false);
+    const Taps horizontal(box.width, width, mirrored), vertical(box.height, height, upside_down);
     const size_t box_length = static_cast<size_t>(box.width) * CHANNELS;
-    const size_t length = static_cast<size_t>(size) * CHANNELS;
+    const size_t length = static_cast<size_t>(width) * CHANNELS;
     const size_t stride = whole_blocks(length + 1, RESIZE_BLOCK);
     float *const rows = floats.get(ROWS * (box_length + 1 + stride));
     float *const sums = rows + ROWS * (box_length + 1);
@@ -218,15 +219,15 @@ void resize(const uint8_t *image, int image_width, const Box &box, bool flip, in
             to_floats(image + (line * image_width + box.left) * CHANNELS, box_length, row);
             row[box_length] = 0;
         }
-        narrow(rows, box_length + 1, horizontal, size, sums, stride);
+        narrow(rows, box_length + 1, horizontal, width, sums, stride);
         to_bytes(sums, ROWS * stride, narrowed + y * stride);
     }
-    for (int y = 0; y < size; y++) {
+    for (int y = 0; y < height; y++) {
         add_rows(narrowed + vertical.starts[y] * stride, stride,
                  &vertical.weights[static_cast<size_t>(y) * vertical.count], vertical.count, length,
                  out);
-        const size_t at = static_cast<size_t>(y) * size;
-        separate(out, size, planes.red + at, planes.green + at, planes.blue + at);
+        const size_t at = static_cast<size_t>(y) * width;
+        separate(out, width, planes.red + at, planes.green + at, planes.blue + at);
     }
 }
 
@@ -296,27 +297,14 @@ void shift_hue(uint8_t *red, uint8_t *green, uint8_t *blue, size_t size, float s
     }
 }
 
-enum Operation { BRIGHTNESS, CONTRAST, SATURATION, HUE };
+FOR_EACH_PROCESSOR
+void invert_from(uint8_t *plane, size_t size, int threshold) {
+    for (size_t i = 0; i < size; i++) plane[i] = plane[i] < threshold ? plane[i] : 255 - plane[i];
+}
 
-void jitter(const Planes &p, Operation operation, float factor) {
-    uint8_t *const all[] = {p.red, p.green, p.blue};
-    switch (operation) {
-        case BRIGHTNESS:
-            for (uint8_t *plane : all) blend_with_constant(plane, p.size, 0, factor);
-            break;
-        case CONTRAST: {
-            const double sum = static_cast<double>(sum_of_luma(p.red, p.green, p.blue, p.size));
-            const int mean = static_cast<int>(sum / p.size + 0.5);
-            for (uint8_t *plane : all) blend_with_constant(plane, p.size, mean, factor);
-            break;
-        }
-        case SATURATION:
-            blend_with_luma(p.red, p.green, p.blue, p.size, factor);
-            break;
-        case HUE:
-            shift_hue(p.red, p.green, p.blue, p.size, factor);
-            break;
-    }
+FOR_EACH_PROCESSOR
+void keep_bits(uint8_t *plane, size_t size, uint8_t mask) {
+    for (size_t i = 0; i < size; i++) plane[i] &= mask;
 }
 
 // --- blur --------------------------------------------------------------------------------------
@@ -345,59 +333,49 @@ void add_pairs(const float *middle, const float *const *before, const float *con
 }
 
 // `half` is the middle of a symmetric kernel and the `radius` weights on one side of it.
-void blur(uint8_t *plane, int size, const float *half, int radius) {
+void blur(uint8_t *plane, int height, int width, const float *half, int radius) {
     thread_local Scratch<float> floats;
-    const size_t stride = whole_blocks(size, BLUR_BLOCK);
+    const size_t stride = whole_blocks(width, BLUR_BLOCK);
     const size_t padded_size = stride + 2 * radius;
-    float *const rows = floats.get(stride * size + stride + padded_size);
-    float *const sums = rows + stride * size, *const row = sums + stride + radius;
-    std::vector<int> mirror(size + 2 * radius);  // of -radius and after
-    for (int i = 0; i < size + 2 * radius; i++) mirror[i] = mirrored(i - radius, size);
+    float *const rows = floats.get(stride * height + stride + padded_size);
+    float *const sums = rows + stride * height, *const row = sums + stride + radius;
     std::vector<const float *> before(radius + 1), after(radius + 1);
     for (int k = 1; k <= radius; k++) {
         before[k] = row - k;
         after[k] = row + k;
     }
-    for (int y = 0; y < size; y++) {
-        to_floats(plane + static_cast<size_t>(y) * size, size, row);
+    std::vector<int> across(width + 2 * radius), down(height + 2 * radius);  // of -radius and after
+    for (int i = 0; i < width + 2 * radius; i++) across[i] = mirrored(i - radius, width);
+    for (int i = 0; i < height + 2 * radius; i++) down[i] = mirrored(i - radius, height);
+    for (int y = 0; y < height; y++) {
+        to_floats(plane + static_cast<size_t>(y) * width, width, row);
         for (int k = 1; k <= radius; k++) {
-            row[-k] = row[mirror[radius - k]];
-            row[size - 1 + k] = row[mirror[radius + size - 1 + k]];
+            row[-k] = row[across[radius - k]];
+            row[width - 1 + k] = row[across[radius + width - 1 + k]];
         }
-        add_pairs(row, before.data(), after.data(), half, radius, size, rows + y * stride);
+        add_pairs(row, before.data(), after.data(), half, radius, width, rows + y * stride);
     }
-    for (int y = 0; y < size; y++) {
+    for (int y = 0; y < height; y++) {
         for (int k = 1; k <= radius; k++) {
-            before[k] = rows + mirror[radius + y - k] * stride;
-            after[k] = rows + mirror[radius + y + k] * stride;
+            before[k] = rows + down[radius + y - k] * stride;
+            after[k] = rows + down[radius + y + k] * stride;
         }
-        add_pairs(rows + y * stride, before.data(), after.data(), half, radius, size, sums);
-        to_bytes(sums, size, plane + static_cast<size_t>(y) * size);
+        add_pairs(rows + y * stride, before.data(), after.data(), half, radius, width, sums);
+        to_bytes(sums, width, plane + static_cast<size_t>(y) * width);
     }
 }
 
-// --- Python ------------------------------------------------------------------------------------
+// --- steps -------------------------------------------------------------------------------------
 
-using Jitter = std::vector<std::pair<Operation, float>>;
-
-void crop(const uint8_t *image, int image_width, const Box &box, bool flip, const Jitter &operations,
-          bool grayscale, const float *half, int radius, int size, uint8_t *out) {
-    thread_local Scratch<uint8_t> bytes;
-    const size_t area = static_cast<size_t>(size) * size;
-    uint8_t *const first = bytes.get(CHANNELS * area);
-    const Planes planes{first, first + area, first + 2 * area, area};
-    resize(image, image_width, box, flip, size, planes);
-    for (const auto &[operation, factor] : operations) jitter(planes, operation, factor);
-    if (grayscale) to_luma(planes.red, planes.green, planes.blue, area);
-    if (half)
-        for (uint8_t *plane : {planes.red, planes.green, planes.blue})
-            blur(plane, size, half, radius);
-    interleave(planes.red, planes.green, planes.blue, area, out);
-}
+enum Operation { BRIGHTNESS, CONTRAST, SATURATION, HUE, GRAYSCALE, SOLARIZE, POSTERIZE, BLUR };
 
 // Contiguous memory of a Python object, held until this goes.
 struct Buffer {
     Py_buffer view{};
+
+    Buffer() = default;
+    Buffer(const Buffer &) = delete;
+    Buffer(Buffer &&other) noexcept : view(other.view) { other.view.obj = nullptr; }
 
     bool open(PyObject *object, int ndim, Py_ssize_t itemsize, int flags, const char *expected) {
         if (PyObject_GetBuffer(object, &view, PyBUF_C_CONTIGUOUS | flags) != 0) return false;
@@ -408,61 +386,129 @@ struct Buffer {
     ~Buffer() { PyBuffer_Release(&view); }
 };
 
-bool read_jitter(PyObject *pairs, Jitter &operations) {
-    PyObject *const sequence = PySequence_Fast(pairs, "jitter: not a sequence");
+// An operation and its strength; of a blur, the weights of a symmetric kernel.
+struct Step {
+    Operation operation;
+    float value;
+    Buffer kernel;
+};
+
+void apply(const Step &step, const Planes &p, int height, int width) {
+    uint8_t *const all[] = {p.red, p.green, p.blue};
+    switch (step.operation) {
+        case BRIGHTNESS:
+            for (uint8_t *plane : all) blend_with_constant(plane, p.size, 0, step.value);
+            break;
+        case CONTRAST: {
+            const double sum = static_cast<double>(sum_of_luma(p.red, p.green, p.blue, p.size));
+            const int mean = static_cast<int>(sum / p.size + 0.5);
+            for (uint8_t *plane : all) blend_with_constant(plane, p.size, mean, step.value);
+            break;
+        }
+        case SATURATION:
+            blend_with_luma(p.red, p.green, p.blue, p.size, step.value);
+            break;
+        case HUE:
+            shift_hue(p.red, p.green, p.blue, p.size, step.value);
+            break;
+        case GRAYSCALE:
+            to_luma(p.red, p.green, p.blue, p.size);
+            break;
+        case SOLARIZE: {
+            const int threshold = static_cast<int>(std::ceil(step.value));
+            for (uint8_t *plane : all) invert_from(plane, p.size, threshold);
+            break;
+        }
+        case POSTERIZE: {
+            const uint8_t mask = static_cast<uint8_t>(0xff00 >> static_cast<int>(step.value));
+            for (uint8_t *plane : all) keep_bits(plane, p.size, mask);
+            break;
+        }
+        case BLUR: {
+            const int radius = static_cast<int>(step.kernel.view.shape[0] / 2);
+            const float *const half = static_cast<const float *>(step.kernel.view.buf) + radius;
+            for (uint8_t *plane : all) blur(plane, height, width, half, radius);
+            break;
+        }
+    }
+}
+
+// --- Python ------------------------------------------------------------------------------------
+
+void crop(const uint8_t *image, int image_width, const Box &box, bool mirrored, bool upside_down,
+          const std::vector<Step> &steps, int height, int width, uint8_t *out) {
+    thread_local Scratch<uint8_t> bytes;
+    const size_t area = static_cast<size_t>(height) * width;
+    uint8_t *const first = bytes.get(CHANNELS * area);
+    const Planes planes{first, first + area, first + 2 * area, area};
+    resize(image, image_width, box, mirrored, upside_down, height, width, planes);
+    for (const Step &step : steps) apply(step, planes, height, width);
+    interleave(planes.red, planes.green, planes.blue, area, out);
+}
+
+bool read_step(PyObject *pair, std::vector<Step> &steps) {
+    int operation;
+    PyObject *value;
+    if (!PyTuple_Check(pair) || !PyArg_ParseTuple(pair, "iO", &operation, &value)) return false;
+    if (operation < BRIGHTNESS || operation > BLUR) {
+        PyErr_Format(PyExc_ValueError, "steps: no operation %d", operation);
+        return false;
+    }
+    steps.push_back(Step{static_cast<Operation>(operation), 0, Buffer()});
+    Step &step = steps.back();
+    if (step.operation == BLUR) {
+        if (!step.kernel.open(value, 1, sizeof(float), 0, "a float32 kernel")) return false;
+        const Py_ssize_t taps = step.kernel.view.shape[0];
+        if (taps % 2 == 1 && taps <= 1 << 15) return true;
+        PyErr_SetString(PyExc_ValueError, "steps: a kernel has an odd number of weights");
+        return false;
+    }
+    step.value = static_cast<float>(PyFloat_AsDouble(value));
+    if (PyErr_Occurred()) return false;
+    if (step.operation != POSTERIZE || (step.value >= 0 && step.value <= 8)) return true;
+    PyErr_SetString(PyExc_ValueError, "steps: a pixel has 0 to 8 bits");
+    return false;
+}
+
+bool read_steps(PyObject *pairs, std::vector<Step> &steps) {
+    PyObject *const sequence = PySequence_Fast(pairs, "steps: not a sequence");
     if (!sequence) return false;
     bool good = true;
-    for (Py_ssize_t i = 0; good && i < PySequence_Fast_GET_SIZE(sequence); i++) {
-        int operation;
-        float factor;
-        PyObject *const pair = PySequence_Fast_GET_ITEM(sequence, i);
-        good = PyTuple_Check(pair) && PyArg_ParseTuple(pair, "if", &operation, &factor);
-        if (good && (operation < BRIGHTNESS || operation > HUE)) {
-            PyErr_Format(PyExc_ValueError, "jitter: no operation %d", operation);
-            good = false;
-        }
-        if (good) operations.emplace_back(static_cast<Operation>(operation), factor);
-    }
+    for (Py_ssize_t i = 0; good && i < PySequence_Fast_GET_SIZE(sequence); i++)
+        good = read_step(PySequence_Fast_GET_ITEM(sequence, i), steps);
     Py_DECREF(sequence);
     if (!good && !PyErr_Occurred())
-        PyErr_SetString(PyExc_TypeError, "jitter: not a sequence of (operation, factor)");
+        PyErr_SetString(PyExc_TypeError, "steps: not a sequence of (operation, value)");
     return good;
 }
 
 PyObject *py_crop(PyObject *, PyObject *args) {
-    PyObject *image_object, *out_object, *jitter_object, *kernel_object;
+    PyObject *image_object, *out_object, *steps_object;
     Box box;
-    int flip, grayscale;
-    if (!PyArg_ParseTuple(args, "OO(iiii)pOpO:crop", &image_object, &out_object, &box.top,
-                          &box.left, &box.height, &box.width, &flip, &jitter_object, &grayscale,
-                          &kernel_object))
+    int mirrored, upside_down;
+    if (!PyArg_ParseTuple(args, "OO(iiii)ppO:crop", &image_object, &out_object, &box.top, &box.left,
+                          &box.height, &box.width, &mirrored, &upside_down, &steps_object))
         return nullptr;
-    Buffer image, out, kernel;
-    Jitter operations;
+    Buffer image, out;
+    std::vector<Step> steps;
     if (!image.open(image_object, 3, 1, 0, "a (H, W, 3) uint8 image") ||
-        !out.open(out_object, 3, 1, PyBUF_WRITABLE, "a (size, size, 3) uint8 crop") ||
-        !read_jitter(jitter_object, operations))
-        return nullptr;
-    const bool blurred = kernel_object != Py_None;
-    if (blurred && !kernel.open(kernel_object, 1, sizeof(float), 0, "a float32 kernel"))
+        !out.open(out_object, 3, 1, PyBUF_WRITABLE, "a (height, width, 3) uint8 crop") ||
+        !read_steps(steps_object, steps))
         return nullptr;
     const Py_ssize_t *const from = image.view.shape, *const to = out.view.shape;
-    const Py_ssize_t most = 1 << 30, taps = blurred ? kernel.view.shape[0] : 1;
-    if (from[2] != CHANNELS || to[2] != CHANNELS || to[0] != to[1] || to[0] < 1 ||
-        from[0] > most || from[1] > most || to[0] > 1 << 15 || taps % 2 == 0 || taps > 1 << 15 ||
-        box.top < 0 || box.left < 0 || box.height < 1 || box.width < 1 ||
-        box.height > from[0] - box.top || box.width > from[1] - box.left) {
-        PyErr_SetString(PyExc_ValueError, "the box, the crop or the kernel has an impossible shape");
+    const Py_ssize_t most = 1 << 30;
+    if (from[2] != CHANNELS || to[2] != CHANNELS || to[0] < 1 || to[1] < 1 || from[0] > most ||
+        from[1] > most || to[0] > 1 << 15 || to[1] > 1 << 15 || box.top < 0 || box.left < 0 ||
+        box.height < 1 || box.width < 1 || box.height > from[0] - box.top ||
+        box.width > from[1] - box.left) {
+        PyErr_SetString(PyExc_ValueError, "the box or the crop has an impossible shape");
         return nullptr;
     }
-    const int radius = static_cast<int>(taps / 2);
-    const float *const half =
-        blurred ? static_cast<const float *>(kernel.view.buf) + radius : nullptr;
     bool enough_memory = true;
     Py_BEGIN_ALLOW_THREADS
     try {
-        crop(static_cast<const uint8_t *>(image.view.buf), static_cast<int>(from[1]), box, flip,
-             operations, grayscale, half, radius, static_cast<int>(to[0]),
+        crop(static_cast<const uint8_t *>(image.view.buf), static_cast<int>(from[1]), box, mirrored,
+             upside_down, steps, static_cast<int>(to[0]), static_cast<int>(to[1]),
              static_cast<uint8_t *>(out.view.buf));
     } catch (const std::bad_alloc &) {
         enough_memory = false;
@@ -474,10 +520,11 @@ PyObject *py_crop(PyObject *, PyObject *args) {
 
 PyMethodDef methods[] = {
     {"crop", py_crop, METH_VARARGS,
-     "crop(image, out, (top, left, height, width), flip, jitter, grayscale, kernel)\n\n"
-     "Cut one crop out of image ((H, W, 3) uint8) and write it to out ((size, size, 3) uint8).\n"
-     "jitter is a sequence of (operation, factor), operations numbered as brightness, contrast,\n"
-     "saturation, hue; kernel the float32 weights of a symmetric blur, or None."},
+     "crop(image, out, (top, left, height, width), mirrored, upside_down, steps)\n\n"
+     "Cut one crop out of image ((H, W, 3) uint8) and write it to out ((height, width, 3) uint8).\n"
+     "steps is a sequence of (operation, value), operations numbered as brightness, contrast,\n"
+     "saturation, hue, grayscale (of any value), solarize, posterize, and blur, whose value is the\n"
+     "float32 weights of a symmetric kernel."},
     {nullptr, nullptr, 0, nullptr},
 };
 

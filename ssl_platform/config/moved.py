@@ -1,0 +1,56 @@
+"""Keys that lie elsewhere now: older runs have saved them, and users have written them."""
+
+import re
+from typing import Any
+
+from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
+
+from ssl_platform.config.overrides import key_of, parsed
+from ssl_platform.data.crops.older_keys import OPS, PROBABILITIES, with_ops
+
+TRANSFORM = "data.transform"
+OLD_KEY = re.compile(rf"{re.escape(TRANSFORM)}\.({'|'.join(OPS)})(\.\w+)?")
+NEW_KEY = re.compile(rf"{re.escape(TRANSFORM)}\.ops\.({'|'.join(OPS)})(\.\w+)?")
+# keys of a group of crops that may be there or not
+OF_A_GROUP = re.compile(rf"({re.escape(TRANSFORM)}\.crops\.[^.]+)\.(ops\..+|ops|ratio)")
+
+
+def move_keys(cfg: DictConfig) -> None:
+    """Write a config's old keys as today's; changes ``cfg``."""
+    data = cfg.get("data")
+    transform = data.get("transform") if isinstance(data, DictConfig) else None
+    if isinstance(transform, DictConfig):
+        plain: Any = OmegaConf.to_container(transform)
+        moved = with_ops(plain)
+        if moved is not plain:
+            with open_dict(data):
+                data.transform = moved
+    resume = cfg.get("resume")
+    allowed = resume.get("allow_changes") if isinstance(resume, DictConfig) else None
+    if isinstance(allowed, ListConfig):
+        resume.allow_changes = [_moved_key(key) for key in allowed]
+
+
+def _moved_key(key: Any) -> Any:
+    old = OLD_KEY.fullmatch(key) if isinstance(key, str) else None
+    return f"{TRANSFORM}.ops.{old[1]}{old[2] or ''}" if old else key
+
+
+def in_other_words(override: str, cfg: DictConfig) -> str:
+    """An override that means the same in this config: of a key as old or as new as those that it
+    has, or of one that is not there yet."""
+    key = key_of(override)
+    if new_key := NEW_KEY.fullmatch(key):
+        op, option = new_key[1], new_key[2] or ""
+        is_old = OmegaConf.select(cfg, f"{TRANSFORM}.ops") is None
+        if is_old and (op not in PROBABILITIES or option in ("", ".probability")):
+            option = "" if op in PROBABILITIES else option
+            return override.replace(key, f"{TRANSFORM}.{op}{option}", 1)
+    if OLD_KEY.fullmatch(key):
+        new = _moved_key(key)
+        if new.rpartition(".")[2] in PROBABILITIES and not parsed(override).is_delete():
+            new += ".probability"
+        return override.replace(key, new, 1)
+    of_group = OF_A_GROUP.fullmatch(key)
+    is_there = of_group is not None and OmegaConf.select(cfg, of_group[1]) is not None
+    return f"+{override}" if is_there and override.startswith(key) else override
