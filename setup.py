@@ -65,12 +65,9 @@ setup(
         "timm": ["timm>=1.0"],
         "export": ["onnx>=1.16", "onnxscript>=0.5"],
         "slurm": ["submitit>=1.5"],
-<<<<<<< HEAD
         "lightning": ["pytorch-lightning>=2.4"],
-=======
         "wandb": ["wandb>=0.31"],
         "mlflow": ["mlflow-skinny>=3"],
->>>>>>> main
         "test": [
             "pytest>=8",
             "pytest-xdist>=3.5",
@@ -81,12 +78,9 @@ setup(
             "onnx>=1.16",
             "onnxruntime>=1.18",
             "onnxscript>=0.5",
-<<<<<<< HEAD
             "pytorch-lightning>=2.4",
-=======
             "wandb>=0.31",
             "mlflow-skinny>=3",
->>>>>>> main
         ],
         "benchmark": ["faiss-cpu>=1.9", "lightly>=1.5"],
         "docs": ["sphinx>=8.1", "furo>=2024.8", "myst-parser>=4"],

@@ -4,12 +4,8 @@ import copy
 import os
 import re
 from collections.abc import Iterator, Mapping
-<<<<<<< HEAD
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
-=======
-from contextlib import AbstractContextManager, nullcontext
->>>>>>> main
 from typing import Any
 
 import torch

@@ -40,13 +40,9 @@ MAY_IMPORT = {
     "tasks": BASE | PARTS | {"clusters", "config", "engine", "evaluation", "hooks", "zoo"},
     # what starts it
     "job": BASE | PARTS | {"config", "engine", "launch"},
-<<<<<<< HEAD
-    "cli": BASE | {"__init__", "config", "job", "launch"},
+    "cli": BASE | {"__init__", "config", "evaluation", "job", "launch"},
     # what a program of one's own uses
     "api": BASE | {"config", "data", "job", "losses", "models", "zoo"},
-=======
-    "cli": BASE | {"__init__", "config", "evaluation", "job", "launch"},
->>>>>>> main
 }
 ENTRY = {"__init__", "__main__", "config/__init__"}  # where users find what lies further up
 CORE = {"config", "engine", "job", "launch", "cli", "registry"}

@@ -48,8 +48,8 @@ class CropsTransform:
         return self.transform.num_crops
 
     @property
-    def crop_sizes(self) -> list[int]:
-        """Side of each crop, in pixels; equal sizes are adjacent."""
+    def crop_sizes(self) -> list[int | tuple[int, int]]:
+        """Side of each crop, in pixels, or height and width; equal sizes are adjacent."""
         return self.transform.crop_sizes
 
     def __call__(self, image: Any) -> list[Tensor]:

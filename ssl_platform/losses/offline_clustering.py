@@ -5,6 +5,7 @@ import logging
 import math
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -90,16 +91,22 @@ class OfflineClusteringLoss(Loss):
         if run.step == 0:
             # in the order of the first epoch, over crops that no epoch draws again
             run.train_sampler.set_epoch(run.epoch, crops_of=BEFORE_TRAINING)
-            self.fill_bank(run.model, run.train_loader)
+            self.fill_bank(run.model, run.train_loader, micro_batch=run.micro_batch)
             run.train_sampler.set_epoch(run.epoch)
         self.assign_epoch(run.model, epoch=run.epoch, step=run.step)
 
-    def fill_bank(self, model: SSLModel, batches: Iterable[Batch]) -> None:
+    def fill_bank(
+        self, model: SSLModel, batches: Iterable[Batch], *, micro_batch: int | None = None
+    ) -> None:
         """One pass over the data without training, before the first epoch."""
         if distributed.rank() == 0:
             logger.info("filling the memory bank: one pass over the images without training")
         # In train mode and crop by crop, as the official script does.
-        self.bank.fill(lambda crop: model([crop])[self.head].embeddings, batches)
+        self.bank.fill(partial(self._embeddings, model, micro_batch), batches)
+
+    def _embeddings(self, model: SSLModel, micro_batch: int | None, crop: Tensor) -> Tensor:
+        parts = crop.split(micro_batch or len(crop))
+        return torch.cat([model([part])[self.head].embeddings for part in parts])
 
     @torch.no_grad()
     def assign_epoch(self, model: SSLModel, *, epoch: int, step: int) -> None:
@@ -121,24 +128,7 @@ class OfflineClusteringLoss(Loss):
             self.bank.spread(labels, table)
         self.bank.rewind()
 
-<<<<<<< HEAD
     def _refuse_bad_rows(self, epoch: int, step: int) -> None:
-=======
-    def _fill_bank(self, run: Run) -> None:
-        """One pass in the order of the first epoch, over crops that no epoch draws again."""
-        if distributed.rank() == 0:
-            logger.info("filling the memory bank: one pass over the images without training")
-        run.train_sampler.set_epoch(run.epoch, crops_of=BEFORE_TRAINING)
-        # In train mode and crop by crop, as the official script does.
-        self.bank.fill(lambda crop: self._embeddings(run, crop), run.train_loader)
-        run.train_sampler.set_epoch(run.epoch)
-
-    def _embeddings(self, run: Run, crop: Tensor) -> Tensor:
-        parts = crop.split(run.micro_batch or len(crop))
-        return torch.cat([run.model([part])[self.head].embeddings for part in parts])
-
-    def _refuse_bad_rows(self, run: Run) -> None:
->>>>>>> main
         bad = sum(map(num_bad_rows, self.bank.embeddings))
         if bad:
             raise DivergedError(
