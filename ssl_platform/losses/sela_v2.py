@@ -118,8 +118,9 @@ class SeLaV2Loss(OfflineClusteringLoss):
             num_samples: images of the data set.
             num_crops: M, crops of each image.
             batch_size: B, images of one batch; what does not fill the last one is left out.
-            head, temperature, assign_crops, epsilon, tolerance, check_every, max_iters,
-                freeze_prototypes_steps, freeze_prototypes_epochs: see the class.
+            head, temperature, assign_crops: see the class.
+            epsilon, tolerance, check_every, max_iters: see the class.
+            freeze_prototypes_steps, freeze_prototypes_epochs: see the class.
 
         Raises:
             ConfigError: what cannot work, one line each.

@@ -211,8 +211,9 @@ class SwAVLoss(Loss):
             batch_size: B, images of one batch of this process.
             over_ranks: whether Sinkhorn balances the samples of all ranks of a process group, and
                 ``queue_length`` counts over them; false: each rank is on its own.
-            head, temperature, epsilon, sinkhorn_iters, assign_crops, queue_length,
-                queue_start_epoch, freeze_prototypes_steps, freeze_prototypes_epochs: see the class.
+            head, temperature, epsilon, sinkhorn_iters: see the class.
+            assign_crops, queue_length, queue_start_epoch: see the class.
+            freeze_prototypes_steps, freeze_prototypes_epochs: see the class.
 
         Raises:
             ConfigError: what cannot work, one line each.
