@@ -119,7 +119,7 @@ def platform_run(images: Path, settings: Mapping[str, object], bench: Bench) -> 
 
 
 def platform_step(run: Run, batch: Any) -> Step:
-    return lambda: train_step(run.model, batch, run)
+    return lambda: train_step(batch, run)
 
 
 def autocast(bench: Bench, precision: str) -> Any:

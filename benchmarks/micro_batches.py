@@ -34,7 +34,7 @@ def step_by(micro_batch: int | str) -> Callable[[], object]:
     run.train_sampler.set_epoch(0)
     batch = next(iter(run.train_loader))
     run.model.train()
-    return lambda: train_step(run.model, batch, run)
+    return lambda: train_step(batch, run)
 
 
 def rows(rounds: int) -> Iterator[Row]:

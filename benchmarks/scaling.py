@@ -118,9 +118,7 @@ def count(overrides: list[str], output_dir: str) -> tuple[Moments, dict[str, Cou
     options = options_of(compose([*overrides, *own]))
     assert isinstance(options, TrainOptions)
     run, saver = Builder(options).run(), Saver(Path(output_dir), options.save)
-    size = run.train_loader.transform.crop_sizes[0]
-    replica = distributed.replicate(run.model, [torch.zeros(1, 3, size, size)])
-    replica.train()
+    run.replica.train()
     counts = {}
     gradients = ready_gradients(run.model)
     run.fire("on_train_start")
@@ -132,7 +130,7 @@ def count(overrides: list[str], output_dir: str) -> tuple[Moments, dict[str, Cou
     with StopSignals() as stop:
         for batch in run.train_loader:  # what comes after the epoch is not looked at
             with Collectives() as counted:
-                train_step(replica, batch, run)
+                train_step(batch, run)
                 between_steps(run, saver, stop)
             counts["step"] = counted.calls  # the last counts: DDP settles its buckets in the first
     run.epoch = 1

@@ -62,7 +62,7 @@ def platform_step(images: Path, settings: dict[str, object]) -> tuple[Step, list
     run.train_sampler.set_epoch(0)
     batch = next(iter(run.train_loader))
     run.model.train()
-    return lambda: train_step(run.model, batch, run), batch.crops
+    return lambda: train_step(batch, run), batch.crops
 
 
 class Layout(nn.Module):

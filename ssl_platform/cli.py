@@ -137,11 +137,11 @@ def _answered_or_composed(arguments: list[str], answer: Answer) -> Any:
     if flags:
         raise ConfigError([f"{flags[0]}: only with --cfg; see --help"])
     cfg = _composed(overrides, config_dirs)
-    if cfg.launch.slurm is None:
-        return cfg
-    from ssl_platform.job.running import submit_all
+    from ssl_platform.job.running import hand_over, runs_elsewhere
 
-    submit_all([cfg])
+    if not runs_elsewhere(cfg):
+        return cfg
+    hand_over([cfg])
     return None
 
 
@@ -237,7 +237,7 @@ def _hydra(source: Any, flags: list[str], task: Any = None) -> None:
 def _sweep(overrides: list[str], config_dirs: list[str], flags: list[str]) -> int:
     """Check every combination, then let Hydra's sweeper and launcher run each as its own run.
 
-    Those that go to SLURM are submitted together, as an array job.
+    Those that run elsewhere are handed over together: SLURM makes an array job of them.
     """
     from hydra.core.hydra_config import HydraConfig
 
@@ -245,6 +245,7 @@ def _sweep(overrides: list[str], config_dirs: list[str], flags: list[str]) -> in
     from ssl_platform.config import check_sweep
     from ssl_platform.config.overrides import swept_keys
     from ssl_platform.config.source import Source
+    from ssl_platform.job.running import hand_over, runs_elsewhere
 
     check_sweep(overrides, config_dirs)
     source = Source.of(overrides, config_dirs)
@@ -262,11 +263,11 @@ def _sweep(overrides: list[str], config_dirs: list[str], flags: list[str]) -> in
         name = Source.of(job, config_dirs).name()
         try:
             cfg = _composed([*job, f"name='{name}/{label}'"], config_dirs)
-            if cfg.launch.slurm is None:
+            if runs_elsewhere(cfg):
+                to_submit.append(cfg)
+            else:
                 folders.append(Path(cfg.output_dir))
                 ssl_platform.run(cfg)
-            else:
-                to_submit.append(cfg)
         except PlatformError as error:  # the other combinations are still to be run
             _print_error(error)
             if isinstance(error, StopRequested):  # that means all of them
@@ -275,9 +276,7 @@ def _sweep(overrides: list[str], config_dirs: list[str], flags: list[str]) -> in
 
     _hydra(source, flags, task)
     if to_submit:
-        from ssl_platform.job.running import submit_all
-
-        submit_all(to_submit)
+        hand_over(to_submit)
     _show_results(folders)
     return max(codes)
 

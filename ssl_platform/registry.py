@@ -25,7 +25,17 @@ from fvcore.common.registry import Registry as FvcoreRegistry
 from ssl_platform.errors import blame, nearest
 from ssl_platform.schema import Schema
 
-COMPONENT_PACKAGES = ("models", "data", "losses", "optim", "hooks", "metrics", "loggers", "tasks")
+COMPONENT_PACKAGES = [
+    "models",
+    "data",
+    "losses",
+    "optim",
+    "hooks",
+    "metrics",
+    "loggers",
+    "tasks",
+    "launch",
+]
 BY_POSITION = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 PLUGIN_ENTRY_POINTS = "ssl_platform.plugins"
 
@@ -139,11 +149,13 @@ DATASETS = Registry("dataset")
 TRANSFORMS = Registry("transform")
 CROP_OPS = Registry("crop op")
 OPTIMIZERS = Registry("optimizer", runtime=("params",))
-SCHEDULES = Registry("schedule", runtime=("base_lr", "num_epochs", "steps_per_epoch"))
+SCHEDULES = Registry("schedule", runtime=("base", "num_epochs", "steps_per_epoch"))
 HOOKS = Registry("hook")
 METRICS = Registry("metric")
 LOGGERS = Registry("logger")
 TASKS = Registry("task")
+LAUNCHERS = Registry("launcher")
+WRITERS = Registry("writer")  # functions of weights and the path of a file
 
 
 def load_components(plugins: Iterable[str] = ()) -> None:

@@ -18,7 +18,7 @@ import torch.distributed as dist
 from forked import fork_ranks
 
 from ssl_platform.errors import CheckpointError, ConfigError, PlatformError, StopRequested
-from ssl_platform.launch import LaunchOptions, launch
+from ssl_platform.launch import Job, LaunchOptions, launcher_here
 from ssl_platform.launch.progress import report_step
 
 
@@ -29,6 +29,11 @@ class TwoPartError(PlatformError):
 
     def __init__(self, what: str, why: str):
         super().__init__(f"{what}: {why}")
+
+
+def launch(work: Callable, args: tuple, options: LaunchOptions, *, device: str) -> Any:
+    """What the launcher of a job on this machine gives."""
+    return launcher_here(options).launch([Job(work, args, options, device)])[0]
 
 
 def launch_options(processes: int, **given: Any) -> LaunchOptions:

@@ -7,9 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import launch_work
-from launch_work import launch_options
-
-from ssl_platform.launch import launch
+from launch_work import launch, launch_options
 
 WORK = Path(launch_work.__file__)
 LOOPBACK = ("0100007F", "0" * 24 + "01000000", "0" * 16 + "FFFF00000100007F")  # as in /proc/net

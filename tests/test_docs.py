@@ -8,6 +8,7 @@ file, and a training uses it.
 
 import ast
 import json
+import os
 import re
 import shlex
 import sys
@@ -21,12 +22,14 @@ import numpy as np
 import pytest
 from conftest import TINY
 from forked import tool
+from launched import eventually
 from omegaconf import OmegaConf
 
 import ssl_platform
 from ssl_platform.config.source import Source, sweep_jobs
 from ssl_platform.job.check import check
 from ssl_platform.registry import PLUGIN_ENTRY_POINTS
+from ssl_platform.zoo.cli import main as zoo_main
 
 ROOT = Path(__file__).parents[1]
 FILES = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]
@@ -138,6 +141,25 @@ def test_a_method_and_parts_of_the_guide_train(here):
     losses = [line["loss"] for line in lines if "loss" in line]
     assert len(losses) == 16 and sum(losses[-4:]) < sum(losses[:4])
     assert '"gradient_norm"' in (here / "runs/mine/metrics.jsonl").read_text()
+
+
+def test_the_launcher_of_the_guide_hands_a_run_over(here):
+    launcher = "launch.launcher={name: OverSsh, via: [sh, -c]}"
+    command = ["config=pretrain/swav/quickstart", "name=over", "plugins=[my_launcher]", launcher]
+    done = tool(*command, *SHORT, cwd=here, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    assert done.returncode == 0, done.stderr
+    assert re.fullmatch(rf"submitted job \d+, log in {here}/over.log\n", done.stdout)
+    summary, log = here / "runs/over/summary.json", here / "over.log"
+    assert eventually(lambda: summary.exists() or "Error" in log.read_text())
+    assert summary.exists(), log.read_text()
+
+
+def test_the_writer_of_the_guide_writes_weights(here, monkeypatch):
+    monkeypatch.chdir(here)
+    monkeypatch.syspath_prepend(str(here))
+    command = next(command for command in COMMANDS if "--plugin my_writer" in command)
+    assert zoo_main(shlex.split(command)[2:]) == 0
+    assert "conv1.weight" in np.load(here / "trunk.npz")
 
 
 @pytest.mark.parametrize("block", BLOCKS, ids=lambda block: block.page)

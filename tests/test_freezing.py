@@ -27,7 +27,7 @@ def an_epoch(tiny, tmp_path, *overrides):
     before = {name: value.clone() for name, value in run.model.state_dict().items()}
     run.fire("on_train_start")
     with StopSignals() as stop:
-        train_epoch(run.model, run, Saver(run.output_dir, options.save), stop)
+        train_epoch(run, Saver(run.output_dir, options.save), stop)
     return before, run
 
 

@@ -106,8 +106,8 @@ def test_the_pass_that_fills_the_bank_has_crops_of_its_own(method, tiny, tmp_pat
     run.train_loader = recorded = Recorded(run.train_loader)
     run.hooks = {}
     with StopSignals() as stop:
-        train_epoch(run.model, run, saver, stop)
-        train_epoch(run.model, run, saver, stop)
+        train_epoch(run, saver, stop)
+        train_epoch(run, saver, stop)
     before, *epochs = recorded.passes
     assert len(epochs) == 2 and before.keys() == epochs[0].keys()  # so that all have a label
     for epoch in epochs:

@@ -121,7 +121,7 @@ def test_what_was_piped_into_python_is_not_read_again_by_every_process(
 def test_eight_functions_lead_from_the_command_line_to_a_step(tiny, tmp_path, monkeypatch):
     stacks = []
 
-    def train_step(replica, batch, run):
+    def train_step(batch, run):
         package = Path(ssl_platform.__file__).parent
         frames = traceback.extract_stack()[:-1]
         stacks.append([f.name for f in frames if Path(f.filename).is_relative_to(package)])

@@ -16,9 +16,8 @@ from launch_work import launch_options
 from launched import DEADLINE, LOOPBACK, eventually, listening, rank_pids
 
 from ssl_platform.errors import ConfigError
-from ssl_platform.launch import submit
-from ssl_platform.launch.job import SlurmOptions
-from ssl_platform.launch.slurm import _Job as Job
+from ssl_platform.launch import Job
+from ssl_platform.launch.slurm import Slurm, _Task
 
 SBATCH = '#!/bin/sh\ncp "$1" "$FAKE_SLURM/script"; echo Submitted batch job 41\n'
 SCONTROL = '#!/bin/sh\necho "$@" >> "$FAKE_SLURM/scontrol"\n'
@@ -52,7 +51,7 @@ def slurm(tmp_path, monkeypatch) -> Path:
     return tmp_path
 
 
-def slurm_options(folder: Path, **given) -> SlurmOptions:
+def slurm_options(folder: Path, **given) -> Slurm:
     default = {
         "cluster": "slurm",
         "folder": str(folder / "jobs"),
@@ -66,12 +65,13 @@ def slurm_options(folder: Path, **given) -> SlurmOptions:
         "comment": None,
         "more": {},
     }
-    return SlurmOptions(**{**default, **given})
+    return Slurm(**{**default, **given})
 
 
 def submitted(folder: Path, work, *jobs: tuple, processes: int = 2, **given):
-    options = launch_options(processes, stop_seconds=90.0, slurm=slurm_options(folder, **given))
-    return submit(work, jobs, options, name="sweep/lr=0.1")
+    launcher = slurm_options(folder, **given)
+    options = launch_options(processes, stop_seconds=90.0, slurm=launcher)
+    return launcher.launch([Job(work, args, options, name="sweep/lr=0.1") for args in jobs])
 
 
 @pytest.fixture
@@ -137,8 +137,9 @@ def test_what_is_asked_of_slurm(slurm):
     ],
 )
 def test_what_slurm_must_not_be_given(tmp_path, given, problem):
-    (line,) = slurm_options(tmp_path, **given).problems()
-    assert line.startswith(problem)
+    options = slurm_options(tmp_path, **given)
+    (line,) = options.problems(launch_options(1, slurm=options))
+    assert line.startswith(f"slurm.{problem}")
 
 
 def test_without_submitit_or_slurm_one_line_says_so(slurm, monkeypatch):
@@ -149,8 +150,9 @@ def test_without_submitit_or_slurm_one_line_says_so(slurm, monkeypatch):
     with pytest.raises(ConfigError, match=r"^launch=slurm: cannot submit: .*on a slurm cluster"):
         submitted(slurm, launch_work.alone, ("x",))
     monkeypatch.setitem(sys.modules, "submitit", None)
-    assert slurm_options(slurm).problems() == [
-        "cluster: submitit is not installed; pip install submitit"
+    options = slurm_options(slurm)
+    assert options.problems(launch_options(1, slurm=options)) == [
+        "slurm.cluster: submitit is not installed; pip install submitit"
     ]
 
 
@@ -177,7 +179,7 @@ def test_a_job_whose_time_is_up_saves_and_queues_again(slurm, run_job, number, r
 
 
 def test_the_last_turn_is_not_queued_again(slurm, monkeypatch, capsys):
-    job = Job(launch_work.alone, (), max_requeues=2)
+    job = _Task(launch_work.alone, (), max_requeues=2)
     for restarts in ("1", "2"):
         monkeypatch.setenv("SLURM_RESTART_COUNT", restarts)
         job._requeue(SimpleNamespace(global_rank=0, job_id="41"))

@@ -16,6 +16,7 @@ from ssl_platform.registry import (
     DATASETS,
     HEADS,
     HOOKS,
+    LAUNCHERS,
     LOGGERS,
     LOSSES,
     METRICS,
@@ -114,6 +115,7 @@ class ParameterGroup:
     match: str  # shell pattern of their names in the model: heads.*, *.batch_norm.*
     lr_scale: Annotated[float, Ge(0)]  # times the schedule's learning rate; 0 freezes them
     weight_decay: Annotated[float, Ge(0)] | None  # null: the optimizer's
+    name: str | None = None  # by which ``schedules`` call the group
 
 
 @dataclass(frozen=True)
@@ -175,6 +177,7 @@ class TrainOptions(ImageJobOptions):
     clip_grad_norm: Annotated[float, Gt(0), "or null for none"] | None = None
     profile: bool = field(default=False, metadata=FREE)  # it changes no number
     compile: bool = False  # the trunk, by torch.compile
+    schedules: dict[str, Any] | None = None  # of options beside the learning rate, by their path
     loggers: dict[str, Node | None] | None = field(default=None, metadata=FREE)
 
 
@@ -190,8 +193,12 @@ def components(cfg: Mapping[str, Any]) -> Iterator[tuple[str, Registry, Node]]:
     data = cfg.get("data")
     data = vars(data) if isinstance(data, DataOptions) else data
     data = data if isinstance(data, Mapping) else {}
+    launch = cfg.get("launch")
+    launch = vars(launch) if isinstance(launch, LaunchOptions) else launch
+    launch = launch if isinstance(launch, Mapping) else {}
     places: list[tuple[str, Registry, Any]] = [
         ("task", TASKS, cfg.get("task")),
+        ("launch.launcher", LAUNCHERS, launch.get("launcher")),
         ("data.train", DATASETS, data.get("train")),
         ("data.val", DATASETS, data.get("val")),
         ("data.transform", TRANSFORMS, data.get("transform")),
@@ -201,6 +208,7 @@ def components(cfg: Mapping[str, Any]) -> Iterator[tuple[str, Registry, Node]]:
         ("loss", LOSSES, cfg.get("loss")),
         ("optimizer", OPTIMIZERS, cfg.get("optimizer")),
         ("schedule", SCHEDULES, cfg.get("schedule")),
+        *_scheduled(cfg.get("schedules")),
         *_named("metrics", METRICS, cfg),
         *_named("hooks", HOOKS, cfg),
         *_named("loggers", LOGGERS, cfg),
@@ -208,6 +216,26 @@ def components(cfg: Mapping[str, Any]) -> Iterator[tuple[str, Registry, Node]]:
     for where, registry, node in places:
         if isinstance(node, Mapping):
             yield where, registry, dict(node)
+
+
+def scheduled_options(schedules: Any) -> Iterator[tuple[str, Any]]:
+    """The entries of ``schedules`` by the path of the option that they set, without null ones.
+
+    A path has a part and an option; in ``param_groups`` it also has the name of a group.
+    """
+    for part, options in schedules.items() if isinstance(schedules, Mapping) else ():
+        sections = {part: options}
+        if part == "param_groups" and isinstance(options, Mapping):
+            sections = {f"{part}.{name}": inner for name, inner in options.items()}
+        for place, inner in sections.items():
+            entries = inner if isinstance(inner, Mapping) else {"": inner}
+            for option, node in entries.items():
+                if node is not None:
+                    yield f"{place}.{option}".rstrip("."), node
+
+
+def _scheduled(schedules: Any) -> list[tuple[str, Registry, Any]]:
+    return [(f"schedules.{key}", SCHEDULES, node) for key, node in scheduled_options(schedules)]
 
 
 def _named(

@@ -37,6 +37,7 @@ from ssl_platform.config.yaml_file import read_yaml, require_short
 from ssl_platform.errors import ConfigError, first_line, nearest
 
 PRIMARY = "defaults"
+AN_ENTRY = "'+schedules.PART.OPTION={name: ..., ...}'"
 
 
 @dataclass(frozen=True)
@@ -231,6 +232,8 @@ class Source:
         for depth, name in enumerate(names):
             if not isinstance(node, DictConfig):
                 return f"{override}: {'.'.join(names[:depth])} is a value and has no {name!r}"
+            if depth and names[0] == "schedules" and name not in node and "name" not in node:
+                return f"{override}: there is no such entry yet; write '+{override}'"
             if depth and not node:  # null, which Hydra has just made a mapping of
                 return f"{override}: {self._null(names[:depth], names[depth:], value)}"
             if name not in node:
@@ -243,6 +246,8 @@ class Source:
                     hint = f"only a training has this key; {hint}"
                 return f"{override}: there is no {'.'.join(names[: depth + 1])}; {hint}"
             node = node[name] if not OmegaConf.is_missing(node, name) else None
+        if key == "schedules":
+            return f"{override}: add an entry by its path, {AN_ENTRY}"
         return f"{override}: {first_line(error)}"
 
     def _null(self, above: list[str], below: list[str], value: str) -> str:

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from fnmatch import fnmatchcase
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,8 @@ from ssl_platform.config.options import (
     DataOptions,
     ImageJobOptions,
     Node,
-    ParameterGroup,
     TrainOptions,
+    scheduled_options,
 )
 from ssl_platform.data import contract
 from ssl_platform.data.batch import DataInfo
@@ -25,13 +24,16 @@ from ssl_platform.data.dataset import ImageDataset
 from ssl_platform.data.loading.loader import Loader, LoaderOptions
 from ssl_platform.data.loading.sampler import SequentialSampler, ShuffledSampler
 from ssl_platform.data.sets.subset import StratifiedSubset
+from ssl_platform.engine.param_groups import freeze, parameter_groups
 from ssl_platform.engine.parts import Parts
 from ssl_platform.engine.run import Events, Loss, Run
+from ssl_platform.engine.scheduled import Scheduled, slot_of
 from ssl_platform.loggers.group import LoggerGroup
 from ssl_platform.metrics import Metric
 from ssl_platform.models.layers import POOLED, layer_shapes
 from ssl_platform.models.ssl_model import SSLModel
 from ssl_platform.models.sync_batch_norm import synchronize_batch_norm
+from ssl_platform.ops.image_size import height_and_width
 from ssl_platform.registry import DATASETS, TRANSFORMS
 
 WORKER_SHARE_OF_TIMEOUT = 0.8  # of launch.timeout_minutes: the time-out of a data worker
@@ -71,10 +73,12 @@ class Builder:
             # in place: names and hooks stay. Each size for itself: code for any size, which torch
             # makes when a second one comes, is slower than none
             self.model.trunk.compile(dynamic=False)
+        loss = self.loss  # before the replica: it may freeze weights, which ranks do not average
         return Run(
             name=options.name,
             model=self.model,
-            loss=self.loss,
+            replica=self.replica,
+            loss=loss,
             train_loader=self.train_loader(self.train_data, sampler),
             train_sampler=sampler,
             train_data=self.train_data,
@@ -82,6 +86,7 @@ class Builder:
             eval_loader=self.eval_loader,
             optimizer=self.optimizer,
             schedule=self.schedule,
+            schedules=self.schedules,
             hooks=self.hooks,
             metrics=self.metrics,
             output_dir=Path(options.output_dir),
@@ -158,12 +163,19 @@ class Builder:
         return self.parts.build("loss", self.model, self.info).to(self.device)
 
     @cached_property
-    def optimizer(self) -> torch.optim.Optimizer:
-        """The optimizer of all weights that are trained; freezes the others."""
-        rules = self.options.param_groups
+    def replica(self) -> nn.Module:
+        """The model, wrapped for the ranks; weights that are not trained are frozen first."""
         with self.parts.step("param_groups"):
-            freeze(self.model, rules)
-            groups = parameter_groups(self.model, rules)
+            freeze(self.model, self.options.param_groups)
+        sides = height_and_width(self.transform.crop_sizes[0])
+        return distributed.replicate(self.model, [torch.zeros(1, 3, *sides, device=self.device)])
+
+    @cached_property
+    def optimizer(self) -> torch.optim.Optimizer:
+        """The optimizer of the weights that are trained, as they are once the model is wrapped."""
+        _ = self.replica  # it may put others in place of the model's parameters
+        with self.parts.step("param_groups"):
+            groups = parameter_groups(self.model, self.options.param_groups)
         return self.parts.build("optimizer", groups)
 
     @cached_property
@@ -176,6 +188,25 @@ class Builder:
         """The learning rate at a position."""
         epochs, steps = self.options.num_epochs, self.info.steps_per_epoch
         return self.parts.build("schedule", self.base_lr, epochs, steps)
+
+    @cached_property
+    def schedules(self) -> dict[str, Scheduled]:
+        """Those of options beside the learning rate, by the option's path."""
+        return {key: self.scheduled(key) for key, _ in scheduled_options(self.options.schedules)}
+
+    def scheduled(self, key: str) -> Scheduled:
+        """An option of a part, with the schedule that sets it."""
+        where, section = f"schedules.{key}", key.partition(".")[0]
+        with self.parts.step(where):
+            if section == "loss":
+                part: Any = self.loss
+            elif section == "teacher":
+                part = getattr(self.model, "teacher", None)
+            else:
+                part = self.optimizer
+            slot = slot_of(key, part, self.parts.nodes, self.options)
+        epochs, steps = self.options.num_epochs, self.info.steps_per_epoch
+        return Scheduled(self.parts.build(where, slot.value, epochs, steps), slot.put)
 
     @cached_property
     def hooks(self) -> dict[str, Events]:
@@ -273,44 +304,6 @@ def loader_options(options: ImageJobOptions) -> LoaderOptions:
 def head_layers(heads: Mapping[str, Node]) -> dict[str, str]:
     """Layer of the trunk that each head reads: its option ``layer``, if it has one."""
     return {name: node.get("layer", POOLED) for name, node in heads.items()}
-
-
-def parameter_groups(model: nn.Module, rules: Sequence[ParameterGroup]) -> list[dict[str, Any]]:
-    """All parameters in groups for an optimizer; those that no rule matches come first.
-
-    Raises:
-        ValueError: a rule matches no parameter that earlier rules have left.
-    """
-    rest: list[nn.Parameter] = []
-    groups: list[dict[str, Any]] = [{"params": [], "lr_scale": rule.lr_scale} for rule in rules]
-    for name, parameter in model.named_parameters():
-        matching = (n for n, rule in enumerate(rules) if fnmatchcase(name, rule.match))
-        number = next(matching, None)
-        (rest if number is None else groups[number]["params"]).append(parameter)
-    for group, rule in zip(groups, rules, strict=True):
-        if not group["params"]:
-            raise ValueError(
-                f"match={rule.match}: no parameter is named so; names begin with trunk. or heads."
-            )
-        if rule.weight_decay is not None:
-            group["weight_decay"] = rule.weight_decay
-    return [{"params": rest}, *groups] if rest else groups
-
-
-def freeze(model: SSLModel, rules: Sequence[ParameterGroup]) -> None:
-    """Freeze the parameters whose ``lr_scale`` is 0; the first rule that matches counts.
-
-    Raises:
-        ValueError: nothing is left to train.
-    """
-    frozen = []
-    for name, parameter in model.named_parameters():
-        scale = next((rule.lr_scale for rule in rules if fnmatchcase(name, rule.match)), None)
-        if scale == 0:
-            frozen.append(parameter)
-    model.freeze(frozen)
-    if not any(parameter.requires_grad for parameter in model.parameters()):
-        raise ValueError("lr_scale=0 of all that freeze_trunk leaves: nothing is left to train")
 
 
 def data_info(

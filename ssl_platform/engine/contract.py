@@ -10,6 +10,7 @@ from torch import nn
 
 from ssl_platform.engine.run import Events, Loss
 from ssl_platform.errors import kind_of, nearest
+from ssl_platform.launch import Launcher
 from ssl_platform.loggers import Logger
 
 MOMENTS = tuple(name for name in vars(Events) if name.startswith("on_"))
@@ -22,6 +23,7 @@ NUM_STEPS = 64  # at which a schedule is asked for its learning rate
 
 KINDS: dict[str, tuple[type, str]] = {
     "hooks": (Events, "ssl_platform.events.Events"),
+    "launch": (Launcher, "ssl_platform.launch.Launcher"),
     "loggers": (Logger, "ssl_platform.loggers.Logger"),
     "loss": (Loss, "ssl_platform.losses.base.Loss"),
     "optimizer": (torch.optim.Optimizer, "torch.optim.Optimizer"),
@@ -45,7 +47,7 @@ def check_component(where: str, component: Any) -> None:
     _check_base(name, component)
     if section == "metrics" and callable(component) and not _takes(component, 2):
         raise ValueError(f"{name}{signature(component)} is called with the scores and the labels")
-    if section in ("metrics", "schedule") and not callable(component):
+    if section in ("metrics", "schedule", "schedules") and not callable(component):
         raise ValueError(f"{name} has to have __call__")
     if isinstance(component, Logger):
         _check_logger(component)
@@ -69,6 +71,32 @@ def _check_base(name: str, component: Any) -> None:
         if isinstance(component, kind) and attribute not in vars(component):
             call = f"super().__init__({arguments})"
             raise ValueError(f"the constructor of {name} has to call {call} first")
+
+
+def values_of(
+    schedule: Callable[[int], float], num_epochs: int, steps_per_epoch: int
+) -> dict[int, float]:
+    """What a schedule gives at the start of every epoch and at some steps, by step.
+
+    Raises:
+        ValueError: one of them is no finite number.
+    """
+    last = max(0, num_epochs * steps_per_epoch - 1)
+    steps = {round(last * part / NUM_STEPS) for part in range(NUM_STEPS + 1)}
+    values = {}
+    for step in sorted(steps | {epoch * steps_per_epoch for epoch in range(num_epochs)}):
+        value: Any = schedule(step)
+        try:
+            is_number = isfinite(value)
+        except (TypeError, ValueError):
+            value, is_number = kind_of(value), False
+        if not is_number:
+            raise ValueError(
+                f"{type(schedule).__name__} gives {value} at step {step} of {last + 1}; it has to "
+                "give a number"
+            )
+        values[step] = float(value)
+    return values
 
 
 def check_schedule(schedule: Callable[[int], float], num_steps: int) -> None:

@@ -27,7 +27,7 @@ from ssl_platform.optim.strides import align
 logger = logging.getLogger(__name__)
 
 
-def compute_gradients(replica: nn.Module, batch: Batch, run: Run) -> None:
+def compute_gradients(batch: Batch, run: Run) -> None:
     """Set ``run.outputs``, ``run.losses`` and the gradients of the parameters, which have none.
 
     The gradients are averaged over ranks, and scaled where the precision needs that.
@@ -36,9 +36,9 @@ def compute_gradients(replica: nn.Module, batch: Batch, run: Run) -> None:
         ConfigError: the loss, or a head, gives what cannot be used.
     """
     if run.micro_batch is not None and run.micro_batch < len(batch.index):
-        _by_micro_batches(replica, batch, run, run.micro_batch)
+        _by_micro_batches(batch, run, run.micro_batch)
         return
-    run.outputs = _forward(replica, batch.crops, run)
+    run.outputs = _forward(batch.crops, run)
     run.losses = check_losses(run.loss, run.loss(run.model, run.outputs, batch))
     run.scaler.scale(run.losses["loss"]).backward()
 
@@ -83,17 +83,17 @@ class _Draws(NamedTuple):
             torch.cuda.set_rng_state(self.cuda)
 
 
-def _by_micro_batches(replica: nn.Module, batch: Batch, run: Run, size: int) -> None:
+def _by_micro_batches(batch: Batch, run: Run, size: int) -> None:
     starts = range(0, len(batch.index), size)
     micro_batches = [[crop[start : start + size] for crop in batch.crops] for start in starts]
     buffers: dict[str, Tensor] = {}
     parts, draws = [], []
     # within the model's forward, because DDP has sent the buffers of rank 0 by then
     keeping = run.model.register_forward_pre_hook(lambda *_: _keep_buffers(run.model, buffers))
-    with keeping, distributed.no_sync(replica):
+    with keeping, distributed.no_sync(run.replica):
         for crops in micro_batches:
             draws.append(_Draws.now(run))
-            parts.append(_outputs_alone(replica, crops, run))
+            parts.append(_outputs_alone(crops, run))
     outputs = join(parts, [len(crops[0]) for crops in micro_batches])
     run.losses = check_losses(run.loss, run.loss(run.model, outputs, batch))
     run.scaler.scale(run.losses["loss"]).backward()
@@ -105,25 +105,25 @@ def _by_micro_batches(replica: nn.Module, batch: Batch, run: Run, size: int) -> 
     for number, crops in enumerate(micro_batches):
         is_last = number == len(micro_batches) - 1
         draws[number].put_back()
-        with nullcontext() if is_last else distributed.no_sync(replica):
-            _pull_back(replica, crops, parts[number], own if is_last else [], run)
+        with nullcontext() if is_last else distributed.no_sync(run.replica):
+            _pull_back(crops, parts[number], own if is_last else [], run)
     after.put_back()
 
 
-def _forward(replica: nn.Module, crops: list[Tensor], run: Run) -> dict[str, Any]:
+def _forward(crops: list[Tensor], run: Run) -> dict[str, Any]:
     with torch.autocast(
         run.device.type, run.autocast_dtype, enabled=run.autocast_dtype is not None
     ):
-        return distributed.outputs_of(replica, crops, run.model)
+        return distributed.outputs_of(run.replica, crops, run.model)
 
 
-def _outputs_alone(replica: nn.Module, crops: list[Tensor], run: Run) -> dict[str, Any]:
+def _outputs_alone(crops: list[Tensor], run: Run) -> dict[str, Any]:
     """The outputs of a micro-batch as leaves; what was kept for their gradient is freed here.
 
     The pass is the second one in all but that: without gradients torch may choose other kernels,
     which draw other random numbers.
     """
-    outputs = _forward(replica, crops, run)
+    outputs = _forward(crops, run)
     problems = without_rows("heads", outputs, len(crops) * len(crops[0]))
     if problems:
         raise ConfigError([f"data.micro_batch={run.micro_batch}: {problems[0]}"])
@@ -154,7 +154,6 @@ def _take_gradients(model: nn.Module) -> list[tuple[Tensor, Tensor]]:
 
 
 def _pull_back(
-    replica: nn.Module,
     crops: list[Tensor],
     leaves: dict[str, Any],
     own: list[tuple[Tensor, Tensor]],
@@ -166,7 +165,7 @@ def _pull_back(
         leaves: its outputs of the first pass, with their gradients.
         own: weights with further gradients; DDP averages them over ranks with the others.
     """
-    outputs = _forward(replica, crops, run)
+    outputs = _forward(crops, run)
     roots = own + [
         (output, leaf.grad) for output, leaf in pairs(outputs, leaves) if leaf.grad is not None
     ]

@@ -2,10 +2,6 @@
 
 from typing import Any
 
-import torch
-from torch import nn
-
-from ssl_platform import distributed
 from ssl_platform.config.options import ResumeOptions
 from ssl_platform.data.batch import Batch
 from ssl_platform.engine import state
@@ -18,7 +14,6 @@ from ssl_platform.engine.run import Run
 from ssl_platform.engine.saver import Saver
 from ssl_platform.engine.stopping import StopSignals, stop_error
 from ssl_platform.launch.progress import report_step
-from ssl_platform.ops.image_size import height_and_width
 
 
 def train(run: Run, saver: Saver, resume: ResumeOptions) -> dict[str, Any]:
@@ -29,29 +24,28 @@ def train(run: Run, saver: Saver, resume: ResumeOptions) -> dict[str, Any]:
         StopRequested: a rank was sent a stop signal; a checkpoint is written.
         DivergedError, CheckpointError, DataError: the training cannot go on.
     """
-    sides = height_and_width(run.train_loader.transform.crop_sizes[0])
-    replica = distributed.replicate(run.model, [torch.zeros(1, 3, *sides, device=run.device)])
     state.resume(run, resume)
     if run.epoch < run.num_epochs:
         saver.check_room(run)
+        set_scheduled(run)  # what listeners do before the first step has its values too
     tell_of_micro_batches(run)
     with run.loggers.closing(run.results):
         run.fire("on_train_start")
         run.loggers.start(run.info())
         with StopSignals() as stop:
             while run.epoch < run.num_epochs:
-                train_epoch(replica, run, saver, stop)
+                train_epoch(run, saver, stop)
         run.fire("on_train_end")
     return run.results
 
 
-def train_epoch(replica: nn.Module, run: Run, saver: Saver, stop: StopSignals) -> None:
+def train_epoch(run: Run, saver: Saver, stop: StopSignals) -> None:
     """Train an epoch, or the rest of one that was interrupted."""
-    replica.train()
+    run.replica.train()
     run.train_sampler.set_epoch(run.epoch, run.epoch_images)
     start_epoch(run)
     for batch in run.train_loader:
-        train_step(replica, batch, run)
+        train_step(batch, run)
         if run.epoch_step < run.train_sampler.steps_per_epoch:
             between_steps(run, saver, stop)
     run.epoch, run.epoch_step, run.epoch_images = run.epoch + 1, 0, 0
@@ -62,18 +56,18 @@ def train_epoch(replica: nn.Module, run: Run, saver: Saver, stop: StopSignals) -
 
 def start_epoch(run: Run) -> None:
     """Fire ``on_epoch_start``; of an epoch that goes on, only for listeners without a state."""
+    set_scheduled(run)
     for listener in run.listeners:
         if run.epoch_images == 0 or not listener.state_dict():
             listener.on_epoch_start(run)
 
 
-def train_step(replica: nn.Module, batch: Batch, run: Run) -> None:
-    """One update: learning rate, gradients, optimizer."""
+def train_step(batch: Batch, run: Run) -> None:
+    """One update: scheduled values, gradients, optimizer."""
     run.batch = batch
-    for group in run.optimizer.param_groups:
-        group["lr"] = run.schedule(run.position) * group.get("lr_scale", 1.0)
+    set_scheduled(run)
     run.optimizer.zero_grad(set_to_none=True)
-    compute_gradients(replica, batch, run)
+    compute_gradients(batch, run)
     run.scaler.unscale_(run.optimizer)
     run.fire("on_backward_end")
     clip_gradients(run)  # without those that the loss has just dropped
@@ -83,6 +77,14 @@ def train_step(replica: nn.Module, batch: Batch, run: Run) -> None:
     run.epoch_images += run.train_sampler.batch_size
     report_step(run.step)
     run.fire("on_step_end")
+
+
+def set_scheduled(run: Run) -> None:
+    """Set the learning rate, and all else that has a schedule, to the values of the position."""
+    rate = run.schedule(run.position)
+    for group in run.optimizer.param_groups:
+        group["lr"] = rate * group.get("lr_scale", 1.0)
+    run.scheduled = {key: option.set_at(run.position) for key, option in run.schedules.items()}
 
 
 def between_steps(run: Run, saver: Saver, stop: StopSignals) -> None:

@@ -19,6 +19,7 @@ def position_state(run: Run) -> dict[str, Any]:
         "step": run.step,
         "num_images": run.train_sampler.num_samples,
         "length": _length_of(run),
+        **({"scheduled": run.scheduled} if run.scheduled else {}),
     }
 
 
@@ -71,12 +72,14 @@ def say_how_the_schedule_changes(run: Run, state: Mapping[str, Any]) -> None:
     change, length = change_of_length(run, state), _length_of(run)
     num_steps = length["num_epochs"] * length["steps_per_epoch"]
     rate_before = state["optimizer"]["param_groups"][0]["lr"]
-    scale = run.optimizer.param_groups[0].get("lr_scale", 1.0)
+    group = run.optimizer.param_groups[0]
+    scale = group.get("lr_scale", 1.0)
     previous, following, last = (
         scale * run.schedule(position)
         for position in (max(0, run.position - 1), run.position, num_steps - 1)
     )
-    if run.step == 0 or (not change and rate_before == previous):
+    has_its_own = f"param_groups.{group.get('name')}.lr" in run.schedules
+    if run.step == 0 or has_its_own or (not change and rate_before == previous):
         return
     logger.info(
         "the schedule is another (%s): lr %.3g at the step before, %.3g at the next (epoch %d), "
@@ -87,6 +90,26 @@ def say_how_the_schedule_changes(run: Run, state: Mapping[str, Any]) -> None:
         run.epoch + 1,
         last,
     )
+
+
+def say_how_scheduled_options_change(run: Run, state: Mapping[str, Any]) -> None:
+    """Log a line for each option that goes on differently than the checkpoint's run would.
+
+    Args:
+        run: at its position, with steps to come.
+        state: of the checkpoint.
+    """
+    for key, before in state.get("scheduled", {}).items():
+        if key not in run.schedules:  # taken out, which the user has allowed
+            continue
+        value_at = run.schedules[key].schedule
+        if before != value_at(max(0, run.position - 1)):
+            logger.info(
+                "schedules.%s is another: %.3g at the step before, %.3g at the next",
+                key,
+                before,
+                value_at(run.position),
+            )
 
 
 def _length_of(run: Run) -> dict[str, int]:

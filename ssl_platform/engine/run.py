@@ -15,6 +15,7 @@ from ssl_platform.data.batch import Batch
 from ssl_platform.data.dataset import ImageDataset
 from ssl_platform.data.loading.loader import Loader
 from ssl_platform.data.loading.sampler import ShuffledSampler
+from ssl_platform.engine.scheduled import Scheduled
 from ssl_platform.loggers import RunInfo
 from ssl_platform.loggers.group import LoggerGroup
 from ssl_platform.metrics import Metric
@@ -165,6 +166,7 @@ class Run:
 
     name: str
     model: SSLModel
+    replica: nn.Module  #: the model, wrapped for the ranks; its forward pass is the training's
     loss: Loss
     train_loader: Loader
     train_sampler: ShuffledSampler
@@ -173,6 +175,7 @@ class Run:
     eval_loader: Callable[[ImageDataset, np.ndarray], Loader]  #: centre crops of some positions
     optimizer: torch.optim.Optimizer
     schedule: Callable[[int], float]  #: learning rate at a position
+    schedules: Mapping[str, Scheduled]  #: those of other options, by the option's path
     hooks: Mapping[str, Events]  #: by their name in the config, in the order in which they hear
     metrics: Mapping[str, Metric]  #: scores of an evaluation, by name
     output_dir: Path
@@ -190,6 +193,7 @@ class Run:
     batch: Batch | None = None  #: of the latest step
     losses: dict[str, Tensor] = field(default_factory=dict)  #: of the latest step
     outputs: dict[str, Any] = field(default_factory=dict)  #: of the latest step, by head
+    scheduled: dict[str, float] = field(default_factory=dict)  #: present values of ``schedules``
     report: dict[str, float] = field(default_factory=dict)  #: measured by hooks, not yet logged
     results: dict[str, Any] = field(default_factory=dict)  #: what the run returns
 

@@ -20,6 +20,7 @@ from ssl_platform.engine.position import (
     change_of_length,
     position_state,
     restore_position,
+    say_how_scheduled_options_change,
     say_how_the_schedule_changes,
 )
 from ssl_platform.engine.run import Run
@@ -114,6 +115,7 @@ def resume(run: Run, options: ResumeOptions) -> None:
         logger.info("going on from %s", folder)
         if run.position < run.num_epochs * run.train_sampler.steps_per_epoch:
             say_how_the_schedule_changes(run, shared)
+            say_how_scheduled_options_change(run, shared)
 
 
 def _agree_on_checkpoint(run: Run, options: ResumeOptions) -> Path | None:

@@ -88,7 +88,7 @@ class Log(Events):
             figures["grad_norm"] = run.grad_norm.item()
         return figures | {
             "lr": run.optimizer.param_groups[0]["lr"],
-            **getattr(run, "scheduled", {}),
+            **run.scheduled,
             "images_per_second": num_steps * self._images_per_step(run) / seconds,
             "data_wait": (run.train_loader.wait_seconds - self.window_wait) / seconds,
         }

@@ -23,7 +23,13 @@ from torch import nn
 
 from ssl_platform.config.calls import calls
 from ssl_platform.config.moved import move_keys
-from ssl_platform.config.options import ImageJobOptions, JobOptions, TrainOptions, options_of
+from ssl_platform.config.options import (
+    ImageJobOptions,
+    JobOptions,
+    TrainOptions,
+    options_of,
+    scheduled_options,
+)
 from ssl_platform.config.saved import drop_retired, move_to_loggers
 from ssl_platform.data.dataset import ImageDataset
 from ssl_platform.engine.build import Builder
@@ -31,10 +37,12 @@ from ssl_platform.engine.run import Events
 from ssl_platform.errors import ConfigError, first_line, nearest
 from ssl_platform.job import rules
 from ssl_platform.job.tried_parts import TriedParts, problems_of_compiling, without_values
+from ssl_platform.launch import launcher_of
 from ssl_platform.metrics.fitness import problems_of_metrics
 from ssl_platform.registry import TASKS, is_module_name, load_components
 from ssl_platform.schema import dataclass_schema, flat
 
+A_SCHEDULE = "PART.OPTION: {name: ...}, as in optimizer.weight_decay: {name: Cosine, end: 0.4}"
 UNKNOWN_SIZE = 10**12  # an unreadable data set must not hide what else is wrong
 
 
@@ -66,7 +74,9 @@ def check(cfg: DictConfig) -> list[str]:
         _of_a_training(line, task.options)
         for line in dataclass_schema(task.options).problems(plain, where="")
     ]
-    if problems:
+    if "launch.launcher" in parts.nodes:
+        parts.tried(parts.build, "launch.launcher")
+    if problems or parts.is_wrong("launch.launcher"):  # which number of processes?
         return _without_echoes(problems + parts.problems, cfg)
     options = options_of(plain)
     problems = _problems_of_job(options, parts) + parts.problems
@@ -161,7 +171,7 @@ def _problems_of_training(options: TrainOptions, parts: TriedParts) -> list[str]
         model, loss = _model_and_loss(builder, parts, has_steps)
         if options.compile:
             problems += problems_of_compiling(options)
-        if model is not None and options.launch.slurm is None:
+        if model is not None and not launcher_of(options.launch).is_elsewhere:
             sizes = builder.transform.crop_sizes
             problems += rules.problems_of_memory(options, model, loss, sizes)
         if loss is not None:
@@ -169,6 +179,11 @@ def _problems_of_training(options: TrainOptions, parts: TriedParts) -> list[str]
                 parts.tried(_probe_model, parts, where, hook, builder)
         if model is None or parts.tried(lambda: builder.optimizer) is None:
             parts.tried(parts.build, "optimizer", [nn.Parameter(torch.empty(1))])
+        for key, node in scheduled_options(options.schedules):
+            if not isinstance(node, Mapping):
+                problems.append(f"schedules.{key}={node}: {A_SCHEDULE}")
+            elif model is not None and has_steps:
+                parts.tried(builder.scheduled, key)
     return problems
 
 

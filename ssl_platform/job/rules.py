@@ -11,7 +11,7 @@ from torch import nn
 from ssl_platform.config.options import ImageJobOptions, JobOptions, TrainOptions
 from ssl_platform.data.loading.transport import num_slots
 from ssl_platform.engine.build import autocast_dtype, resolve_device
-from ssl_platform.launch import joined_world, limits
+from ssl_platform.launch import Launcher, joined_world, launcher_of, limits
 from ssl_platform.ops.image_size import ImageSize, height_and_width
 
 COPIES_OF_WEIGHTS = 3  # with gradients and the momentum of the optimizer
@@ -22,7 +22,10 @@ MEMORY_SHARE = 0.8  # of the machine, that a run may need
 
 def problems_of_job(options: JobOptions) -> list[str]:
     """What is wrong among the keys that every job has."""
-    problems = [f"launch.{line}" for line in options.launch.problems()]
+    launcher = launcher_of(options.launch)
+    problems = [f"launch.{line}" for line in launcher.problems(options.launch)]
+    if options.launch.launcher is not None and options.launch.slurm is not None:
+        problems.append("launch.launcher: there is launch.slurm too; leave one of them null")
     if not options.name or ".." in Path(options.name).parts:
         problems.append(f"name={options.name}: a name of its own, without '..'")
     if not _can_be_a_path(options.output_dir):
@@ -38,13 +41,17 @@ def problems_of_job(options: JobOptions) -> list[str]:
             f"data.micro_batch={options.data.micro_batch}: only a training has micro-batches; here "
             "data.eval_batch_size says how many images go through the model at once"
         )
-    return problems + _problems_of_machine(options)
+    return problems + _problems_of_machine(options, launcher)
 
 
-def _problems_of_machine(options: JobOptions) -> list[str]:
-    if options.launch.slurm is not None:  # device and limits are those of another machine
-        is_job = joined_world() is not None
-        return ["launch=slurm: this is a job already; use launch=one_process"] if is_job else []
+def _problems_of_machine(options: JobOptions, launcher: Launcher) -> list[str]:
+    if joined_world() is not None:
+        if options.launch.slurm is not None:
+            return ["launch=slurm: this is a job already; use launch=one_process"]
+        if options.launch.launcher is not None:
+            return ["launch.launcher: the processes are there already; launch.launcher=null"]
+    if launcher.is_elsewhere:  # device and limits are those of another machine
+        return []
     num_workers = options.data.num_workers if isinstance(options, TrainOptions) else 0
     problems = limits.open_files_problems(world_size(options), num_workers)
     if not isinstance(options, TrainOptions):  # see problems_of_memory()
@@ -91,7 +98,7 @@ def _processes(number: int) -> str:
 
 
 def _problems_of_precision(options: TrainOptions) -> Iterator[str]:
-    if options.launch.slurm is not None:
+    if launcher_of(options.launch).is_elsewhere:
         return  # the device is one of another machine
     device = resolve_device(options.device)
     dtype = autocast_dtype(options.precision, device)
@@ -136,8 +143,7 @@ def has_steps(options: TrainOptions) -> bool:
 
 def world_size(options: JobOptions) -> int:
     """Number of processes of the run."""
-    joined = joined_world()
-    return joined[1] if joined else options.launch.world_size
+    return launcher_of(options.launch).world_size(options.launch)
 
 
 def cpu_is_fast_in(dtype: torch.dtype) -> bool:

@@ -24,7 +24,7 @@ from ssl_platform.job.directory import (
     take_over_what_was_settled,
 )
 from ssl_platform.job.settled import images_found, settle_range
-from ssl_platform.launch import Submitted, joined_world, launch, submit
+from ssl_platform.launch import Job, joined_world, launcher_here, launcher_of
 from ssl_platform.ops.arithmetic import arithmetic
 from ssl_platform.registry import TASKS, load_components
 
@@ -35,7 +35,7 @@ def run(cfg: Any) -> Any:
     """See `ssl_platform.run`."""
     _refuse_to_start_within_a_start()
     cfg = checked(cfg)
-    return run_here(cfg) if cfg.launch.slurm is None else submit_all([cfg])
+    return hand_over([cfg]) if runs_elsewhere(cfg) else run_here(cfg)
 
 
 def _refuse_to_start_within_a_start() -> None:
@@ -49,11 +49,16 @@ def _refuse_to_start_within_a_start() -> None:
     sys.exit(told if os.environ.get("RANK", "0") == "0" else 1)
 
 
-def submit_all(cfgs: list[DictConfig]) -> list[Submitted]:
-    """Submit a SLURM job for each run; those that ask the same of it become an array.
+def runs_elsewhere(cfg: DictConfig) -> bool:
+    """Whether the launcher of a checked config hands the run over to another machine."""
+    return launcher_of(options_of(cfg).launch).is_elsewhere
+
+
+def hand_over(cfgs: list[DictConfig]) -> list[Any]:
+    """Have each run started elsewhere; those whose ``launch`` is the same are handed over together.
 
     Raises:
-        ConfigError: a run cannot go on in its directory, or SLURM does not take the job.
+        ConfigError: a run cannot go on in its directory, or the launcher does not take it.
     """
     for cfg in cfgs:
         take_over_what_was_settled(cfg)
@@ -70,9 +75,10 @@ def submit_all(cfgs: list[DictConfig]) -> list[Submitted]:
     submitted = []
     for group in alike.values():
         options = options_of(group[0])
-        submitted += submit(run_here, [(cfg,) for cfg in group], options.launch, name=options.name)
+        jobs = [Job(run_here, (cfg,), options.launch, name=options_of(cfg).name) for cfg in group]
+        submitted += launcher_of(options.launch).launch(jobs)
     for job in submitted:
-        print(f"submitted job {job.job_id}, log in {job.log}")
+        print(job)
     return submitted
 
 
@@ -92,7 +98,8 @@ def run_here(cfg: DictConfig) -> Any:
         if messages:
             show("\n".join(messages))
         device = resolve_device(options.device).type
-        return launch(work, (OmegaConf.to_yaml(cfg),), options.launch, device=device)
+        job = Job(work, (OmegaConf.to_yaml(cfg),), options.launch, device, options.name)
+        return launcher_here(options.launch).launch([job])[0]
 
 
 def work(config_yaml: str) -> Any:

@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import fields
 from typing import Any
 
@@ -16,13 +16,15 @@ from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 from torch.overrides import TorchFunctionMode
 
-from ssl_platform.config.options import ImageJobOptions, TrainOptions, components
+from ssl_platform.config.options import ImageJobOptions, Node, TrainOptions, components
 from ssl_platform.data.contract import check_dataset, check_transform
 from ssl_platform.data.decoding.pixels import AUTO, PixelOptions
 from ssl_platform.engine.build import head_layers, resolve_device
-from ssl_platform.engine.contract import check_schedule
+from ssl_platform.engine.contract import check_schedule, values_of
 from ssl_platform.engine.parts import Parts
+from ssl_platform.engine.scheduled import owner_of
 from ssl_platform.errors import blame
+from ssl_platform.launch import launcher_of
 from ssl_platform.models.layers import POOLED, layer_shapes
 from ssl_platform.models.trial import ROWS, Trial, problem_of_head, problem_of_trunk
 from ssl_platform.ops.image_size import ImageSize
@@ -55,6 +57,7 @@ class TriedParts(Parts):
         self.problems: list[str] = []
         self.options: ImageJobOptions | None = None
         self._wrong: set[str] = set()
+        self._runtime: dict[str, tuple[Any, ...]] = {}  # what the constructors were given
         self._image: np.ndarray | None = None  # that transforms are tried with
 
     def add(self, cfg: Mapping[str, Any]) -> None:
@@ -92,6 +95,7 @@ class TriedParts(Parts):
     def construct(self, where: str, *runtime: Any) -> Any:
         """Construct and try a component, on the meta device where that is torch's default."""
         with self.step(where):
+            self._runtime[where] = runtime
             component = self._constructed(where, *runtime)
             self._try(where, component, *runtime)
             return component
@@ -124,7 +128,7 @@ class TriedParts(Parts):
     def _constructed(self, where: str, *runtime: Any) -> Any:
         """A component; one that needs values, which the meta device has none of, is made for real:
         ``[rate.item() for rate in torch.linspace(0, 0.1, depth)]`` is how many trunks begin."""
-        if where == "schedule":  # its rates have values
+        if where.partition(".")[0] in ("schedule", "schedules"):  # what they give has values
             with torch.device("cpu"):
                 return super().construct(where, *runtime)
         try:
@@ -153,6 +157,11 @@ class TriedParts(Parts):
             _, num_epochs, steps_per_epoch = runtime
             with torch.device("cpu"):
                 check_schedule(component, num_epochs * steps_per_epoch)
+        elif section == "schedules":
+            _, num_epochs, steps_per_epoch = runtime
+            with torch.device("cpu"):
+                values = values_of(component, num_epochs, steps_per_epoch)
+            self._require_allowed(name, values, steps_per_epoch)
         elif section == "trunk":
             self._try_module(where, component, self._problem_of_trunk)
         elif section == "heads":
@@ -163,6 +172,37 @@ class TriedParts(Parts):
                 lambda head, trial: self._problem_of_head(head, trial, *runtime),
                 *runtime,
             )
+
+    def _require_allowed(self, key: str, values: Mapping[int, float], steps: int) -> None:
+        """An option takes every value of its schedule: by its annotation, and its constructor.
+
+        Args:
+            key: the option's path.
+            values: by step, of ``steps`` each epoch.
+        """
+        place, _, option = key.rpartition(".")
+        owner = owner_of(place)
+        registry, node = self.nodes[owner]
+        ends = {min(values.values()), max(values.values())}
+        for step, value in values.items():
+            given = {**node, option: value}
+            problems = registry.problems(given, where="")
+            if not problems and value in ends:
+                ends.remove(value)
+                problems = self._refusals(owner, given)
+            if problems:
+                raise ValueError(f"at epoch {step / steps:g} it sets {problems[0]}")
+
+    def _refusals(self, owner: str, node: Node) -> list[str]:
+        """Why a constructor refuses options that differ from the config's, in a value of one."""
+        registry, _ = self.nodes[owner]
+        with suppress(ArithmeticError, RuntimeError), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what the config's own values have warned of
+            try:
+                registry.build(node, *self._runtime.get(owner, ()))
+            except ValueError as error:
+                return str(error).splitlines()
+        return []
 
     def _try_module(
         self,
@@ -180,7 +220,7 @@ class TriedParts(Parts):
             )
         assert self.options is not None
         registry, node = self.nodes[where]
-        is_elsewhere = self.options.launch.slurm is not None
+        is_elsewhere = launcher_of(self.options.launch).is_elsewhere
         device = torch.device("cpu") if is_elsewhere else available_device(self.options.device)
         trial = Trial(module, lambda: registry.build(node, *runtime), device)
         problem = problem_of(module, trial)

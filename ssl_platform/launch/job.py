@@ -1,10 +1,11 @@
-"""The work to launch, its options, and the error of a rank that fails."""
+"""The work to launch, its options, the base of launchers, and the error of a rank that fails."""
 
 import re
-from collections.abc import Callable
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from importlib.util import find_spec
-from typing import Annotated, Any, Literal
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
 
 from annotated_types import Ge, Interval
 
@@ -13,7 +14,6 @@ from ssl_platform.errors import PlatformError
 EX_TEMPFAIL = 75  # of <sysexits.h>: start it again
 FREE = {"free_to_change": True}  # metadata of keys that may differ when a run goes on
 MAX_THREADS = 4096  # far more end in a segmentation fault
-NAME = re.compile(r"[A-Za-z0-9._-]+")  # nothing that a shell or sbatch could read as more
 
 
 @dataclass(frozen=True)
@@ -31,19 +31,6 @@ class SlurmOptions:
     mem_gb: Annotated[float, Ge(0.001), "or null"] | None
     comment: str | None
     more: dict[str, str | int]
-
-    def problems(self) -> list[str]:
-        """Rules that are no ranges: one line for each that is broken, beginning with the key."""
-        names = {"partition": self.partition, "comment": self.comment}
-        names |= {f"more.{key}": f"{key}{value}" for key, value in self.more.items()}
-        problems = [
-            f"{key}={text}: letters, digits, dots, dashes and underscores only"
-            for key, text in names.items()
-            if text is not None and not NAME.fullmatch(text)
-        ]
-        if find_spec("submitit") is None:
-            problems.append("cluster: submitit is not installed; pip install submitit")
-        return problems
 
 
 def plain_name(name: str) -> str:
@@ -69,22 +56,8 @@ class LaunchOptions:
     # of data workers; null = fork
     worker_start: Literal["fork", "spawn"] | None = field(metadata=FREE)
 
-    @property
-    def world_size(self) -> int:
-        """Ranks on all machines."""
-        return self.processes * (self.slurm.nodes if self.slurm else 1)
-
-    def problems(self) -> list[str]:
-        """Rules that are no ranges: one line for each that is broken, beginning with the key."""
-        problems = []
-        if self.slurm is not None:
-            problems += [f"slurm.{line}" for line in self.slurm.problems()]
-            if self.max_restarts and self.world_size > 1:
-                problems.append(
-                    f"max_restarts={self.max_restarts}: with launch=slurm only of one process; "
-                    "SLURM starts a job of several again as it is set up to"
-                )
-        return problems
+    # a launcher by its name; null: SLURM where ``slurm`` is set, else the ranks of this machine
+    launcher: dict[str, Any] | None = field(default=None, metadata=FREE)
 
 
 class RankFailedError(PlatformError):
@@ -99,9 +72,57 @@ class RankFailedError(PlatformError):
 
 @dataclass(frozen=True)
 class Job:
-    """What ``launch`` was called with."""
+    """Work to launch: ``work(*args)``, of a top-level function and what can be pickled."""
 
     work: Callable[..., Any]
     args: tuple
     options: LaunchOptions
-    device: str
+    device: str = ""  # of each rank; empty where the machine is not known yet
+    name: str = ""  # of the run
+
+    def __call__(self) -> Any:
+        """Do the work, in the process that is to do it."""
+        return self.work(*self.args)
+
+
+class Launcher(ABC):
+    """Base of launchers: how the processes of a job come to be.
+
+    Attributes:
+        is_elsewhere: true for one that hands jobs over to other machines: what this machine has is
+            not checked, each job claims its own run directory there, and the command does not wait.
+    """
+
+    is_elsewhere: ClassVar[bool] = False
+
+    def world_size(self, options: LaunchOptions) -> int:
+        """The number of ranks of a job, on all machines."""
+        return options.processes
+
+    def problems(self, options: LaunchOptions) -> list[str]:
+        """Rules among ``launch`` that are no ranges: a line each, beginning with the key below."""
+        return []
+
+    @abstractmethod
+    def launch(self, jobs: Sequence[Job]) -> list[Any]:
+        """Run jobs whose ``launch`` is the same, or submit them.
+
+        Args:
+            jobs: of a launcher that is elsewhere any number: ``job()`` there is the whole run. Else
+                one, whose ``work(*args)`` is to be done by every rank in a process group.
+
+        Returns:
+            For each job what its first rank has returned; of one that was handed over, what is
+            printed of it, as `Submitted`.
+        """
+
+
+@dataclass(frozen=True)
+class Submitted:
+    """A job that was handed over."""
+
+    job_id: str
+    log: Path  # of its first process
+
+    def __str__(self) -> str:
+        return f"submitted job {self.job_id}, log in {self.log}"

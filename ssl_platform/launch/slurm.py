@@ -1,47 +1,79 @@
 """Submit work to SLURM through submitit, and run it there."""
 
 import os
+import re
 import shlex
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from ssl_platform.errors import ConfigError, PlatformError, StopRequested
-from ssl_platform.launch.job import EX_TEMPFAIL, LaunchOptions, SlurmOptions, plain_name
+from ssl_platform.launch.job import (
+    EX_TEMPFAIL,
+    Job,
+    Launcher,
+    LaunchOptions,
+    SlurmOptions,
+    Submitted,
+    plain_name,
+)
 from ssl_platform.launch.meeting import port_of_job
+from ssl_platform.registry import LAUNCHERS
 
 PACKAGE_PARENT = Path(__file__).parents[2]
 
 
+NAME = re.compile(r"[A-Za-z0-9._-]+")  # nothing that a shell or sbatch could read as more
+
+
+@LAUNCHERS.register()
 @dataclass(frozen=True)
-class Submitted:
-    """A job that SLURM has taken."""
+class Slurm(SlurmOptions, Launcher):
+    """Submits jobs to SLURM; several become one array job."""
 
-    job_id: str
-    log: Path  # of its first task
+    is_elsewhere = True
 
+    def world_size(self, options: LaunchOptions) -> int:
+        """``launch.processes`` on each node."""
+        return options.processes * self.nodes
 
-def submit(
-    work: Callable[..., Any], jobs: Sequence[tuple], options: LaunchOptions, *, name: str
-) -> list[Submitted]:
-    """Submit ``work(*arguments)`` for each of ``jobs``; several become one array job.
+    def problems(self, options: LaunchOptions) -> list[str]:
+        """See `Launcher.problems`."""
+        key = "slurm" if options.slurm is not None else "launcher"
+        names = {"partition": self.partition, "comment": self.comment}
+        names |= {f"more.{key}": f"{key}{value}" for key, value in self.more.items()}
+        problems = [
+            f"{key}.{name}={text}: letters, digits, dots, dashes and underscores only"
+            for name, text in names.items()
+            if text is not None and not NAME.fullmatch(text)
+        ]
+        if find_spec("submitit") is None:
+            problems.append(f"{key}.cluster: submitit is not installed; pip install submitit")
+        if options.max_restarts and self.world_size(options) > 1:
+            problems.append(
+                f"max_restarts={options.max_restarts}: with launch=slurm only of one process; "
+                "SLURM starts a job of several again as it is set up to"
+            )
+        return problems
 
-    Raises:
-        ConfigError: submitit or SLURM is not installed, or SLURM refuses the job.
-    """
-    slurm = options.slurm
-    assert slurm is not None
-    try:
-        executor = _executor(slurm, options, name)
-        submissions = [_Job(work, arguments, slurm.max_requeues) for arguments in jobs]
-        submitted = executor.submit_array(submissions)
-    except (RuntimeError, OSError, subprocess.CalledProcessError) as error:
-        raise ConfigError([f"launch=slurm: cannot submit: {_last_line(error)}"]) from error
-    return [Submitted(job.job_id, job.paths.stdout) for job in submitted]
+    def launch(self, jobs: Sequence[Job]) -> list[Submitted]:
+        """Submit jobs.
+
+        Raises:
+            ConfigError: submitit or SLURM is not installed, or SLURM refuses the job.
+        """
+        try:
+            executor = _executor(self, jobs[0].options, jobs[0].name)
+            tasks = [_Task(job.work, job.args, self.max_requeues) for job in jobs]
+            submitted = executor.submit_array(tasks)
+        except (RuntimeError, OSError, subprocess.CalledProcessError) as error:
+            raise ConfigError([f"launch=slurm: cannot submit: {_last_line(error)}"]) from error
+        return [Submitted(job.job_id, job.paths.stdout) for job in submitted]
 
 
 def _executor(slurm: SlurmOptions, options: LaunchOptions, name: str) -> Any:
@@ -74,7 +106,7 @@ def _executor(slurm: SlurmOptions, options: LaunchOptions, name: str) -> Any:
 
 
 @dataclass(frozen=True)
-class _Job:
+class _Task:
     """What each task of a submitted job runs."""
 
     work: Callable[..., Any]

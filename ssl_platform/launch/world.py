@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import Any
 
 from ssl_platform.errors import ConfigError
-from ssl_platform.launch.job import Job, LaunchOptions, RankFailedError
+from ssl_platform.launch.job import Job, RankFailedError
 from ssl_platform.launch.joined import World, number
 from ssl_platform.launch.meeting import meet
 from ssl_platform.launch.peer_errors import is_peer_error, is_peer_timeout
@@ -21,14 +21,12 @@ PR_SET_PDEATHSIG = 1  # of <linux/prctl.h>
 
 
 def work_as_joined(job: Job, world: World) -> Any:
-    """Do the work as one of the ranks that another program has started; see `launch`."""
+    """Do the work as one of the ranks that another program has started."""
     from torch.distributed.elastic.multiprocessing.errors import get_error_handler
 
     rank, world_size = world[:2]
     if "TORCHELASTIC_RUN_ID" in os.environ:
         die_with_parent(os.getppid())  # torchrun leaves its ranks running when it is killed
-    if rank == 0:
-        _warn_of_unused(job.options, world_size)
     store: Any = None
     try:
         store = meet(world, job.options)
@@ -43,12 +41,6 @@ def work_as_joined(job: Job, world: World) -> Any:
             raise RankFailedError(message) from error
         get_error_handler().record_exception(error)  # for torchrun's summary of the failure
         raise
-
-
-def _warn_of_unused(options: LaunchOptions, world_size: int) -> None:
-    for key, value in (("processes", options.processes), ("max_restarts", options.max_restarts)):
-        if value > (key == "processes") and options.world_size != world_size:
-            logger.warning("launch.%s=%d: not used in a world of %d", key, value, world_size)
 
 
 def work_in_group(job: Job, world: World, store: Any) -> Any:

@@ -7,13 +7,12 @@ from pathlib import Path
 
 from ssl_platform.cli import answered, check_working_directory
 from ssl_platform.console import one_line, show
+from ssl_platform.errors import ConfigError
 from ssl_platform.files import sha256_of
 from ssl_platform.zoo import catalogue
 from ssl_platform.zoo.fetch import cached
 
 Command = Callable[[argparse.Namespace], Iterable[str]]  # gives the lines to print
-
-FORMATS = ("torchvision", "timm", "safetensors", "onnx", "torch_export")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -52,7 +51,9 @@ def _parser() -> argparse.ArgumentParser:
     verify.add_argument("--keys", action="store_true", help="list where every key goes")
     export = command("export", _export, "write weights in another format")
     export.add_argument("source", help=source)
-    export.add_argument("--format", choices=FORMATS, required=True)
+    export.add_argument("--format", required=True, help="name of a writer; a wrong one lists them")
+    text = "a module of yours with writers or trunks, imported before; several times for several"
+    export.add_argument("--plugin", action="append", default=[], metavar="MODULE", help=text)
     export.add_argument("-o", "--output", type=Path, required=True)
     return parser
 
@@ -96,8 +97,22 @@ def _export(arguments: argparse.Namespace) -> list[str]:
     from ssl_platform.zoo.weights import read_weights
     from ssl_platform.zoo.writers import export
 
+    _import(arguments.plugin)
     written = export(read_weights(arguments.source), arguments.format, arguments.output)
     return [f"wrote {one_line(str(path))}" for path in written]
+
+
+def _import(plugins: Sequence[str]) -> None:
+    """Import plug-ins that the command names."""
+    from ssl_platform.registry import is_module_name, load_components
+
+    for name in plugins:
+        if not is_module_name(name):
+            raise ConfigError([f"--plugin {name}: the name of a module, as in import my_writer"])
+    try:
+        load_components(plugins)
+    except (ImportError, ValueError) as error:
+        raise ConfigError([f"--plugin {' --plugin '.join(plugins)}: {error}"]) from error
 
 
 def _plain(value: object) -> str:

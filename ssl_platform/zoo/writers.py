@@ -3,17 +3,18 @@
 import importlib.util
 import logging
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 import torch
+from safetensors.torch import save
 from torch import Tensor, nn
 
-from ssl_platform.errors import CheckpointError, ConfigError, DiskError
+from ssl_platform.errors import CheckpointError, ConfigError, DiskError, nearest
 from ssl_platform.files import error_of_disk, replacing, sha256_of, sync
+from ssl_platform.registry import WRITERS
 from ssl_platform.zoo.model_card import model_card
 from ssl_platform.zoo.weights import Weights, build_trunk, load_trunk
 
@@ -28,7 +29,7 @@ def export(weights: Weights, format: str, output: Path) -> list[Path]:
 
     Args:
         weights: from `read_weights`.
-        format: a key of `WRITERS`.
+        format: the name of a writer.
         output: the file; an older one is replaced.
 
     Returns:
@@ -36,13 +37,16 @@ def export(weights: Weights, format: str, output: Path) -> list[Path]:
 
     Raises:
         CheckpointError: the weights cannot be written in this format.
-        ConfigError: the file cannot be written, or a library is missing.
+        ConfigError: there is no such writer, the file cannot be written, or a library is missing.
         DiskError: the disk is full.
     """
+    if format not in WRITERS.names():
+        hint = nearest(format, WRITERS.names())
+        raise ConfigError([f"--format {format}: no such writer; {hint} (of a plug-in: --plugin)"])
     if not weights.trunk:
         raise CheckpointError(f"{weights.source}: holds no trunk to export")
     with _replacing(output) as partial:
-        WRITERS[format](weights, partial)
+        WRITERS.get(format)(weights, partial)
     if format != "safetensors":
         return [output]
     card = output.with_suffix(".md")
@@ -110,21 +114,29 @@ def _save(state: dict[str, Tensor], path: Path) -> None:
         torch.save(state, file)
 
 
-def _write_torchvision(weights: Weights, path: Path) -> None:
+@WRITERS.register()
+def torchvision(weights: Weights, path: Path) -> None:
+    """The trunk, and ``fc``, by torchvision's names."""
     _save(_torchvision_state(weights), path)
 
 
-def _write_timm(weights: Weights, path: Path) -> None:
+@WRITERS.register()
+def timm(weights: Weights, path: Path) -> None:
+    """The trunk, and ``fc`` of a ResNet, by timm's names."""
     _save(_timm_state(weights), path)
 
 
-def _write_safetensors(weights: Weights, path: Path) -> None:
+@WRITERS.register()
+def safetensors(weights: Weights, path: Path) -> None:
+    """As `timm`, in a file that executes nothing."""
     state = {name: value.contiguous() for name, value in _timm_state(weights).items()}
     # save_file would make a file that only its owner can read
-    path.write_bytes(safetensors.torch.save(state, {"format": "pt"}))
+    path.write_bytes(save(state, {"format": "pt"}))
 
 
-def _write_onnx(weights: Weights, path: Path) -> None:
+@WRITERS.register()
+def onnx(weights: Weights, path: Path) -> None:
+    """The trunk as a program for ONNX Runtime."""
     if importlib.util.find_spec("onnxscript") is None:
         raise ConfigError(["--format onnx: needs pip install onnx onnxscript"])
     size = sum(value.nbytes for value in weights.trunk.values())
@@ -139,7 +151,9 @@ def _write_onnx(weights: Weights, path: Path) -> None:
     )  # fmt: skip
 
 
-def _write_torch_export(weights: Weights, path: Path) -> None:
+@WRITERS.register()
+def torch_export(weights: Weights, path: Path) -> None:
+    """The trunk as a program for ``torch.export.load``."""
     program = torch.export.export(trunk_of(weights), (_example(),), dynamic_shapes=_any_size())
     torch.export.save(program, path)
 
@@ -154,12 +168,3 @@ def _any_size() -> Any:
     """Any number of images; any height and width where the trunk allows it."""
     auto = torch.export.Dim.AUTO
     return ({0: auto, 2: auto, 3: auto},)
-
-
-WRITERS: dict[str, Callable[[Weights, Path], None]] = {
-    "torchvision": _write_torchvision,
-    "timm": _write_timm,
-    "safetensors": _write_safetensors,
-    "onnx": _write_onnx,
-    "torch_export": _write_torch_export,
-}

@@ -112,7 +112,8 @@ def a_run(name: str, micro_batch: int | None, norm: Callable[[], nn.Module]) -> 
         loss.assignments.copy_(torch.randint(0, 3, loss.assignments.shape))
     loss.queue_has_started = True
     return SimpleNamespace(
-        model=model, loss=loss, micro_batch=micro_batch, device=CPU, autocast_dtype=None,
+        model=model, replica=model, loss=loss, micro_batch=micro_batch, device=CPU,
+        autocast_dtype=None,
         scaler=torch.amp.GradScaler("cpu", enabled=False), outputs={}, losses={},
     )  # fmt: skip
 
@@ -131,12 +132,12 @@ Trace = list[dict[str, Any]]
 
 def trained(run: SimpleNamespace, compute: Callable = compute_gradients) -> Trace:
     """What three steps compute, and what they leave behind."""
-    replica, trace = distributed.replicate(run.model, a_batch(0).crops), []
-    replica.train()
+    run.replica, trace = distributed.replicate(run.model, a_batch(0).crops), []
+    run.replica.train()
     torch.manual_seed(1 + distributed.rank())
     for step in range(3):
         run.model.zero_grad(set_to_none=True)
-        compute(replica, a_batch(step), run)
+        compute(a_batch(step), run)
         grads = {n: p.grad.clone() for n, p in run.model.named_parameters() if p.grad is not None}
         buffers = dict(run.model.named_buffers()) | dict(run.loss.named_buffers())
         outputs = [leaf.detach() for leaf in torch.utils._pytree.tree_leaves(run.outputs)]
@@ -195,7 +196,7 @@ class Unfolded(nn.Module):
         return self.spectral(F.dropout(self.norm(maps), 0.3)) * (1 + self.passes / 10)
 
 
-def in_one_graph(replica: nn.Module, batch: Batch, run: SimpleNamespace) -> None:
+def in_one_graph(batch: Batch, run: SimpleNamespace) -> None:
     """The same micro-batches, with all that their gradients need kept at once."""
     heads = [head for head in run.model.heads.values() if isinstance(head, PrototypeHead)]
     for head in heads:  # once: a graph cannot have weights that change
@@ -242,7 +243,7 @@ def test_the_same_in_16_bits_with_a_scaler(name):
         run.scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
         torch.manual_seed(0)
         batch = a_batch(0)
-        compute(run.model, batch._replace(crops=[crop.float() for crop in batch.crops]), run)
+        compute(batch._replace(crops=[crop.float() for crop in batch.crops]), run)
     for one, other in zip(first.model.parameters(), second.model.parameters(), strict=True):
         torch.testing.assert_close(other.grad, one.grad, rtol=1e-4, atol=1e-5)
 
@@ -255,8 +256,9 @@ class NoGraph(nn.Module):
 def test_an_output_without_rows_is_named():
     run = a_run("plug-in", 2, nn.Identity)
     run.model.heads["unused"] = NoGraph()
+    run.model.double()
     with pytest.raises(ConfigError) as error:
-        compute_gradients(run.model.double(), a_batch(0), run)
+        compute_gradients(a_batch(0), run)
     assert error.value.problems == [
         "data.micro_batch=2: heads.unused.mean is a tensor (), and micro-batches need tensors "
         "with one row for each crop (6 here), in tuples, lists or dicts; data.micro_batch=null "
@@ -274,7 +276,7 @@ def test_no_more_than_a_micro_batch_is_kept_for_the_gradients():
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(kept, lambda tensor: tensor):
-        compute_gradients(run.model, a_batch(0), run)
+        compute_gradients(a_batch(0), run)
     assert set(sizes) == {2, 4}  # one small crop, two large ones
 
 

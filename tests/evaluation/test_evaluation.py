@@ -16,7 +16,7 @@ from zoo_files import write_released
 import ssl_platform
 from ssl_platform.config import compose
 from ssl_platform.config.options import ParameterGroup
-from ssl_platform.engine.build import parameter_groups
+from ssl_platform.engine.param_groups import parameter_groups
 from ssl_platform.errors import ConfigError
 from ssl_platform.evaluation.results import Results
 from ssl_platform.zoo.trained_run import TrainedRun

@@ -1,8 +1,11 @@
 """What a mistake in a config is answered with: each test types one and reads the whole line."""
 
+from dataclasses import fields
+
 import pytest
 
 from ssl_platform.config import compose
+from ssl_platform.config.options import TrainOptions
 from ssl_platform.errors import ConfigError
 from ssl_platform.registry import Registry
 
@@ -23,12 +26,8 @@ MISTAKES = {
         "(~loss.epsilonn leaves it out)"
     ),
     "++xyz=1": (
-        "xyz=1: the config has no such option; choose from allow_partial, baselines, "
-        "checkpoint, clip_grad_norm, compile, cudnn, data, device, drop_last, freeze_trunk, heads, "
-        "hooks, launch, loggers, loss, matmul_precision, metrics, name, num_epochs, optimizer, "
-        "output_dir, "
-        "param_groups, plugins, precision, profile, resume, save, schedule, seed, "
-        "sync_batch_norm, task, train_fraction, trunk"
+        "xyz=1: the config has no such option; choose from "
+        + ", ".join(sorted(field.name for field in fields(TrainOptions)))
     ),
     "~loss.epsilon": "loss.epsilon: SwAVLoss needs a value (float); set loss.epsilon=...",
     "loss.epsilon=???": "loss.epsilon: SwAVLoss needs a value (float); set loss.epsilon=...",

@@ -50,7 +50,7 @@ class Registry:
 
 def tried():
     parts = TriedParts({})
-    parts.options = SimpleNamespace(launch=SimpleNamespace(slurm=None), device="cpu")
+    parts.options = SimpleNamespace(launch=SimpleNamespace(slurm=None, launcher=None), device="cpu")
     return parts
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import launch_work
 import pytest
 import torch
-from launch_work import launch_options
+from launch_work import launch, launch_options
 from launched import (
     DEADLINE,
     MPI_TASK,
@@ -19,7 +19,7 @@ from launched import (
 )
 
 from ssl_platform.errors import ConfigError
-from ssl_platform.launch import RankFailedError, joined_world, launch, meeting
+from ssl_platform.launch import RankFailedError, joined_world, meeting
 
 # ---- worlds that others started
 

@@ -13,7 +13,7 @@ from typing import Any
 import launch_work
 import pytest
 import torch
-from launch_work import launch_options
+from launch_work import launch, launch_options
 from launched import (
     DEADLINE,
     LOOPBACK,
@@ -26,7 +26,7 @@ from launched import (
 from torch import distributed
 
 from ssl_platform.errors import ConfigError
-from ssl_platform.launch import RankFailedError, launch
+from ssl_platform.launch import RankFailedError
 from ssl_platform.launch.peer_errors import is_peer_error, is_peer_timeout
 
 

@@ -7,9 +7,8 @@ import sys
 
 import pytest
 import torch.distributed as dist
-from launch_work import launch_options
+from launch_work import launch, launch_options
 
-from ssl_platform.launch import launch
 from ssl_platform.launch.threads import num_threads, spin_variables, warn_of_busy_cores
 
 

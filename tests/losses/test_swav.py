@@ -134,9 +134,11 @@ class _Run(SimpleNamespace):
 def a_run(model: SSLModel, loss: SwAVLoss, optimizer: torch.optim.Optimizer) -> SimpleNamespace:
     run = _Run(
         model=model,
+        replica=model,
         loss=loss,
         optimizer=optimizer,
         schedule=lambda step: 0.1,
+        schedules={},
         scaler=torch.amp.GradScaler("cpu", enabled=False),
         device=torch.device("cpu"),
         autocast_dtype=None,
@@ -158,7 +160,7 @@ def trained_weights(run: SimpleNamespace, num_epochs: int, steps_per_epoch: int)
     for run.epoch in range(num_epochs):
         run.fire("on_epoch_start")
         for _ in range(steps_per_epoch):
-            train_step(run.model, a_batch(random_crops(run.step)), run)
+            train_step(a_batch(random_crops(run.step)), run)
             weights.append(unit(weight_of(run.model).detach()))
             has_moved = not torch.allclose(weights[-1], weights[0], rtol=0, atol=1e-12)
             assert (weight_of(run.model) in run.optimizer.state) == has_moved

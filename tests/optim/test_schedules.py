@@ -1,12 +1,23 @@
 import json
+import math
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ssl_platform.optim.schedules import Constant, EpochCosine, Steps, WarmupCosine
+from ssl_platform.optim.schedules import (
+    Constant,
+    Cosine,
+    EpochCosine,
+    Linear,
+    Piecewise,
+    Steps,
+    Warmup,
+    WarmupCosine,
+)
 
 VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "lr_schedule.json").read_text())
 CASES = VECTORS["cases"]
@@ -124,3 +135,60 @@ def test_milestones_that_do_not_rise_are_refused():
     with pytest.raises(ValueError) as caught:
         Steps(1.0, 10, 1, milestones=[5, 2], factor=0.1)
     assert str(caught.value) == "milestones=[5, 2]: epochs in rising order, e.g. [30, 60]"
+
+
+def dino(base: float, final: float, epochs: int, steps: int) -> np.ndarray:
+    """The weight decay and the teacher's momentum of DINO, step by step."""
+    steps_done = np.arange(epochs * steps)
+    return final + 0.5 * (base - final) * (1 + np.cos(np.pi * steps_done / len(steps_done)))
+
+
+@pytest.mark.parametrize(("base", "end"), [(0.04, 0.4), (0.996, 1.0)])
+def test_the_weight_decay_and_the_momentum_of_dino(base, end):
+    schedule = Cosine(base, 100, 7, end=end)
+    values = [schedule(step) for step in range(700)]
+    assert values == pytest.approx(dino(base, end, 100, 7), rel=1e-12)
+    assert (schedule(0), schedule(350)) == pytest.approx((base, (base + end) / 2))
+
+
+def test_the_momentum_of_byol():
+    schedule = Cosine(0.996, 10, 5, end=1.0)
+    for step in range(50):
+        share = (math.cos(math.pi * step / 50) + 1) / 2
+        assert schedule(step) == pytest.approx(1 - (1 - 0.996) * share, rel=1e-12)
+
+
+def test_the_temperature_of_the_teacher_of_dino():
+    """From 0.04 to 0.07 in 30 epochs, in as many equal steps as there are values."""
+    schedule = Warmup(0.07, 100, 1, start=0.04, epochs=30)
+    values = [schedule(step) for step in range(100)]
+    assert values == pytest.approx([*np.linspace(0.04, 0.07, 30), *[0.07] * 70], rel=1e-12)
+    assert Warmup(0.07, 4, 1, start=0.04, epochs=0.5)(0) == 0.07  # of no step
+
+
+def test_a_line_ends_where_it_says_and_stays():
+    schedule = Linear(1.0, 10, 4, end=3.0, epochs=2.5)
+    assert [schedule(step) for step in (0, 5, 10, 39)] == [1, 2, 3, 3]
+    assert Linear(1.0, 1, 4, end=3.0, epochs=2)(3) == 1.75  # longer than the training
+
+
+def test_values_of_some_epochs():
+    schedule = Piecewise(1.0, 6, 2, milestones=[2, 4], values=[0.5, 3.0])
+    assert [schedule(step) for step in range(12)] == [1] * 4 + [0.5] * 4 + [3] * 4
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: Piecewise(1.0, 6, 2, milestones=[4, 2], values=[1.0, 2.0]), "milestones=[4, 2]: "
+         "epochs in rising order, e.g. [30, 60]"),
+        (lambda: Piecewise(1.0, 6, 2, milestones=[2], values=[]), "values=[]: one for each of "
+         "milestones=[2]"),
+        (lambda: Warmup(1.0, 6, 2, start=0.0, epochs=7), "epochs=7: the training has "
+         "num_epochs=6; the warm-up must not be longer"),
+    ],
+)  # fmt: skip
+def test_options_that_do_not_fit_are_refused(build, message):
+    with pytest.raises(ValueError) as caught:
+        build()
+    assert str(caught.value) == message

@@ -115,12 +115,53 @@ def test_export_of_a_model_of_the_catalogue(mirror, tmp_path, capsys):
     assert out == f"wrote {output}\nwrote {tmp_path}/trunk.md\n"
 
 
-@pytest.mark.parametrize("command", [[], ["lst"], ["show"], ["export", "a", "--format", "h5"]])
+@pytest.mark.parametrize("command", [[], ["lst"], ["show"], ["export", "a", "-o", "b"]])
 def test_a_wrong_command_line_is_exit_code_2(command, capsys):
     with pytest.raises(SystemExit) as caught:
         main(command)
     assert caught.value.code == 2
     assert "error: " in capsys.readouterr().err
+
+
+WRITER_PY = """
+from pathlib import Path
+
+from ssl_platform.registry import WRITERS
+from ssl_platform.zoo.weights import Weights
+
+
+@WRITERS.register()
+def names(weights: Weights, path: Path) -> None:
+    path.write_text("\\n".join(weights.trunk))
+"""
+
+
+def test_a_writer_of_a_plug_in_that_the_command_names(mirror, tmp_path, capsys, monkeypatch):
+    (tmp_path / "my_names.py").write_text(WRITER_PY)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    command = ["export", "zoo:swav_800ep", "-o", "names.txt", "--format"]
+    assert output_of(capsys, *command, "nmes", code=2) == (
+        "error: --format nmes: no such writer; choose from onnx, safetensors, timm, torch_export, "
+        "torchvision (of a plug-in: --plugin)\n"
+    )
+    plugin = ["--plugin", "my_names"]
+    assert "did you mean 'names'?" in output_of(capsys, *command, "nmes", *plugin, code=2)
+    assert output_of(capsys, *command, "names", *plugin) == "wrote names.txt\n"
+    assert (tmp_path / "names.txt").read_text().startswith("conv1.weight\n")
+
+
+@pytest.mark.parametrize(
+    ("plugin", "told"),
+    [
+        ("my-names", "the name of a module, as in import my_writer"),
+        ("no_such_module", "No module named 'no_such_module'"),
+    ],
+)
+def test_a_plug_in_that_is_not_there_is_told(plugin, told, mirror, tmp_path, capsys):
+    command = ["export", "zoo:swav_800ep", "-o", tmp_path / "a", "--format", "timm"]
+    error = output_of(capsys, *command, "--plugin", plugin, code=2)
+    assert error == f"error: --plugin {plugin}: {told}\n"
 
 
 @pytest.mark.parametrize(

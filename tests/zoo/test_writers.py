@@ -15,9 +15,8 @@ from torchvision.transforms.v2 import functional as F
 
 from ssl_platform.errors import CheckpointError, DiskError
 from ssl_platform.models.timm import TimmTrunk
-from ssl_platform.zoo.cli import FORMATS
 from ssl_platform.zoo.weights import Weights, read_weights
-from ssl_platform.zoo.writers import WRITERS, export, trunk_of
+from ssl_platform.zoo.writers import export, trunk_of
 
 
 @pytest.fixture(scope="module")
@@ -168,7 +167,3 @@ def test_a_disk_that_fails_leaves_the_old_file(format, weights, tmp_path, monkey
 
 def failing(descriptor):
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-
-def test_the_command_line_offers_every_writer():
-    assert tuple(WRITERS) == FORMATS
