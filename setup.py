@@ -65,6 +65,7 @@ setup(
         "timm": ["timm>=1.0"],
         "export": ["onnx>=1.16", "onnxscript>=0.5"],
         "slurm": ["submitit>=1.5"],
+        "lightning": ["pytorch-lightning>=2.4"],
         "wandb": ["wandb>=0.31"],
         "mlflow": ["mlflow-skinny>=3"],
         "test": [
@@ -77,6 +78,7 @@ setup(
             "onnx>=1.16",
             "onnxruntime>=1.18",
             "onnxscript>=0.5",
+            "pytorch-lightning>=2.4",
             "wandb>=0.31",
             "mlflow-skinny>=3",
         ],

@@ -4,7 +4,8 @@ import copy
 import os
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -13,10 +14,22 @@ from torch import Tensor, nn
 
 from ssl_platform.errors import ConfigError
 
+_is_alone: ContextVar[bool] = ContextVar("_is_alone", default=False)
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Within it, this process counts as the only one, whatever process group it is in."""
+    token = _is_alone.set(True)
+    try:
+        yield
+    finally:
+        _is_alone.reset(token)
+
 
 def is_distributed() -> bool:
     """Whether this process is a rank of a process group."""
-    return dist.is_available() and dist.is_initialized()
+    return dist.is_available() and dist.is_initialized() and not _is_alone.get()
 
 
 def rank() -> int:

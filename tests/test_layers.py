@@ -41,6 +41,8 @@ MAY_IMPORT = {
     # what starts it
     "job": BASE | PARTS | {"config", "engine", "launch"},
     "cli": BASE | {"__init__", "config", "evaluation", "job", "launch"},
+    # what a program of one's own uses
+    "api": BASE | {"config", "data", "job", "losses", "models", "zoo"},
 }
 ENTRY = {"__init__", "__main__", "config/__init__"}  # where users find what lies further up
 CORE = {"config", "engine", "job", "launch", "cli", "registry"}

@@ -4,6 +4,8 @@ epoch, from embeddings of the epoch before (Caron et al., arXiv:2006.09882, appe
 import logging
 import math
 from abc import abstractmethod
+from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -15,9 +17,10 @@ from ssl_platform import distributed
 from ssl_platform.data.batch import Batch, DataInfo
 from ssl_platform.data.loading.sampler import BEFORE_TRAINING
 from ssl_platform.engine.run import Run
-from ssl_platform.errors import DivergedError
+from ssl_platform.errors import ConfigError, DivergedError
 from ssl_platform.losses.base import UNASSIGNED, Loss, partial_batches, unusable_crops
 from ssl_platform.losses.memory_bank import MemoryBank
+from ssl_platform.losses.standalone import Standalone
 from ssl_platform.models.heads import prototype_head
 from ssl_platform.models.ssl_model import SSLModel
 from ssl_platform.ops.finite import num_bad_rows
@@ -83,43 +86,54 @@ class OfflineClusteringLoss(Loss):
         """Set the bank to the step of the epoch, which is another one with another batch."""
         self.bank.cursor = run.epoch_step * self.bank.batch_size
 
-    @torch.no_grad()
     def on_epoch_start(self, run: Run) -> None:
         """Make the labels of this epoch from the bank, which a pass of its own fills at first."""
-        head = prototype_head(run.model, self.head)
         if run.step == 0:
-            self._fill_bank(run)
-        self._refuse_bad_rows(run)
+            # in the order of the first epoch, over crops that no epoch draws again
+            run.train_sampler.set_epoch(run.epoch, crops_of=BEFORE_TRAINING)
+            self.fill_bank(run.model, run.train_loader, micro_batch=run.micro_batch)
+            run.train_sampler.set_epoch(run.epoch)
+        self.assign_epoch(run.model, epoch=run.epoch, step=run.step)
+
+    def fill_bank(
+        self, model: SSLModel, batches: Iterable[Batch], *, micro_batch: int | None = None
+    ) -> None:
+        """One pass over the data without training, before the first epoch."""
+        if distributed.rank() == 0:
+            logger.info("filling the memory bank: one pass over the images without training")
+        # In train mode and crop by crop, as the official script does.
+        self.bank.fill(partial(self._embeddings, model, micro_batch), batches)
+
+    def _embeddings(self, model: SSLModel, micro_batch: int | None, crop: Tensor) -> Tensor:
+        parts = crop.split(micro_batch or len(crop))
+        return torch.cat([model([part])[self.head].embeddings for part in parts])
+
+    @torch.no_grad()
+    def assign_epoch(self, model: SSLModel, *, epoch: int, step: int) -> None:
+        """Make the labels of an epoch from the bank; collective.
+
+        Raises:
+            DivergedError: the bank holds what is not finite.
+        """
+        head = prototype_head(model, self.head)
+        self._refuse_bad_rows(epoch, step)
         head.normalize_prototypes()
         for number, (prototypes, table) in enumerate(
             zip(head.prototypes, self.assignments, strict=True)
         ):
             assert isinstance(prototypes, torch.nn.Linear)
-            generator = torch.Generator().manual_seed(_seed_of(self.seed, run.epoch, number))
+            generator = torch.Generator().manual_seed(_seed_of(self.seed, epoch, number))
             labels = self.assign(self.bank.slab(number), prototypes, generator)
             table.fill_(UNASSIGNED)
             self.bank.spread(labels, table)
         self.bank.rewind()
 
-    def _fill_bank(self, run: Run) -> None:
-        """One pass in the order of the first epoch, over crops that no epoch draws again."""
-        if distributed.rank() == 0:
-            logger.info("filling the memory bank: one pass over the images without training")
-        run.train_sampler.set_epoch(run.epoch, crops_of=BEFORE_TRAINING)
-        # In train mode and crop by crop, as the official script does.
-        self.bank.fill(lambda crop: self._embeddings(run, crop), run.train_loader)
-        run.train_sampler.set_epoch(run.epoch)
-
-    def _embeddings(self, run: Run, crop: Tensor) -> Tensor:
-        parts = crop.split(run.micro_batch or len(crop))
-        return torch.cat([run.model([part])[self.head].embeddings for part in parts])
-
-    def _refuse_bad_rows(self, run: Run) -> None:
+    def _refuse_bad_rows(self, epoch: int, step: int) -> None:
         bad = sum(map(num_bad_rows, self.bank.embeddings))
         if bad:
             raise DivergedError(
                 f"{bad} of the {self.bank.embeddings.shape[:2].numel()} embeddings to cluster at "
-                f"step {run.step} (epoch {run.epoch + 1}) are NaN or infinite: lower optimizer.lr, "
+                f"step {step} (epoch {epoch + 1}) are NaN or infinite: lower optimizer.lr, "
                 "lengthen schedule.warmup_epochs, and leave hooks.finite in, which names the step"
             )
 
@@ -137,8 +151,58 @@ class OfflineClusteringLoss(Loss):
             # a batch without any label has no mean, and no gradient
             losses.append(total / (targets != UNASSIGNED).sum().clamp_min(1))
         embeddings_M = embeddings.detach().chunk(num_crops)
-        self.bank.write(batch.index, [embeddings_M[crop] for crop in self.bank.crops])
+        if self.training:
+            self.bank.write(batch.index, [embeddings_M[crop] for crop in self.bank.crops])
         return {"loss": torch.stack(losses).mean()}
+
+
+class StandaloneClustering(Standalone[OfflineClusteringLoss]):
+    """What ``standalone`` of an offline method gives: ``start_epoch`` makes the labels of an epoch,
+    ``loss = criterion(model(crops), index)`` predicts them. It works in one process."""
+
+    def start_epoch(self, epoch: int, batches: Iterable[Sequence[Any]]) -> None:
+        """Make the labels of an epoch, the model in train mode: to be called before its batches.
+
+        Args:
+            epoch: from 0.
+            batches: items (crops, ..., index), such as a ``DataLoader`` gives; read once, before
+                the first epoch, to fill the bank.
+
+        Raises:
+            ConfigError: this is one of several processes.
+            DivergedError: an embedding is not finite.
+        """
+        if distributed.world_size() > 1:
+            name = self.kind.__name__
+            raise ConfigError(
+                [f"{name}: on its own it works in one process; ssl_platform.run has several"]
+            )
+        if self.step == 0:
+            self.loss.fill_bank(self.model, map(self._batch, batches))
+        self.loss.assign_epoch(self.model, epoch=epoch, step=self.step)
+        self.loss.bank.rewind()
+        self.epoch = epoch
+
+    def _batch(self, item: Sequence[Any]) -> Batch:
+        device = self.loss.assignments.device
+        index = item[-1].to(device)
+        return Batch([crop.to(device) for crop in item[0]], torch.full_like(index, -1), index)
+
+    def forward(self, outputs: dict[str, Any], index: Tensor) -> Tensor:
+        """The loss of a batch, a scalar; in train mode a step.
+
+        Args:
+            outputs: of the model for M crops: by head name.
+            index: (B,) int64 positions of the images in the data set.
+
+        Raises:
+            ConfigError: no epoch was started, or see `compute`.
+        """
+        if self.epoch < 0:
+            raise ConfigError(
+                [f"{self.kind.__name__}: call start_epoch(epoch, batches) before the batches"]
+            )
+        return self.compute(outputs[self.options["head"]], index)
 
 
 def _seed_of(*numbers: int) -> int:

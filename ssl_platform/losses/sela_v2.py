@@ -6,6 +6,7 @@ their reasons are in docs/methods.md.
 """
 
 import logging
+from collections.abc import Sequence
 from typing import Annotated
 
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from ssl_platform import distributed
 from ssl_platform.data.batch import DataInfo
 from ssl_platform.engine.run import Run
-from ssl_platform.losses.offline_clustering import OfflineClusteringLoss
+from ssl_platform.losses.offline_clustering import OfflineClusteringLoss, StandaloneClustering
 from ssl_platform.models.heads import FreezePrototypes, prototype_head
 from ssl_platform.models.ssl_model import SSLModel
 from ssl_platform.ops.sinkhorn import Epsilon, balanced_labels
@@ -91,3 +92,55 @@ class SeLaV2Loss(OfflineClusteringLoss):
                 self.tolerance,
             )
         return balanced.labels
+
+    @classmethod
+    def standalone(
+        cls,
+        model: SSLModel,
+        *,
+        num_samples: int,
+        num_crops: int,
+        batch_size: int,
+        head: str = "prototypes",
+        temperature: float = 0.1,
+        assign_crops: Sequence[int] = (0, 1),
+        epsilon: float = 0.05,
+        tolerance: float = 0.1,
+        check_every: int = 10,
+        max_iters: int = 200,
+        freeze_prototypes_steps: int = 0,
+        freeze_prototypes_epochs: int = 0,
+    ) -> StandaloneClustering:
+        """The loss for a training loop of one's own; the defaults are those of the recipes.
+
+        Args:
+            model: trunk and heads.
+            num_samples: images of the data set.
+            num_crops: M, crops of each image.
+            batch_size: B, images of one batch; what does not fill the last one is left out.
+            head, temperature, assign_crops: see the class.
+            epsilon, tolerance, check_every, max_iters: see the class.
+            freeze_prototypes_steps, freeze_prototypes_epochs: see the class.
+
+        Raises:
+            ConfigError: what cannot work, one line each.
+        """
+        options = {
+            "head": head,
+            "temperature": temperature,
+            "assign_crops": list(assign_crops),
+            "epsilon": epsilon,
+            "tolerance": tolerance,
+            "check_every": check_every,
+            "max_iters": max_iters,
+            "freeze_prototypes_steps": freeze_prototypes_steps,
+            "freeze_prototypes_epochs": freeze_prototypes_epochs,
+        }
+        return StandaloneClustering(
+            cls,
+            model,
+            num_crops=num_crops,
+            batch_size=batch_size,
+            num_samples=num_samples,
+            options=options,
+        )

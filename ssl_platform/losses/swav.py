@@ -3,6 +3,7 @@
 import logging
 import math
 import warnings
+from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar
 
 import torch
@@ -13,7 +14,9 @@ from torch import Tensor, nn
 from ssl_platform.data.batch import Batch, DataInfo
 from ssl_platform.distributed import rank
 from ssl_platform.engine.run import Run
+from ssl_platform.errors import ConfigError
 from ssl_platform.losses.base import Loss, partial_batches, unusable_crops
+from ssl_platform.losses.standalone import Standalone
 from ssl_platform.models.heads import FreezePrototypes, prototype_head
 from ssl_platform.models.ssl_model import SSLModel
 from ssl_platform.ops.sinkhorn import Epsilon, sinkhorn
@@ -21,6 +24,8 @@ from ssl_platform.ops.temperature import Temperature
 from ssl_platform.registry import LOSSES
 
 logger = logging.getLogger(__name__)
+
+UNKNOWN_SIZE = 10**12  # of a data set: a loss on its own is not told
 
 
 @LOSSES.register()
@@ -53,7 +58,7 @@ class SwAVLoss(Loss):
         epsilon: Epsilon,
         sinkhorn_iters: Annotated[int, Ge(1), "e.g. 3"],
         assign_crops: list[int],
-        queue_length: int,
+        queue_length: Annotated[int, Ge(0), "0 for none"],
         queue_start_epoch: int,
         freeze_prototypes_steps: int,
         freeze_prototypes_epochs: int,
@@ -110,7 +115,11 @@ class SwAVLoss(Loss):
 
     def on_epoch_start(self, run: Run) -> None:
         """Begin to fill the queue where its epoch has come."""
-        self.queue_has_started = self.queue.shape[1] > 0 and run.epoch >= self.queue_start_epoch
+        self.start_epoch(run.epoch)
+
+    def start_epoch(self, epoch: int) -> None:
+        """Begin to fill the queue where its epoch, counted from 0, has come."""
+        self.queue_has_started = self.queue.shape[1] > 0 and epoch >= self.queue_start_epoch
         self.queue_is_full = False  # found anew before it is used
 
     def on_backward_end(self, run: Run) -> None:
@@ -162,7 +171,7 @@ class SwAVLoss(Loss):
     def _advance_queue(self, slot: int, embeddings: Tensor, prototypes: nn.Linear) -> Tensor:
         """(Q, K) scores of the queue as it was, none until it is full; then the batch joins it."""
         queue = self.queue[slot].clone()
-        if self.queue_has_started:
+        if self.queue_has_started and self.training:
             self.queue_is_full = self.queue_is_full or bool(queue[-1].any())
             self.queue[slot] = torch.cat([embeddings.to(queue.dtype), queue])[: len(queue)]
         if not self.queue_has_started or not self.queue_is_full:
@@ -175,3 +184,80 @@ class SwAVLoss(Loss):
             torch.cat([queue_scores, scores]), epsilon=self.epsilon, num_iters=self.sinkhorn_iters
         )
         return codes[len(queue_scores) :]
+
+    @classmethod
+    def standalone(
+        cls,
+        model: SSLModel,
+        *,
+        num_crops: int,
+        batch_size: int,
+        over_ranks: bool = True,
+        head: str = "prototypes",
+        temperature: float = 0.1,
+        epsilon: float = 0.05,
+        sinkhorn_iters: int = 3,
+        assign_crops: Sequence[int] = (0, 1),
+        queue_length: int = 0,
+        queue_start_epoch: int = 0,
+        freeze_prototypes_steps: int = 0,
+        freeze_prototypes_epochs: int = 0,
+    ) -> "StandaloneSwAV":
+        """The loss for a training loop of one's own; the defaults are the paper's.
+
+        Args:
+            model: trunk and heads, not wrapped by DDP.
+            num_crops: M, crops of each image.
+            batch_size: B, images of one batch of this process.
+            over_ranks: whether Sinkhorn balances the samples of all ranks of a process group, and
+                ``queue_length`` counts over them; false: each rank is on its own.
+            head, temperature, epsilon, sinkhorn_iters: see the class.
+            assign_crops, queue_length, queue_start_epoch: see the class.
+            freeze_prototypes_steps, freeze_prototypes_epochs: see the class.
+
+        Raises:
+            ConfigError: what cannot work, one line each.
+        """
+        options = {
+            "head": head,
+            "temperature": temperature,
+            "epsilon": epsilon,
+            "sinkhorn_iters": sinkhorn_iters,
+            "assign_crops": list(assign_crops),
+            "queue_length": queue_length,
+            "queue_start_epoch": queue_start_epoch,
+            "freeze_prototypes_steps": freeze_prototypes_steps,
+            "freeze_prototypes_epochs": freeze_prototypes_epochs,
+        }
+        return StandaloneSwAV(
+            cls,
+            model,
+            num_crops=num_crops,
+            batch_size=batch_size,
+            num_samples=UNKNOWN_SIZE,
+            over_ranks=over_ranks,
+            options=options,
+        )
+
+
+class StandaloneSwAV(Standalone[SwAVLoss]):
+    """What `SwAVLoss.standalone` gives: ``loss = criterion(model(crops))``."""
+
+    def forward(self, outputs: dict[str, Any], *, epoch: int | None = None) -> Tensor:
+        """The loss of a batch, a scalar; in train mode a step.
+
+        Args:
+            outputs: of the model, or of its DDP replica, for M crops: by head name.
+            epoch: the one under way, from 0; needed where an option counts epochs.
+
+        Raises:
+            ConfigError: the epoch is missing, or see `compute`.
+        """
+        for option in ("queue_start_epoch", "freeze_prototypes_epochs"):
+            if epoch is None and self.options[option]:
+                told = f"{option}={self.options[option]} counts epochs: criterion(..., epoch=epoch)"
+                raise ConfigError([f"SwAVLoss: {told}"])
+        if self.training and (epoch or 0) != self.epoch:
+            self.epoch = epoch or 0
+            self.loss.start_epoch(self.epoch)
+        return self.compute(outputs[self.options["head"]])

@@ -96,9 +96,13 @@ class FreezePrototypes:
     steps: int
     epochs: int
 
+    def applies(self, *, position: int, epoch: int) -> bool:
+        """Whether the prototypes are still kept as they are."""
+        return position < self.steps or epoch < self.epochs
+
     def __call__(self, model: SSLModel, *, position: int, epoch: int) -> None:
         """To be called between the backward pass and the optimizer, in every step."""
-        if position < self.steps or epoch < self.epochs:
+        if self.applies(position=position, epoch=epoch):
             prototype_head(model, self.head).drop_prototype_gradients()
 
 

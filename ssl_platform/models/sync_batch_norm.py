@@ -73,7 +73,11 @@ def _own_group(size: int) -> dist.ProcessGroup:
 
 
 def synchronize_batch_norm(
-    model: nn.Module, *, group_size: int, world_size: int, device: torch.device
+    model: nn.Module,
+    *,
+    group_size: int = 0,
+    world_size: int | None = None,
+    device: torch.device | None = None,
 ) -> nn.Module:
     """Make every batch norm of ``model`` use the statistics of ``group_size`` consecutive ranks.
 
@@ -81,10 +85,12 @@ def synchronize_batch_norm(
         model: converted in place where possible; use the returned module.
         group_size: 0, or more than there are ranks, for all of them; otherwise a divisor of their
             number. 1 changes nothing.
-        world_size: number of ranks; where they are not there, as in the check of a config, the
-            batch norms are those of the run and synchronise nothing.
-        device: of the run.
+        world_size: number of ranks, by default of those that are there; where they are not, as in
+            the check of a config, the batch norms are those of the run and synchronise nothing.
+        device: of the run; by default the model's.
     """
+    world_size = world_size or distributed.world_size()
+    device = device or next(model.parameters()).device
     size = min(group_size or world_size, world_size)
     if size == 1:
         return model
