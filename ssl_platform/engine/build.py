@@ -70,7 +70,8 @@ class Builder:
         if options.compile:
             # in place: names and hooks stay. Each size for itself: code for any size, which torch
             # makes when a second one comes, is slower than none
-            self.model.trunk.compile(dynamic=False)
+            for network in filter(None, (self.model, self.model.teacher)):
+                network.trunk.compile(dynamic=False)
         return Run(
             name=options.name,
             model=self.model,
@@ -88,6 +89,7 @@ class Builder:
             num_epochs=options.num_epochs,
             device=self.device,
             autocast_dtype=autocast_dtype(options.precision, self.device),
+            evaluate=options.evaluate,
         )
 
     @cached_property
@@ -134,12 +136,15 @@ class Builder:
 
     @cached_property
     def model(self) -> SSLModel:
-        """Trunk and heads on the device, their batch norms synchronised where asked for."""
+        """Trunk, heads and teacher on the device, batch norms synchronised where asked for."""
         options, sync = self.options, self.options.sync_batch_norm
         trunk = self.trunk
         heads = {name: self.head(name) for name in options.heads}
         layers = head_layers(options.heads)
-        model: nn.Module = SSLModel(trunk, heads, layers=layers, freeze_trunk=options.freeze_trunk)
+        student = SSLModel(trunk, heads, layers=layers, freeze_trunk=options.freeze_trunk)
+        if options.teacher is not None:
+            student.teacher = self.parts.build("teacher", student, self.transform.num_crops)
+        model: nn.Module = student
         # the crops arrive channels_last, which is also the faster layout
         model = model.to(memory_format=torch.channels_last).to(self.device)
         if sync.enabled:
@@ -263,7 +268,7 @@ def head_layers(heads: Mapping[str, Node]) -> dict[str, str]:
     return {name: node.get("layer", POOLED) for name, node in heads.items()}
 
 
-def parameter_groups(model: nn.Module, rules: Sequence[ParameterGroup]) -> list[dict[str, Any]]:
+def parameter_groups(model: SSLModel, rules: Sequence[ParameterGroup]) -> list[dict[str, Any]]:
     """All parameters in groups for an optimizer; those that no rule matches come first.
 
     Raises:
@@ -271,7 +276,7 @@ def parameter_groups(model: nn.Module, rules: Sequence[ParameterGroup]) -> list[
     """
     rest: list[nn.Parameter] = []
     groups: list[dict[str, Any]] = [{"params": [], "lr_scale": rule.lr_scale} for rule in rules]
-    for name, parameter in model.named_parameters():
+    for name, parameter in model.named_student_parameters():
         matching = (n for n, rule in enumerate(rules) if fnmatchcase(name, rule.match))
         number = next(matching, None)
         (rest if number is None else groups[number]["params"]).append(parameter)
@@ -292,7 +297,7 @@ def freeze(model: SSLModel, rules: Sequence[ParameterGroup]) -> None:
         ValueError: nothing is left to train.
     """
     frozen = []
-    for name, parameter in model.named_parameters():
+    for name, parameter in model.named_student_parameters():
         scale = next((rule.lr_scale for rule in rules if fnmatchcase(name, rule.match)), None)
         if scale == 0:
             frozen.append(parameter)

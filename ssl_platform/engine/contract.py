@@ -10,6 +10,7 @@ from torch import nn
 
 from ssl_platform.engine.run import Events, Loss
 from ssl_platform.errors import kind_of, nearest
+from ssl_platform.models.teacher import Teacher
 
 MOMENTS = tuple(name for name in vars(Events) if name.startswith("on_"))
 NUM_STEPS = 64  # at which a schedule is asked for its learning rate
@@ -17,6 +18,7 @@ NUM_STEPS = 64  # at which a schedule is asked for its learning rate
 KINDS: dict[str, tuple[type, str]] = {
     "hooks": (Events, "ssl_platform.events.Events"),
     "loss": (Loss, "ssl_platform.losses.base.Loss"),
+    "teacher": (Teacher, "ssl_platform.models.teacher.Teacher"),
     "optimizer": (torch.optim.Optimizer, "torch.optim.Optimizer"),
 }
 

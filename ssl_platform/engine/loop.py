@@ -62,21 +62,25 @@ def start_epoch(run: Run) -> None:
 
 
 def train_step(replica: nn.Module, batch: Batch, run: Run) -> None:
-    """One update: learning rate, forward, backward, optimizer."""
+    """One update: learning rate, forward, backward, optimizer, teacher."""
     run.batch = batch
     for group in run.optimizer.param_groups:
         group["lr"] = run.schedule(run.position) * group.get("lr_scale", 1.0)
     with torch.autocast(
         run.device.type, run.autocast_dtype, enabled=run.autocast_dtype is not None
     ):
-        run.outputs = distributed.outputs_of(replica, batch.crops, run.model)
+        outputs = distributed.outputs_of(replica, batch.crops, run.model)
+        run.outputs = run.model.with_teacher(outputs, batch.crops)
     run.losses = check_losses(run.loss, run.loss(run.model, run.outputs, batch))
     run.optimizer.zero_grad(set_to_none=True)
     run.scaler.scale(run.losses["loss"]).backward()
     run.scaler.unscale_(run.optimizer)
     run.fire("on_backward_end")
+    scale = run.scaler.get_scale()
     run.scaler.step(run.optimizer)
     run.scaler.update()
+    if run.scaler.get_scale() >= scale:  # else float16 has overflowed: the step was skipped
+        run.model.update_teacher()
     run.step, run.epoch_step = run.step + 1, run.epoch_step + 1
     run.epoch_images += run.train_sampler.batch_size
     report_step(run.step)

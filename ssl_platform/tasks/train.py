@@ -41,7 +41,7 @@ class Train(Task):
                 "checkpoint=null: whose weights? checkpoint=<a run, a file, a URL or zoo:NAME>, or "
                 "trunk=... to start from random ones"
             )
-        return filled | trunk_of(cfg["checkpoint"])
+        return filled | trunk_of(cfg)
 
     def probe(self, options: TrainOptions) -> None:
         if options.profile and not options.hooks.get("profile"):
@@ -69,6 +69,8 @@ class Train(Task):
         run = Builder(options).run()
         if not checkpoint.any_in(run.output_dir):
             origin = _start(run.model.trunk, options)
+            if run.model.teacher is not None:
+                run.model.teacher.start(run.model)
             if origin and distributed.rank() == 0:
                 (run.output_dir / STARTED_FROM).write_text(json.dumps(origin, indent=2) + "\n")
         results = train(run, Saver(run.output_dir, options.save), options.resume)
@@ -81,7 +83,7 @@ def _start(trunk: Any, options: TrainOptions) -> dict[str, Any]:
     """Give the trunk the weights that it starts from; returns whose they are, if anybody's."""
     if options.checkpoint is not None:
         weights = _start_from(trunk, options)
-        return {key: getattr(weights, key) for key in ("source", "format", "sha256")}
+        return weights.identity
     if isinstance(trunk, Pretrained) and trunk.pretrained:
         return {"source": trunk.load_pretrained(), "format": "timm", "sha256": ""}
     return {}
@@ -89,7 +91,7 @@ def _start(trunk: Any, options: TrainOptions) -> dict[str, Any]:
 
 def _start_from(trunk: Any, options: TrainOptions) -> Weights:
     assert options.checkpoint is not None
-    weights = read_weights(options.checkpoint)
+    weights = read_weights(options.checkpoint, options.weights)
     load_trunk(trunk, weights, allow_partial=options.allow_partial)
     return weights
 
