@@ -53,7 +53,7 @@ class Teacher(Network):
     ):
         # together, since they may share weights
         trunk, heads = copy.deepcopy((student.trunk, student.heads))
-        super().__init__(trunk, heads, layers=student.layers)
+        super().__init__(trunk, dict(heads.items()), layers=student.layers)
         self.requires_grad_(False)
         self.crops = crops or []
         if len(set(self.crops)) < len(self.crops) or not set(self.crops) <= set(range(num_crops)):
@@ -126,11 +126,11 @@ class EMATeacher(Teacher):
             else:
                 own.copy_(parameters[name])
         buffers = dict(student.named_buffers())
-        for name, own, is_statistic in self._buffers_to_follow():
+        for name, buffer, is_statistic in self._buffers_to_follow():
             if is_statistic:
-                averaged.append((own, buffers[name]))
+                averaged.append((buffer, buffers[name]))
             else:
-                own.copy_(buffers[name])
+                buffer.copy_(buffers[name])
         ours, theirs = map(list, zip(*averaged, strict=True))
         get_ema_multi_avg_fn(self.momentum)(ours, theirs, None)
 
