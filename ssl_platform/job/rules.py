@@ -52,6 +52,11 @@ def problems_of_training(options: TrainOptions, num_samples: int) -> list[str]:
     problems = [*_problems_of_batch(options, num_samples), *_problems_of_precision(options)]
     if options.evaluate == "teacher" and options.teacher is None:
         problems.append("evaluate=teacher: there is no teacher; add teacher=ema, or leave it out")
+    if options.weights is not None and options.checkpoint is None:
+        problems.append(
+            f"weights={options.weights}: of which checkpoint? set checkpoint=<a run>, or leave it "
+            "out"
+        )
     return problems
 
 

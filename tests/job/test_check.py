@@ -24,9 +24,10 @@ MISTAKES = {
     ),
     "++xyz=1": (
         "xyz=1: the config has no such option; choose from allow_partial, baselines, "
-        "checkpoint, compile, data, device, drop_last, freeze_trunk, heads, hooks, launch, loss, "
-        "metrics, name, num_epochs, optimizer, output_dir, param_groups, plugins, precision, "
-        "profile, resume, save, schedule, seed, sync_batch_norm, task, train_fraction, trunk"
+        "checkpoint, compile, data, device, drop_last, evaluate, freeze_trunk, heads, hooks, "
+        "launch, loss, metrics, name, num_epochs, optimizer, output_dir, param_groups, plugins, "
+        "precision, profile, resume, save, schedule, seed, sync_batch_norm, task, teacher, "
+        "train_fraction, trunk, weights"
     ),
     "~loss.epsilon": "loss.epsilon: SwAVLoss needs a value (float); set loss.epsilon=...",
     "loss.epsilon=???": "loss.epsilon: SwAVLoss needs a value (float); set loss.epsilon=...",
