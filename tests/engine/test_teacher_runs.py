@@ -115,18 +115,21 @@ def test_a_step_that_float16_skips_moves_no_teacher(tiny, tmp_path):
     assert moved == [False, True]
 
 
-def test_what_cannot_be_is_one_line(tiny, tmp_path):
-    for options, told in (
-        (["evaluate=teacher"], "evaluate=teacher: there is no teacher; add teacher=ema, or leave "
-         "it out"),
-        (["evaluate=both"], "evaluate=both: should be 'student' or 'teacher'"),
-        ([*EMA, "teacher.crops=[0,4]"], "teacher.crops=[0, 4]: different positions of crops, from "
-         "0 to 3 (the data has 4 crops)"),
-        (["teacher=ema", "teacher.momentum=1.5"], "teacher.momentum=1.5: from 0 to 1, e.g. 0.996"),
-        (["teacher=ema", "teacher.batch_norm=on"], "teacher.batch_norm=on: should be 'train' or "
-         "'eval'"),
-        (["weights=student"], "weights=student: of which checkpoint? set checkpoint=<a run>, or leave "
-         "it out"),
-    ):  # fmt: skip
-        assert refused(tiny, tmp_path / "run", *options) == [told]
+MISTAKES = {
+    "evaluate=teacher": "evaluate=teacher: there is no teacher; add teacher=ema, or leave it out",
+    "evaluate=both": "evaluate=both: should be 'student' or 'teacher'",
+    "teacher=emma": "teacher=emma: no such file; did you mean 'ema'?",
+    "teacher=ema teacher.crops=[0,4]": "teacher.crops=[0, 4]: different positions of crops, from 0 "
+    "to 3 (the data has 4 crops)",
+    "teacher=ema teacher.momentum=1.5": "teacher.momentum=1.5: from 0 to 1, e.g. 0.996",
+    "teacher=ema teacher.batch_norm=on": "teacher.batch_norm=on: should be 'train' or 'eval'",
+    "+teacher.name=EMA": "teacher.name=EMA: no such teacher; choose from EMATeacher",
+    "weights=student": "weights=student: of which checkpoint? set checkpoint=<a run>, or leave it "
+    "out",
+}
+
+
+@pytest.mark.parametrize("options", MISTAKES)
+def test_what_cannot_be_is_one_line(options, tiny, tmp_path):
+    assert refused(tiny, tmp_path / "run", *options.split()) == [MISTAKES[options]]
     assert not (tmp_path / "run").exists()
