@@ -22,6 +22,7 @@ from ssl_platform.console import (
 )
 from ssl_platform.errors import CheckpointError, ConfigError, PlatformError, StopRequested
 from ssl_platform.launch.limits import check_torch_fits, limit_error
+from ssl_platform.launch.threads import spin_variables
 
 HELP = """\
 Self-supervised learning by clustering.
@@ -170,7 +171,7 @@ def _parsed(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     for name in HYDRA_SWITCHES:
         parser.add_argument(f"--{name.replace('_', '-')}", action="store_true")
     given, overrides = parser.parse_known_args(arguments)
-    problems = [f"{o}: no such flag; see --help" for o in overrides if o.startswith("-")]
+    problems = _unknown_flags(overrides)
     if not all(given.config_dir):
         problems.append("--config-dir: needs a value; which directory?")
     for name, choices in HYDRA_VALUES.items():
@@ -186,6 +187,26 @@ def _parsed(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     return given, overrides
 
 
+def _unknown_flags(overrides: list[str]) -> list[str]:
+    """A line for each flag that is not there, and what to type instead."""
+    flags = [n for n, override in enumerate(overrides) if override.startswith("-")]
+    if not flags:
+        return []
+    from ssl_platform.config.hints import unknown_flag
+    from ssl_platform.config.source import Source
+
+    try:
+        cfg, _ = Source.of([o for o in overrides if o.startswith("config=")]).read()
+    except ConfigError:
+        cfg = None
+    lines = []
+    for n in flags:
+        value = next((word for word in overrides[n + 1 : n + 2] if word[:1] != "-"), "")
+        value = "" if "=" in value else value
+        lines.append(f"{overrides[n]}: no such flag; {unknown_flag(overrides[n], value, cfg)}")
+    return lines
+
+
 def _hydra_flags(given: argparse.Namespace) -> list[str]:
     flags = [(f"--{name}", getattr(given, name)) for name in HYDRA_VALUES if getattr(given, name)]
     switches = [f"--{n.replace('_', '-')}" for n in HYDRA_SWITCHES if getattr(given, n)]
@@ -197,6 +218,7 @@ def _composed(overrides: list[str], config_dirs: list[str]) -> Any:
 
     with warnings.catch_warnings():
         warnings.showwarning = _show_warning
+        os.environ.update(spin_variables())  # before torch is imported
         check_torch_fits()
         return compose(overrides, config_dirs)
 

@@ -108,6 +108,11 @@ class Schema:
                 wanted += ", or null"
         elif error["type"] == "too_short":
             wanted = f"needs {error['ctx']['min_length']} or more"
+        elif error["type"] == "list_type" and not isinstance(error["input"], Mapping):
+            wanted = f"{wanted}; write {place}=[{error['input']}]"
+        elif error["type"] == "string_type":
+            words = _metadata(self.annotations[path[0]], path[1:])
+            wanted = "; ".join([wanted, *(word for word in words if isinstance(word, str))])
         return f"{place}={error['input']}: {wanted}"
 
     def _needs(self, place: str, key: str | None) -> str:

@@ -76,6 +76,16 @@ def test_a_terminal_that_is_closed_stops_a_run_as_a_signal_does():
     assert stop_error(signal.SIGHUP, 7).exit_code == 129
 
 
+def test_ctrl_c_is_answered_at_once_and_a_second_one_ends(capfd):
+    with StopSignals() as stop:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert stop.number == signal.SIGINT
+        said = capfd.readouterr().err
+        assert said == "\nSIGINT: stopping after this step; again to end now\n"
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+
+
 def test_nohup_is_heeded():
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:

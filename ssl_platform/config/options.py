@@ -37,7 +37,7 @@ Node = dict[str, Any]  # {name: <registered class>, <option>: <value>, ...}
 class ResumeOptions:
     """Where a run goes on from."""
 
-    mode: str  # auto, never, or the path of another run or of one of its checkpoints
+    mode: Annotated[str, "auto (the default), never, or the path of a run or a checkpoint"]
     allow_changes: list[str]  # keys that may differ from the run that is resumed
     exact: bool  # refuse where the result could differ from an unbroken run's
 

@@ -9,6 +9,8 @@ from typing import Any
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, Override, RangeSweep, ValueType
 
+from ssl_platform.config.hints import no_override
+from ssl_platform.config.shipped import groups, runnable
 from ssl_platform.errors import ConfigError, first_line, nearest
 
 MOST_OVERRIDES, MOST_RUNS = 1000, 1000
@@ -130,7 +132,7 @@ def unreadable(override: str) -> list[str]:
         if is_assigned and not {"'", '"'} & set(value):
             hint = f"""quote its value, and all of it for the shell: "{key}='{value}'\""""
         else:
-            hint = first_line(error) if is_assigned else "write key=value"
+            hint = first_line(error) if is_assigned else no_override(key, runnable(), groups())
         return [f"{override}: not an override; {hint}"]
     return []
 

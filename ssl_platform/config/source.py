@@ -18,6 +18,7 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
 from ssl_platform.config.calls import calls_in
+from ssl_platform.config.hints import no_config, unknown_key
 from ssl_platform.config.overrides import (
     MOST_OVERRIDES,
     combinations,
@@ -29,7 +30,7 @@ from ssl_platform.config.overrides import (
     swept_keys,
     unreadable,
 )
-from ssl_platform.config.shipped import CONFIG_DIR, files_in, runnable
+from ssl_platform.config.shipped import CONFIG_DIR, files_in, groups, runnable
 from ssl_platform.config.yaml_file import read_yaml, require_short
 from ssl_platform.errors import ConfigError, first_line, nearest
 
@@ -68,7 +69,8 @@ class Source:
                 raise ConfigError([f"--config-dir {directory}: no such directory"])
         configs = [o for o in overrides if o.startswith("config=")]
         if not configs:
-            raise ConfigError([f"config=: which one? {nearest('', runnable(dirs))}"])
+            words = [problem for o in overrides if "=" not in o for problem in unreadable(o)]
+            raise ConfigError(words or [f"config=: which one? {nearest('', runnable(dirs))}"])
         if len(configs) > 1:
             raise ConfigError([f"{' '.join(configs)}: a run has one config"])
         (chosen,) = configs
@@ -77,7 +79,8 @@ class Source:
         if value.endswith((".yaml", ".yml")):
             return cls._of_file(Path(value), others, dirs)
         if value not in runnable(dirs):
-            raise ConfigError([f"{chosen}: no such config; {nearest(value, runnable(dirs))}"])
+            hint = no_config(value, runnable(dirs), groups())
+            raise ConfigError([f"{chosen}: no such config; {hint}"])
         return cls(CONFIG_DIR, PRIMARY, [chosen, *others], dirs)
 
     @classmethod
@@ -213,9 +216,9 @@ class Source:
         key = key_of(override)
         return bool(self._choices(key)) or key.partition(".")[0] == "hydra"
 
-    def _explain(self, override: str, node: Any, error: Exception) -> str:
-        """What is wrong with an override of the config ``node``."""
-        key = key_of(override)
+    def _explain(self, override: str, cfg: Any, error: Exception) -> str:
+        """What is wrong with an override of a config."""
+        key, node = key_of(override), cfg
         choices = self._choices(key)
         value = override.partition("=")[2]
         if choices and value in choices:
@@ -230,6 +233,8 @@ class Source:
                 return f"{override}: {self._null(names[:depth], names[depth:], value)}"
             if name not in node:
                 hint = nearest(name, [str(k) for k in node])
+                if depth in (0, len(names) - 1):
+                    hint = unknown_key(key, value, cfg) or hint
                 if depth == 0 and name in _keys_of_a_training():
                     hint = f"only a training has this key; {hint}"
                 return f"{override}: there is no {'.'.join(names[: depth + 1])}; {hint}"

@@ -1,9 +1,12 @@
 """Signals that ask a run to stop: it saves after the step under way and ends."""
 
+import os
 import signal
 import threading
+from contextlib import suppress
 from typing import Any
 
+from ssl_platform import distributed
 from ssl_platform.errors import StopRequested
 
 EXIT_CODES = {  # 75, EX_TEMPFAIL, asks a scheduler to start the run again
@@ -15,7 +18,7 @@ EXIT_CODES = {  # 75, EX_TEMPFAIL, asks a scheduler to start the run again
 
 
 class StopSignals:
-    """A context that notes the first stop signal; a second one has its usual effect.
+    """A context that notes the first stop signal, and says so; a second has its usual effect.
 
     Only the main thread receives signals: in another one the context does nothing. A signal that
     is ignored, such as Ctrl-C in a background job, stays ignored.
@@ -43,6 +46,11 @@ class StopSignals:
     def _note(self, number: int, _: Any) -> None:
         self.number = number
         self._restore()
+        if distributed.rank() == 0:
+            again = "; again to end now" if number == signal.SIGINT else ""
+            answer = f"\n{signal.Signals(number).name}: stopping after this step{again}\n"
+            with suppress(OSError):  # not print: the signal may have come in the middle of one
+                os.write(2, answer.encode())
 
     def _restore(self) -> None:
         while self._handlers:

@@ -7,6 +7,7 @@ from ssl_platform.launch.job import Job, LaunchOptions, RankFailedError
 from ssl_platform.launch.joined import joined_world, warn_of_tasks_that_srun_would_start
 from ssl_platform.launch.ranks import work_in_ranks
 from ssl_platform.launch.slurm import Submitted, submit
+from ssl_platform.launch.threads import warn_of_busy_cores
 from ssl_platform.launch.world import check_gpus, work_as_joined
 
 __all__ = ["LaunchOptions", "RankFailedError", "Submitted", "joined_world", "launch", "submit"]
@@ -36,6 +37,8 @@ def launch(work: Callable[..., R], args: tuple, options: LaunchOptions, *, devic
         return work_as_joined(job, world)
     if device.startswith("cuda"):
         check_gpus(options.processes)
+    else:
+        warn_of_busy_cores(options)
     if options.processes > 1 or options.max_restarts:
         return work_in_ranks(job)
     warn_of_tasks_that_srun_would_start()

@@ -25,7 +25,7 @@ from ssl_platform.launch.heartbeat import Heartbeat, ask_for_stacks
 from ssl_platform.launch.job import EX_TEMPFAIL, Job, LaunchOptions, RankFailedError
 from ssl_platform.launch.meeting import LOOPBACK, kept_store
 from ssl_platform.launch.rank import STOP_SIGNALS, Channels, Done, Failure, exit_error, rank_main
-from ssl_platform.launch.world import share_of_cores
+from ssl_platform.launch.threads import share_of_cores, spin_variables
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +57,7 @@ def _attempt(job: Job, attempt: int) -> Any:
         "TORCHELASTIC_USE_AGENT_STORE": "True",
         "TORCHELASTIC_RESTART_COUNT": str(attempt),
         "OMP_NUM_THREADS": str(job.options.threads or share_of_cores(processes)),
+        **spin_variables(),
     }
     variables = {r: {**shared, "RANK": str(r), "LOCAL_RANK": str(r)} for r in range(processes)}
     readers, writers = _channels(processes)

@@ -13,6 +13,7 @@ from ssl_platform.launch.joined import World, number
 from ssl_platform.launch.meeting import meet
 from ssl_platform.launch.peer_errors import is_peer_error, is_peer_timeout
 from ssl_platform.launch.stalled_ranks import stalled_error
+from ssl_platform.launch.threads import share_of_cores
 
 logger = logging.getLogger(__name__)
 
@@ -80,11 +81,6 @@ def work_in_group(job: Job, world: World, store: Any) -> Any:
     result = job.work(*job.args)
     dist.destroy_process_group()  # not after an error: it would wait for ranks that are gone
     return result
-
-
-def share_of_cores(local_world_size: int) -> int:
-    """Threads for each of the ranks of this machine."""
-    return max(1, len(os.sched_getaffinity(0)) // local_world_size)
 
 
 def check_gpus(processes: int) -> None:

@@ -38,7 +38,7 @@ class WarmupCosine:
         if not 0 <= warmup_epochs < num_epochs:
             raise ValueError(
                 f"warmup_epochs={warmup_epochs}: the training has num_epochs={num_epochs}; "
-                "the warm-up must be shorter"
+                f"the warm-up must be shorter, e.g. {num_epochs / 10:g}"
             )
         self.base_lr, self.start_lr, self.final_lr = base_lr, start_lr, final_lr
         self.warmup_steps = round(warmup_epochs * steps_per_epoch)

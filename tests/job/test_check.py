@@ -17,7 +17,7 @@ def problems(*overrides: str) -> list[str]:
 
 MISTAKES = {
     "loss.epsilonn=1": "loss.epsilonn=1: there is no loss.epsilonn; did you mean 'epsilon'?",
-    "lss.epsilon=1": "lss.epsilon=1: there is no lss; did you mean 'loss'?",
+    "lss.epsilon=1": "lss.epsilon=1: there is no lss; write loss.epsilon=1",
     "+loss.epsilonn=1": (
         "loss.epsilonn=1: SwAVLoss has no such option; did you mean 'epsilon'? "
         "(~loss.epsilonn leaves it out)"
@@ -52,7 +52,8 @@ MISTAKES = {
     ),
     "loss.epsilon=0": "loss.epsilon=0: above 0, e.g. 0.05",
     "schedule.warmup_epochs=6": (
-        "schedule.warmup_epochs=6.0: the training has num_epochs=6; the warm-up must be shorter"
+        "schedule.warmup_epochs=6.0: the training has num_epochs=6; the warm-up must be shorter, "
+        "e.g. 0.6"
     ),
     "launch.processes=3": (
         "data.batch_size=32: the total batch must be a positive multiple of the 3 processes, "
