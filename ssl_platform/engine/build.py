@@ -31,6 +31,7 @@ from ssl_platform.metrics import Metric
 from ssl_platform.models.layers import POOLED, layer_shapes
 from ssl_platform.models.ssl_model import SSLModel
 from ssl_platform.models.sync_batch_norm import synchronize_batch_norm
+from ssl_platform.models.teacher import student_parameters
 from ssl_platform.registry import DATASETS, TRANSFORMS
 
 WORKER_SHARE_OF_TIMEOUT = 0.8  # of launch.timeout_minutes: the time-out of a data worker
@@ -268,7 +269,7 @@ def head_layers(heads: Mapping[str, Node]) -> dict[str, str]:
     return {name: node.get("layer", POOLED) for name, node in heads.items()}
 
 
-def parameter_groups(model: SSLModel, rules: Sequence[ParameterGroup]) -> list[dict[str, Any]]:
+def parameter_groups(model: nn.Module, rules: Sequence[ParameterGroup]) -> list[dict[str, Any]]:
     """All parameters in groups for an optimizer; those that no rule matches come first.
 
     Raises:
@@ -276,7 +277,7 @@ def parameter_groups(model: SSLModel, rules: Sequence[ParameterGroup]) -> list[d
     """
     rest: list[nn.Parameter] = []
     groups: list[dict[str, Any]] = [{"params": [], "lr_scale": rule.lr_scale} for rule in rules]
-    for name, parameter in model.named_student_parameters():
+    for name, parameter in student_parameters(model):
         matching = (n for n, rule in enumerate(rules) if fnmatchcase(name, rule.match))
         number = next(matching, None)
         (rest if number is None else groups[number]["params"]).append(parameter)
@@ -297,7 +298,7 @@ def freeze(model: SSLModel, rules: Sequence[ParameterGroup]) -> None:
         ValueError: nothing is left to train.
     """
     frozen = []
-    for name, parameter in model.named_student_parameters():
+    for name, parameter in student_parameters(model):
         scale = next((rule.lr_scale for rule in rules if fnmatchcase(name, rule.match)), None)
         if scale == 0:
             frozen.append(parameter)

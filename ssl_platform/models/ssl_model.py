@@ -1,6 +1,6 @@
 """The model that is trained, and its teacher."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -57,12 +57,6 @@ class SSLModel(Network):
                 self.frozen.append(module.eval())
                 if self.teacher is not None:
                     self.frozen.append(self.teacher.get_submodule(name).eval())
-
-    def named_student_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """The parameters by name without those of the teacher, which no optimizer sees."""
-        for name, parameter in self.named_parameters():
-            if not name.startswith(f"{TEACHER}."):
-                yield name, parameter
 
     def with_teacher(self, outputs: Mapping[str, Any], crops: Sequence[Tensor]) -> Outputs:
         """What a loss is given for a batch.

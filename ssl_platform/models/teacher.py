@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, NoReturn
 
 import torch
 from annotated_types import Interval
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
@@ -141,6 +141,13 @@ class EMATeacher(Teacher):
             if not (is_norm and self.has_own_statistics):
                 for name, buffer in module.named_buffers(prefix, recurse=False):
                     yield name, buffer, is_norm and name.endswith(STATISTICS)
+
+
+def student_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+    """The parameters of a model by name without those of its teacher, which no optimizer sees."""
+    for name, parameter in model.named_parameters():
+        if not name.startswith(f"{TEACHER}."):
+            yield name, parameter
 
 
 class Outputs(dict[str, Any]):
