@@ -72,6 +72,19 @@ class SSLModel(Network):
             return Outputs(outputs)
         return Outputs(outputs, **{TEACHER: self.teacher.outputs(crops)})
 
+    def fitted(self, state: Mapping[str, Any]) -> dict[str, Any]:
+        """A state of this model for one that has got a teacher since, or has none any more.
+
+        The teacher begins as a copy of the student.
+
+        Args:
+            state: as of ``state_dict``.
+        """
+        own = {name: v for name, v in state.items() if not name.startswith(f"{TEACHER}.")}
+        if self.teacher is None:
+            return own
+        return {f"{TEACHER}.{name}": value for name, value in own.items()} | dict(state)
+
     def update_teacher(self) -> None:
         """Let the teacher follow, after the optimizer has changed the weights."""
         if self.teacher is not None:

@@ -48,18 +48,18 @@ class NetworkState(NamedTuple):
         Raises:
             ValueError: the run has no teacher.
         """
-        of_teacher = [name for name in state if name.startswith(f"{TEACHER}.")]
-        others = set(of_teacher)
+        of_teacher = {name: v for name, v in state.items() if str(name).startswith(f"{TEACHER}.")}
+        of_student = {name: v for name, v in state.items() if name not in of_teacher}
         whose = whose or ("teacher" if evaluated == "teacher" else "student")
         if whose == "student":
-            own = {name: value for name, value in state.items() if name not in others}
-            return cls(whose if of_teacher else "", own, "", of_teacher)
+            return cls(whose if of_teacher else "", of_student, "", list(of_teacher))
         if not of_teacher:
             raise ValueError("weights=teacher: this run has no teacher, which teacher=ema trains")
         networks = tuple(f"{TEACHER}.{part}." for part in ("trunk", "heads"))
-        names = [name for name in of_teacher if name.startswith(networks)]
-        own = {name.removeprefix(f"{TEACHER}."): state[name] for name in names}
-        return cls(whose, own, f"{TEACHER}.", sorted(state.keys() - set(names)))
+        own = {name: v for name, v in of_teacher.items() if name.startswith(networks)}
+        others = [name for name in state if name not in own]
+        own = {name.removeprefix(f"{TEACHER}."): value for name, value in own.items()}
+        return cls(whose, own, f"{TEACHER}.", others)
 
 
 @dataclass(frozen=True)

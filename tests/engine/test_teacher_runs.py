@@ -7,6 +7,7 @@ import pytest
 import torch
 from tiny_runs import (
     assert_equal,
+    folder_of,
     lines,
     losses,
     refused,
@@ -16,11 +17,15 @@ from tiny_runs import (
     stopped_at,
     train,
 )
+from torch import nn
 
 from ssl_platform.config import compose
 from ssl_platform.config.options import options_of
 from ssl_platform.engine.build import Builder
 from ssl_platform.engine.loop import train_step
+from ssl_platform.models.network import Network
+from ssl_platform.models.teacher import Teacher
+from ssl_platform.registry import TEACHERS
 
 TESTS = str(Path(__file__).parents[1])
 EMA = ["teacher=ema", "teacher.momentum=0.9"]
@@ -115,6 +120,55 @@ def test_a_step_that_float16_skips_moves_no_teacher(tiny, tmp_path):
     assert moved == [False, True]
 
 
+@TEACHERS.register()
+class CopyOfTwoStepsAgo(Teacher):
+    """A teacher from outside: a copy that is made at every second step."""
+
+    def __init__(self, student: Network, num_crops: int, *, crops: list[int] | None):
+        super().__init__(student, num_crops, crops=crops, batch_norm="train")
+        self.register_buffer("count", torch.tensor(0))
+
+    def update(self, student: Network) -> None:
+        self.count += 1
+        if self.count % 2 == 0:
+            self.start(student)
+
+
+@TEACHERS.register()
+class NoTeacher(nn.Module):
+    def __init__(self, student: Network, num_crops: int):
+        super().__init__()
+
+
+def test_a_teacher_from_outside(stoppable, tmp_path):
+    options = [*stoppable, "+teacher.name=CopyOfTwoStepsAgo", "+teacher.crops=[1]"]
+    train(options, tmp_path / "unbroken")
+    stopped_at(5, options, tmp_path / "cut")
+    train(options, tmp_path / "cut")
+    models = [saved(tmp_path / name, 3)["model"] for name in ("unbroken", "cut")]
+    assert_equal(*models)
+    assert models[0]["teacher.count"] == 12
+    assert torch.equal(models[0]["teacher.trunk.conv1.weight"], models[0]["trunk.conv1.weight"])
+    told = "teacher: NoTeacher has to be a subclass of ssl_platform.models.teacher.Teacher"
+    assert refused([*stoppable, "+teacher.name=NoTeacher"], tmp_path / "none") == [told]
+
+
+def test_a_run_gets_a_teacher_later_or_loses_it(stoppable, tmp_path):
+    """With the change named; the teacher begins as a copy of the student."""
+    allowed = "resume.allow_changes=[teacher]"
+    plain, later, off = (tmp_path / name for name in ("plain", "later", "off"))
+    stopped_at(4, stoppable, plain)
+    begun = [*stoppable, f"resume.mode={plain}", "teacher=ema", "save.keep=9"]
+    assert "teacher" in refused(begun, tmp_path / "refused")[-1]
+    train([*begun, allowed, "teacher.momentum=1.0"], later)
+    before, after = saved(plain, 1)["model"], saved(later, 3)["model"]
+    for name, value in before.items():
+        assert torch.equal(after[f"teacher.{name}"], value) or "num_batches" in name, name
+    train([*stoppable, f"resume.mode={folder_of(2, later)}", allowed], off)
+    assert saved(off, 3)["model"].keys() == before.keys()
+    assert losses(off) == losses(later)[-4:]
+
+
 MISTAKES = {
     "evaluate=teacher": "evaluate=teacher: there is no teacher; add teacher=ema, or leave it out",
     "evaluate=both": "evaluate=both: should be 'student' or 'teacher'",
@@ -123,7 +177,8 @@ MISTAKES = {
     "to 3 (the data has 4 crops)",
     "teacher=ema teacher.momentum=1.5": "teacher.momentum=1.5: from 0 to 1, e.g. 0.996",
     "teacher=ema teacher.batch_norm=on": "teacher.batch_norm=on: should be 'train' or 'eval'",
-    "+teacher.name=EMA": "teacher.name=EMA: no such teacher; choose from EMATeacher",
+    "+teacher.name=EMATeachr": "teacher.name=EMATeachr: no such teacher; did you mean "
+    "'EMATeacher'?",
     "weights=student": "weights=student: of which checkpoint? set checkpoint=<a run>, or leave it "
     "out",
 }
