@@ -252,6 +252,7 @@ def _sweep(overrides: list[str], config_dirs: list[str], flags: list[str]) -> in
     codes = [0]
     to_submit = []
     stops: list[StopRequested] = []
+    folders: list[Path] = []
 
     def task(_: Any) -> None:
         if stops:
@@ -262,6 +263,7 @@ def _sweep(overrides: list[str], config_dirs: list[str], flags: list[str]) -> in
         try:
             cfg = _composed([*job, f"name='{name}/{label}'"], config_dirs)
             if cfg.launch.slurm is None:
+                folders.append(Path(cfg.output_dir))
                 ssl_platform.run(cfg)
             else:
                 to_submit.append(cfg)
@@ -276,7 +278,17 @@ def _sweep(overrides: list[str], config_dirs: list[str], flags: list[str]) -> in
         from ssl_platform.job.running import submit_all
 
         submit_all(to_submit)
+    _show_results(folders)
     return max(codes)
+
+
+def _show_results(folders: list[Path]) -> None:
+    """Show side by side what the runs of a sweep have found."""
+    from ssl_platform.evaluation.results_table import has_results, results_table
+
+    done = list(filter(has_results, folders))
+    if done and os.environ.get("RANK", "0") == "0":
+        show(legible("\n".join(["", *results_table(done)])))
 
 
 def _help() -> str:

@@ -65,13 +65,17 @@ def test_a_sweep_runs_every_combination_in_its_own_directory(tmp_path, tiny):
     done = tool(
         *tiny,
         "num_epochs=2",
-        "~hooks.knn",
         "name=sweep",
         "-m",
         "optimizer.lr=0.1,0.2",
         cwd=tmp_path,
     )
     assert done.returncode == 0, done.stderr
+    title, header, *rows = done.stdout.splitlines()[-4:]
+    assert title.startswith("trainings: ") and header.split()[:6] == [
+        "run", "epoch", "loss", "ln", "K", "kNN",
+    ]  # fmt: skip
+    assert [row.split()[0] for row in rows] == [f"runs/sweep/optimizer.lr=0.{n}" for n in (1, 2)]
     summaries = sorted(tmp_path.glob("runs/sweep/*/summary.json"))
     assert [s.parent.name for s in summaries] == ["optimizer.lr=0.1", "optimizer.lr=0.2"]
 

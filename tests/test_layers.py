@@ -22,7 +22,7 @@ MAY_IMPORT = {
     "events": {"engine"},
     # what a run is made of
     "ops": BASE,
-    "metrics": BASE,
+    "metrics": BASE | {"ops"},
     "optim": BASE,
     "models": BASE,
     "data": BASE | {"ops"},
@@ -39,7 +39,7 @@ MAY_IMPORT = {
     "tasks": BASE | PARTS | {"clusters", "config", "engine", "evaluation", "hooks", "zoo"},
     # what starts it
     "job": BASE | PARTS | {"config", "engine", "launch"},
-    "cli": BASE | {"__init__", "config", "job", "launch"},
+    "cli": BASE | {"__init__", "config", "evaluation", "job", "launch"},
 }
 ENTRY = {"__init__", "__main__", "config/__init__"}  # where users find what lies further up
 CORE = {"config", "engine", "job", "launch", "cli", "registry"}

@@ -117,7 +117,7 @@ def _defaults_of(task: str) -> dict[str, Any]:
     file = next(files, None)
     overrides = ["~config", f"task={file}" if file else "~task"]
     composed: Any = OmegaConf.to_container(Source(CONFIG_DIR, PRIMARY, [], ())._compose(overrides))
-    parts = groups().keys() - {"launch"}  # which holds no component
+    parts = groups().keys() - {"launch", "metrics"}  # which change nothing that was trained
     return {key: value for key, value in composed.items() if key not in parts}
 
 

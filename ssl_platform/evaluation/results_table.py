@@ -1,4 +1,4 @@
-"""The results of many evaluations side by side, and beside what was published."""
+"""The results of many evaluations side by side, and beside what was published; and of trainings."""
 
 from collections.abc import Iterable
 from functools import cache
@@ -14,13 +14,14 @@ from ssl_platform.config.source import Source
 from ssl_platform.config.yaml_file import parse_yaml
 from ssl_platform.errors import ConfigError, first_few
 from ssl_platform.evaluation.results import NAME, Results, aligned
+from ssl_platform.evaluation.trainings_table import METRICS, trainings_table
 from ssl_platform.schema import flat
 from ssl_platform.zoo.catalogue import Model, models
 
 # keys on which a figure does not depend, or which are the user's to choose
 FREE = (
     "name", "output_dir", "checkpoint", "weights", "evaluate", "trunk", "plugins", "device",
-    "launch", "save", "seed",
+    "launch", "save", "seed", "metrics",
     "hooks.log", "hooks.finite", "hooks.summary", "hooks.evaluate.protocol",
     "data.path", "data.train.path", "data.val.path", "data.num_workers", "data.max_bad_fraction",
     "baselines", "pca_components", "cache",
@@ -30,25 +31,42 @@ NUM_NAMED = 3  # settings that differ
 
 
 def results_table(folders: Iterable[Path]) -> list[str]:
-    """Lines of a table of every ``results.json`` in some folders and below.
+    """Lines of tables of every training and every ``results.json`` in some folders and below.
+
+    A training that is an evaluation is shown as one once it has results.
 
     Raises:
-        ConfigError: a folder does not exist or holds no results, or a file cannot be read.
+        ConfigError: a folder does not exist or holds neither, or a file cannot be read.
     """
-    runs = [(path.parent, _read(path)) for folder in folders for path in _files(folder)]
+    found = [path for folder in folders for path in _files(folder)]
+    runs = [(path.parent, _read(path)) for path in found if path.name == NAME]
     runs.sort(key=lambda run: (run[1].protocol, run[0]))
-    lines = []
+    with_results = {folder for folder, _ in runs}
+    trainings = {path.parent for path in found if path.name == METRICS} - with_results
+    lines = trainings_table(sorted(trainings))
     for protocol, group in groupby(runs, key=lambda run: run[1].protocol):
-        lines += ["", protocol, *_table(list(group))]
-    return lines[1:]
+        lines += [*([""] if lines else []), protocol, *_table(list(group))]
+    return lines or ["no run has a figure yet"]
+
+
+def has_results(folder: Path) -> bool:
+    """Whether a run has written what the tables are made of."""
+    return any((folder / name).is_file() for name in (NAME, METRICS))
 
 
 def _files(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise ConfigError([f"{folder}: no such directory (working directory: {Path.cwd()})"])
-    files = sorted(path for path in folder.rglob(NAME) if path.is_file())  # a pipe never ends
+    names = (NAME, METRICS)
+    found = sorted(path for name in names for path in folder.rglob(name))
+    files = [path for path in found if path.is_file()]  # a pipe never ends
     if not files:
-        raise ConfigError([f"{folder}: no {NAME} in it or below; an evaluation writes one"])
+        raise ConfigError(
+            [
+                f"{folder}: no {NAME} in it or below; an evaluation writes one, a training writes "
+                f"{METRICS}"
+            ]
+        )
     return files
 
 

@@ -1,6 +1,8 @@
 """Scores of the heads on the validation images."""
 
+import logging
 from collections.abc import Mapping
+from math import inf
 from typing import Annotated, Any
 
 import numpy as np
@@ -12,16 +14,22 @@ from ssl_platform import distributed
 from ssl_platform.data.dataset import ImageDataset
 from ssl_platform.data.sets.classes import check_labelled, labels_to_test
 from ssl_platform.engine.run import Events, Run
+from ssl_platform.evaluation.class_tables import Tables, class_files, class_names
 from ssl_platform.evaluation.features import extract
-from ssl_platform.metrics import measured
+from ssl_platform.hooks.files import write_class_files_or_warn
+from ssl_platform.metrics import Measured, measured
+from ssl_platform.metrics.fitness import notes_on_metrics
 from ssl_platform.registry import HOOKS
+
+logger = logging.getLogger(__name__)
 
 
 @HOOKS.register()
 class Evaluate(Events):
     """Scores of every head on the labelled validation images, in eval mode and float32.
 
-    Reported as ``val/<head>/<metric>``. The first metric decides which epoch is the best.
+    Reported as ``val/<head>/<metric>``. The first figure decides which epoch is the best. Figures
+    of each class are files in the folder ``metrics`` of the run.
 
     Args:
         protocol: name of the protocol.
@@ -30,18 +38,22 @@ class Evaluate(Events):
     Attributes:
         last: scores of the last epoch that was measured, by head and metric; on rank 0.
         best: the same of the best epoch of each head, and its number as ``epoch``.
+        tables: figures of each class, by ``<head> (last epoch)`` or ``(best epoch)`` and metric.
     """
 
     def __init__(self, *, protocol: str, every_epochs: Annotated[int, Ge(1)]):
         self.protocol, self.every_epochs = protocol, every_epochs
         self.last: dict[str, dict[str, float]] = {}
         self.best: dict[str, dict[str, float]] = {}
+        self.tables: Tables = {}
 
     def state_dict(self) -> dict[str, Any]:
-        return {"last": self.last, "best": self.best}
+        state: dict[str, Any] = {"last": self.last, "best": self.best}
+        return state | ({"tables": self.tables} if self.tables else {})
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.last, self.best = state["last"], state["best"]
+        self.tables = state.get("tables", {})
 
     def probe(self, train: ImageDataset, val: ImageDataset | None) -> None:
         if val is None:
@@ -55,16 +67,32 @@ class Evaluate(Events):
     def on_train_start(self, run: Run) -> None:
         assert run.val_data is not None
         self.labels = labels_to_test(run.train_data, run.val_data)
+        labels, num_classes = torch.from_numpy(self.labels), run.train_data.num_classes
+        for note in notes_on_metrics(run.metrics, labels, num_classes or 0, "data.val"):
+            if distributed.rank() == 0:
+                logger.info("%s", note)
 
     def on_epoch_end(self, run: Run) -> None:
         if run.epoch % self.every_epochs and run.epoch != run.num_epochs:
             return
-        self.last = self._measure(run)
-        for head, scores in self.last.items():
+        measured_now, labels = self._measure(run)
+        self.last = {head: values.figures for head, values in measured_now.items()}
+        for head, (scores, tables) in measured_now.items():
             run.report |= {f"val/{head}/{name}": score for name, score in scores.items()}
             first = next(iter(scores))
-            if head not in self.best or scores[first] > self.best[head][first]:
+            if head not in self.best or scores[first] > self.best[head].get(first, -inf):
                 self.best[head] = {**scores, "epoch": float(run.epoch)}
+                self._keep(head, "best", tables)
+            self._keep(head, "last", tables)
+        if self.tables and distributed.rank() == 0:
+            files = class_files(
+                self.tables, class_names(run.train_data), labels.bincount().tolist()
+            )
+            write_class_files_or_warn(run.output_dir, files)
+
+    def _keep(self, head: str, which: str, tables: dict[str, Tensor]) -> None:
+        if tables:
+            self.tables[f"{head} ({which} epoch)"] = tables
 
     def on_train_end(self, run: Run) -> None:
         run.results["evaluation"] = {
@@ -80,7 +108,8 @@ class Evaluate(Events):
         whose = "" if run.model.teacher is None else f", of the {run.evaluate}"
         return f"{self.protocol}: {run.num_epochs} epochs, batch {batch_size}, {trained}{whose}"
 
-    def _measure(self, run: Run) -> dict[str, dict[str, float]]:
+    def _measure(self, run: Run) -> tuple[dict[str, Measured], Tensor]:
+        """What was measured by head, on rank 0, and the labels of the images."""
         assert run.val_data is not None
         positions = np.flatnonzero(self.labels >= 0)
         widths: dict[str, int] = {}
@@ -96,9 +125,9 @@ class Evaluate(Events):
         truth = torch.as_tensor(self.labels[positions], dtype=torch.long)
         scores, labels = features.leave_out(truth, "validation images")
         if distributed.rank() != 0:  # a rank without images does not know the widths of the heads
-            return {}
+            return {}, labels
         by_head = scores.split(list(widths.values()), dim=1)
         return {
             head: measured(run.metrics, part, labels)
             for head, part in zip(widths, by_head, strict=True)
-        }
+        }, labels

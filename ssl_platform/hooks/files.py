@@ -10,6 +10,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from ssl_platform.evaluation.class_tables import write_class_files
+
 logger = logging.getLogger(__name__)
 
 _file_numbers = itertools.count()  # of the event files of this process
@@ -23,6 +25,15 @@ def write_or_warn(path: Path, content: str | bytes) -> bool:
         logger.warning("%s cannot be written (%s): the run goes on without", path, reason(error))
         return False
     return True
+
+
+def write_class_files_or_warn(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Write figures of each class into a run's directory, or warn why that failed."""
+    try:
+        write_class_files(folder, files)
+    except OSError as error:
+        path = error.filename or folder
+        logger.warning("%s cannot be written (%s): the run goes on without", path, reason(error))
 
 
 def reason(error: OSError) -> str:

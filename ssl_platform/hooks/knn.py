@@ -14,9 +14,10 @@ from ssl_platform.data.dataset import ImageDataset
 from ssl_platform.data.sets.classes import Match, match_classes, named
 from ssl_platform.engine.run import Events, Run
 from ssl_platform.evaluation.baselines import Embed, LabelledFeatures, measure_baselines
+from ssl_platform.evaluation.class_tables import Tables, class_files, class_names
 from ssl_platform.evaluation.features import extract
-from ssl_platform.hooks.files import write_or_warn
-from ssl_platform.metrics import measured
+from ssl_platform.hooks.files import write_class_files_or_warn, write_or_warn
+from ssl_platform.metrics import Measured, measured
 from ssl_platform.ops.knn import knn_votes
 from ssl_platform.ops.sampling import draw_balanced, stratified_split
 from ssl_platform.registry import HOOKS
@@ -41,8 +42,8 @@ class KNNMonitor(Events):
     the validation images, whose classes are matched by name, or other training images where no
     class matches. If the training images have no labels of two classes, bank and queries are
     validation images. Before the first step the untrained trunk and raw pixels (minus the mean of
-    the bank) are measured in the same way and written to ``baselines.json``. If no images have
-    labels, the hook only says so.
+    the bank) are measured in the same way and written to ``baselines.json``. Figures of each class
+    are files ``metrics/knn_*``. If no images have labels, the hook only says so.
 
     Args:
         every_epochs: measure after every so many epochs; the last epoch is always measured.
@@ -68,11 +69,14 @@ class KNNMonitor(Events):
         self.latest: tuple[int, dict[str, float]] | None = None  # epoch, scores
         self.counts: dict[str, int] = {}  # of the images that could be read
         self.baselines: dict[str, dict[str, float]] | None = None
+        self.tables: Tables = {}  # of the baselines: figures of each class
 
     def state_dict(self) -> dict[str, Any]:
-        return {"latest": self.latest, "baselines": self.baselines, "counts": self.counts}
+        state = {"latest": self.latest, "baselines": self.baselines, "counts": self.counts}
+        return state | ({"tables": self.tables} if self.tables else {})
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.tables = state.get("tables", {})
         self.latest, self.baselines = state["latest"], state["baselines"]
         self.counts = state.get("counts", {})  # older runs did not keep them
 
@@ -81,12 +85,14 @@ class KNNMonitor(Events):
         if not self.is_possible:
             return
         if run.step == 0:
-            self.baselines = measure_baselines(
+            baselines = measure_baselines(
                 lambda _, embed: self._features(run, embed),
                 lambda bank, queries: self._scores(run, bank, queries),
                 run.evaluated.trunk,
                 pca_components=None,
             )
+            self.baselines = {name: values.figures for name, values in baselines.items()}
+            self.tables = {name: values.tables for name, values in baselines.items() if values[1]}
             if distributed.rank() == 0:
                 content = json.dumps(self.baselines, indent=2) + "\n"
                 write_or_warn(run.output_dir / "baselines.json", content)
@@ -114,8 +120,13 @@ class KNNMonitor(Events):
     def _measure_trunk(self, run: Run) -> None:
         bank, queries = self._features(run, run.evaluated.trunk)
         self.counts = {"labels": len(bank.labels), "queries": len(queries.labels)}
-        scores = self._scores(run, bank, queries)
+        scores, tables = self._scores(run, bank, queries)
         self.latest = run.epoch, scores
+        if tables and distributed.rank() == 0:
+            by_features = _of_knn({"trained": tables, **self.tables})
+            counts = queries.labels.bincount().tolist()
+            files = class_files(by_features, class_names(self.bank.dataset), counts)
+            write_class_files_or_warn(run.output_dir, files)
         run.report |= {f"knn/{name}": score for name, score in scores.items()}
 
     def _choose_images(self, run: Run) -> bool:
@@ -160,9 +171,7 @@ class KNNMonitor(Events):
         labels = torch.from_numpy(images.labels[images.positions])
         return LabelledFeatures(*features.leave_out(labels, "images of the kNN accuracy"))
 
-    def _scores(
-        self, run: Run, bank: LabelledFeatures, queries: LabelledFeatures
-    ) -> dict[str, float]:
+    def _scores(self, run: Run, bank: LabelledFeatures, queries: LabelledFeatures) -> Measured:
         votes = knn_votes(
             queries.features[:],
             bank.features,
@@ -172,6 +181,14 @@ class KNNMonitor(Events):
             num_classes=self.num_classes,
         )
         return measured(run.metrics, votes, queries.labels)
+
+
+def _of_knn(tables: Tables) -> Tables:
+    """The same by names that say what was measured; the hook ``evaluate`` has files there too."""
+    return {
+        what: {f"knn_{metric}": table for metric, table in by_metric.items()}
+        for what, by_metric in tables.items()
+    }
 
 
 def _has_two_classes(dataset: ImageDataset) -> bool:

@@ -30,6 +30,7 @@ from ssl_platform.engine.run import Events
 from ssl_platform.errors import ConfigError, first_line, nearest
 from ssl_platform.job import rules
 from ssl_platform.job.tried_parts import TriedParts, problems_of_compiling, without_values
+from ssl_platform.metrics.fitness import problems_of_metrics
 from ssl_platform.registry import TASKS, is_module_name, load_components
 from ssl_platform.schema import dataclass_schema, flat
 
@@ -116,6 +117,9 @@ def _problems_of_job(options: JobOptions, parts: TriedParts) -> list[str]:
     if isinstance(options, ImageJobOptions):
         parts.options = options
         problems += _lines(lambda: options.data.pixels, "data.")
+        for where in parts.nodes:
+            if where.startswith("metrics."):
+                parts.tried(parts.build, where)
     if isinstance(options, TrainOptions):
         problems += _problems_of_training(options, parts)
     elif isinstance(options, ImageJobOptions) and "trunk" in parts.nodes:
@@ -138,13 +142,17 @@ def _problems_of_training(options: TrainOptions, parts: TriedParts) -> list[str]
     if parts.tried(lambda: builder.train_data) is None:
         builder.train_data = UnknownImages()
     for where in parts.nodes:
-        if where.startswith(("metrics.", "hooks.")):
+        if where.startswith("hooks."):
             parts.tried(parts.build, where)
     hooks = {where: hook for where, hook in parts.built.items() if where.startswith("hooks.")}
     if not isinstance(builder.train_data, UnknownImages) and not parts.is_wrong("data.val"):
         for where, hook in hooks.items():
             parts.tried(_probe_images, parts, where, hook, builder)
     problems = rules.problems_of_training(options, len(builder.train_data))
+    if not any(parts.is_wrong(f"metrics.{name}") for name in options.metrics):
+        is_known = not isinstance(builder.train_data, UnknownImages)
+        num_classes = builder.train_data.num_classes if is_known else None
+        problems += problems_of_metrics(builder.metrics, num_classes)
     has_steps = rules.has_steps(options) and builder.info.steps_per_epoch > 0
     with without_values():
         model, loss = _model_and_loss(builder, parts, has_steps)
@@ -221,7 +229,7 @@ def _of_a_training(line: str, kind: type[JobOptions]) -> str:
     known = {field.name for field in fields(kind)}
     if key in known or key not in {field.name for field in fields(TrainOptions)}:
         return line
-    return f"{key}: only a training has this key; leave it out with ~{key}"
+    return f"{key}: a training has this key, this job has not; leave it out with ~{key}"
 
 
 def _dangling(cfg: DictConfig, error: InterpolationKeyError) -> str:

@@ -1,9 +1,10 @@
 """Linear classification of cached features, with many settings at once."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import product
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ from annotated_types import Ge, Gt, Interval, MinLen
 
 from ssl_platform.evaluation.baselines import LabelledFeatures
 from ssl_platform.evaluation.labelled_images import LabelledImages, open_labelled_images
+from ssl_platform.metrics import Metric, measured
 from ssl_platform.ops.linear_probe import (
     LinearClassifiers,
     Rows,
@@ -136,7 +138,11 @@ class CachedLinear(Evaluation):
         return stratified_split(labels, self.validation_fraction, np.random.default_rng(self.seed))
 
     def measure(
-        self, train: LabelledFeatures, test: LabelledFeatures, device: torch.device
+        self,
+        train: LabelledFeatures,
+        test: LabelledFeatures,
+        device: torch.device,
+        metrics: Mapping[str, Metric],
     ) -> Measurement:
         num_classes = int(train.labels.max()) + 1
         fitting, validation = self._split(train.labels.numpy())
@@ -146,23 +152,25 @@ class CachedLinear(Evaluation):
         test_rows = Rows(
             test.features, test.labels, torch.arange(len(test.labels)), whole.standard, device
         )
-        final, details = [], {}
+        figures, tables, details = {}, {}, {}
         for name, solver in self.solvers.items():
             classifiers = solver.fit(fit_rows, num_classes, self.seed)
-            (scores,) = accuracies(classifiers, validation_rows, [1])
-            chosen = solver.settings()[int(scores.argmax())]
-            final.append(chosen.fit(whole, num_classes, self.seed))
-            details[name] = {"chosen": str(chosen), "validation_top1": scores.max().item()}
+            top1 = accuracies(classifiers, validation_rows)
+            chosen = solver.settings()[int(top1.argmax())]
+            final = chosen.fit(whole, num_classes, self.seed)
+            scores = final.scores_of(test_rows)
+            figures[name], tables[name] = measured(metrics, scores, test.labels)
+            details[name] = {"chosen": str(chosen), "validation_top1": top1.max().item()}
         best = max(details, key=lambda name: details[name]["validation_top1"])
-        stacked = LinearClassifiers(*(torch.cat(parts) for parts in zip(*final, strict=True)))
-        ks = [1, 5] if num_classes > 5 else [1]
-        columns = accuracies(stacked, test_rows, ks).T.tolist()
-        by_solver = {
-            f"linear by {name}": {f"top{k}": score for k, score in zip(ks, column, strict=True)}
-            for name, column in zip(details, columns, strict=True)
-        }
-        figures = {"linear": by_solver[f"linear by {best}"], **by_solver}
-        return Measurement(figures, {"solver": best, **details})
+        return Measurement(_named(figures, best), {"solver": best, **details}, _named(tables, best))
+
+
+def _named(by_solver: dict[str, Any], best: str) -> dict[str, Any]:
+    """What was measured of each solver, that of the best one first."""
+    return {
+        "linear": by_solver[best],
+        **{f"linear by {name}": value for name, value in by_solver.items()},
+    }
 
 
 def _rows(part: LabelledFeatures, positions: torch.Tensor, device: torch.device) -> Rows:

@@ -1,6 +1,7 @@
 """k-nearest-neighbour classification by a trunk's features."""
 
 import logging
+from collections.abc import Mapping
 from typing import Annotated
 
 import torch
@@ -8,7 +9,7 @@ from annotated_types import Ge, Gt, MinLen
 
 from ssl_platform.evaluation.baselines import LabelledFeatures
 from ssl_platform.evaluation.labelled_images import LabelledImages, open_labelled_images
-from ssl_platform.metrics.accuracy import top_accuracies
+from ssl_platform.metrics import Metric, measured
 from ssl_platform.ops.knn import nearest_neighbours, weighted_votes
 from ssl_platform.registry import TASKS
 from ssl_platform.tasks.evaluation import Evaluation, EvaluationOptions, Measurement
@@ -38,14 +39,18 @@ class KNN(Evaluation):
         return open_labelled_images(options.data, options.test_fraction, options.seed)
 
     def measure(
-        self, train: LabelledFeatures, test: LabelledFeatures, device: torch.device
+        self,
+        train: LabelledFeatures,
+        test: LabelledFeatures,
+        device: torch.device,
+        metrics: Mapping[str, Metric],
     ) -> Measurement:
         cosines, neighbours = nearest_neighbours(
             test.features[:].to(device), train.features, k=max(self.ks)
         )
         labels = train.labels.to(device)[neighbours]
         truth = test.labels.to(device)
-        figures, details = {}, {}
+        figures, tables, details = {}, {}, {}
         for k in self.ks:
             votes = weighted_votes(
                 cosines[:, :k],
@@ -53,8 +58,8 @@ class KNN(Evaluation):
                 temperature=self.temperature,
                 num_classes=int(train.labels.max()) + 1,
             )
-            figures[f"{k}-NN"] = top_accuracies(votes, truth)
+            figures[f"{k}-NN"], tables[f"{k}-NN"] = measured(metrics, votes, truth)
             if k > len(train.features):
                 details[f"{k}-NN"] = f"all {len(train.features)} training images vote"
                 logger.info("k=%d: %s, there are no more", k, details[f"{k}-NN"])
-        return Measurement(figures, details)
+        return Measurement(figures, details, tables)

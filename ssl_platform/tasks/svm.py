@@ -1,7 +1,9 @@
 """Linear support vector machines on the features of PASCAL VOC 2007."""
 
 import os
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
@@ -13,6 +15,7 @@ from ssl_platform.data.sets.voc import VOC2007
 from ssl_platform.engine.build import open_dataset
 from ssl_platform.evaluation.baselines import LabelledFeatures
 from ssl_platform.evaluation.labelled_images import LabelledImages
+from ssl_platform.metrics import Metric, measured
 from ssl_platform.ops.average_precision import average_precision
 from ssl_platform.registry import TASKS
 from ssl_platform.tasks.evaluation import Evaluation, EvaluationOptions, Measurement
@@ -21,6 +24,13 @@ if TYPE_CHECKING:
     from sklearn.model_selection import GridSearchCV
 
 PRESENT, DIFFICULT = 1, 0  # marks of a class in an image; -1 is absent
+
+
+@dataclass(frozen=True)
+class VOC07Options(EvaluationOptions):
+    """Top-level keys of this task: those of every evaluation."""
+
+    metrics: dict[str, Node] = field(default_factory=dict)  # mAP is the protocol's
 
 
 @TASKS.register()
@@ -37,6 +47,9 @@ class VOC07SVM(Evaluation):
         tolerance, max_iters: when LIBLINEAR stops.
         seed: of the order in which LIBLINEAR visits the images.
     """
+
+    options = VOC07Options
+    multi_label = True
 
     def __init__(
         self,
@@ -74,26 +87,33 @@ class VOC07SVM(Evaluation):
         return train, test
 
     def measure(
-        self, train: LabelledFeatures, test: LabelledFeatures, device: torch.device
+        self,
+        train: LabelledFeatures,
+        test: LabelledFeatures,
+        device: torch.device,
+        metrics: Mapping[str, Metric],
     ) -> Measurement:
         train_rows, test_rows = _unit_length(train), _unit_length(test)
         train_marks, test_marks = train.labels.numpy(), test.labels.numpy()
 
-        def of_class(number: int) -> tuple[float, float]:
+        def of_class(number: int) -> tuple[float, float, np.ndarray]:
             is_present = train_marks[:, number] == PRESENT
             search = self._search().fit(train_rows, is_present)
             clear = test_marks[:, number] != DIFFICULT
-            scores = search.decision_function(test_rows[clear])
-            return search.best_params_["C"], 100 * average_precision(
-                test_marks[clear, number], scores
-            )
+            scores = search.decision_function(test_rows)
+            precision = 100 * average_precision(test_marks[clear, number], scores[clear])
+            return search.best_params_["C"], precision, scores
 
         # LIBLINEAR releases Python's lock
         with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-            costs, precisions = zip(*pool.map(of_class, range(train_marks.shape[1])), strict=True)
+            found = zip(*pool.map(of_class, range(train_marks.shape[1])), strict=True)
+            costs, precisions, columns = found
+        scores = torch.from_numpy(np.stack(columns, axis=1))
+        figures, tables = measured(metrics, scores, test.labels)
         return Measurement(
-            {"SVM": {"mAP": float(np.mean(precisions))}},
+            {"SVM": {"mAP": float(np.mean(precisions)), **figures}},
             {"AP": list(precisions), "cost": list(costs)},
+            {"SVM": tables},
         )
 
     def _search(self) -> "GridSearchCV":

@@ -162,4 +162,5 @@ def _baselines(options: TrainOptions) -> tuple[Evaluation, EvaluationOptions]:
         pca_components=own.pca_components,
         test_fraction=0.5,  # of no account: the validation images are the test
         cache=own.cache,
+        metrics=options.metrics,
     )

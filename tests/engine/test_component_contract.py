@@ -174,8 +174,9 @@ def test_a_loss_with_a_gradient_will_do_and_more_numbers_of_any_kind():
 
 @pytest.mark.parametrize("given", [3, 3.0, np.float32(3), torch.tensor(3.0), torch.ones(1) * 3])
 def test_a_metric_may_give_a_number_of_any_kind(given):
-    figures = measured({"mine": lambda scores, labels: given}, torch.ones(2, 2), torch.ones(2))
-    assert figures == {"mine": 3}
+    one = torch.ones(2, dtype=torch.int64)
+    figures, tables = measured({"mine": lambda scores, labels: given}, torch.ones(2, 2), one)
+    assert figures == {"mine": 3} and not tables
     assert type(figures["mine"]) is float
     assert float(log._number("mine", given)) == 3
     assert json.loads(json.dumps(given, default=summary._plain)) in (3, [3])
@@ -189,14 +190,14 @@ def fails(scores, labels):
     ("metric", "start"),
     [
         (lambda scores, labels: "x", "metrics.mine: <lambda> gave a str, it has to give one "),
-        (lambda scores, labels: scores, "metrics.mine: <lambda> gave a Tensor, float32 (2, 2), "),
+        (lambda scores, labels: scores, "metrics.mine: <lambda> gave a Tensor, float32 (3, 2), "),
         (lambda scores, labels: None, "metrics.mine: <lambda> gave None, it has to give one num"),
         (fails, "metrics.mine: fails raised KeyError: 'class' ("),
     ],
 )
 def test_a_metric_that_gives_no_number_is_one_line(metric, start):
     with pytest.raises(ConfigError) as caught:
-        measured({"mine": metric}, torch.ones(2, 2), torch.ones(2))
+        measured({"mine": metric}, torch.ones(3, 2), torch.ones(3, dtype=torch.int64))
     (line,) = caught.value.problems
     assert line.startswith(start)
 

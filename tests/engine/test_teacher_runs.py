@@ -23,6 +23,7 @@ from ssl_platform.config import compose
 from ssl_platform.config.options import options_of
 from ssl_platform.engine.build import Builder
 from ssl_platform.engine.loop import train_step
+from ssl_platform.evaluation.trainings_table import trainings_table
 from ssl_platform.models.network import Network
 from ssl_platform.models.teacher import Teacher
 from ssl_platform.registry import TEACHERS
@@ -46,6 +47,8 @@ def test_an_average_of_weights_changes_no_bit_of_the_training(tiny, tmp_path):
     assert_equal({k: v for k, v in ema["model"].items() if k not in teacher}, plain["model"])
     assert_equal(ema["optimizer"], plain["optimizer"])
     assert results["knn"]["evaluated"] == "teacher"
+    _, _, *rows = trainings_table([tmp_path / "ema", tmp_path / "plain"])
+    assert [row.split()[1] == "(teacher)" for row in rows] == [True, False]
     scores = [[line["knn/top1"] for line in lines(tmp_path / n) if "knn/top1" in line]
               for n in ("plain", "ema")]  # fmt: skip
     assert scores[0] != scores[1]

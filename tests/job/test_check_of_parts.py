@@ -138,32 +138,53 @@ def test_the_hooks_of_clustering_on_a_loss_without_a_head_say_so():
     ]
 
 
+TOP1 = "add '+metrics.top1={name: TopKAccuracy, k: 1}'"
+
+
+@pytest.mark.parametrize("job", ["pretrain/swav/quickstart", "benchmark/knn/folder"])
 @pytest.mark.parametrize(
-    ("override", "line"),
+    ("overrides", "line"),
     [
         (
-            "+metrics.top5={name: TopKAccuracy, k: 5}",
-            "metrics: only a training has this key; leave it out with ~metrics",
+            "metrics.top1.k=0 ~metrics.top5",
+            "metrics.top1.k=0: at least 1",
         ),
         (
-            "metrics.top5={name: TopKAccuracy, k: 5}",
-            "there is no metrics; only a training has this key; choose from ",
+            "+metrics.more={name:TopAccuracy} metrics=top1",
+            "metrics.more.name=TopAccuracy: no such metric; did you mean 'TopKAccuracy'?",
+        ),
+        (
+            "+metrics.ap={name:PerClassAveragePrecision}",
+            "metrics.ap: PerClassAveragePrecision is of images that may have several classes, and "
+            "these have one each; leave it out with ~metrics.ap",
+        ),
+        ("metrics=top1 ~metrics.top1", f"metrics: there is none; {TOP1}"),
+        (
+            "metrics=full ~metrics.top1 ~metrics.top5 ~metrics.mean_class ~metrics.macro_f1",
+            "metrics: per_class, confusion: of each class, and a figure of all is needed too; "
+            + TOP1,
+        ),
+        (
+            "metrics=top1_top5 ~metrics.top1 metrics.top5.k=10",
+            f"metrics: top5: nothing to say of 10 classes; {TOP1}",
         ),
     ],
 )
-def test_metrics_of_a_job_that_has_its_own_figures_are_refused_in_words(override, line, pretrained):
-    for job in ("knn", "linear/cached"):
-        with pytest.raises(ConfigError) as caught:
-            compose(
-                [
-                    f"config=benchmark/{job}/folder",
-                    "data=shapes",
-                    f"checkpoint={pretrained}",
-                    override,
-                ]
-            )
-        (problem,) = caught.value.problems
-        assert line in problem
+def test_metrics_that_do_not_fit_the_images_are_one_line(job, overrides, line, pretrained):
+    has_top5 = job.startswith("benchmark") or "metrics=" in overrides
+    given = [o for o in overrides.split() if has_top5 or o != "~metrics.top5"]
+    weights = [f"checkpoint={pretrained}"] if job.startswith("benchmark") else []
+    with pytest.raises(ConfigError) as caught:
+        compose([f"config={job}", "data=shapes", *weights, *given])
+    assert caught.value.problems == [line]
+
+
+def test_a_job_without_figures_refuses_metrics_in_words(pretrained):
+    with pytest.raises(ConfigError) as caught:
+        compose(["config=analysis/clusters", f"checkpoint={pretrained}", "+metrics={a: {k: 5}}"])
+    assert "metrics: a training has this key, this job has not; leave it out with ~metrics" in (
+        caught.value.problems
+    )
 
 
 def test_options_that_are_gone_may_ask_for_what_is_always_done():

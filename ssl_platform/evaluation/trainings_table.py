@@ -1,0 +1,87 @@
+"""What trainings have found so far, side by side: their loss beside ln K, their kNN accuracy."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from ssl_platform.evaluation.results import aligned
+
+METRICS, BASELINES = "metrics.jsonl", "baselines.json"  # of a run
+READ = 2**20  # bytes at the end of a file of metrics; thousands of lines
+TITLE = "trainings: the latest loss and kNN accuracy in percent, and the latter's baselines"
+KNN = "knn/"
+
+
+def trainings_table(folders: Iterable[Path]) -> list[str]:
+    """Lines of a table with a row for each run, finished or not; none where no run has a figure.
+
+    Args:
+        folders: of runs, each with a ``metrics.jsonl``.
+    """
+    latest = {folder: _latest(folder / METRICS) for folder in folders}
+    baselines = {folder: _baselines(folder / BASELINES) for folder in latest}
+    latest = {folder: figures for folder, figures in latest.items() if figures}
+    if not latest:
+        return []
+    metrics = list(dict.fromkeys(k for f in latest.values() for k in f if k.startswith(KNN)))
+    names = list(dict.fromkeys(name for folder in latest for name in baselines[folder]))
+    rows = [["run", "epoch", "loss", "ln K", *(f"kNN {m.removeprefix(KNN)}" for m in metrics)]]
+    rows[0] += [f"{name} {m.removeprefix(KNN)}" for m in metrics[:1] for name in names]
+    for folder, figures in latest.items():
+        row = [f"{folder}{_whose(folder)}", _shown(figures, "epoch", 0)]
+        row += [_shown(figures, key, 3) for key in ("loss", "uniform_loss")]
+        row += [_shown(figures, metric, 2) for metric in metrics]
+        for metric in metrics[:1]:
+            scores = (baselines[folder].get(name, {}) for name in names)
+            row += [_shown(each, metric.removeprefix(KNN), 2) for each in scores]
+        rows.append(row)
+    return [TITLE, *aligned(rows)]
+
+
+def _whose(folder: Path) -> str:
+    """What to say of a run whose kNN accuracy is that of its teacher."""
+    lines = _end_of(folder / "config.yaml").splitlines()
+    return " (teacher)" if b"evaluate: teacher" in lines else ""
+
+
+def _shown(figures: dict[str, float], key: str, digits: int) -> str:
+    return f"{figures[key]:.{digits}f}" if key in figures else ""
+
+
+def _latest(path: Path) -> dict[str, float]:
+    """The latest value of each figure; of lines that are no JSON, as a crash leaves them, none."""
+    figures: dict[str, float] = {}
+    for line in _end_of(path).splitlines():
+        figures |= _numbers(_parsed(line))
+    return figures
+
+
+def _baselines(path: Path) -> dict[str, dict[str, float]]:
+    content = _parsed(_end_of(path))
+    return {str(name): _numbers(scores) for name, scores in content.items()}
+
+
+def _end_of(path: Path) -> bytes:
+    """The last megabyte of a file; nothing of what is no file, or cannot be read."""
+    try:
+        if not path.is_file():  # a pipe never ends
+            return b""
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - READ))
+            return file.read(READ)
+    except OSError:
+        return b""
+
+
+def _parsed(text: bytes) -> dict[str, Any]:
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _numbers(values: Any) -> dict[str, float]:
+    items = values.items() if isinstance(values, dict) else ()
+    return {str(key): float(value) for key, value in items if type(value) in (int, float)}
