@@ -144,6 +144,7 @@ def _options(node: Mapping[str, Any]) -> dict[str, Any]:
 
 TRUNKS = Registry("trunk")
 HEADS = Registry("head", runtime=("in_dim",))
+TEACHERS = Registry("teacher", runtime=("student", "num_crops"))
 LOSSES = Registry("loss", runtime=("model", "data"))
 DATASETS = Registry("dataset")
 TRANSFORMS = Registry("transform")

@@ -23,6 +23,7 @@ from ssl_platform.registry import (
     OPTIMIZERS,
     SCHEDULES,
     TASKS,
+    TEACHERS,
     TRANSFORMS,
     TRUNKS,
     Registry,
@@ -30,6 +31,7 @@ from ssl_platform.registry import (
 from ssl_platform.schema import dataclass_schema
 
 MAX_SEED = 2**63 - 1  # all that draw random numbers take it
+Whose = Literal["student", "teacher"]  # weights of a run that has both
 Node = dict[str, Any]  # {name: <registered class>, <option>: <value>, ...}
 
 
@@ -184,6 +186,10 @@ class TrainOptions(ImageJobOptions):
     schedules: dict[str, Any] | None = None  # of options beside the learning rate, by their path
     adapt_channels: bool = False  # of the checkpoint's first layer to the images'
     loggers: dict[str, Node | None] | None = field(default=None, metadata=FREE)
+    teacher: Node | None = None  # part of the model, beside trunk and heads
+    # which of the two is evaluated
+    evaluate: Whose = field(default="student", metadata=FREE)
+    weights: Whose | None = None  # of the checkpoint: as there, see `ssl_platform.zoo.weights`
 
 
 def options_of(cfg: Any) -> JobOptions:
@@ -210,6 +216,7 @@ def components(cfg: Mapping[str, Any]) -> Iterator[tuple[str, Registry, Node]]:
         ("data.eval_transform", TRANSFORMS, data.get("eval_transform")),
         ("trunk", TRUNKS, cfg.get("trunk")),
         *_named("heads", HEADS, cfg),
+        ("teacher", TEACHERS, cfg.get("teacher")),
         ("loss", LOSSES, cfg.get("loss")),
         ("optimizer", OPTIMIZERS, cfg.get("optimizer")),
         ("schedule", SCHEDULES, cfg.get("schedule")),

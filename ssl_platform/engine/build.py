@@ -33,6 +33,7 @@ from ssl_platform.metrics import Metric
 from ssl_platform.models.layers import POOLED, layer_shapes
 from ssl_platform.models.ssl_model import SSLModel
 from ssl_platform.models.sync_batch_norm import synchronize_batch_norm
+from ssl_platform.ops.arithmetic import autocast_dtype
 from ssl_platform.ops.image_size import height_and_width
 from ssl_platform.registry import DATASETS, TRANSFORMS
 
@@ -72,7 +73,8 @@ class Builder:
         if options.compile:
             # in place: names and hooks stay. Each size for itself: code for any size, which torch
             # makes when a second one comes, is slower than none
-            self.model.trunk.compile(dynamic=False)
+            for network in filter(None, (self.model, self.model.teacher)):
+                network.trunk.compile(dynamic=False)
         loss = self.loss  # before the replica: it may freeze weights, which ranks do not average
         return Run(
             name=options.name,
@@ -96,6 +98,7 @@ class Builder:
             device=self.device,
             autocast_dtype=autocast_dtype(options.precision, self.device),
             loggers=self.loggers,
+            evaluate=options.evaluate,
         )
 
     @cached_property
@@ -143,12 +146,15 @@ class Builder:
 
     @cached_property
     def model(self) -> SSLModel:
-        """Trunk and heads on the device, their batch norms synchronised where asked for."""
+        """Trunk, heads and teacher on the device, batch norms synchronised where asked for."""
         options, sync = self.options, self.options.sync_batch_norm
         trunk = self.trunk
         heads = {name: self.head(name) for name in options.heads}
         layers = head_layers(options.heads)
-        model: nn.Module = SSLModel(trunk, heads, layers=layers, freeze_trunk=options.freeze_trunk)
+        student = SSLModel(trunk, heads, layers=layers, freeze_trunk=options.freeze_trunk)
+        if options.teacher is not None:
+            student.teacher = self.parts.build("teacher", student, self.transform.num_crops)
+        model: nn.Module = student
         # the crops arrive channels_last, which is also the faster layout
         model = model.to(memory_format=torch.channels_last).to(self.device)
         if sync.enabled:
@@ -335,15 +341,3 @@ def resolve_device(name: str) -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     return torch.device(name)
-
-
-def autocast_dtype(precision: str, device: torch.device) -> torch.dtype | None:
-    """The type of the model's forward pass under autocast; None for float32.
-
-    ``auto`` is bfloat16 on a GPU that has it, float16 on an older one, and float32 on a CPU.
-    """
-    if precision == "auto":
-        if device.type == "cpu":
-            return None
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
-    return {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}[precision]

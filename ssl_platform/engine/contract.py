@@ -12,6 +12,7 @@ from ssl_platform.engine.run import Events, Loss
 from ssl_platform.errors import kind_of, nearest
 from ssl_platform.launch import Launcher
 from ssl_platform.loggers import Logger
+from ssl_platform.models.teacher import Teacher
 
 MOMENTS = tuple(name for name in vars(Events) if name.startswith("on_"))
 CALLS_OF_LOGGERS = {  # the arguments of each method
@@ -26,6 +27,7 @@ KINDS: dict[str, tuple[type, str]] = {
     "launch": (Launcher, "ssl_platform.launch.Launcher"),
     "loggers": (Logger, "ssl_platform.loggers.Logger"),
     "loss": (Loss, "ssl_platform.losses.base.Loss"),
+    "teacher": (Teacher, "ssl_platform.models.teacher.Teacher"),
     "optimizer": (torch.optim.Optimizer, "torch.optim.Optimizer"),
 }
 

@@ -21,6 +21,7 @@ from ssl_platform.data.batch import Batch
 from ssl_platform.engine.run import Loss, Run
 from ssl_platform.errors import ConfigError, kind_of
 from ssl_platform.models.ssl_model import SSLModel
+from ssl_platform.models.teacher import Outputs
 from ssl_platform.ops.joined import cut_off, join, pairs, without_rows
 from ssl_platform.optim.strides import align
 
@@ -38,7 +39,7 @@ def compute_gradients(batch: Batch, run: Run) -> None:
     if run.micro_batch is not None and run.micro_batch < len(batch.index):
         _by_micro_batches(batch, run, run.micro_batch)
         return
-    run.outputs = _forward(batch.crops, run)
+    run.outputs = _with_teacher(_forward(batch.crops, run), batch.crops, run)
     run.losses = check_losses(run.loss, run.loss(run.model, run.outputs, batch))
     run.scaler.scale(run.losses["loss"]).backward()
 
@@ -87,17 +88,19 @@ def _by_micro_batches(batch: Batch, run: Run, size: int) -> None:
     starts = range(0, len(batch.index), size)
     micro_batches = [[crop[start : start + size] for crop in batch.crops] for start in starts]
     buffers: dict[str, Tensor] = {}
-    parts, draws = [], []
+    parts, of_teacher, draws = [], [], []
     # within the model's forward, because DDP has sent the buffers of rank 0 by then
     keeping = run.model.register_forward_pre_hook(lambda *_: _keep_buffers(run.model, buffers))
     with keeping, distributed.no_sync(run.replica):
         for crops in micro_batches:
             draws.append(_Draws.now(run))
             parts.append(_outputs_alone(crops, run))
-    outputs = join(parts, [len(crops[0]) for crops in micro_batches])
-    run.losses = check_losses(run.loss, run.loss(run.model, outputs, batch))
+            of_teacher.append(dict(_with_teacher({}, crops, run)))
+    sizes = [len(crops[0]) for crops in micro_batches]
+    outputs = join(parts, sizes) | join(of_teacher, sizes)
+    run.losses = check_losses(run.loss, run.loss(run.model, Outputs(outputs), batch))
     run.scaler.scale(run.losses["loss"]).backward()
-    run.outputs = cut_off(outputs)  # what they hang on has gradients of the same size
+    run.outputs = Outputs(cut_off(outputs))  # what they hang on has gradients of the same size
     after = _Draws.now(run)
     own = _take_gradients(run.model)
     for name, buffer in _buffers(run.model):
@@ -111,10 +114,18 @@ def _by_micro_batches(batch: Batch, run: Run, size: int) -> None:
 
 
 def _forward(crops: list[Tensor], run: Run) -> dict[str, Any]:
-    with torch.autocast(
-        run.device.type, run.autocast_dtype, enabled=run.autocast_dtype is not None
-    ):
+    with _autocast(run):
         return distributed.outputs_of(run.replica, crops, run.model)
+
+
+def _with_teacher(outputs: dict[str, Any], crops: list[Tensor], run: Run) -> Outputs:
+    with _autocast(run):
+        return run.model.with_teacher(outputs, crops)
+
+
+def _autocast(run: Run) -> torch.autocast:
+    is_on = run.autocast_dtype is not None
+    return torch.autocast(run.device.type, run.autocast_dtype, enabled=is_on)
 
 
 def _outputs_alone(crops: list[Tensor], run: Run) -> dict[str, Any]:

@@ -63,7 +63,7 @@ def start_epoch(run: Run) -> None:
 
 
 def train_step(batch: Batch, run: Run) -> None:
-    """One update: scheduled values, gradients, optimizer."""
+    """One update: scheduled values, gradients, optimizer, teacher."""
     run.batch = batch
     set_scheduled(run)
     run.optimizer.zero_grad(set_to_none=True)
@@ -71,8 +71,11 @@ def train_step(batch: Batch, run: Run) -> None:
     run.scaler.unscale_(run.optimizer)
     run.fire("on_backward_end")
     clip_gradients(run)  # without those that the loss has just dropped
+    scale = run.scaler.get_scale()
     run.scaler.step(run.optimizer)
     run.scaler.update()
+    if run.scaler.get_scale() >= scale:  # else float16 has overflowed: the step was skipped
+        run.model.update_teacher()
     run.step, run.epoch_step = run.step + 1, run.epoch_step + 1
     run.epoch_images += run.train_sampler.batch_size
     report_step(run.step)

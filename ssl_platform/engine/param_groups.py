@@ -8,10 +8,11 @@ from torch import nn
 
 from ssl_platform.config.options import ParameterGroup
 from ssl_platform.models.ssl_model import SSLModel
+from ssl_platform.models.teacher import student_parameters
 
 
 def parameter_groups(model: nn.Module, rules: Sequence[ParameterGroup]) -> list[dict[str, Any]]:
-    """All parameters in groups for an optimizer; those that no rule matches come first.
+    """The student's parameters in groups for an optimizer; those of no rule come first.
 
     Raises:
         ValueError: a rule matches no parameter that earlier rules have left, or two have one name.
@@ -22,7 +23,7 @@ def parameter_groups(model: nn.Module, rules: Sequence[ParameterGroup]) -> list[
             raise ValueError(f"name={name}: two groups have it; each needs its own")
     rest: list[nn.Parameter] = []
     groups: list[dict[str, Any]] = [{"params": [], "lr_scale": rule.lr_scale} for rule in rules]
-    for name, parameter in model.named_parameters():
+    for name, parameter in student_parameters(model):
         matching = (n for n, rule in enumerate(rules) if fnmatchcase(name, rule.match))
         number = next(matching, None)
         (rest if number is None else groups[number]["params"]).append(parameter)
@@ -45,7 +46,7 @@ def freeze(model: SSLModel, rules: Sequence[ParameterGroup]) -> None:
         ValueError: nothing is left to train.
     """
     frozen = []
-    for name, parameter in model.named_parameters():
+    for name, parameter in student_parameters(model):
         scale = next((rule.lr_scale for rule in rules if fnmatchcase(name, rule.match)), None)
         if scale == 0:
             frozen.append(parameter)

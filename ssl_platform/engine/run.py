@@ -4,7 +4,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from ssl_platform.engine.scheduled import Scheduled
 from ssl_platform.loggers import RunInfo
 from ssl_platform.loggers.group import LoggerGroup
 from ssl_platform.metrics import Metric
+from ssl_platform.models.network import Network
 from ssl_platform.models.ssl_model import SSLModel
 from ssl_platform.ops.resharding import reshard
 
@@ -185,6 +186,7 @@ class Run:
     device: torch.device
     autocast_dtype: torch.dtype | None  #: of the model's forward pass; None computes in float32
     loggers: LoggerGroup = field(default_factory=LoggerGroup)  #: who hears figures and pictures
+    evaluate: Literal["student", "teacher"] = "student"  #: which of the two hooks measure
     epoch: int = 0  #: finished epochs
     epoch_step: int = 0  #: finished steps of the epoch under way
     epoch_images: int = 0  #: finished images of the epoch under way, over all ranks
@@ -192,7 +194,8 @@ class Run:
     grad_norm: Tensor | None = None  #: of the latest step, before it was clipped; None if never
     batch: Batch | None = None  #: of the latest step
     losses: dict[str, Tensor] = field(default_factory=dict)  #: of the latest step
-    outputs: dict[str, Any] = field(default_factory=dict)  #: of the latest step, by head
+    #: of the latest step, by head; those of a teacher under ``teacher``
+    outputs: dict[str, Any] = field(default_factory=dict)
     scheduled: dict[str, float] = field(default_factory=dict)  #: present values of ``schedules``
     report: dict[str, float] = field(default_factory=dict)  #: measured by hooks, not yet logged
     results: dict[str, Any] = field(default_factory=dict)  #: what the run returns
@@ -209,6 +212,14 @@ class Run:
     def listeners(self) -> tuple[Events, ...]:
         """The loss and the hooks, in the order in which they are called."""
         return (self.loss, *self.hooks.values())
+
+    @property
+    def evaluated(self) -> Network:
+        """The network that hooks measure: the model itself, or its teacher."""
+        if self.evaluate == "student":
+            return self.model
+        assert self.model.teacher is not None  # the check of the config has looked
+        return self.model.teacher
 
     @property
     def position(self) -> int:

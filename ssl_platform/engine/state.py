@@ -103,7 +103,10 @@ def resume(run: Run, options: ResumeOptions) -> None:
         return
     shared = checkpoint.read_shared(folder)
     _check_fits(run, options, folder, shared)
-    _load(folder, "model", run.model.load_state_dict, shared["model"])
+    model = shared["model"]
+    if options.allows("teacher"):
+        model = run.model.fitted(model)
+    _load(folder, "model", run.model.load_state_dict, model)
     _check_sizes(folder, shared["loss"], run.loss.state_dict())
     _load(folder, "loss", run.loss.load_state_dict, shared["loss"])
     _load_optimizer(run, folder, shared["optimizer"])

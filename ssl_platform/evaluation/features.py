@@ -54,14 +54,15 @@ def extract(embed: Callable[[Tensor], Tensor], loader: Loader, num_samples: int)
         DataError: none of the images can be read, or too many cannot.
         DivergedError: not one of the images has finite features.
     """
-    was_training = isinstance(embed, nn.Module) and embed.training
+    modules = embed.modules() if isinstance(embed, nn.Module) else ()
+    modes = [(module, module.training) for module in modules]  # those of a teacher differ
     if isinstance(embed, nn.Module):
         embed.eval()
     try:
         parts = [_rows(embed, batch, loader) for batch in loader]
     finally:
-        if isinstance(embed, nn.Module):
-            embed.train(was_training)
+        for module, is_training in modes:
+            module.training = is_training
     # a rank without images gets the width from the others
     own_width = torch.tensor(parts[0].shape[1] if parts else 0, device=loader.device)
     width = int(distributed.all_reduce_max(own_width))

@@ -23,7 +23,8 @@ class Results:
         protocol: in words, shown wherever a figure is: ``cached centre-crop protocol, ...``.
         figures: by what was measured and metric: ``{"linear": {"top1": 75.3, "top5": 92.6}}``.
         baselines: the same measure of ``random init``, ``raw pixels`` and ``raw pixels, PCA 256``.
-        weights: ``source``, ``format`` and ``sha256`` of what was evaluated.
+        weights: ``source``, ``format`` and ``sha256`` of what was evaluated, and ``whose`` it is
+            of a run with a teacher.
         seed: of the evaluation.
         config: the whole config, as YAML.
         details: what else belongs to the protocol: chosen learning rate, numbers of images.
@@ -45,7 +46,8 @@ class Results:
             for what, metrics in self.figures.items()
             for metric in metrics
         ]
-        source = f"{self.weights['source']} ({self.weights['format']})"
+        parts = [self.weights[key] for key in ("format", "whose") if key in self.weights]
+        source = f"{self.weights['source']} ({', '.join(parts)})"
         return "\n".join([self.protocol, f"weights: {source}", *aligned([["", *columns], *rows])])
 
     def write(self, folder: Path) -> None:

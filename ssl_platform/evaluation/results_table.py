@@ -20,8 +20,9 @@ from ssl_platform.zoo.catalogue import Model, models
 
 # keys on which a figure does not depend, or which are the user's to choose
 FREE = (
-    "name", "output_dir", "checkpoint", "trunk", "plugins", "device", "launch", "save", "seed",
-    "metrics", "loggers", "hooks.log", "hooks.finite", "hooks.summary", "hooks.evaluate.protocol",
+    "name", "output_dir", "checkpoint", "weights", "evaluate", "trunk", "plugins", "device",
+    "launch", "save", "seed", "metrics", "loggers",
+    "hooks.log", "hooks.finite", "hooks.summary", "hooks.evaluate.protocol",
     "data.path", "data.train.path", "data.val.path", "data.num_workers", "data.max_bad_fraction",
     "baselines", "pca_components", "cache",
 )  # fmt: skip
@@ -88,9 +89,15 @@ def _table(runs: list[tuple[Path, Results]]) -> list[str]:
         for figure, value in flat(results.figures).items():
             if not figure.endswith(".epoch"):
                 values = [f"{column[figure]:.2f}" if figure in column else "" for column in columns]
-                source, remark = results.weights.get("source", ""), published.get(figure, "")
+                source, remark = _source(results.weights), published.get(figure, "")
                 rows.append([str(folder), source, figure, f"{value:.2f}", *values, remark])
     return aligned(rows)
+
+
+def _source(weights: dict[str, str]) -> str:
+    """Where weights are from, and whose of a run with a teacher they are."""
+    whose = f" ({weights['whose']})" if "whose" in weights else ""
+    return f"{weights.get('source', '')}{whose}"
 
 
 def published_beside(results: Results) -> dict[str, str]:

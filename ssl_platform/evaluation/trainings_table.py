@@ -29,7 +29,7 @@ def trainings_table(folders: Iterable[Path]) -> list[str]:
     rows = [["run", "epoch", "loss", "ln K", *(f"kNN {m.removeprefix(KNN)}" for m in metrics)]]
     rows[0] += [f"{name} {m.removeprefix(KNN)}" for m in metrics[:1] for name in names]
     for folder, figures in latest.items():
-        row = [str(folder), _shown(figures, "epoch", 0)]
+        row = [f"{folder}{_whose(folder)}", _shown(figures, "epoch", 0)]
         row += [_shown(figures, key, 3) for key in ("loss", "uniform_loss")]
         row += [_shown(figures, metric, 2) for metric in metrics]
         for metric in metrics[:1]:
@@ -37,6 +37,12 @@ def trainings_table(folders: Iterable[Path]) -> list[str]:
             row += [_shown(each, metric.removeprefix(KNN), 2) for each in scores]
         rows.append(row)
     return [TITLE, *aligned(rows)]
+
+
+def _whose(folder: Path) -> str:
+    """What to say of a run whose kNN accuracy is that of its teacher."""
+    lines = _end_of(folder / "config.yaml").splitlines()
+    return " (teacher)" if b"evaluate: teacher" in lines else ""
 
 
 def _shown(figures: dict[str, float], key: str, digits: int) -> str:

@@ -105,7 +105,8 @@ class Evaluate(Events):
         """The protocol with the number of epochs, the batch size and what is trained."""
         batch_size = run.train_loader.batch_size * distributed.world_size()
         trained = "frozen trunk" if run.model.freeze_trunk else "whole network"
-        return f"{self.protocol}: {run.num_epochs} epochs, batch {batch_size}, {trained}"
+        whose = "" if run.model.teacher is None else f", of the {run.evaluate}"
+        return f"{self.protocol}: {run.num_epochs} epochs, batch {batch_size}, {trained}{whose}"
 
     def _measure(self, run: Run) -> tuple[dict[str, Measured], Tensor]:
         """What was measured by head, on rank 0, and the labels of the images."""
@@ -114,7 +115,7 @@ class Evaluate(Events):
         widths: dict[str, int] = {}
 
         def scores_of(images: Tensor) -> Tensor:
-            outputs = run.model([images])
+            outputs = run.evaluated([images])
             widths.update({name: scores.shape[1] for name, scores in outputs.items()})
             return torch.cat(list(outputs.values()), dim=1)
 

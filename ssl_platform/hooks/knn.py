@@ -88,7 +88,7 @@ class KNNMonitor(Events):
             baselines = measure_baselines(
                 lambda _, embed: self._features(run, embed),
                 lambda bank, queries: self._scores(run, bank, queries),
-                run.model.trunk,
+                run.evaluated.trunk,
                 pca_components=None,
             )
             self.baselines = {name: values.figures for name, values in baselines.items()}
@@ -104,6 +104,7 @@ class KNNMonitor(Events):
             "labels": len(self.bank.positions),
             "queries": len(self.queries.positions),
             "k": self.k,
+            **({"evaluated": run.evaluate} if run.model.teacher is not None else {}),
             **(self.baselines or {}),
         }
 
@@ -119,7 +120,7 @@ class KNNMonitor(Events):
             run.results["knn"] |= {**self.counts, "trained": self.latest[1]}
 
     def _measure_trunk(self, run: Run) -> None:
-        bank, queries = self._features(run, run.model.trunk)
+        bank, queries = self._features(run, run.evaluated.trunk)
         self.counts = {"labels": len(bank.labels), "queries": len(queries.labels)}
         scores, tables = self._scores(run, bank, queries)
         self.latest = run.epoch, scores

@@ -40,7 +40,8 @@ class Summary(Events):
             )
         knn = results.get("knn")
         if knn:
-            lines.append(f"kNN accuracy in percent ({knn['labels']} labels, k={knn['k']}):")
+            whose = f", of the {knn['evaluated']}" if "evaluated" in knn else ""
+            lines.append(f"kNN accuracy in percent ({knn['labels']} labels, k={knn['k']}{whose}):")
             rows = {name: scores for name, scores in knn.items() if isinstance(scores, dict)}
             for name in ("trained", "random init", "raw pixels"):
                 if name in rows:

@@ -11,11 +11,12 @@ from torch import nn
 from ssl_platform.config.options import ImageJobOptions, JobOptions, TrainOptions
 from ssl_platform.data.decoding.pixels import COLOURS
 from ssl_platform.data.loading.transport import num_slots
-from ssl_platform.engine.build import autocast_dtype, resolve_device
+from ssl_platform.engine.build import resolve_device
 from ssl_platform.launch import Launcher, joined_world, launcher_of, limits
+from ssl_platform.ops.arithmetic import autocast_dtype
 from ssl_platform.ops.image_size import ImageSize, height_and_width
 
-COPIES_OF_WEIGHTS = 3  # with gradients and the momentum of the optimizer
+COPIES_OF_WEIGHTS = 3  # that are trained, with gradients and the momentum of the optimizer
 WORKER_BYTES = 32 * 2**20  # of a data worker, beside what it shares with its process
 MAX_NAME = 255  # bytes
 MEMORY_SHARE = 0.8  # of the machine, that a run may need
@@ -64,7 +65,15 @@ def _problems_of_machine(options: JobOptions, launcher: Launcher) -> list[str]:
 
 def problems_of_training(options: TrainOptions, num_samples: int) -> list[str]:
     """What is wrong among the numbers of a training of so many images; 0 where that is unknown."""
-    return [*_problems_of_batch(options, num_samples), *_problems_of_precision(options)]
+    problems = [*_problems_of_batch(options, num_samples), *_problems_of_precision(options)]
+    if options.evaluate == "teacher" and options.teacher is None:
+        problems.append("evaluate=teacher: there is no teacher; add teacher=ema, or leave it out")
+    if options.weights is not None and options.checkpoint is None:
+        problems.append(
+            f"weights={options.weights}: of which checkpoint? set checkpoint=<a run>, or leave it "
+            "out"
+        )
+    return problems
 
 
 def _problems_of_batch(options: TrainOptions, num_samples: int) -> Iterator[str]:
@@ -116,8 +125,8 @@ def problems_of_memory(
     """Refuse what this machine can only fail at: the least that a training holds."""
     copies = COPIES_OF_WEIGHTS if resolve_device(options.device).type == "cpu" else 1
     tensors = [*model.buffers(), *(loss.buffers() if loss is not None else ())]
-    per_process = sum(t.nbytes for t in tensors) + copies * sum(
-        p.nbytes for p in model.parameters()
+    per_process = sum(t.nbytes for t in tensors) + sum(
+        p.nbytes * (copies if p.requires_grad else 1) for p in model.parameters()
     )
     workers = options.data.num_workers
     batch_size = options.data.batch_size // world_size(options)

@@ -4,10 +4,23 @@ from typing import Final
 
 from ssl_platform.data.batch import DataInfo
 from ssl_platform.engine.run import Loss
+from ssl_platform.models.ssl_model import SSLModel
+from ssl_platform.models.teacher import NO_OUTPUTS, Teacher
 
-__all__ = ["UNASSIGNED", "Loss", "partial_batches", "unusable_crops"]
+__all__ = ["UNASSIGNED", "Loss", "partial_batches", "teacher_of", "unusable_crops"]
 
 UNASSIGNED: Final = -100  # label of a sample that has none; cross entropy leaves it out
+
+
+def teacher_of(model: SSLModel) -> Teacher:
+    """The teacher of a model, for a loss that reads its outputs.
+
+    Raises:
+        ValueError: there is none, or it sees no crops.
+    """
+    if model.teacher is None or not model.teacher.crops:
+        raise ValueError(NO_OUTPUTS)
+    return model.teacher
 
 
 def partial_batches(data: DataInfo) -> list[str]:

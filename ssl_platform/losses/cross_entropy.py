@@ -44,7 +44,7 @@ class CrossEntropyLoss(Loss):
                 ignore_index=UNLABELLED,
                 reduction="sum",
             )
-            for scores in outputs.values()
+            for scores in (outputs[head] for head in model.heads)
         ]
         # a batch without any label has no mean, and no gradient
         return {"loss": torch.stack(losses).sum() / (labels != UNLABELLED).sum().clamp_min(1)}

@@ -20,6 +20,47 @@ class Prototyped(NamedTuple):
 
 
 @HEADS.register()
+class MLPHead(nn.Sequential):
+    """(N, in_dim) features to (N, out_dim) by linear layers with ReLUs between them.
+
+    Args:
+        in_dim: width of the trunk's features.
+        hidden_dims: width of each hidden layer; none makes it a single linear layer.
+        out_dim: width of the output.
+        batch_norm: normalise each hidden layer before its ReLU.
+        normalize: set each row of the output to unit length.
+    """
+
+    def __init__(
+        self,
+        in_dim: int,
+        *,
+        hidden_dims: list[Annotated[int, Ge(1), "e.g. 2048"]],
+        out_dim: Annotated[int, Ge(1), "e.g. 128"],
+        batch_norm: bool,
+        normalize: bool,
+    ):
+        layers: list[nn.Module] = []
+        for width in hidden_dims:
+            layers += [
+                nn.Linear(in_dim, width, bias=not batch_norm),  # else the batch norm has one
+                *([nn.BatchNorm1d(width)] if batch_norm else []),
+                nn.ReLU(inplace=True),
+            ]
+            in_dim = width
+        layers.append(nn.Linear(in_dim, out_dim))
+        super().__init__(*layers, *([UnitLength()] if normalize else []))
+
+
+class UnitLength(nn.Module):
+    """Rows of length 1."""
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """(N, D) rows, each divided by its length."""
+        return F.normalize(rows, dim=1)
+
+
+@HEADS.register()
 class PrototypeHead(nn.Module):
     """Project, normalise, and compare with unit prototypes (SwAV, arXiv:2006.09882, section 3).
 

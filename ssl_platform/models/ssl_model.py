@@ -1,29 +1,25 @@
-"""Trunk and heads as one module."""
+"""The model that is trained, and its teacher."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cached_property
-from itertools import groupby
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from ssl_platform.models.layers import POOLED, LayerOutputs
+from ssl_platform.models.network import Network
+from ssl_platform.models.teacher import TEACHER, Outputs, Teacher
 
 
-class SSLModel(nn.Module):
-    """One trunk pass per crop size, then one pass of each head over all crops.
-
-    So the trunk's batch norms see one batch per resolution and the heads' batch norms one batch in
-    all, as in the official SwAV code. A pass for each crop would give other statistics.
+class SSLModel(Network):
+    """The student: trunk and heads that are trained; and a teacher where the config names one.
 
     Args:
-        trunk: images to features.
-        heads: features to outputs, by name.
-        layers: layer of the trunk that a head reads, by the head's name; the trunk's own output
-            where it says nothing.
+        trunk, heads, layers: see `Network`.
         freeze_trunk: train the heads alone: the trunk gets no gradient and stays in eval mode, its
             batch norms included.
+
+    Attributes:
+        teacher: made from this model, so it is set afterwards, before the model is moved to its
+            device and its batch norms are synchronised.
     """
 
     def __init__(
@@ -34,10 +30,8 @@ class SSLModel(nn.Module):
         layers: Mapping[str, str] | None = None,
         freeze_trunk: bool = False,
     ):
-        super().__init__()
-        self.trunk, self.heads = trunk, nn.ModuleDict(heads)
-        self.layers = {name: (layers or {}).get(name, POOLED) for name in heads}
-        self.freeze_trunk = freeze_trunk
+        super().__init__(trunk, heads, layers=layers, freeze_trunk=freeze_trunk)
+        self.teacher: Teacher | None = None
         self.frozen: list[nn.Module] = []
         if freeze_trunk:
             trunk.requires_grad_(False).eval()
@@ -47,6 +41,8 @@ class SSLModel(nn.Module):
         super().train(mode)
         if self.freeze_trunk:
             self.trunk.eval()
+            if self.teacher is not None:
+                self.teacher.trunk.eval()
         for module in self.frozen:
             module.eval()
         return self
@@ -55,23 +51,41 @@ class SSLModel(nn.Module):
         """Exclude parameters from the training: they get no gradient, and modules that have no
         other parameters stay in eval mode, so that statistics of batch norms do not move."""
         chosen = {parameter.requires_grad_(False) for parameter in parameters}
-        for module in self.modules():
+        for name, module in self.named_modules():
             of_module = set(module.parameters())
             if of_module and of_module <= chosen:
                 self.frozen.append(module.eval())
+                if self.teacher is not None:
+                    self.frozen.append(self.teacher.get_submodule(name).eval())
 
-    @cached_property
-    def _layer_outputs(self) -> LayerOutputs:
-        # made by the first pass: until then batch norms may be exchanged for synchronised ones
-        return LayerOutputs(self.trunk, set(self.layers.values()))
+    def with_teacher(self, outputs: Mapping[str, Any], crops: Sequence[Tensor]) -> Outputs:
+        """What a loss is given for a batch.
 
-    def forward(self, crops: Sequence[Tensor]) -> dict[str, Any]:
-        """Map M crops, each (B, C, H, W), crops of one size adjacent, to the outputs by head name.
+        Args:
+            outputs: of this model, by head name.
+            crops: those of the whole batch on this rank, see `Network.forward`.
 
-        Rows of an output are crop after crop: (M * B, ...).
+        Returns:
+            The outputs; those of a teacher that sees crops are a mapping under ``teacher``.
         """
-        groups = (list(group) for _, group in groupby(crops, key=lambda crop: crop.shape[-2:]))
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.freeze_trunk):
-            parts = [self._layer_outputs(torch.cat(group)) for group in groups]
-        features = {layer: torch.cat([part[layer] for part in parts]) for layer in parts[0]}
-        return {name: head(features[self.layers[name]]) for name, head in self.heads.items()}
+        if self.teacher is None or not self.teacher.crops:
+            return Outputs(outputs)
+        return Outputs(outputs, **{TEACHER: self.teacher.outputs(crops)})
+
+    def fitted(self, state: Mapping[str, Any]) -> dict[str, Any]:
+        """A state of this model for one that has got a teacher since, or has none any more.
+
+        The teacher begins as a copy of the student.
+
+        Args:
+            state: as of ``state_dict``.
+        """
+        own = {name: v for name, v in state.items() if not name.startswith(f"{TEACHER}.")}
+        if self.teacher is None:
+            return own
+        return {f"{TEACHER}.{name}": value for name, value in own.items()} | dict(state)
+
+    def update_teacher(self) -> None:
+        """Let the teacher follow, after the optimizer has changed the weights."""
+        if self.teacher is not None:
+            self.teacher.update(self)

@@ -1,4 +1,4 @@
-"""torch's settings of arithmetic on a GPU, set for a while."""
+"""The precision of a forward pass, and torch's settings of arithmetic on a GPU."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -48,3 +48,15 @@ def _cudnn_settings() -> tuple[bool, bool, bool]:
 def _set(matmul_precision: str, settings: tuple[bool, bool, bool]) -> None:
     torch.set_float32_matmul_precision(matmul_precision)
     cudnn.allow_tf32, cudnn.benchmark, cudnn.deterministic = settings
+
+
+def autocast_dtype(precision: str, device: torch.device) -> torch.dtype | None:
+    """The type of the model's forward pass under autocast; None for float32.
+
+    ``auto`` is bfloat16 on a GPU that has it, float16 on an older one, and float32 on a CPU.
+    """
+    if precision == "auto":
+        if device.type == "cpu":
+            return None
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    return {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}[precision]

@@ -12,7 +12,7 @@ from annotated_types import Ge
 from ssl_platform import distributed
 from ssl_platform.clusters.nearest import Clusters, find_nearest
 from ssl_platform.clusters.output import ClusterOutput
-from ssl_platform.config.options import JobOptions
+from ssl_platform.config.options import JobOptions, Whose
 from ssl_platform.data.dataset import ImageDataset
 from ssl_platform.data.look import describe, look
 from ssl_platform.data.sets.image_folder import ImageFiles, ImageFolder
@@ -42,6 +42,7 @@ class ClustersOptions(JobOptions):
 
     checkpoint: str
     data: ImagesOptions
+    weights: Whose | None = None
 
 
 @TASKS.register()
@@ -67,7 +68,7 @@ class FindClusters(Task):
         if options.data.num_workers < 0:
             raise ValueError(f"data.num_workers={options.data.num_workers}: 0 or more")
         run = _open_run(options.checkpoint)
-        self._head_of(run.model())
+        self._head_of(run.model(options.weights))
         _open_images(run, options.data).probe()
 
     def __call__(self, options: ClustersOptions) -> dict[str, Any]:
@@ -77,7 +78,9 @@ class FindClusters(Task):
         if distributed.rank() == 0:
             print("\n".join(_about_images(run, dataset, options)), flush=True)
         clusters = self._find(run, dataset, options)
+        whose = run.network(options.weights).whose
         folder, title = Path(options.output_dir), f"Clusters of {run.options.name}"
+        title += f" ({whose})" if whose else ""
         return self.output.write(folder, dataset, clusters, title=title)
 
     def _head_of(self, model: SSLModel) -> PrototypeHead:
@@ -98,7 +101,7 @@ class FindClusters(Task):
 
     def _find(self, run: TrainedRun, dataset: ImageDataset, options: ClustersOptions) -> Clusters:
         device = resolve_device(options.device)
-        model = run.model().to(device)
+        model = run.model(options.weights).to(device)
         # an image that cannot be read has no cluster; here that is no reason to stop
         data = replace(
             run.options.data,

@@ -38,5 +38,5 @@ class FindClustersOfFile(TrunkTask):
         dataset = open_dataset(options.data.train, options.data)
         loader = eval_loader(dataset, range(len(dataset)), options, device=device)
         clusters = find_nearest(trunk.module.to(device), head, loader, len(dataset))
-        folder, title = Path(options.output_dir), f"Clusters of {options.checkpoint}"
+        folder, title = Path(options.output_dir), f"Clusters of {trunk.weights.shown}"
         return self.output.write(folder, dataset, clusters, title=title)

@@ -149,7 +149,7 @@ class Evaluation(TrunkTask):
             protocol=self.protocol,
             figures=figures.pop(WEIGHTS),
             baselines=figures,
-            weights={key: getattr(trunk.weights, key) for key in ("source", "format", "sha256")},
+            weights=trunk.weights.identity,
             seed=options.seed,
             config=config,
             details={
@@ -177,7 +177,7 @@ def _extract_all(
     """Features of both sets of images by the trunk and by the baselines; collective."""
     cache = FeatureCache(options.cache, options, device)
     subjects: dict[str, tuple[str, dict[str, str], Embed]] = {
-        WEIGHTS: (trunk.weights.source, trunk.fingerprint, trunk.module.to(device))
+        WEIGHTS: (trunk.weights.shown, trunk.fingerprint, trunk.module.to(device))
     }
     if options.baselines:
         trunk_node = without_default_channels(options.trunk)

@@ -80,7 +80,7 @@ class ExtractFeatures(TrunkTask):
             dtype=options.dtype,
             provenance={
                 **trunk.fingerprint,
-                "source": trunk.weights.source,
+                "source": trunk.weights.shown,
                 "pool": str(options.pool),
                 **images_provenance(dataset, positions, options.data),
             },

@@ -42,7 +42,7 @@ class Train(Task):
                 "checkpoint=null: whose weights? checkpoint=<a run, a file, a URL or zoo:NAME>, or "
                 "trunk=... to start from random ones"
             )
-        trunk = trunk_of(checkpoint)
+        trunk = trunk_of(cfg)
         return pixels_of_run(checkpoint, cfg.get("data"), trunk["trunk"]) | trunk
 
     def probe(self, options: TrainOptions) -> None:
@@ -73,6 +73,8 @@ class Train(Task):
             run.loggers.config = shown_config(run.output_dir / "config.yaml")
         if not checkpoint.any_in(run.output_dir):
             origin = _start(run.model.trunk, options)
+            if run.model.teacher is not None:
+                run.model.teacher.start(run.model)
             if origin and distributed.rank() == 0:
                 (run.output_dir / STARTED_FROM).write_text(json.dumps(origin, indent=2) + "\n")
         results = train(run, Saver(run.output_dir, options.save), options.resume)
@@ -85,7 +87,7 @@ def _start(trunk: Any, options: TrainOptions) -> dict[str, Any]:
     """Give the trunk the weights that it starts from; returns whose they are, if anybody's."""
     if options.checkpoint is not None:
         weights = _start_from(trunk, options)
-        return {key: getattr(weights, key) for key in ("source", "format", "sha256")}
+        return weights.identity
     if isinstance(trunk, Pretrained) and trunk.pretrained:
         return {"source": trunk.load_pretrained(), "format": "timm", "sha256": ""}
     return {}
@@ -93,7 +95,7 @@ def _start(trunk: Any, options: TrainOptions) -> dict[str, Any]:
 
 def _start_from(trunk: Any, options: TrainOptions) -> Weights:
     assert options.checkpoint is not None
-    weights = read_weights(options.checkpoint)
+    weights = read_weights(options.checkpoint, options.weights)
     load_trunk(
         trunk,
         weights,

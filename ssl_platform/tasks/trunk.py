@@ -3,15 +3,15 @@
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from omegaconf import MISSING, OmegaConf
 from torch import nn
 
-from ssl_platform.config.options import ImageJobOptions, Node
+from ssl_platform.config.options import ImageJobOptions, Node, Whose
 from ssl_platform.config.saved import config_of
 from ssl_platform.config.yaml_file import read_yaml
 from ssl_platform.data.decoding.pixels import AUTO, COLOURS
@@ -28,6 +28,7 @@ class TrunkOptions(ImageJobOptions):
     checkpoint: str
     allow_partial: bool
     trunk: Node
+    weights: Whose | None = field(default=None, kw_only=True)
 
 
 class TrunkTask(Task):
@@ -39,19 +40,20 @@ class TrunkTask(Task):
             raise ValueError(
                 "checkpoint: whose weights? checkpoint=<a run, a file, a URL or zoo:NAME>"
             )
-        trunk = {} if cfg.get("trunk") else trunk_of(cfg["checkpoint"])
+        trunk = {} if cfg.get("trunk") else trunk_of(cfg)
         return pixels_of_run(cfg["checkpoint"], cfg.get("data"), trunk.get("trunk", {})) | trunk
 
 
-def trunk_of(checkpoint: str) -> dict[str, Any]:
-    """The key ``trunk`` for some weights.
+def trunk_of(cfg: Mapping[str, Any]) -> dict[str, Any]:
+    """The key ``trunk`` for the weights that a config names.
 
     Raises:
         ValueError: there are no such weights, they do not name their trunk, or it is of a plug-in
             that is not imported.
     """
     with as_problem():
-        weights = read_weights(checkpoint)
+        whose = cfg.get("weights") if cfg.get("weights") in get_args(Whose) else None
+        weights = read_weights(cfg["checkpoint"], whose)
     if weights.trunk_node is None:
         raise ValueError(
             f"trunk=null: {weights.source} does not tell its whole architecture; name it, e.g. "
@@ -130,7 +132,7 @@ class TrainedTrunk:
             CheckpointError: the weights cannot be read or do not fit.
             ValueError: there can be no such trunk.
         """
-        weights = read_weights(options.checkpoint)
+        weights = read_weights(options.checkpoint, options.weights)
         try:
             module = random_trunk(options.trunk, options.seed)
         except ValueError as error:

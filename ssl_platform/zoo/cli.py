@@ -14,6 +14,8 @@ from ssl_platform.zoo.fetch import cached
 
 Command = Callable[[argparse.Namespace], Iterable[str]]  # gives the lines to print
 
+WHOSE = ("student", "teacher")
+
 
 def main(argv: list[str] | None = None) -> int:
     """Run a command line; returns the exit code (0, or that of the `PlatformError`)."""
@@ -46,11 +48,14 @@ def _parser() -> argparse.ArgumentParser:
     fetching = command("fetch", _fetch, "download one into the cache, or find it there")
     fetching.add_argument("name")
     source = "a run, a file, a URL, or zoo:NAME"
+    whose = "of a run with a teacher; those that the run itself evaluates if it is left out"
     verify = command("verify", _verify, "what weights are, and whether they are whole")
     verify.add_argument("source", help=source)
+    verify.add_argument("--weights", choices=WHOSE, help=whose)
     verify.add_argument("--keys", action="store_true", help="list where every key goes")
     export = command("export", _export, "write weights in another format")
     export.add_argument("source", help=source)
+    export.add_argument("--weights", choices=WHOSE, help=whose)
     export.add_argument("--format", required=True, help="name of a writer; a wrong one lists them")
     text = "a module of yours with writers or trunks, imported before; several times for several"
     export.add_argument("--plugin", action="append", default=[], metavar="MODULE", help=text)
@@ -86,7 +91,7 @@ def _verify(arguments: argparse.Namespace) -> Iterator[str]:
     from ssl_platform.zoo.verify import describe, destinations, require_whole
     from ssl_platform.zoo.weights import read_weights
 
-    weights = read_weights(arguments.source)
+    weights = read_weights(arguments.source, arguments.weights)
     yield from _table(describe(weights))
     if arguments.keys:
         yield from _table(destinations(weights))
@@ -98,7 +103,8 @@ def _export(arguments: argparse.Namespace) -> list[str]:
     from ssl_platform.zoo.writers import export
 
     _import(arguments.plugin)
-    written = export(read_weights(arguments.source), arguments.format, arguments.output)
+    weights = read_weights(arguments.source, arguments.weights)
+    written = export(weights, arguments.format, arguments.output)
     return [f"wrote {one_line(str(path))}" for path in written]
 
 

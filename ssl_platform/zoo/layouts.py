@@ -78,6 +78,7 @@ LAYOUTS = (  # if several fit equally well, the first is taken
             Rule(r"heads\.(?P<owner>\w+)\.linear\.(weight|bias)", "classifier", r"\2"),
             Rule(r"heads\.(?P<owner>\w+)\.(batch_norm\..+)", "classifier", r"\2"),
             Rule(r"heads\..+", "unused", "a head without prototypes"),
+            Rule(r"teacher\..+", "unused", "a teacher, which is read from the run's directory"),
         ),
     ),
     Layout(

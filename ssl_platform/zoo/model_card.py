@@ -36,7 +36,7 @@ def model_card(weights: Weights, file_name: str, sha256: str) -> str:
     rows = [
         ("file", f"`{file_name}`, sha256 `{sha256}`"),
         ("trunk", f"`{trunk_option(weights.trunk_node)}`" if weights.trunk_node else "not told"),
-        ("from", f"`{weights.source}` ({weights.format}, sha256 `{weights.sha256}`)"),
+        ("from", f"`{weights.shown}` ({weights.format}, sha256 `{weights.sha256}`)"),
     ]
     figures = ""
     if Path(weights.source).is_dir():

@@ -3,9 +3,9 @@
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from omegaconf import OmegaConf
@@ -13,18 +13,52 @@ from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor
 from yaml import YAMLError
 
-from ssl_platform.config.options import TrainOptions, components, options_of
+from ssl_platform.config.options import TrainOptions, Whose, components, options_of
 from ssl_platform.config.saved import unread_environment, with_defaults
 from ssl_platform.config.yaml_file import read_yaml
 from ssl_platform.engine import checkpoint
 from ssl_platform.engine.build import Builder
 from ssl_platform.errors import CheckpointError
 from ssl_platform.models.ssl_model import SSLModel
+from ssl_platform.models.teacher import TEACHER
 from ssl_platform.registry import load_components
 
 logger = logging.getLogger(__name__)
 
 READ_ERRORS = (OSError, ValueError, KeyError, OmegaConfBaseException, YAMLError)
+
+
+class NetworkState(NamedTuple):
+    """The weights of one network of a run, under the names of a model without a teacher."""
+
+    whose: str  # student or teacher; empty where there is no teacher
+    state: dict[str, Any]
+    prefix: str  # of their names in the run
+    others: list[str]  # names in the run that are not among them
+
+    @classmethod
+    def of(cls, state: Mapping[str, Any], whose: Whose | None, *, evaluated: Any) -> "NetworkState":
+        """Choose from the model's state in a checkpoint.
+
+        Args:
+            whose: None for those that the run evaluates.
+            evaluated: what its config says of that.
+
+        Raises:
+            ValueError: the run has no teacher.
+        """
+        of_teacher = {name: v for name, v in state.items() if str(name).startswith(f"{TEACHER}.")}
+        of_student = {name: v for name, v in state.items() if name not in of_teacher}
+        whose = whose or ("teacher" if evaluated == "teacher" else "student")
+        if whose == "student":
+            return cls(whose if of_teacher else "", of_student, "", list(of_teacher))
+        if not of_teacher:
+            raise ValueError("weights=teacher: this run has no teacher, which teacher=ema trains")
+        networks = tuple(f"{TEACHER}.{part}." for part in ("trunk", "heads"))
+        own = {name: v for name, v in of_teacher.items() if name.startswith(networks)}
+        others = [name for name in state if name not in own]
+        own = {name.removeprefix(f"{TEACHER}."): value for name, value in own.items()}
+        return cls(whose, own, f"{TEACHER}.", others)
 
 
 @dataclass(frozen=True)
@@ -35,11 +69,13 @@ class SavedRun:
         config: plain values with references filled in, except those to the environment.
         checkpoint: the directory of one checkpoint.
         state: the state that all ranks share; ``model`` is a mapping.
+        path: as the user typed it.
     """
 
     config: dict[str, Any]
     checkpoint: Path
     state: dict[str, Any]
+    path: str = ""
 
     @classmethod
     def open(cls, path: str) -> "SavedRun":
@@ -54,7 +90,17 @@ class SavedRun:
         """
         with _naming(path), unread_environment():
             config, chosen, state = _read(Path(path))
-            return cls(_plain(config), chosen, state)
+            return cls(_plain(config), chosen, state, path)
+
+    def network(self, whose: Whose | None) -> NetworkState:
+        """The student's or the teacher's weights; None for those that the run evaluates.
+
+        Raises:
+            ValueError: see `NetworkState.of`; the message begins with ``checkpoint=``.
+        """
+        with _naming(self.path):
+            evaluated = self.config.get("evaluate")
+            return NetworkState.of(self.state["model"], whose, evaluated=evaluated)
 
 
 @dataclass(frozen=True)
@@ -109,16 +155,26 @@ class TrainedRun:
             hint = plugins_hint(options.plugins)
             raise ValueError("\n".join(f"checkpoint={self.path}: {p}{hint}" for p in problems))
 
-    def model(self) -> SSLModel:
-        """The trained model, on the CPU, in eval mode.
+    def network(self, whose: Whose | None = None) -> NetworkState:
+        """As `SavedRun.network`."""
+        with _naming(self.path):
+            return NetworkState.of(self.state["model"], whose, evaluated=self.options.evaluate)
+
+    def model(self, whose: Whose | None = None) -> SSLModel:
+        """The trained trunk and heads, on the CPU, in eval mode.
+
+        Args:
+            whose: see `network`.
 
         Raises:
-            ValueError: see `require`; or its weights are of another model.
+            ValueError: see `require` and `network`; or the weights are of another model.
         """
         self.require("trunk", "heads", "data.transform")
-        model = Builder(self.options, device=torch.device("cpu"), world_size=1).model
+        options = replace(self.options, teacher=None)  # its weights fit the same trunk and heads
+        model = Builder(options, device=torch.device("cpu"), world_size=1).model
+        state = self.network(whose).state
         with _naming(self.path):
-            model.load_state_dict(self.state["model"])
+            model.load_state_dict(state)
         return model.eval()
 
     @property

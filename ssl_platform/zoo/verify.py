@@ -13,7 +13,7 @@ from ssl_platform.zoo.weights import Weights, build_trunk, misfits, unknown_trun
 def describe(weights: Weights) -> list[tuple[str, str]]:
     """Format, architecture and what each part holds, as label and text."""
     lines = [
-        ("source", weights.source),
+        ("source", weights.shown),
         ("file", str(weights.path)),
         ("sha256", weights.sha256),
         ("format", weights.format),

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ssl_platform.config.options import Whose
 from ssl_platform.console import without_secrets
 from ssl_platform.errors import CheckpointError
 from ssl_platform.files import sha256_of
@@ -46,6 +47,7 @@ class Weights:
         trunk_node: config of the trunk, ``{name: ResNet, ...}``; None where it is not known.
         plugins: modules that a run was trained with. They are not imported.
         origin: key in the source, by part and name here: ``trunk.conv1.weight``.
+        whose: ``student`` or ``teacher`` of a run that has both, else empty.
     """
 
     source: str
@@ -59,6 +61,18 @@ class Weights:
     trunk_node: dict[str, Any] | None = None
     plugins: tuple[str, ...] = ()
     origin: dict[str, str] = field(default_factory=dict)
+    whose: str = ""
+
+    @property
+    def shown(self) -> str:
+        """The source, and whose weights of a run with a teacher these are."""
+        return f"{self.source} ({self.whose})" if self.whose else self.source
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """What the results of these weights say of them."""
+        known = {"source": self.source, "format": self.format, "sha256": self.sha256}
+        return known | ({"whose": self.whose} if self.whose else {})
 
     def prototype_head(self) -> PrototypeHead:
         """The head, with its weights, in eval mode.
@@ -79,12 +93,13 @@ class Weights:
         return head.eval()
 
 
-def read_weights(source: str) -> Weights:
+def read_weights(source: str, whose: Whose | None = None) -> Weights:
     """Read the weights of a run, a checkpoint, a file, a URL or a model of the catalogue.
 
     Args:
         source: ``runs/<name>``, ``runs/<name>/checkpoints/<one of them>``, a file in a format that
             a reader knows, ``https://...``, ``file://...`` or ``zoo:swav_800ep``.
+        whose: of a run with a teacher; None for those that the run itself evaluates.
 
     Raises:
         CheckpointError: there is no such thing, or it cannot be read or understood; the message
@@ -92,21 +107,27 @@ def read_weights(source: str) -> Weights:
     """
     shown = without_secrets(source)
     try:
-        return replace(_read(source), source=shown)
+        return replace(_read(source, whose), source=shown)
     except CheckpointError as error:
         reason = str(error).removeprefix(f"{shown}: ")
         raise CheckpointError(f"{shown}: {reason}") from error
 
 
-def _read(source: str) -> Weights:
+def _read(source: str, whose: Whose | None) -> Weights:
+    path = Path(source)
+    is_elsewhere = "://" in source or source.startswith(ZOO)
+    is_no_path = "\0" in source or len(os.fsencode(path.name)) > LONGEST_NAME
+    if not is_elsewhere and not is_no_path and path.is_dir():
+        return _of_run(source, whose)
+    if whose is not None:
+        raise CheckpointError(f"weights={whose}: only a run has that choice; leave weights out")
     if source.startswith(ZOO):
         return _of_fetched(catalogue.model(source.removeprefix(ZOO)).fetch())
     if "://" in source:
         return _of_fetched(fetch(source))
-    path = Path(source)
-    if "\0" in source or len(os.fsencode(path.name)) > LONGEST_NAME:
+    if is_no_path:
         raise CheckpointError("no file has such a name")
-    return _of_run(source) if path.is_dir() else _of_file(path)
+    return _of_file(path)
 
 
 def _of_fetched(path: Path) -> Weights:
@@ -122,22 +143,27 @@ def _of_fetched(path: Path) -> Weights:
         ) from error
 
 
-def _of_run(source: str) -> Weights:
+def _of_run(source: str, whose: Whose | None) -> Weights:
     from ssl_platform.zoo.trained_run import SavedRun
 
     try:
         run = SavedRun.open(source)
+        chosen = run.network(whose)
     except ValueError as error:
         raise CheckpointError(str(error).removeprefix("checkpoint=")) from error
-    parts = sort_keys(run.state["model"])
+    parts = sort_keys(chosen.state)
+    parts.origin = {name: f"{chosen.prefix}{key}" for name, key in parts.origin.items()}
+    parts.unused = {f"{chosen.prefix}{key}": what for key, what in parts.unused.items()}
+    parts.unused |= dict.fromkeys(chosen.others, "of the other of student and teacher")
     require_sound(parts)
     node, plugins = run.config.get("trunk"), run.config.get("plugins")
     return Weights(
         source=source,
         path=run.checkpoint,
-        sha256=_fingerprint(run.state["model"]),
+        sha256=_fingerprint(chosen.state),
         trunk_node=node if isinstance(node, dict) and isinstance(node.get("name"), str) else None,
         plugins=tuple(map(str, plugins)) if isinstance(plugins, list) else (),
+        whose=chosen.whose,
         **vars(parts),
     )
 

@@ -33,6 +33,7 @@ def evaluated(val: DataSet | None, bad: tuple[int, ...] = ()) -> dict[str, dict[
         epoch=1,
         num_epochs=1,
     )
+    run.evaluated = run.model
     hook = Evaluate(protocol="linear", every_epochs=1)
     hook.probe(run.train_data, run.val_data)
     hook.on_train_start(run)
