@@ -24,6 +24,7 @@ from ssl_platform.models import SSLModel
 from ssl_platform.models.heads import PrototypeHead
 from ssl_platform.models.linear_head import LinearHead
 from ssl_platform.models.sync_batch_norm import synchronize_batch_norm
+from ssl_platform.models.teacher import EMATeacher, Outputs
 from ssl_platform.ops.joined import join
 
 BATCH, CLASSES, DIM = 6, 5, 4
@@ -60,6 +61,16 @@ class Contrastive(Loss):
         return {"loss": F.cross_entropy(cosines, partner) + scores.square().mean() + unused}
 
 
+class OfTeacher(Loss):
+    """Every crop predicts what the teacher says of the last crop, then of the first."""
+
+    def forward(self, model: SSLModel, outputs: dict[str, Any], batch: Batch) -> dict[str, Tensor]:
+        scores = outputs["prototypes"].scores[0].chunk(3)
+        targets = outputs["teacher"]["prototypes"].scores[0].softmax(dim=1).chunk(2)
+        losses = [F.cross_entropy(score, target) for score in scores for target in targets]
+        return {"loss": torch.stack(losses).mean()}
+
+
 class Case(NamedTuple):
     heads: dict[str, nn.Module]
     loss: Callable[[SSLModel, DataInfo], Loss]
@@ -91,11 +102,13 @@ def case_of(name: str) -> Case:
         )
     if name == "cross_entropy":
         return Case({"first": linear(CLASSES), "second": linear(CLASSES)}, CrossEntropyLoss)
+    if name == "of a teacher":
+        return Case(prototypes(7), lambda m, d: OfTeacher())
     assert name == "plug-in"
     return Case(prototypes(7) | {"unused": nn.Linear(8, 2)}, lambda m, d: Contrastive())
 
 
-CASES = ["swav", "deepcluster_v2", "sela_v2", "cross_entropy", "plug-in"]
+CASES = ["swav", "deepcluster_v2", "sela_v2", "cross_entropy", "plug-in", "of a teacher"]
 
 
 def a_run(name: str, micro_batch: int | None, norm: Callable[[], nn.Module]) -> SimpleNamespace:
@@ -105,7 +118,10 @@ def a_run(name: str, micro_batch: int | None, norm: Callable[[], nn.Module]) -> 
         num_crops=3, batch_size=BATCH, world_size=world_size, num_samples=60,
         num_classes=CLASSES, steps_per_epoch=5,
     )  # fmt: skip
-    model = SSLModel(Trunk(norm()), case.heads).double()
+    model = SSLModel(Trunk(norm()), case.heads)
+    if name == "of a teacher":
+        model.teacher = EMATeacher(model, 3, momentum=0.9, crops=[2, 0], batch_norm="train")
+    model.double()
     synchronize_batch_norm(model, group_size=0, world_size=world_size, device=CPU)
     loss = case.loss(model, data).double()
     if loss.assignments is not None:
@@ -140,7 +156,7 @@ def trained(run: SimpleNamespace, compute: Callable = compute_gradients) -> Trac
         compute(a_batch(step), run)
         grads = {n: p.grad.clone() for n, p in run.model.named_parameters() if p.grad is not None}
         buffers = dict(run.model.named_buffers()) | dict(run.loss.named_buffers())
-        outputs = [leaf.detach() for leaf in torch.utils._pytree.tree_leaves(run.outputs)]
+        outputs = [leaf.detach() for leaf in torch.utils._pytree.tree_leaves(dict(run.outputs))]
         trace.append(
             {
                 "loss": run.losses["loss"].detach(), **grads, "drawn": torch.get_rng_state(),
@@ -207,7 +223,12 @@ def in_one_graph(batch: Batch, run: SimpleNamespace) -> None:
         # each for itself: inside, weights are cast once, and gradients added up in 16 bits
         with torch.autocast("cpu", run.autocast_dtype, enabled=run.autocast_dtype is not None):
             parts.append(run.model([crop[start : start + 2] for crop in batch.crops]))
-    run.outputs = join(parts, [2] * len(parts))
+    of_teacher = [
+        dict(run.model.with_teacher({}, [crop[start : start + 2] for crop in batch.crops]))
+        for start in range(0, BATCH, 2)
+    ]
+    sizes = [2] * len(parts)
+    run.outputs = Outputs(join(parts, sizes) | join(of_teacher, sizes))
     run.losses = run.loss(run.model, run.outputs, batch)
     run.scaler.scale(run.losses["loss"]).backward()
     for head in heads:

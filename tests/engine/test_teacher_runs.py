@@ -117,7 +117,7 @@ def test_a_step_that_float16_skips_moves_no_teacher(tiny, tmp_path):
         run.scaler.update(scale) if run.scaler._scale is not None else None
         before = {k: v.clone() for k, v in of_teacher(run.model.state_dict()).items()}
         run.epoch_step = 2  # where the learning rate is not 0
-        train_step(run.model, batch, run)
+        train_step(batch, run)
         after = run.model.state_dict()
         moved.append(any(not torch.equal(before[name], after[name]) for name in before))
     assert moved == [False, True]
