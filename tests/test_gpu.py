@@ -67,6 +67,25 @@ def test_the_first_losses_are_those_of_a_cpu(method, tiny, tmp_path):
     assert actual[:4] == pytest.approx(expected[:4], rel=1e-3)
 
 
+def test_a_teacher_follows_as_on_a_cpu(tiny, tmp_path):
+    options = ("teacher=ema", "teacher.momentum=0.5", "teacher.crops=[0,1]", "evaluate=teacher")
+    for device in ("cpu", GPU):
+        on(device, "swav", tiny, tmp_path / device, "precision=float32", *options)
+    expected, actual = (saved(tmp_path / device, 1)["model"] for device in ("cpu", GPU))
+    weights = [name for name in expected if name.startswith("teacher.")]
+    assert weights
+    for name in weights:
+        torch.testing.assert_close(actual[name].cpu(), expected[name], rtol=1e-2, atol=1e-3)
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_micro_batches_in_16_bits_are_near_those_of_a_cpu(precision, tiny, tmp_path):
+    options = ("data.micro_batch=8", "clip_grad_norm=5", "teacher=ema", "teacher.crops=[0]")
+    expected = on("cpu", "swav", tiny, tmp_path / "cpu", "precision=float32", *options)
+    actual = on(GPU, "swav", tiny, tmp_path / "gpu", f"precision={precision}", *options)
+    assert actual[:4] == pytest.approx(expected[:4], rel=3e-2)
+
+
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
 def test_a_resumed_run_in_16_bits_goes_on_with_its_scaler(precision, tiny, tmp_path):
     options = (f"precision={precision}", "loss.queue_length=64", "loss.queue_start_epoch=0")

@@ -218,15 +218,13 @@ def in_one_graph(batch: Batch, run: SimpleNamespace) -> None:
     for head in heads:  # once: a graph cannot have weights that change
         head.normalize_prototypes()
         head.normalize_prototypes = lambda: None
-    parts = []
+    parts, of_teacher = [], []
     for start in range(0, BATCH, 2):
+        crops = [crop[start : start + 2] for crop in batch.crops]
         # each for itself: inside, weights are cast once, and gradients added up in 16 bits
         with torch.autocast("cpu", run.autocast_dtype, enabled=run.autocast_dtype is not None):
-            parts.append(run.model([crop[start : start + 2] for crop in batch.crops]))
-    of_teacher = [
-        dict(run.model.with_teacher({}, [crop[start : start + 2] for crop in batch.crops]))
-        for start in range(0, BATCH, 2)
-    ]
+            parts.append(run.model(crops))
+            of_teacher.append(dict(run.model.with_teacher({}, crops)))
     sizes = [2] * len(parts)
     run.outputs = Outputs(join(parts, sizes) | join(of_teacher, sizes))
     run.losses = run.loss(run.model, run.outputs, batch)
