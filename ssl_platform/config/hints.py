@@ -53,6 +53,7 @@ OTHER_NAMES = {
     "loss.freeze_prototypes_epochs": "freeze_prototypes_nepochs",
     "loss.assign_crops": "crops_for_assign",
     "loss": "method criterion algorithm objective",
+    "teacher": "ema momentum_teacher base_momentum momentum_encoder ema_decay",
     "output_dir": "output out out_dir save_dir dump_path log_dir work_dir exp_dir save_path "
     "results_dir default_root_dir",
     "name": "exp_name experiment_name run_name experiment",
@@ -79,7 +80,7 @@ def unknown_key(key: str, value: str, cfg: Any) -> str:
         cfg: the config; None where there is none.
     """
     name = key.rpartition(".")[2].replace("-", "_").lower()
-    paths = list(_paths(cfg)) if cfg is not None else list(OTHER_NAMES)
+    paths = [*_paths(cfg), *groups()] if cfg is not None else list(OTHER_NAMES)
     places = [path for path in paths if path.rpartition(".")[2] == name]
     if not places:
         places = [ours for ours, others in OTHER_NAMES.items() if name in others.split()]
@@ -116,9 +117,11 @@ def _assigned(cfg: DictConfig | None, path: str, value: str) -> str:
         return f"{path}={value if value in parts else '|'.join(parts)}"
     present: Any = cfg
     for name in path.split("."):
-        present = present._get_node(name) if present is not None else None
+        present = present._get_node(name) if isinstance(present, DictConfig) else None
     if isinstance(present, ListConfig) and value and not value.startswith("["):
         value = f"[{value}]"
+    if isinstance(present, DictConfig) and "enabled" in present:
+        return f"{path}.enabled={value or 'true'}"
     return f"{path}=..." if isinstance(present, DictConfig) or not value else f"{path}={value}"
 
 

@@ -48,14 +48,20 @@ def spelled_out(override: str) -> list[str]:
     return [f"resume.mode={value}" if is_short and value else override]
 
 
-def replacing(override: str) -> list[str]:
-    """Overrides that replace a component by another, ``data.train={name: ..., ...}``.
+def replacing(override: str, present: Any) -> list[str]:
+    """Overrides that replace a mapping by another: ``data.train={name: ..., ...}``.
 
-    Hydra would merge the options of the two. Any other override is returned as it is.
+    Hydra would merge the keys of the two. Any other override is returned as it is, and so are some
+    options of a component, without its name.
+
+    Args:
+        present: what the config has at that place.
     """
     key, value = key_of(override), parsed(override).value()
-    is_component = "." in key and isinstance(value, dict) and "name" in value
-    return [f"~{key}", f"+{override}"] if is_component and override.startswith(key) else [override]
+    if "." not in key or not override.startswith(key) or not isinstance(value, dict) or not value:
+        return [override]
+    is_whole = "name" in value or "name" not in (present or {})
+    return [f"~{key}", f"+{override}"] if is_whole else [override]
 
 
 def swept_keys(overrides: Iterable[str]) -> list[str]:

@@ -248,6 +248,10 @@ class Source:
             node = node[name] if not OmegaConf.is_missing(node, name) else None
         if key == "schedules":
             return f"{override}: add an entry by its path, {AN_ENTRY}"
+        given = parsed(override).value()
+        for name in given if isinstance(given, dict) and isinstance(node, DictConfig) else ():
+            if name not in node:
+                return f"{override}: there is no {key}.{name}; {nearest(name, map(str, node))}"
         return f"{override}: {first_line(error)}"
 
     def _null(self, above: list[str], below: list[str], value: str) -> str:
@@ -272,7 +276,8 @@ def _set_value(cfg: DictConfig, override: str) -> list[str]:
         ConfigLoaderImpl._apply_overrides_to_config([parsed(override)], cfg)
         return [override]
     except Exception:
-        replaced = replacing(in_other_words(override, cfg))
+        worded = in_other_words(override, cfg)
+        replaced = replacing(worded, OmegaConf.select(cfg, key_of(worded)))
         if replaced == [override]:
             raise
         ConfigLoaderImpl._apply_overrides_to_config([parsed(o) for o in replaced], cfg)

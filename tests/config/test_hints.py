@@ -44,7 +44,16 @@ ANSWERS = {
         "write data.transform.crops.large.scale=[0.1,1] or data.transform.crops.small.scale=[0.1,1]"
     ),
     f"{QUICKSTART} xyz=3": "xyz=3: there is no xyz; choose from ",
+    f"{QUICKSTART} wandb=true": "write loggers.wandb.enabled=true",
+    f"{QUICKSTART} ema=0.99": "write teacher=ema",
+    f"{QUICKSTART} accum_iter=4": "write data.micro_batch=4",
     # values
+    f"{QUICKSTART} data.transform.ops.jitter={{probabilty:1}}": (
+        "there is no data.transform.ops.jitter.probabilty; did you mean 'probability'?"
+    ),
+    f"{QUICKSTART} data.transform.crops={{one:{{size:32,count:2,scle:[0.6,1.0]}}}}": (
+        "data.transform.crops.one.scle=[0.6, 1.0]: MultiCrop has no such option; did you mean"
+    ),
     f"{QUICKSTART} resume=true": (
         "resume.mode=True: should be a valid string; auto (the default), never, or the path of a "
         "run or a checkpoint"
@@ -73,3 +82,10 @@ def test_every_key_that_is_told_exists():
         for name in others.split():
             hint = unknown_key(name, "1", cfg)
             assert hint.startswith("write "), f"{name}: {ours} is no key of a training"
+
+
+def test_a_whole_mapping_takes_the_place_of_another():
+    crops = "data.transform.crops={one:{size:32,count:2,scale:[0.6,1.0]}}"
+    cfg, problems = Source.of([QUICKSTART, crops]).read()
+    assert not problems
+    assert cfg.data.transform.crops == {"one": {"size": 32, "count": 2, "scale": [0.6, 1.0]}}

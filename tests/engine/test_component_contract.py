@@ -13,7 +13,8 @@ from ssl_platform.engine.contract import check_component, check_schedule
 from ssl_platform.engine.gradients import check_losses
 from ssl_platform.engine.run import Events
 from ssl_platform.errors import ConfigError
-from ssl_platform.hooks import log, summary
+from ssl_platform.hooks import log
+from ssl_platform.loggers import group
 from ssl_platform.losses.base import Loss
 from ssl_platform.metrics import measured
 
@@ -179,7 +180,7 @@ def test_a_metric_may_give_a_number_of_any_kind(given):
     assert figures == {"mine": 3} and not tables
     assert type(figures["mine"]) is float
     assert float(log._number("mine", given)) == 3
-    assert json.loads(json.dumps(given, default=summary._plain)) in (3, [3])
+    assert json.loads(json.dumps(given, default=group._plain)) in (3, [3])
 
 
 def fails(scores, labels):

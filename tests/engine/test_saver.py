@@ -109,6 +109,7 @@ def a_run(folder: Path) -> tuple[SimpleNamespace, Saver]:
         epoch_images=2,
         num_epochs=2,
         step=7,
+        scheduled={},
         fire=lambda event: None,
     )
     return run, saver
