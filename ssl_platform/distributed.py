@@ -162,10 +162,12 @@ def replicate(module: nn.Module, example: Any) -> nn.Module:
     added. So an extra pass is done before the first step: then a resumed run adds in the same order
     in every step as an unbroken one. The pass leaves no trace in the module.
 
+    A module on the meta device, which no gradient comes from, is returned as it is.
+
     Args:
         example: what the module's forward takes.
     """
-    if not is_distributed():
+    if not is_distributed() or any(weight.is_meta for weight in module.parameters()):
         return module
     replica = nn.parallel.DistributedDataParallel(module)
     if world_size() > 2:  # two are added in one order only

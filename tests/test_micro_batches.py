@@ -95,7 +95,7 @@ def test_the_model_never_sees_more_than_a_micro_batch(method, tiny, tmp_path):
     run.model.register_forward_pre_hook(lambda _, given: seen.add(len(given[0][0])))
     run.hooks = {}
     with StopSignals() as stop:
-        train_epoch(run.model, run, Saver(tmp_path, options.save), stop)
+        train_epoch(run, Saver(tmp_path, options.save), stop)
     assert seen == {8}
 
 

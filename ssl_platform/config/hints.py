@@ -20,7 +20,8 @@ OTHER_NAMES = {
     "schedule.final_lr": "min_lr end_lr",
     "schedule": "scheduler lr_scheduler sched lr_schedule",
     "data.batch_size": "bs global_batch_size train_batch_size batch batchsize",
-    "data.micro_batch": "micro_batch_size microbatch microbatch_size",
+    "data.micro_batch": "micro_batch_size microbatch microbatch_size accum_iter grad_accum "
+    "accumulate_grad_batches gradient_accumulation_steps",
     "data.eval_batch_size": "val_batch_size test_batch_size eval_bs",
     "data.num_workers": "workers nworkers n_workers dataloader_workers num_data_workers",
     "data.train.path": "data_path data_dir dataset dataset_path root train_dir input_dir "

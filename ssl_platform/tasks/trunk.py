@@ -97,7 +97,8 @@ def pixels_of_run(checkpoint: str, data: Any, trunk: Node) -> dict[str, Any]:
         if not is_of_channels or len(value_range) == channels:
             filled["data.range"] = value_range
     before_normalize = before.get("normalize")
-    if _num_means(before_normalize) == channels != _num_means(data.get("normalize")):
+    is_known = before_normalize is not None and channels is not None
+    if is_known and _num_means(before_normalize) == channels != _num_means(data.get("normalize")):
         filled["data.normalize"] = before_normalize
     return filled
 

@@ -6,12 +6,11 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from ssl_platform.config.options import Whose
 from ssl_platform.console import without_secrets
 from ssl_platform.errors import CheckpointError
 from ssl_platform.files import sha256_of
@@ -24,6 +23,9 @@ from ssl_platform.zoo.fetch import cache_folder, fetch
 from ssl_platform.zoo.files import DamagedFileError, read_content
 from ssl_platform.zoo.layouts import sort_keys
 from ssl_platform.zoo.soundness import defect_of, require_sound
+
+if TYPE_CHECKING:  # for torch.hub, which then needs fewer packages
+    from ssl_platform.config.options import Whose
 
 LONGEST_NAME = 255  # bytes, of a file
 ZOO = "zoo:"  # a model of the catalogue by its name
@@ -93,7 +95,7 @@ class Weights:
         return head.eval()
 
 
-def read_weights(source: str, whose: Whose | None = None) -> Weights:
+def read_weights(source: str, whose: "Whose | None" = None) -> Weights:
     """Read the weights of a run, a checkpoint, a file, a URL or a model of the catalogue.
 
     Args:
@@ -113,7 +115,7 @@ def read_weights(source: str, whose: Whose | None = None) -> Weights:
         raise CheckpointError(f"{shown}: {reason}") from error
 
 
-def _read(source: str, whose: Whose | None) -> Weights:
+def _read(source: str, whose: "Whose | None") -> Weights:
     path = Path(source)
     is_elsewhere = "://" in source or source.startswith(ZOO)
     is_no_path = "\0" in source or len(os.fsencode(path.name)) > LONGEST_NAME
@@ -143,7 +145,7 @@ def _of_fetched(path: Path) -> Weights:
         ) from error
 
 
-def _of_run(source: str, whose: Whose | None) -> Weights:
+def _of_run(source: str, whose: "Whose | None") -> Weights:
     from ssl_platform.zoo.trained_run import SavedRun
 
     try:
