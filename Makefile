@@ -3,7 +3,9 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 TRAINING = tests/engine/test_training.py::test_
-NUMERICS = tests/ops tests/losses tests/optim tests/models tests/data tests/test_replicate.py \
+PIXELS = $(patsubst %,tests/data/test_%.py,bands crops decode deep_pixels draw for_torch ops pixels streams transforms)
+NUMERICS = tests/ops tests/losses tests/optim tests/models $(PIXELS) tests/test_replicate.py \
+	tests/engine/test_gradients.py \
 	$(TRAINING)one_process_and_two_train_alike $(TRAINING)a_compiled_trunk_gives_the_same_losses
 
 .PHONY: quickstart test test-numerics test-gpu faults data lint docs benchmark
