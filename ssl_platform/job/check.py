@@ -37,10 +37,10 @@ from ssl_platform.engine.run import Events
 from ssl_platform.errors import ConfigError, first_line, nearest
 from ssl_platform.job import rules
 from ssl_platform.job.channels import fit_channels
+from ssl_platform.job.compiling import problems_of_compiling
 from ssl_platform.job.tried_parts import (
     TriedParts,
     pixels_to_try,
-    problems_of_compiling,
     without_values,
 )
 from ssl_platform.launch import launcher_of

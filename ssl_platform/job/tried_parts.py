@@ -1,9 +1,6 @@
 """The components of a config, each tried as its run will use it; what is wrong is noted."""
 
-import os
 import re
-import shutil
-import subprocess
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -25,7 +22,7 @@ from ssl_platform.engine.parts import Parts
 from ssl_platform.engine.scheduled import owner_of
 from ssl_platform.errors import blame
 from ssl_platform.launch import launcher_of
-from ssl_platform.models.layers import POOLED, layer_shapes
+from ssl_platform.models.layers import layer_shapes
 from ssl_platform.models.trial import ROWS, Trial, problem_of_head, problem_of_trunk
 from ssl_platform.ops.image_size import ImageSize
 from ssl_platform.ops.joined import without_rows
@@ -295,33 +292,6 @@ def _by(shape: Any) -> str:
 def available_device(name: str) -> torch.device:
     """The device of a run; the CPU where it is not here, which is told elsewhere."""
     return resolve_device(name if name != "cuda" or torch.cuda.is_available() else "cpu")
-
-
-def problems_of_compiling(options: TrainOptions) -> list[str]:
-    """What ``compile`` cannot do."""
-    problems = [
-        f"compile=true: heads.{name}.layer={layer} lies within the trunk that is compiled as a "
-        f"whole; compile=false, or layer={POOLED}"
-        for name, layer in head_layers(options.heads).items()
-        if layer != POOLED
-    ]
-    if resolve_device(options.device).type != "cpu":
-        return problems
-    chosen = os.environ.get("CXX")
-    compilers = [chosen] if chosen else ["c++", "g++", "clang++"]
-    if not any(map(_answers, compilers)):
-        problems.append(
-            "compile=true: on a CPU torch needs a C++ compiler, and there is none "
-            f"({' or '.join(compilers)}): install g++"
-        )
-    return problems
-
-
-def _answers(compiler: str) -> bool:
-    command = shutil.which(compiler)
-    if command is None:
-        return False
-    return subprocess.run([command, "--version"], capture_output=True).returncode == 0
 
 
 @contextmanager
