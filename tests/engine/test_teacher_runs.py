@@ -57,6 +57,23 @@ def test_an_average_of_weights_changes_no_bit_of_the_training(tiny, tmp_path):
     assert random[0] == random[1]
 
 
+def test_its_momentum_follows_a_schedule_and_the_teacher_hears_it(tiny, tmp_path):
+    """At 1 it stands still, at 0 it is a copy."""
+    to_zero = "+schedules.teacher.momentum={name: Linear, end: 0.0, epochs: 1}"
+    stands = train_to(tiny, tmp_path / "stands", "teacher.momentum=1.0")
+    copies = train_to(tiny, tmp_path / "copies", "teacher.momentum=1.0", to_zero)
+    values = [line["teacher.momentum"] for line in lines(tmp_path / "copies") if "loss" in line]
+    assert values == pytest.approx([1, 0.75, 0.5, 0.25, *[0] * 8])
+    for name, value in of_teacher(copies).items():
+        assert value.equal(copies[name.removeprefix("teacher.")])
+    assert not stands["teacher.trunk.conv1.weight"].equal(stands["trunk.conv1.weight"])
+
+
+def train_to(tiny: list[str], folder: Path, *options: str) -> dict:
+    train([*tiny, "~hooks.knn"], folder, "teacher=ema", *options)
+    return saved(folder, 3)["model"]
+
+
 def test_a_run_stopped_in_an_epoch_ends_as_an_unbroken_one(stoppable, tmp_path):
     options = [*stoppable, *SEEING]
     train(options, tmp_path / "unbroken")
