@@ -13,10 +13,10 @@ quickstart: $(VENV)/.installed ## install, train SwAV on the built-in images, pr
 	$(BIN)/python tools/run_distributed.py config=pretrain/swav/quickstart
 
 test: $(VENV)/.installed-test ## install with the test extras, run the tests
-	CUDA_VISIBLE_DEVICES= $(PYTEST) -n 3 $(TESTS)
+	CUDA_VISIBLE_DEVICES= $(PYTEST) -n 2 $(TESTS)
 
 test-numerics: $(VENV)/.installed-test ## the tests of numbers, as on the oldest CPU that torch runs on
-	CUDA_VISIBLE_DEVICES= ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 $(PYTEST) -n 3 $(NUMERICS)
+	CUDA_VISIBLE_DEVICES= ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 $(PYTEST) -n 2 $(NUMERICS)
 
 test-gpu: $(VENV)/.installed-test ## what differs on a GPU, where there is one
 	$(PYTEST) tests/test_gpu.py
