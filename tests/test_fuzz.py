@@ -190,7 +190,7 @@ YAML_TEXT = st.one_of(
 )  # fmt: skip
 
 
-@cases(230)
+@cases(130)
 @given(YAML_TEXT)
 @example(b"# @package _global_\n- 1")
 @example(b"# @package _global_\na: &a [*a]")
