@@ -8,8 +8,8 @@ from ssl_platform.launch.job import LaunchOptions
 logger = logging.getLogger(__name__)
 
 # Threads of GNU OpenMP spin before they sleep, by default for 300,000 turns where each has a core.
-# Beside other programs that costs most of the speed; with 20,000 turns little of it, and nothing
-# on a free machine (docs/speed.md)
+# Beside other programs that costs most of the speed. 20,000 turns nearly double it there, and cost
+# a tenth on a free machine (docs/speed.md)
 SPIN_COUNT = "20000"
 OF_SPINNING = {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"}  # each decides how long threads spin
 
