@@ -71,15 +71,21 @@ def train_step(batch: Batch, run: Run) -> None:
     run.scaler.unscale_(run.optimizer)
     run.fire("on_backward_end")
     clip_gradients(run)  # without those that the loss has just dropped
-    scale = run.scaler.get_scale()
-    run.scaler.step(run.optimizer)
-    run.scaler.update()
-    if run.scaler.get_scale() >= scale:  # else float16 has overflowed: the step was skipped
-        run.model.update_teacher()
+    update_weights(run)
     run.step, run.epoch_step = run.step + 1, run.epoch_step + 1
     run.epoch_images += run.train_sampler.batch_size
     report_step(run.step)
     run.fire("on_step_end")
+
+
+def update_weights(run: Run) -> None:
+    """The optimizer's step, then the teacher's; neither where float16 has overflowed."""
+    teacher = run.model.teacher
+    scale = run.scaler.get_scale() if teacher is not None else 0.0  # on a GPU the host waits for it
+    run.scaler.step(run.optimizer)
+    run.scaler.update()
+    if teacher is not None and run.scaler.get_scale() >= scale:  # less where a step was skipped
+        teacher.update(run.model)
 
 
 def set_scheduled(run: Run) -> None:
