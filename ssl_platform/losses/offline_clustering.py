@@ -180,7 +180,6 @@ class StandaloneClustering(Standalone[OfflineClusteringLoss]):
         if self.step == 0:
             self.loss.fill_bank(self.model, map(self._batch, batches))
         self.loss.assign_epoch(self.model, epoch=epoch, step=self.step)
-        self.loss.bank.rewind()
         self.epoch = epoch
 
     def _batch(self, item: Sequence[Any]) -> Batch:
