@@ -5,11 +5,7 @@ from typing import Any
 from ssl_platform.config.options import ResumeOptions
 from ssl_platform.data.batch import Batch
 from ssl_platform.engine import state
-from ssl_platform.engine.gradients import (
-    clip_gradients,
-    compute_gradients,
-    tell_of_micro_batches,
-)
+from ssl_platform.engine.gradients import clip_gradients, compute_gradients, tell_of_micro_batches
 from ssl_platform.engine.run import Run
 from ssl_platform.engine.saver import Saver
 from ssl_platform.engine.stopping import StopSignals, stop_error
