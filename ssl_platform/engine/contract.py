@@ -80,6 +80,10 @@ def values_of(
 ) -> dict[int, float]:
     """What a schedule gives at the start of every epoch and at some steps, by step.
 
+    Args:
+        schedule: of any option, called with the position.
+        num_epochs, steps_per_epoch: length of the training.
+
     Raises:
         ValueError: one of them is no finite number.
     """

@@ -93,7 +93,11 @@ def set_scheduled(run: Run) -> None:
 
 
 def between_steps(run: Run, saver: Saver, stop: StopSignals) -> None:
-    """Save when it is due, and stop when any rank was asked to."""
+    """Save when it is due, and stop when any rank was asked to.
+
+    Raises:
+        StopRequested: after a checkpoint was written.
+    """
     is_over = run.epoch == run.num_epochs
     agreed = run.agree(
         greatest={"stop_signal": stop.number, "periods": saver.periods()},

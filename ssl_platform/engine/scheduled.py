@@ -135,6 +135,11 @@ def slot_of_group(
 ) -> Slot:
     """The slot of an option in one group of parameters; ``lr`` is that of the group.
 
+    Args:
+        name: of the group.
+        numbers: those of the optimizer, see `numbers_of`.
+        rules: those of ``param_groups``.
+
     Raises:
         ValueError: there is no such group or option, or the group is frozen.
     """
