@@ -21,7 +21,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from ssl_platform.api import center_crop, images, multi_crop
-from ssl_platform.ops.knn import nearest_neighbours
+from ssl_platform.metrics.accuracy import TopKAccuracy
+from ssl_platform.ops.knn import knn_votes
 from ssl_platform.registry import TRUNKS, load_components
 
 EXAMPLES = Path(__file__).parents[1] / "examples" / "pytorch"
@@ -86,9 +87,8 @@ def knn(trunk: nn.Module) -> float:
         crops, labels, _ = next(iter(DataLoader(dataset, count)))
         sides += [trunk.eval()(crops.to(DEVICE)).cpu(), labels]
     bank, known, queries, labels = sides
-    cosines, places = nearest_neighbours(queries, bank, k=NEIGHBOURS)
-    votes = nn.functional.one_hot(known[places], 10) * (cosines / 0.07).exp()[..., None]
-    return 100 * (votes.sum(dim=1).argmax(dim=1) == labels).float().mean().item()
+    votes = knn_votes(queries, bank, known, k=NEIGHBOURS, temperature=0.07, num_classes=10)
+    return TopKAccuracy(k=1)(votes, labels)
 
 
 def main() -> None:

@@ -18,8 +18,6 @@ from ssl_platform.errors import ConfigError, first_line, kind_of, nearest
 from ssl_platform.registry import DATASETS, TRANSFORMS, Registry, load_components
 from ssl_platform.schema import dataclass_schema
 
-PIXELS = ("range", "orientation", "background", "corrupt", "max_pixels", "max_bytes")
-
 
 def part_of(data: Any) -> tuple[str, dict[str, Any]]:
     """The part of ``configs/data`` that reads some data, and what is to be set in it.
@@ -102,7 +100,7 @@ class DataPart:
     @property
     def pixels(self) -> PixelOptions:
         """How files become 8 bits."""
-        return PixelOptions(**{key: self.options[key] for key in PIXELS})
+        return PixelOptions.of(self.options)
 
     @property
     def normalize(self) -> Normalize:

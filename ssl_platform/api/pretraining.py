@@ -71,13 +71,9 @@ def _recipe(method: Any, part: str, dirs: list[str | Path]) -> str:
 def _sorted(overrides: Mapping[str, Any]) -> tuple[list[str], dict[str, Any]]:
     """Overrides that choose a part of the config, and values by dotted key."""
     parts = set(groups()) - {"data"}
-    choices = [
-        f"{key}={value}"
-        for key, value in overrides.items()
-        if key in parts and isinstance(value, str)
-    ]
-    rest = {key: value for key, value in overrides.items() if f"{key}={value}" not in choices}
-    return choices, dict(_flat(rest))
+    chosen = {key: v for key, v in overrides.items() if key in parts and isinstance(v, str)}
+    rest = {key: value for key, value in overrides.items() if key not in chosen}
+    return [f"{key}={value}" for key, value in chosen.items()], dict(_flat(rest))
 
 
 def _flat(values: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -48,6 +48,10 @@ class Trained:
             images: what `transform` takes: paths, images of Pillow, arrays; items of a torch data
                 set that begin with one of these do too.
             batch_size: images of one pass.
+
+        Raises:
+            ValueError: there are no images.
+            TypeError, UnreadableImage: see `transform`.
         """
         device = next(self.trunk.parameters()).device
         rows = [

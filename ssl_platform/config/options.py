@@ -1,7 +1,7 @@
 """Every key that a config may have at its top, and which of them name components."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -108,10 +108,7 @@ class DataOptions:
     @property
     def pixels(self) -> PixelOptions:
         """Raises ``ValueError`` with a line for each key that is wrong."""
-        given = {f.name: getattr(self, f.name) for f in fields(PixelOptions)}
-        if self.channels is None:
-            del given["channels"]
-        return PixelOptions(**given)
+        return PixelOptions.of(vars(self))
 
 
 @dataclass(frozen=True)

@@ -208,7 +208,7 @@ class Builder:
             if section == "loss":
                 part: Any = self.loss
             elif section == "teacher":
-                part = getattr(self.model, "teacher", None)
+                part = self.model.teacher
             else:
                 part = self.optimizer
             slot = slot_of(key, part, self.parts.nodes, self.options)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from inspect import signature
-from math import isfinite
+from math import inf, isfinite
 from typing import Any
 
 import torch
@@ -80,21 +80,21 @@ def values_of(
 ) -> dict[int, float]:
     """What a schedule gives at the start of every epoch and at some steps, by step.
 
+    Args:
+        schedule: of any option, called with the position.
+        num_epochs, steps_per_epoch: length of the training.
+
     Raises:
         ValueError: one of them is no finite number.
     """
-    last = max(0, num_epochs * steps_per_epoch - 1)
-    steps = {round(last * part / NUM_STEPS) for part in range(NUM_STEPS + 1)}
+    num_steps = num_epochs * steps_per_epoch
+    starts = {epoch * steps_per_epoch for epoch in range(num_epochs)}
     values = {}
-    for step in sorted(steps | {epoch * steps_per_epoch for epoch in range(num_epochs)}):
-        value: Any = schedule(step)
-        try:
-            is_number = isfinite(value)
-        except (TypeError, ValueError):
-            value, is_number = kind_of(value), False
+    for step in sorted(_some_steps(num_steps) | starts):
+        value, is_number = _looked_at(schedule(step))
         if not is_number:
             raise ValueError(
-                f"{type(schedule).__name__} gives {value} at step {step} of {last + 1}; it has to "
+                f"{type(schedule).__name__} gives {value} at step {step} of {num_steps}; it has to "
                 "give a number"
             )
         values[step] = float(value)
@@ -107,18 +107,26 @@ def check_schedule(schedule: Callable[[int], float], num_steps: int) -> None:
     Raises:
         ValueError: one of them is no number from 0 on.
     """
-    name, last = type(schedule).__name__, max(0, num_steps - 1)
-    for step in sorted({round(last * part / NUM_STEPS) for part in range(NUM_STEPS + 1)}):
-        rate: Any = schedule(step)
-        try:
-            is_rate = isfinite(rate) and rate >= 0
-        except (TypeError, ValueError):
-            rate, is_rate = kind_of(rate), False
+    for step in sorted(_some_steps(num_steps)):
+        rate, is_rate = _looked_at(schedule(step), least=0)
         if not is_rate:
             raise ValueError(
-                f"{name} gives {rate} as the learning rate of step {step} of {num_steps}, where "
-                "optimizer.lr is 1; it has to give a number from 0 on"
+                f"{type(schedule).__name__} gives {rate} as the learning rate of step {step} of "
+                f"{num_steps}, where optimizer.lr is 1; it has to give a number from 0 on"
             )
+
+
+def _some_steps(num_steps: int) -> set[int]:
+    last = max(0, num_steps - 1)
+    return {round(last * part / NUM_STEPS) for part in range(NUM_STEPS + 1)}
+
+
+def _looked_at(value: Any, least: float = -inf) -> tuple[Any, bool]:
+    """A value as a message shows it, and whether it is a finite number from ``least`` on."""
+    try:
+        return value, isfinite(value) and value >= least
+    except (TypeError, ValueError):
+        return kind_of(value), False
 
 
 def _check_logger(logger: Logger) -> None:

@@ -5,11 +5,7 @@ from typing import Any
 from ssl_platform.config.options import ResumeOptions
 from ssl_platform.data.batch import Batch
 from ssl_platform.engine import state
-from ssl_platform.engine.gradients import (
-    clip_gradients,
-    compute_gradients,
-    tell_of_micro_batches,
-)
+from ssl_platform.engine.gradients import clip_gradients, compute_gradients, tell_of_micro_batches
 from ssl_platform.engine.run import Run
 from ssl_platform.engine.saver import Saver
 from ssl_platform.engine.stopping import StopSignals, stop_error
@@ -71,15 +67,21 @@ def train_step(batch: Batch, run: Run) -> None:
     run.scaler.unscale_(run.optimizer)
     run.fire("on_backward_end")
     clip_gradients(run)  # without those that the loss has just dropped
-    scale = run.scaler.get_scale()
-    run.scaler.step(run.optimizer)
-    run.scaler.update()
-    if run.scaler.get_scale() >= scale:  # else float16 has overflowed: the step was skipped
-        run.model.update_teacher()
+    update_weights(run)
     run.step, run.epoch_step = run.step + 1, run.epoch_step + 1
     run.epoch_images += run.train_sampler.batch_size
     report_step(run.step)
     run.fire("on_step_end")
+
+
+def update_weights(run: Run) -> None:
+    """The optimizer's step, then the teacher's; neither where float16 has overflowed."""
+    teacher = run.model.teacher
+    scale = run.scaler.get_scale() if teacher is not None else 0.0  # on a GPU the host waits for it
+    run.scaler.step(run.optimizer)
+    run.scaler.update()
+    if teacher is not None and run.scaler.get_scale() >= scale:  # less where a step was skipped
+        teacher.update(run.model)
 
 
 def set_scheduled(run: Run) -> None:
@@ -91,7 +93,11 @@ def set_scheduled(run: Run) -> None:
 
 
 def between_steps(run: Run, saver: Saver, stop: StopSignals) -> None:
-    """Save when it is due, and stop when any rank was asked to."""
+    """Save when it is due, and stop when any rank was asked to.
+
+    Raises:
+        StopRequested: after a checkpoint was written.
+    """
     is_over = run.epoch == run.num_epochs
     agreed = run.agree(
         greatest={"stop_signal": stop.number, "periods": saver.periods()},

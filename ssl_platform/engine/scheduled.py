@@ -135,6 +135,11 @@ def slot_of_group(
 ) -> Slot:
     """The slot of an option in one group of parameters; ``lr`` is that of the group.
 
+    Args:
+        name: of the group.
+        numbers: those of the optimizer, see `numbers_of`.
+        rules: those of ``param_groups``.
+
     Raises:
         ValueError: there is no such group or option, or the group is frozen.
     """
@@ -147,8 +152,8 @@ def slot_of_group(
         raise ValueError("lr_scale=0 freezes this group, so it would change nothing")
     if option == "lr_scale":
         raise ValueError(f"the learning rate of a group is its lr: schedules.{GROUPS}.{name}.lr")
-    options = {key: number for key, number in numbers.items() if key in optimizer.defaults}
-    value = _number(f"{GROUPS}.{name}", option, optimizer, options)
+    of_groups = {key: given for key, given in numbers.items() if key in optimizer.defaults}
+    value = _number(f"{GROUPS}.{name}", option, optimizer, of_groups)
     if option == "lr":
         value = optimizer.defaults["lr"] * rule.lr_scale
     if option == "weight_decay" and rule.weight_decay is not None:

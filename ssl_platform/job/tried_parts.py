@@ -4,7 +4,6 @@ import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -275,12 +274,8 @@ class TriedParts(Parts):
 
 def pixels_to_try(data: Any) -> PixelOptions:
     """How the images are looked at; what is wrong with the options is found by their types."""
-    given = data if isinstance(data, Mapping) else {}
-    names = [f.name for f in fields(PixelOptions) if f.name in given]
-    if given.get("channels", 0) is None:
-        names.remove("channels")
     try:
-        return PixelOptions(**{name: given[name] for name in names})
+        return PixelOptions.of(data if isinstance(data, Mapping) else {})
     except (TypeError, ValueError):
         return PixelOptions(range=AUTO)
 

@@ -98,7 +98,13 @@ class OfflineClusteringLoss(Loss):
     def fill_bank(
         self, model: SSLModel, batches: Iterable[Batch], *, micro_batch: int | None = None
     ) -> None:
-        """One pass over the data without training, before the first epoch."""
+        """One pass over the data without training, before the first epoch.
+
+        Args:
+            model: in train mode.
+            batches: of all crops, in the order of the first epoch; those of this rank.
+            micro_batch: images that go through the model at once; None for a whole batch.
+        """
         if distributed.rank() == 0:
             logger.info("filling the memory bank: one pass over the images without training")
         # In train mode and crop by crop, as the official script does.
@@ -111,6 +117,11 @@ class OfflineClusteringLoss(Loss):
     @torch.no_grad()
     def assign_epoch(self, model: SSLModel, *, epoch: int, step: int) -> None:
         """Make the labels of an epoch from the bank; collective.
+
+        Args:
+            model: with the prototypes, which become unit vectors, or centroids.
+            epoch: from 0; the draws of a clustering depend on it.
+            step: finished steps, for messages.
 
         Raises:
             DivergedError: the bank holds what is not finite.
@@ -180,7 +191,6 @@ class StandaloneClustering(Standalone[OfflineClusteringLoss]):
         if self.step == 0:
             self.loss.fill_bank(self.model, map(self._batch, batches))
         self.loss.assign_epoch(self.model, epoch=epoch, step=self.step)
-        self.loss.bank.rewind()
         self.epoch = epoch
 
     def _batch(self, item: Sequence[Any]) -> Batch:

@@ -84,8 +84,3 @@ class SSLModel(Network):
         if self.teacher is None:
             return own
         return {f"{TEACHER}.{name}": value for name, value in own.items()} | dict(state)
-
-    def update_teacher(self) -> None:
-        """Let the teacher follow, after the optimizer has changed the weights."""
-        if self.teacher is not None:
-            self.teacher.update(self)

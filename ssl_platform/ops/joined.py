@@ -5,7 +5,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import keystr, tree_flatten_with_path, tree_leaves, tree_map
+from torch.utils._pytree import (
+    keystr,
+    tree_flatten_with_path,
+    tree_leaves,
+    tree_map,
+    tree_map_only,
+)
 
 PLAIN = (type(None), bool, int, float, str)
 
@@ -41,9 +47,8 @@ def _kind(leaf: Any) -> str:
 
 def cut_off(outputs: Any) -> Any:
     """The same tensors as leaves, which require a gradient where they did."""
-    return tree_map(
-        lambda leaf: leaf.detach().requires_grad_(leaf.requires_grad) if _is(leaf) else leaf,
-        outputs,
+    return tree_map_only(
+        Tensor, lambda leaf: leaf.detach().requires_grad_(leaf.requires_grad), outputs
     )
 
 
@@ -56,7 +61,7 @@ def join(parts: Sequence[Any], sizes: Sequence[int]) -> Any:
     """
 
     def joined(*leaves: Any) -> Any:
-        if not _is(leaves[0]):
+        if not isinstance(leaves[0], Tensor):
             return leaves[0]
         by_crop = [leaf.unflatten(0, (-1, n)) for leaf, n in zip(leaves, sizes, strict=True)]
         return torch.cat(by_crop, dim=1).flatten(0, 1)
@@ -68,9 +73,5 @@ def join(parts: Sequence[Any], sizes: Sequence[int]) -> Any:
 def pairs(outputs: Any, others: Any) -> Iterator[tuple[Tensor, Tensor]]:
     """The tensors of two outputs of one structure, place by place."""
     for leaf, other in zip(tree_leaves(outputs), tree_leaves(others), strict=True):
-        if _is(leaf):
+        if isinstance(leaf, Tensor):
             yield leaf, other
-
-
-def _is(leaf: Any) -> bool:
-    return isinstance(leaf, Tensor)

@@ -28,6 +28,9 @@ class WarmupCosine:
         warmup_epochs: 0 for none; may be a fraction of an epoch.
         start_lr: learning rate of the first step of the warm-up.
         final_lr: learning rate that the cosine approaches.
+
+    Raises:
+        ValueError: the warm-up is as long as the training, or longer.
     """
 
     def __init__(
@@ -123,6 +126,9 @@ class Warmup:
     Args:
         start: value of the first step.
         epochs: length of the line; may be a fraction of an epoch.
+
+    Raises:
+        ValueError: the line is longer than the training.
     """
 
     def __init__(
@@ -168,6 +174,9 @@ class Steps:
     Args:
         milestones: epochs, from 0, in rising order.
         factor: e.g. 0.1.
+
+    Raises:
+        ValueError: the epochs do not rise.
     """
 
     def __init__(
@@ -195,6 +204,9 @@ class Piecewise:
     Args:
         milestones: epochs, from 0, in rising order.
         values: one for each of them.
+
+    Raises:
+        ValueError: the epochs do not rise, or have another number of values.
     """
 
     def __init__(

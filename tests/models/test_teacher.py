@@ -60,7 +60,7 @@ COUNTERS = {f"{norm}.num_batches_tracked" for norm in NORMS}
 def test_weights_are_averaged_and_statistics_unless_they_are_its_own(crops, batch_norm, are_own):
     model = a_model(crops, batch_norm)
     before = moved(model)
-    model.update_teacher()
+    model.teacher.update(model)
     for name, value in model.teacher.state_dict().items():
         start, now = before[f"teacher.{name}"], model.state_dict()[name]
         if are_own and name in STATISTICS | COUNTERS:
@@ -77,7 +77,7 @@ def test_a_momentum_is_read_at_each_step(momentum, expected):
     model = a_model()
     model.teacher.momentum = momentum
     before = moved(model)
-    model.update_teacher()
+    model.teacher.update(model)
     weight, own = model.trunk[0].weight, model.teacher.trunk[0].weight
     assert torch.equal(own, weight if expected else before["teacher.trunk.0.weight"])
 
@@ -124,7 +124,7 @@ def test_the_average_of_prototypes_has_unit_length_where_it_is_used():
     for _ in range(3):
         model.with_teacher(model(crops), crops)
         moved(model)
-        model.update_teacher()
+        model.teacher.update(model)
     head = model.teacher.heads["prototypes"]
     scores = model.with_teacher(model(crops), crops)["teacher"]["prototypes"].scores[0]
     lengths = head.prototypes[0].weight.norm(dim=1)

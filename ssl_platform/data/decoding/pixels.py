@@ -1,8 +1,8 @@
 """Decoded values become what a network gets: 8 bits of each channel."""
 
 import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from math import isfinite
 from typing import Any, Literal
 
@@ -67,6 +67,18 @@ class PixelOptions:
                 problems.append(f"{name}={getattr(self, name)}: at least 1")
         if problems:
             raise ValueError("\n".join(problems))
+
+    @classmethod
+    def of(cls, data: Mapping[str, Any]) -> "PixelOptions":
+        """Those among the keys of ``data``; what is not there, and channels of null, is a default.
+
+        Raises:
+            ValueError: see the class.
+        """
+        given = {field.name: data[field.name] for field in fields(cls) if field.name in data}
+        if data.get("channels") is None:
+            given.pop("channels", None)
+        return cls(**given)
 
     @property
     def keeps_bands(self) -> bool:
