@@ -30,7 +30,7 @@ from ssl_platform.config.options import (
     options_of,
     scheduled_options,
 )
-from ssl_platform.config.saved import drop_retired, move_to_loggers
+from ssl_platform.config.saved import drop_retired
 from ssl_platform.data.dataset import ImageDataset
 from ssl_platform.engine.build import Builder
 from ssl_platform.engine.run import Events
@@ -61,7 +61,6 @@ def check(cfg: DictConfig) -> list[str]:
     `warnings`.
     """
     move_keys(cfg)
-    move_to_loggers(cfg)
     problems = drop_retired(cfg) or _problems_of_reading(cfg)
     if problems:
         return problems
