@@ -17,6 +17,7 @@ from ssl_platform.data.crops import pixels
 from ssl_platform.data.crops.draw import Step
 from ssl_platform.data.crops.ranges import Probability, Strength, rising
 from ssl_platform.data.crops.streams import generator
+from ssl_platform.data.decoding.pixels import COLOURS
 from ssl_platform.errors import DataError, counted, kind_of
 from ssl_platform.registry import CROP_OPS
 
@@ -155,7 +156,7 @@ class Grayscale(DrawnOp):
 
 def _of_colour(options: dict[str, float], channels: int | None) -> list[str]:
     """Lines about options that images of other than 3 channels cannot have."""
-    if channels is None or channels == pixels.RGB:
+    if channels is None or channels == COLOURS:
         return []
     return [
         f"{key}={value}: needs red, green and blue, and the images have "
