@@ -87,6 +87,11 @@ def first_few(names: Iterable[Any], most: int = 5, *, between: str = ", ") -> st
     return between.join(shown[:most]) + (f" and {rest} more" if rest > 0 else "")
 
 
+def counted(number: int, noun: str) -> str:
+    """A number of things: ``1 channel``, ``3 channels``."""
+    return f"{number} {noun}{'s' if number != 1 else ''}"
+
+
 def blame(error: BaseException) -> str:
     """What somebody's code raised, and where, in one line."""
     frames = traceback.extract_tb(error.__traceback__)

@@ -83,6 +83,8 @@ def unknown_key(key: str, value: str, cfg: Any) -> str:
     name = key.rpartition(".")[2].replace("-", "_").lower()
     paths = [*_paths(cfg), *groups()] if cfg is not None else list(OTHER_NAMES)
     places = [path for path in paths if path.rpartition(".")[2] == name]
+    section = f"{key.partition('.')[0]}."
+    places = [path for path in places if path.startswith(section)] or places
     if not places:
         places = [ours for ours, others in OTHER_NAMES.items() if name in others.split()]
         places = [path for path in places if path in paths][:1]

@@ -6,8 +6,12 @@ from typing import Any
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 
 from ssl_platform.config.overrides import key_of, parsed
+from ssl_platform.config.shipped import CONFIG_DIR
 from ssl_platform.data.crops.older_keys import OPS, PROBABILITIES, with_ops
 
+OLD_TENSORBOARD = "hooks.log.tensorboard"
+MOVED = {OLD_TENSORBOARD: "loggers.tensorboard.enabled"}  # where a typed key is refused
+TRAIN_FILE = CONFIG_DIR / "task" / "train.yaml"
 TRANSFORM = "data.transform"
 OLD_KEY = re.compile(rf"{re.escape(TRANSFORM)}\.({'|'.join(OPS)})(\.\w+)?")
 NEW_KEY = re.compile(rf"{re.escape(TRANSFORM)}\.ops\.({'|'.join(OPS)})(\.\w+)?")
@@ -17,6 +21,7 @@ OF_A_GROUP = re.compile(rf"({re.escape(TRANSFORM)}\.crops\.[^.]+)\.(ops\..+|ops|
 
 def move_keys(cfg: DictConfig) -> None:
     """Write a config's old keys as today's; changes ``cfg``."""
+    _move_to_loggers(cfg)
     data = cfg.get("data")
     transform = data.get("transform") if isinstance(data, DictConfig) else None
     if isinstance(transform, DictConfig):
@@ -29,6 +34,17 @@ def move_keys(cfg: DictConfig) -> None:
     allowed = resume.get("allow_changes") if isinstance(resume, DictConfig) else None
     if isinstance(allowed, ListConfig):
         resume.allow_changes = [_moved_key(key) for key in allowed]
+
+
+def _move_to_loggers(cfg: DictConfig) -> None:
+    """The log's own switch of TensorBoard, as the loggers have it."""
+    log, option = (cfg.get("hooks") or {}).get("log"), OLD_TENSORBOARD.rpartition(".")[2]
+    if not isinstance(log, DictConfig) or option not in log:
+        return
+    with open_dict(cfg):
+        shipped: Any = OmegaConf.load(TRAIN_FILE).loggers
+        shipped.tensorboard.enabled = log.pop(option)
+        cfg.loggers = OmegaConf.merge(shipped, cfg.get("loggers") or {})
 
 
 def _moved_key(key: Any) -> Any:

@@ -17,7 +17,6 @@ from ssl_platform.errors import ConfigError, first_line, nearest
 MOST_OVERRIDES, MOST_RUNS = 1000, 1000
 # the value of ``loggers=wandb`` and of ``loggers=[wandb,mlflow]``
 LOGGERS = re.compile(r"\w+|\[\w+(, *\w+)*\]")
-MOVED = {"hooks.log.tensorboard": "loggers.tensorboard.enabled"}  # keys, with what they are now
 LONGEST_KEY = 200  # letters: a longer one takes long to parse and cannot be the name of a folder
 
 

@@ -37,8 +37,6 @@ YOUNGER_THAN_SOME_RUNS: dict[str, Any] = {
 }
 # keys that are gone, with the value that says what is always done now
 RETIRED: dict[str, Any] = {"data.normalize_on": "device", "data.transform.augment_on": "workers"}
-OLD_TENSORBOARD = "tensorboard"  # of ``hooks.log``, before there were loggers
-TRAIN_FILE = CONFIG_DIR / "task" / "train.yaml"
 
 
 def _free_to_change(kind: type, prefix: str = "") -> Iterator[str]:
@@ -84,17 +82,6 @@ def drop_retired(cfg: DictConfig) -> list[str]:
     return problems
 
 
-def move_to_loggers(cfg: DictConfig) -> None:
-    """What older configs say by ``hooks.log.tensorboard``, said by loggers; changes ``cfg``."""
-    log = (cfg.get("hooks") or {}).get("log")
-    if not isinstance(log, DictConfig) or OLD_TENSORBOARD not in log:
-        return
-    with open_dict(cfg):
-        shipped: Any = OmegaConf.load(TRAIN_FILE).loggers
-        shipped.tensorboard.enabled = log.pop(OLD_TENSORBOARD)
-        cfg.loggers = OmegaConf.merge(shipped, cfg.get("loggers") or {})
-
-
 def with_defaults(saved: Any) -> tuple[dict[str, Any], list[str]]:
     """Fill in today's defaults of keys that are newer than a saved config.
 
@@ -114,7 +101,6 @@ def with_defaults(saved: Any) -> tuple[dict[str, Any], list[str]]:
     if not isinstance(task, Mapping) or not isinstance(task.get("name"), str):
         raise ValueError("it names no task")
     config = OmegaConf.create(saved)
-    move_to_loggers(config)
     for _, section, name in _retired_keys(config):  # they decided how it trained, not what it is
         del section[name]
     move_keys(config)

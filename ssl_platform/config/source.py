@@ -19,10 +19,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from ssl_platform.config.calls import calls_in
 from ssl_platform.config.hints import no_config, unknown_key
-from ssl_platform.config.moved import in_other_words
+from ssl_platform.config.moved import MOVED, in_other_words
 from ssl_platform.config.overrides import (
     MOST_OVERRIDES,
-    MOVED,
     combinations,
     key_of,
     parsed,

@@ -53,7 +53,7 @@ class CropsTransform:
         return self.transform.crop_sizes
 
     def __call__(self, image: Any) -> list[Tensor]:
-        """One (C, size, size) float32 tensor for each crop.
+        """One (C, height, width) float32 tensor for each crop.
 
         Args:
             image: of Pillow, an array (H, W, C) or (H, W) uint8, a tensor (C, H, W) uint8, or the
@@ -81,7 +81,7 @@ class EvalTransform(CropsTransform):
     """The one crop of an evaluation as a normalised tensor, not in a list."""
 
     def __call__(self, image: Any) -> Tensor:  # type: ignore[override]
-        """A (C, size, size) float32 tensor; see `CropsTransform` for images and errors."""
+        """A (C, height, width) float32 tensor; see `CropsTransform` for images and errors."""
         crops = contract.make_crops(
             self.transform, _pixels(image, self.pixels), np.random.default_rng(0)
         )

@@ -14,9 +14,9 @@ from ssl_platform import distributed
 from ssl_platform.data.dataset import ImageDataset
 from ssl_platform.data.sets.classes import check_labelled, labels_to_test
 from ssl_platform.engine.run import Events, Run
-from ssl_platform.evaluation.class_tables import Tables, class_files, class_names
+from ssl_platform.evaluation.class_tables import Tables
 from ssl_platform.evaluation.features import extract
-from ssl_platform.hooks.files import write_class_files_or_warn
+from ssl_platform.hooks.files import write_tables_or_warn
 from ssl_platform.metrics import Measured, measured
 from ssl_platform.metrics.fitness import notes_on_metrics
 from ssl_platform.registry import HOOKS
@@ -85,10 +85,7 @@ class Evaluate(Events):
                 self._keep(head, "best", tables)
             self._keep(head, "last", tables)
         if self.tables and distributed.rank() == 0:
-            files = class_files(
-                self.tables, class_names(run.train_data), labels.bincount().tolist()
-            )
-            write_class_files_or_warn(run.output_dir, files)
+            write_tables_or_warn(run.output_dir, self.tables, run.train_data, labels)
 
     def _keep(self, head: str, which: str, tables: dict[str, Tensor]) -> None:
         if tables:

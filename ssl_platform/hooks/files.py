@@ -1,10 +1,12 @@
 """Files that hooks write for people to look at; a training goes on when one cannot be written."""
 
 import logging
-from collections.abc import Mapping
 from pathlib import Path
 
-from ssl_platform.evaluation.class_tables import write_class_files
+from torch import Tensor
+
+from ssl_platform.data.dataset import ImageDataset
+from ssl_platform.evaluation.class_tables import Tables, class_files, class_names, write_class_files
 from ssl_platform.files import reason
 
 logger = logging.getLogger(__name__)
@@ -20,8 +22,17 @@ def write_or_warn(path: Path, content: str | bytes) -> bool:
     return True
 
 
-def write_class_files_or_warn(folder: Path, files: Mapping[str, bytes]) -> None:
-    """Write figures of each class into a run's directory, or warn why that failed."""
+def write_tables_or_warn(
+    folder: Path, tables: Tables, dataset: ImageDataset, labels: Tensor
+) -> None:
+    """Write figures of each class into a run's directory, or warn why that failed.
+
+    Args:
+        tables: see `class_files`.
+        dataset: whose classes they are.
+        labels: (N,) int64 of the images that were tested.
+    """
+    files = class_files(tables, class_names(dataset), labels.bincount().tolist())
     try:
         write_class_files(folder, files)
     except OSError as error:

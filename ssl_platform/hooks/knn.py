@@ -14,9 +14,9 @@ from ssl_platform.data.dataset import ImageDataset
 from ssl_platform.data.sets.classes import Match, match_classes, named
 from ssl_platform.engine.run import Events, Run
 from ssl_platform.evaluation.baselines import Embed, LabelledFeatures, measure_baselines
-from ssl_platform.evaluation.class_tables import Tables, class_files, class_names
+from ssl_platform.evaluation.class_tables import Tables
 from ssl_platform.evaluation.features import extract
-from ssl_platform.hooks.files import write_class_files_or_warn, write_or_warn
+from ssl_platform.hooks.files import write_or_warn, write_tables_or_warn
 from ssl_platform.metrics import Measured, measured
 from ssl_platform.ops.knn import knn_votes
 from ssl_platform.ops.sampling import draw_balanced, stratified_split
@@ -92,7 +92,9 @@ class KNNMonitor(Events):
                 pca_components=None,
             )
             self.baselines = {name: values.figures for name, values in baselines.items()}
-            self.tables = {name: values.tables for name, values in baselines.items() if values[1]}
+            self.tables = {
+                name: values.tables for name, values in baselines.items() if values.tables
+            }
             if distributed.rank() == 0:
                 content = json.dumps(self.baselines, indent=2) + "\n"
                 path = run.output_dir / "baselines.json"
@@ -126,9 +128,7 @@ class KNNMonitor(Events):
         self.latest = run.epoch, scores
         if tables and distributed.rank() == 0:
             by_features = _of_knn({"trained": tables, **self.tables})
-            counts = queries.labels.bincount().tolist()
-            files = class_files(by_features, class_names(self.bank.dataset), counts)
-            write_class_files_or_warn(run.output_dir, files)
+            write_tables_or_warn(run.output_dir, by_features, self.bank.dataset, queries.labels)
         run.report |= {f"knn/{name}": score for name, score in scores.items()}
 
     def _choose_images(self, run: Run) -> bool:

@@ -8,6 +8,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 from ssl_platform.data.crops.normalize import AUTO
 from ssl_platform.data.dataset import ImageDataset
 from ssl_platform.data.decoding.pixels import COLOURS, GREY
+from ssl_platform.errors import counted
 from ssl_platform.registry import TRUNKS
 
 
@@ -53,13 +54,12 @@ def _fit_trunk(cfg: DictConfig, channels: int, is_of_checkpoint: bool) -> list[s
     trunk = cfg.get("trunk")
     if not isinstance(trunk, DictConfig):
         return []
-    # a config that is older than the option goes on as it is, with images of three channels
-    is_left_out = "in_channels" not in trunk
-    if is_left_out and (channels == COLOURS or not _has_option(trunk.get("name"))):
-        return []
     if trunk.get("in_channels") is None and not _has_option(trunk.get("name")):
         with open_dict(trunk):
-            del trunk["in_channels"]  # of the part whose name was set to another trunk's
+            trunk.pop("in_channels", None)  # of the part whose name was set to another trunk's
+        return []
+    # a config that is older than the option goes on as it is, with images of three channels
+    if "in_channels" not in trunk and channels == COLOURS:
         return []
     if trunk.get("in_channels") is None:
         _fill_in(cfg, "trunk.in_channels", channels)
@@ -68,12 +68,13 @@ def _fit_trunk(cfg: DictConfig, channels: int, is_of_checkpoint: bool) -> list[s
         return []
     if is_of_checkpoint:
         return [
-            f"checkpoint={cfg.get('checkpoint')}: its trunk takes images of {_many(taken)}, these "
-            f"have {channels}; set data.channels={taken}, or choose weights for {channels}"
+            f"checkpoint={cfg.get('checkpoint')}: its trunk takes images of "
+            f"{counted(taken, 'channel')}, these have {channels}; set data.channels={taken}, or "
+            f"choose weights for {channels}"
         ]
     return [
-        f"trunk.in_channels={taken}: the images have {_many(channels)}; null takes those of the "
-        f"images, data.channels={taken} brings files to {taken}"
+        f"trunk.in_channels={taken}: the images have {counted(channels, 'channel')}; null takes "
+        f"those of the images, data.channels={taken} brings files to {taken}"
     ]
 
 
@@ -100,13 +101,10 @@ def _fit_normalize(data: DictConfig, channels: int) -> list[str]:
         return []
     return [
         f"data.normalize={{mean: {given['mean']}, std: {given['std']}}}: a number of each for each "
-        f"of the {_many(channels)}; data.normalize=auto measures them on a sample of the images"
+        f"of the {counted(channels, 'channel')}; data.normalize=auto measures them on a sample of "
+        "the images"
     ]
 
 
 def _fits(normalize: Any, channels: int) -> bool:
     return isinstance(normalize, DictConfig) and len(normalize.mean) == channels
-
-
-def _many(channels: int) -> str:
-    return f"{channels} channel{'s' if channels > 1 else ''}"

@@ -30,7 +30,7 @@ from ssl_platform.config.options import (
     options_of,
     scheduled_options,
 )
-from ssl_platform.config.saved import drop_retired, move_to_loggers
+from ssl_platform.config.saved import drop_retired
 from ssl_platform.data.dataset import ImageDataset
 from ssl_platform.engine.build import Builder
 from ssl_platform.engine.run import Events
@@ -38,11 +38,7 @@ from ssl_platform.errors import ConfigError, first_line, nearest
 from ssl_platform.job import rules
 from ssl_platform.job.channels import fit_channels
 from ssl_platform.job.compiling import problems_of_compiling
-from ssl_platform.job.tried_parts import (
-    TriedParts,
-    pixels_to_try,
-    without_values,
-)
+from ssl_platform.job.tried_parts import TriedParts, pixels_to_try, without_values
 from ssl_platform.launch import launcher_of
 from ssl_platform.metrics.fitness import problems_of_metrics
 from ssl_platform.registry import TASKS, is_module_name, load_components
@@ -61,12 +57,11 @@ def check(cfg: DictConfig) -> list[str]:
     `warnings`.
     """
     move_keys(cfg)
-    move_to_loggers(cfg)
     problems = drop_retired(cfg) or _problems_of_reading(cfg)
     if problems:
         return problems
     plain: Any = OmegaConf.to_container(cfg, resolve=True)
-    parts = TriedParts(plain)
+    parts = TriedParts()
     parts.add({key: plain.get(key) for key in ("task", "data")})
     task = parts.tried(parts.build, "task")
     if task is None:  # what the other keys ought to be depends on it
@@ -90,8 +85,7 @@ def check(cfg: DictConfig) -> list[str]:
             for line in dataclass_schema(task.options).problems(plain, where="")
         ),
     ]
-    if "launch.launcher" in parts.nodes:
-        parts.tried(parts.build, "launch.launcher")
+    parts.tried(parts.build, "launch.launcher")  # which there need not be
     if problems or parts.is_wrong("launch.launcher"):  # which number of processes?
         return _without_echoes(problems + parts.problems, cfg)
     options = options_of(plain)

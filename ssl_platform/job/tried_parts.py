@@ -40,17 +40,14 @@ class TriedParts(Parts):
 
     A part that is asked for and wrong raises `UnbuiltError`, and so does what needs it.
 
-    Args:
-        cfg: the config, plain values; not checked yet.
-
     Attributes:
         problems: one line for everything that is wrong.
         options: of the job, once its keys are known to be right.
         is_training: whether images go through ``data.transform``.
     """
 
-    def __init__(self, cfg: Mapping[str, Any]):
-        super().__init__({}, pixels_to_try(cfg.get("data")))
+    def __init__(self) -> None:
+        super().__init__({}, PixelOptions())
         self.problems: list[str] = []
         self.options: ImageJobOptions | None = None
         self.is_training = True

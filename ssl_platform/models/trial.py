@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ssl_platform.errors import blame, kind_of
+from ssl_platform.errors import blame, counted, kind_of
 from ssl_platform.ops.image_size import ImageSize, height_and_width, in_words
 
 SMALL = 30_000_000  # weights up to which a module is tried on a real batch: those of a ResNet-50
@@ -118,8 +118,8 @@ def problem_of_trunk(
     taken = _channels_taken(trial, sizes, but=channels) if is_for_channels else None
     if taken is not None:
         return (
-            f"{name} takes images of {taken} channel{'s' if taken > 1 else ''}, these have "
-            f"{channels}; give it an option in_channels, or set data.channels={taken}"
+            f"{name} takes images of {counted(taken, 'channel')}, these have {channels}; "
+            f"give it an option in_channels, or set data.channels={taken}"
         )
     rest = f" (nor of {', '.join(map(_shortly, others))})" if others else ""
     made_for = getattr(trunk, "image_size", None)

@@ -14,7 +14,7 @@ from ssl_platform.zoo.fetch import cached
 
 Command = Callable[[argparse.Namespace], Iterable[str]]  # gives the lines to print
 
-WHOSE = ("student", "teacher")
+WHOSE = ("student", "teacher")  # as config.options has it, whose import takes half a second
 
 
 def main(argv: list[str] | None = None) -> int:

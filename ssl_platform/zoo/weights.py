@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ssl_platform.console import without_secrets
-from ssl_platform.errors import CheckpointError
+from ssl_platform.errors import CheckpointError, counted
 from ssl_platform.files import sha256_of
 from ssl_platform.models.heads import PrototypeHead
 from ssl_platform.registry import HEADS, TRUNKS, load_components
@@ -255,8 +255,8 @@ def load_trunk(
     elif first is not None and not allow_partial:
         taken = given[first].shape[1]
         raise CheckpointError(
-            f"{weights.source}: {first} takes images of {taken} channel{'s' if taken > 1 else ''}, "
-            f"the trunk's of {wanted[first].shape[1]}; a training fits it with adapt_channels=true"
+            f"{weights.source}: {first} takes images of {counted(taken, 'channel')}, the trunk's "
+            f"of {wanted[first].shape[1]}; a training fits it with adapt_channels=true"
         )
     fitting = {
         name: value

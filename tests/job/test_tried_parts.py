@@ -49,7 +49,7 @@ class Registry:
 
 
 def tried():
-    parts = TriedParts({})
+    parts = TriedParts()
     parts.options = SimpleNamespace(launch=SimpleNamespace(slurm=None, launcher=None), device="cpu")
     return parts
 

@@ -68,12 +68,7 @@ def draw_box(
         ratio: range of its width over its height, drawn on a logarithmic scale.
         uniforms: ``NUM_BOX_UNIFORMS`` draws from [0, 1).
     """
-    low, high = scale
-    log_low, log_high = math.log(ratio[0]), math.log(ratio[1])
-    for attempt in range(MAX_ATTEMPTS):
-        area = height * width * (low + (high - low) * uniforms[attempt])
-        aspect = math.exp(log_low + (log_high - log_low) * uniforms[MAX_ATTEMPTS + attempt])
-        box_width, box_height = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+    for box_width, box_height in drawn_sides(height * width, scale, ratio, uniforms):
         if 0 < box_width <= width and 0 < box_height <= height:
             top = int(uniforms[-2] * (height - box_height + 1))
             left = int(uniforms[-1] * (width - box_width + 1))
@@ -81,3 +76,22 @@ def draw_box(
     box_height = min(height, max(1, round(width / ratio[0])))
     box_width = min(width, max(1, round(height * ratio[1])))
     return (height - box_height) // 2, (width - box_width) // 2, box_height, box_width
+
+
+def drawn_sides(
+    area: int, scale: tuple[float, float], ratio: tuple[float, float], uniforms: list[float]
+) -> Iterator[tuple[int, int]]:
+    """``MAX_ATTEMPTS`` pairs of sides of a box, in pixels, which may be larger than the image.
+
+    Args:
+        area: of the image.
+        scale: range of the box's area, as a part of it.
+        ratio: range of the first side over the second, drawn on a logarithmic scale.
+        uniforms: draws from [0, 1), of which two for each attempt are used.
+    """
+    low, high = scale
+    log_low, log_high = math.log(ratio[0]), math.log(ratio[1])
+    for attempt in range(MAX_ATTEMPTS):
+        drawn = area * (low + (high - low) * uniforms[attempt])
+        aspect = math.exp(log_low + (log_high - log_low) * uniforms[MAX_ATTEMPTS + attempt])
+        yield round(math.sqrt(drawn * aspect)), round(math.sqrt(drawn / aspect))

@@ -1,6 +1,5 @@
 """Ops that move the pixels of a crop, or cover some."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
@@ -9,7 +8,7 @@ from annotated_types import Interval, MinLen
 from PIL import Image
 
 from ssl_platform.data.crops import pixels
-from ssl_platform.data.crops.draw import MAX_ATTEMPTS, Step
+from ssl_platform.data.crops.draw import MAX_ATTEMPTS, Step, drawn_sides
 from ssl_platform.data.crops.ops import DrawnOp
 from ssl_platform.data.crops.ranges import Fill, FillOrNoise, Probability, rising
 from ssl_platform.registry import CROP_OPS
@@ -82,12 +81,8 @@ class Erasing(DrawnOp):
         whether, top, left, *seed = uniforms[-5:]
         if whether >= self.probability:
             return ()
-        low, high = self.scale
-        log_low, log_high = map(math.log, self.ratio)
-        for attempt in range(MAX_ATTEMPTS):
-            area = height * width * (low + (high - low) * uniforms[attempt])
-            aspect = math.exp(log_low + (log_high - log_low) * uniforms[MAX_ATTEMPTS + attempt])
-            box_height, box_width = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+        sides = drawn_sides(height * width, self.scale, self.ratio, uniforms)
+        for box_height, box_width in sides:
             if box_height < height and box_width < width:
                 fill = tuple(seed) if self.fill == "noise" else self.fill
                 place = int(top * (height - box_height + 1)), int(left * (width - box_width + 1))

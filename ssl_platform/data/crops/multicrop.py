@@ -10,8 +10,8 @@ from ssl_platform import distributed
 from ssl_platform.data.crops import native_crop, opencv_crop
 from ssl_platform.data.crops.draw import NUM_BOX_UNIFORMS, CropDraw, CropRule
 from ssl_platform.data.crops.groups import CropGroup, Ratio, ops_of_groups, unfit
-from ssl_platform.data.crops.pixels import RGB
 from ssl_platform.data.crops.streams import Streams
+from ssl_platform.data.decoding.pixels import COLOURS
 from ssl_platform.errors import DataError
 from ssl_platform.ops.image_size import ImageSize, height_and_width
 from ssl_platform.registry import TRANSFORMS
@@ -48,7 +48,7 @@ class MultiCrop:
             )
         placed = ops_of_groups(crops, ops)
         self._groups = {name: (group, placed[name]) for name, group in crops.items() if group.count}
-        self._num_channels = RGB  # that all ops can work with
+        self._num_channels = COLOURS  # that all ops can work with
         self._apply, self.implementation, description = _implementation()
         if distributed.rank() == 0:
             logger.info("crops: %s", description)
@@ -87,7 +87,7 @@ class MultiCrop:
         height, width, channels = image.shape
         if channels != self._num_channels:
             self._require_channels(channels)
-        apply = self._apply if channels == RGB else opencv_crop.apply_crop
+        apply = self._apply if channels == COLOURS else opencv_crop.apply_crop
         return [apply(image, draw) for draw in self.draw(height, width, rng)]
 
     def draw(self, height: int, width: int, rng: np.random.Generator) -> list[CropDraw]:

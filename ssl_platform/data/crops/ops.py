@@ -17,7 +17,8 @@ from ssl_platform.data.crops import pixels
 from ssl_platform.data.crops.draw import Step
 from ssl_platform.data.crops.ranges import Probability, Strength, rising
 from ssl_platform.data.crops.streams import generator
-from ssl_platform.errors import DataError, kind_of
+from ssl_platform.data.decoding.pixels import COLOURS
+from ssl_platform.errors import DataError, counted, kind_of
 from ssl_platform.registry import CROP_OPS
 
 
@@ -155,11 +156,13 @@ class Grayscale(DrawnOp):
 
 def _of_colour(options: dict[str, float], channels: int | None) -> list[str]:
     """Lines about options that images of other than 3 channels cannot have."""
-    if channels in (None, pixels.RGB):
+    if channels is None or channels == COLOURS:
         return []
-    wanted = f"needs red, green and blue, and the images have {channels} channel"
-    wanted += "; set it to 0" if channels == 1 else "s; set it to 0"
-    return [f"{key}={value}: {wanted}" for key, value in options.items()]
+    return [
+        f"{key}={value}: needs red, green and blue, and the images have "
+        f"{counted(channels, 'channel')}; set it to 0"
+        for key, value in options.items()
+    ]
 
 
 @CROP_OPS.register()

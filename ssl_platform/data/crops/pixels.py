@@ -12,9 +12,9 @@ import numpy as np
 from PIL import Image, ImageFilter
 
 from ssl_platform.data.crops.streams import generator
+from ssl_platform.data.decoding.pixels import COLOURS
 
 RADIUS = 11  # of the published models' kernel: 23 taps
-RGB = 3
 
 # Pillow cuts fractions off where OpenCV rounds. Whole numbers must stay what they are: so not 0.5.
 _TRUNCATE = -0.49
@@ -57,7 +57,9 @@ def brightness(crop: np.ndarray, factor: float) -> np.ndarray:
 def contrast(crop: np.ndarray, factor: float) -> np.ndarray:
     """Distances from the mean grey, of other than 3 channels the mean of all, times a factor."""
     height, _, channels = crop.shape
-    gray = cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY) if channels == RGB else crop.reshape(height, -1)
+    gray = (
+        cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY) if channels == COLOURS else crop.reshape(height, -1)
+    )
     mean = int(cv2.mean(gray)[0] + 0.5)
     shift = (1 - factor) * mean + _TRUNCATE
     return cv2.addWeighted(crop, factor, crop, 0, shift).reshape(crop.shape)
@@ -137,7 +139,7 @@ def by_pillow(image: np.ndarray, change: Any, fill: int | list[int] = 0) -> np.n
     """What ``change(image, fill)`` makes of an image of Pillow; channels one by one if not RGB."""
     channels = image.shape[2]
     levels = [fill] * channels if isinstance(fill, int) else fill
-    if channels == RGB:
+    if channels == COLOURS:
         return np.asarray(change(Image.fromarray(image), tuple(levels)))
     bands = [
         np.asarray(change(Image.fromarray(np.ascontiguousarray(image[..., c])), levels[c]))

@@ -10,6 +10,7 @@ from PIL import Image
 
 from ssl_platform.data.decoding.deep import deep_values
 from ssl_platform.data.decoding.pixels import COLOURS, PixelOptions, Stored
+from ssl_platform.errors import counted
 
 NUMPY = b"\x93NUMPY"  # what an .npy file begins with
 NPY_HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
@@ -31,7 +32,7 @@ def require_channels(found: int, options: PixelOptions) -> None:
     """
     if found != options.channels:
         raise ValueError(
-            f"{found} channel{'s' if found > 1 else ''} where data.channels={options.channels}; "
+            f"{counted(found, 'channel')} where data.channels={options.channels}; "
             f"set data.channels={found}, or leave the file out"
         )
 

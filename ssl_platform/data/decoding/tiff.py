@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ssl_platform.data.decoding.pixels import Notes, Stored, valid_orientation
+from ssl_platform.errors import counted
 
 STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 PHOTOMETRIC, ORIENTATION, SUB_IMAGES, DNG_VERSION = 262, 274, 330, 50706  # tags
@@ -54,7 +55,7 @@ class Tiff:
         self.extra = tuple(map(int, page.extrasamples))
 
     def __str__(self) -> str:
-        bands = f"{self.samples} band{'s' if self.samples > 1 else ''}"
+        bands = counted(self.samples, "band")
         return f"a TIFF of {bands} of {self.bits}-bit {NAMES[self.kind]} values"
 
     @property
