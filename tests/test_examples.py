@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 import ssl_platform
-from ssl_platform import api
+from ssl_platform import api, distributed
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 LINES = {  # that are not blank, of lightly's; it has no queue on several GPUs
@@ -30,6 +30,7 @@ TRAINER = {
     "accelerator": "cpu", "limit_train_batches": 4, "enable_progress_bar": False,
     "enable_model_summary": False, "logger": False, "batch_size": 16,
 }  # fmt: skip
+SYNCHRONIZE = api.synchronize_batch_norm
 TWO_RANKS = {"devices": 2, "strategy": "ddp_fork"}  # the shipped "ddp" starts the script anew
 
 
@@ -110,10 +111,19 @@ def test_a_lightning_module_keeps_its_queue(run):
     assert again.model.criterion.step == trainer.model.criterion.step == 12
 
 
+def synchronize_and_note(model: nn.Module, **options: Any) -> None:
+    """Leaves a file with the rank in the working directory."""
+    SYNCHRONIZE(model, **options)
+    Path(f"synchronized_{distributed.rank()}").touch()
+
+
 @pytest.mark.parametrize("distributed_sinkhorn", [True, False])
 @pytest.mark.parametrize("sync_batch_norm", [True, False])
-def test_two_processes_with_each_switch_on_and_off(run, sync_batch_norm, distributed_sinkhorn):
+def test_two_processes_with_each_switch_on_and_off(
+    run, sync_batch_norm, distributed_sinkhorn, monkeypatch
+):
     is_queue = sync_batch_norm != distributed_sinkhorn  # the two examples share the four
+    monkeypatch.setattr(api, "synchronize_batch_norm", synchronize_and_note)
     queue = {"queue_length": 32, "queue_start_epoch": 0} if is_queue else {}
     trainer = run(
         f"pytorch_lightning_distributed/swav{'_queue' * is_queue}",
@@ -125,6 +135,9 @@ def test_two_processes_with_each_switch_on_and_off(run, sync_batch_norm, distrib
         **TWO_RANKS,
     )
     assert trainer.callback_metrics["loss"].isfinite()
+    synchronized = {path.name for path in Path().glob("synchronized_*")}
+    assert synchronized == ({"synchronized_0", "synchronized_1"} if sync_batch_norm else set())
+    assert trainer.lightning_module.criterion.over_ranks == distributed_sinkhorn
     ranks = queues_in(trainer.checkpoint_callback.best_model_path)
     assert len(ranks) == 2
     if is_queue:

@@ -11,7 +11,7 @@ from ssl_platform.evaluation.results import Results
 
 TESTS = str(Path(__file__).parent)
 SMALL = [
-    "data.train.num_samples=128", "data.val.num_samples=64", "data.batch_size=32", "num_epochs=2",
+    "data.train.num_samples=64", "data.val.num_samples=64", "data.batch_size=32", "num_epochs=2",
     "trunk.width=8", "optimizer.lr=0.05", "schedule.warmup_epochs=0", "~hooks.knn", "~hooks.crops",
     "hooks.log.every_steps=1", "loggers.tensorboard.enabled=false", "launch.threads=1",
     "save.every_steps=1", "save.keep=9",

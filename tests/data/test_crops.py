@@ -63,6 +63,7 @@ def drawn_crops() -> list[tuple[np.ndarray, CropDraw, Image.Image]]:
 
 
 DRAWN = drawn_crops()
+SIGMAS = np.tile(np.linspace(0.1, 2.0, 10), 4).tolist()  # the same for each photograph and rule
 square = np.ascontiguousarray(PHOTOGRAPHS[1][100:324, 200:424])
 
 
@@ -144,13 +145,13 @@ def test_blur_is_the_23_tap_convolution(crops, size):
 
 @both
 def test_blur_is_near_pillow_s(crops):
+    """Over the range of the recipes, whatever is drawn."""
     means = []
-    for _, draw, theirs in DRAWN:
+    for (_, _, theirs), sigma in zip(DRAWN, SIGMAS, strict=True):
         image = np.asarray(theirs)
-        sigma = dict(draw.steps)[pixels.gaussian_blur]
         ours = crops.apply_crop(image, whole(image, (pixels.gaussian_blur, sigma)))
         means.append(difference(ours, theirs.filter(ImageFilter.GaussianBlur(sigma))).mean())
-    assert np.mean(means) < 0.5
+    assert np.mean(means) < 0.4
 
 
 @both

@@ -86,10 +86,11 @@ def test_one_process_two_and_one_again_train_as_one(stoppable, tmp_path, monkeyp
     """Batch norms of the teacher too are those of all processes."""
     monkeypatch.setenv("PYTHONPATH", TESTS)
     changed = ["resume.allow_changes=[launch.processes]", "plugins=[kill_hook,double_trunks]"]
-    options = [*stoppable, *SEEING, "trunk.name=DoubleResNet", *changed]
+    double = ["trunk.name=DoubleResNet", "data.train.num_samples=64"]  # two steps an epoch
+    options = [*stoppable, *SEEING, *double, *changed]
     run_tool([*options, f"output_dir={tmp_path / 'one'}"])
     mixed = [*options, f"output_dir={tmp_path / 'mixed'}"]
-    for step, processes in ((3, 1), (7, 2)):
+    for step, processes in ((1, 1), (3, 2)):
         with pytest.raises(AssertionError, match=f"stopped by SIGTERM at step {step}"):
             run_tool([*mixed, f"launch.processes={processes}", stop_at(step)])
     run_tool(mixed)

@@ -38,7 +38,7 @@ def test_a_table_of_classes_has_a_file_and_a_picture_for_each_that_was_measured(
     np.testing.assert_allclose(shares, [[0.5, 0.5, 0], [0, 0, 0], [2 / 3, 0, 1 / 3]], atol=1 / 255)
 
 
-@pytest.mark.parametrize(("num_classes", "side"), [(2, 48), (1000, 1000), (3000, 1024)])
+@pytest.mark.parametrize(("num_classes", "side"), [(2, 48), (1000, 1000), (1100, 1024)])
 def test_a_picture_is_neither_tiny_nor_huge(num_classes, side):
     identity = torch.eye(num_classes, dtype=torch.int32)
     (picture,) = (

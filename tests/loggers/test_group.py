@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from omegaconf import OmegaConf
 from run_infos import info
-from tiny_runs import refused, train
+from tiny_runs import refused
 
+import ssl_platform
 from ssl_platform.config import compose
 from ssl_platform.config.saved import shown_config
 from ssl_platform.config.source import Source
@@ -121,12 +122,12 @@ def test_a_name_that_is_none_is_one_line():
 
 @pytest.mark.parametrize("is_on", [True, False])
 def test_configs_that_are_older_than_loggers_have_those_of_before(is_on, tiny, tmp_path):
-    cfg = compose([*tiny, "num_epochs=2", "~hooks.knn", "~loggers", f"output_dir={tmp_path}/old"])
+    cfg = compose([*tiny, "num_epochs=2", "~hooks.knn", "~loggers", f"output_dir={tmp_path}/run"])
     cfg.hooks.log = {**cfg.hooks.log, "tensorboard": is_on}
     OmegaConf.save(cfg, tmp_path / "old.yaml")
     new = compose([f"config={tmp_path}/old.yaml"])
     assert "tensorboard" not in new.hooks.log and new.loggers.tensorboard.enabled is is_on
-    train([f"config={tmp_path}/old.yaml"], tmp_path / "run")
+    ssl_platform.run(new)
     names = {path.name for path in (tmp_path / "run").iterdir() if path.name[0] != "."}
     others = {"checkpoints", "config.yaml", "crops.png", "metrics.jsonl", "summary.json"}
     assert names == others | ({"tensorboard"} if is_on else set())
