@@ -54,6 +54,12 @@ class DivergedError(PlatformError):
     exit_code = 4
 
 
+class CollapseError(PlatformError):
+    """The training has collapsed, and the user has asked for an error then."""
+
+    exit_code = 6
+
+
 class DiskError(PlatformError):
     """The disk takes no more: it is full, or read-only. What was saved before is whole."""
 

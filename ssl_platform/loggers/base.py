@@ -1,7 +1,7 @@
 """The base of loggers, and what a logger is told of its run."""
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,6 +68,19 @@ class Logger:
 
     def image(self, name: str, image: np.ndarray, step: int) -> None:
         """A picture, (H, W, 3) uint8."""
+
+    def embeddings(
+        self, name: str, vectors: np.ndarray, images: np.ndarray, labels: Sequence[str], step: int
+    ) -> None:
+        """Where the model puts a few images.
+
+        Args:
+            name: of the sample, e.g. ``sample``.
+            vectors: (N, D) float32.
+            images: (N, side, side, 3) uint8, what the vectors are of.
+            labels: N names of classes; empty where none are known.
+            step: finished steps.
+        """
 
     def file(self, path: Path) -> None:
         """A file of the run has been written that may be of use beside its figures."""

@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -68,6 +68,12 @@ class LoggerGroup:
     def image(self, name: str, image: np.ndarray, step: int) -> None:
         """See `Logger.image`."""
         self._tell(lambda one: one.image(name, image, step))
+
+    def embeddings(
+        self, name: str, vectors: np.ndarray, images: np.ndarray, labels: Sequence[str], step: int
+    ) -> None:
+        """See `Logger.embeddings`."""
+        self._tell(lambda one: one.embeddings(name, vectors, images, labels, step))
 
     def file(self, path: Path) -> None:
         """See `Logger.file`."""
