@@ -58,16 +58,16 @@ def _drop_rules_of_health(cfg: DictConfig) -> None:
     """Of the hooks that watch prototypes; they look at them more often now."""
     hooks = cfg.get("hooks")
     for name, hook in hooks.items() if isinstance(hooks, DictConfig) else ():
-        if not isinstance(hook, DictConfig) or hook.get("name") != "ClusteringHealth":
+        gone = [key for key in RULES_OF_HEALTH if isinstance(hook, DictConfig) and key in hook]
+        if not gone:
             continue
-        gone = [key for key in RULES_OF_HEALTH if key in hook]
-        chosen = [f"hooks.{name}.{k}" for k in gone if hook[k] != RULES_OF_HEALTH[k]]
+        chosen = [f"hooks.{name!s}.{k}" for k in gone if hook[k] != RULES_OF_HEALTH[k]]
         if chosen:
             warnings.warn(f"{', '.join(chosen)}: {NO_RULES}", stacklevel=2)
         with open_dict(hook):
             for key in gone:
                 del hook[key]
-            for key in ("every_steps", "stop") if gone else ():
+            for key in ("every_steps", "stop"):
                 hook.setdefault(key, OmegaConf.load(HEALTH_FILE).health[key])
 
 

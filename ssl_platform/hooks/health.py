@@ -83,7 +83,7 @@ class EmbeddingHealth(Events):
 
     @torch.no_grad()
     def on_step_end(self, run: Run) -> None:
-        sums = self._sums(run)
+        sums = self.sums(run)
         self.epoch, self.window = added(self.epoch, sums), added(self.window, sums)
         if run.step % self.every_steps == 0:
             self._look(run)
@@ -96,18 +96,21 @@ class EmbeddingHealth(Events):
         self.epoch = {}
         self.diagnosis.remind(run)
 
+    def measured(self, run: Run, sums: Sums) -> Figures:
+        """The figures of some steps, from the sums of this rank over them; collective."""
+        watched = self._watched(over_ranks(sums))
+        # of the first rank: the others may round in another way
+        values = distributed.broadcast(torch.stack(list(watched.values()))).tolist()
+        return Figures(
+            uniform_loss=math.nan if run.loss.uniform_loss is None else run.loss.uniform_loss,
+            rate_rises=float(run.schedule(run.position) > self.rate),
+            **dict(zip(watched, values, strict=True)),
+        )
+
     def _look(self, run: Run) -> None:
         """Find the signs of the latest steps, and stop the run where it is to stop."""
         if self.window:
-            totals, self.window = over_ranks(self.window), {}
-            watched = self._watched(totals)
-            # of the first rank: the others round in another way
-            values = distributed.broadcast(torch.stack(list(watched.values()))).tolist()
-            figures = Figures(
-                uniform_loss=math.nan if run.loss.uniform_loss is None else run.loss.uniform_loss,
-                rate_rises=float(run.schedule(run.position) > self.rate),
-                **dict(zip(watched, values, strict=True)),
-            )
+            figures, self.window = self.measured(run, self.window), {}
             self.rate = run.schedule(run.position)
             since = max(0, run.step - self.every_steps) + 1
             found = signs_of(figures) if since > FIRST_STEPS else []
@@ -120,8 +123,8 @@ class EmbeddingHealth(Events):
                     f"{checkpoint.what_is_saved(run.output_dir)}"
                 )
 
-    def _sums(self, run: Run) -> Sums:
-        """Of this rank's batch; none where the head gives no rows."""
+    def sums(self, run: Run) -> Sums:
+        """Of the latest batch of this rank; none where the head gives no rows."""
         assert run.batch is not None
         rows = self._rows(run)
         if rows is None:
@@ -209,12 +212,12 @@ class ClusteringHealth(EmbeddingHealth):
     def probe_model(self, model: SSLModel, loss: Loss) -> None:
         watched_head(model, str(self.head))
 
-    def _sums(self, run: Run) -> Sums:
+    def sums(self, run: Run) -> Sums:
         assert run.batch is not None
         output: Prototyped = run.outputs[str(self.head)]
         scores = output.scores[0][: len(run.batch.index)].float()
         predictions = (scores / self.temperature).softmax(dim=1)
-        return super()._sums(run) | {
+        return super().sums(run) | {
             "entropy": entropy(predictions).sum(),
             "prediction": predictions.sum(dim=0),
             "nearest": torch.bincount(scores.argmax(dim=1), minlength=scores.shape[1]).float(),

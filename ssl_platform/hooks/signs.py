@@ -140,7 +140,7 @@ def signs_of_labels(figures: LabelFigures, *, max_share: float, max_empty: float
     """
     signs = []
     above_chance = (figures.nmi - figures.nmi_chance) / (1 - figures.nmi_chance)
-    if above_chance < 0.02:
+    if above_chance < 0.01:
         signs.append(
             Sign(
                 "random labels",
