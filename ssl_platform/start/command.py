@@ -8,14 +8,23 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
-from ssl_platform.config.overrides import parsed, spelled_out, swept, unreadable
+from omegaconf import OmegaConf
+
+from ssl_platform.config.overrides import parsed
+from ssl_platform.config.shipped import groups
+from ssl_platform.config.source import Source
 from ssl_platform.console import one_line, show
 from ssl_platform.errors import ConfigError
 from ssl_platform.launch.threads import spin_variables
+from ssl_platform.start.rules import RATES
 
 WRITTEN_BY = "# written by: "
 DEFAULT_HOURS = 1.0
-KNOWN_DEVICES = ("auto", "cpu", "cuda")
+PARENT = "pretrain/swav/folder"  # which the recipe changes
+PLANNED = {"config", "name", "output_dir", "data.train.path", "data.train.name", "data.train"}
+FREE_GROUPS = ("trunk", "optimizer", "launch", "metrics", "teacher")
+# keys that rules calculate with, and their least values
+WHOLE = {"num_epochs": 1, "data.batch_size": 1, "data.num_workers": 0, "loss.queue_length": 0}
 NAMES = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 RESERVED = {"null", "true", "false", "nan", "inf", "none"}  # of Hydra, as values
 
@@ -31,7 +40,7 @@ def start(arguments: list[str]) -> int:
     Raises:
         ConfigError: what nothing can be learned from, or a mistake in the command.
     """
-    options = _parser().parse_args(arguments)
+    options = _parser().parse_intermixed_args(arguments)
     given = _given(options.overrides)
     file = _file(options.output, options.images)
     written_by = _written_by(options)
@@ -72,30 +81,32 @@ def _hours(text: str) -> float:
 
 
 def _given(overrides: list[str]) -> dict[str, Any]:
-    """Values by key, parts by group.
+    """Values by key, parts by group, as they are in the recipe that the plan is based on.
 
     Raises:
-        ConfigError: an override that is not ``key=value``.
+        ConfigError: an override that cannot be used.
     """
-    overrides = [part for o in overrides for part in spelled_out(o)]
-    problems = [problem for o in overrides for problem in unreadable(o) or swept(o)]
-    if problems:
-        raise ConfigError(problems)
+    if not overrides:
+        return {}
+    source = Source.of([f"config={PARENT}", *overrides])
+    cfg, problems = source.read()
     values = {}
-    for text in overrides:
+    for text in source.overrides[1:] if not problems else ():
         override = parsed(text)
-        key = override.key_or_group
+        key = str(override.key_or_group)
         if override.is_add() or override.is_delete():
             problems.append(f"{text}: start takes key=value; edit the file that it writes")
-        elif key in ("config", "name", "output_dir", "data.train.path"):
-            problems.append(f"{text}: start decides it: by the images, and --output FILE")
-        elif key == "device" and override.value() not in KNOWN_DEVICES:
-            problems.append(f"{text}: {', '.join(KNOWN_DEVICES)}")
+        elif key in PLANNED or (key in groups() and key not in FREE_GROUPS):
+            problems.append(f"{text}: start decides it; edit the file that it writes")
+        elif key == "optimizer" and override.value() not in RATES:
+            problems.append(f"{text}: start knows rates for {', '.join(RATES)}")
+        elif key in groups():
+            values[key] = override.value()
         else:
-            values[str(key)] = override.value()
-    problems += [
-        f"data={values['data']}: start reads a folder or a list" for _ in "data" if "data" in values
-    ]
+            value = OmegaConf.select(cfg, key)
+            values[key] = OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
+            if key in WHOLE and not (isinstance(value, int) and value >= WHOLE[key]):
+                problems.append(f"{text}: a whole number, at least {WHOLE[key]}")
     if problems:
         raise ConfigError(problems)
     return values
@@ -152,7 +163,7 @@ def _plan(options: argparse.Namespace, given: Mapping[str, Any], file: Path, by:
     refuse(facts, machine)
     show("timing a few steps here, for less than a minute ...")
     plan = make_plan(facts, machine, options.hours, given, measure)
-    text = recipe(plan.choices, [*header(plan, file), ""])
+    text = recipe(plan.choices, header(plan, file))
     first, rest = text.split("\n", 1)
     with file.open("x", encoding="utf-8") as stream:
         stream.write(f"{first}\n{WRITTEN_BY}{by}\n{rest}")

@@ -1,18 +1,19 @@
 """A plan: the rules applied to some images and a machine, measured and checked."""
 
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from ssl_platform.config import compose
+from ssl_platform.config.shipped import groups
 from ssl_platform.errors import ConfigError
 from ssl_platform.start.facts import Case, Facts, Machine, Measured
 from ssl_platform.start.recipe import recipe
-from ssl_platform.start.rules import FLOOR_IMAGES, Choice, choose, seconds_per_image, steps
+from ssl_platform.start.rules import ASKED, FLOOR_IMAGES, Choice, choose, seconds_per_image, steps
 from ssl_platform.start.sizes import Size, candidates
 
 Measure = Callable[[DictConfig], Measured]
@@ -89,7 +90,7 @@ def sizes(facts: Facts, machine: Machine, given: Mapping[str, Any]) -> list[Size
     return [s for s in found if s.trunk == trunk] or [found[0]._replace(trunk=str(trunk))]
 
 
-def checked(choices: list[Choice]) -> DictConfig:
+def checked(choices: Sequence[Choice]) -> DictConfig:
     """The config that choices come to.
 
     Raises:
@@ -98,4 +99,13 @@ def checked(choices: list[Choice]) -> DictConfig:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "plan.yaml"
         path.write_text(recipe(choices, []))
-        return compose([f"config={path}"])
+        cfg = compose([f"config={path}"])
+    problems = []
+    for choice in choices:
+        value: Any = OmegaConf.select(cfg, choice.key)
+        value = OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
+        if choice.source == ASKED and choice.key not in groups() and value != choice.value:
+            problems.append(f"{choice.key}: a file adds to a mapping; give the values in it by key")
+    if problems:
+        raise ConfigError(problems)
+    return cfg

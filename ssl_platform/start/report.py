@@ -12,6 +12,7 @@ from ssl_platform.start.plan import Plan
 from ssl_platform.start.rules import steps
 from ssl_platform.start.stages import Stage
 
+MAIN = "20-NN"  # the figure of an evaluation by neighbours
 SHOWN = (  # keys of the short plan, with what they are called there
     ("trunk", "trunk"),
     ("data.transform.crops.large.size", "crops of"),
@@ -104,11 +105,10 @@ def answer(way: Sequence[Stage]) -> list[str]:
 
 
 def _figures(stage: Stage) -> list[str]:
-    """The best figure of an evaluation, and the same of its baselines."""
+    """The main figure of an evaluation, and the same of its baselines."""
     results = Results.read(stage.folder)
-    what, metric, best = max(
-        ((w, m, value) for w, by in results.figures.items() for m, value in by.items()),
-        key=lambda found: (found[1] == "top1", found[2]),
-    )
+    what = MAIN if MAIN in results.figures else next(iter(results.figures))
+    metric, figure = next(iter(results.figures[what].items()))
     others = ", ".join(f"{n} {f[what][metric]:.1f}" for n, f in results.baselines.items())
-    return [f"{what} {metric} {best:.1f} (of images held out; {others})"]
+    whose = results.details["test_images_are"]
+    return [f"{what} {metric} {figure:.1f} ({others}; images: {whose})"]

@@ -4,10 +4,11 @@ A rule gives the value of one key. It may look at what the rules before it have 
 what the user has. Where a published rule and our own measurement differ, the measurement counts.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from math import ceil
 from typing import Any, NamedTuple
 
+from ssl_platform.data.decoding.pixels import COLOURS
 from ssl_platform.start.facts import Case
 from ssl_platform.start.sizes import SMALL_IMAGES, small_crop
 
@@ -16,16 +17,19 @@ SETS = "measured: docs/start.md"
 SETTINGS = "docs/settings.md"
 LIGHTLY_TRAIN = "lightly-train's rules for DINO"
 HERE = "measured here"
+ASKED = "command line"
 FOUND = "found in the images"
 
 FLOOR_IMAGES = 60_000  # seen in all: what our recipes of small images were measured at
 EPOCHS = 200  # with more images: the least that lightly-train advises below 100,000
-MIB = 2**20
+# of optimizers, at a batch
+RATES = {"adamw": (0.002, 64), "larc": (0.12, 32), "sgd": (0.2, 128), "adam": (0.002, 64)}
 MEMORY_SHARE = 0.5  # of the device's memory, for the activations of a batch
 EVALUATIONS = 10  # of the training: how often it is measured
 MANY_IMAGES = 50_000
 CROPS = "data.transform.crops"
 OPS = "data.transform.ops"
+TINT = "else crops are matched by their tint alone"
 
 
 class Rule(NamedTuple):
@@ -123,6 +127,12 @@ def frozen_steps(case: Case) -> int:
     return min(1250, steps(case) // 20)
 
 
+def rate(case: Case) -> float:
+    """The learning rate, scaled by the root of the batch."""
+    base, batch = RATES[case.values["optimizer"]]
+    return round(base * (case.values["data.batch_size"] / batch) ** 0.5, 6)
+
+
 def num_workers(case: Case) -> int:
     """Data processes that keep up with the steps."""
     if case.measured is None or case.machine.cores == 1:
@@ -144,22 +154,24 @@ def bad_fraction(case: Case) -> float:
     return round(min(1.0, 0.01 + 2 * found), 3)
 
 
-def jitter(case: Case) -> dict[str, Any]:
-    """Changes of brightness and colour."""
-    strength = 0.3 if is_small(case) else 0.8
-    in_colour = case.facts.channels == 3
-    return {
-        "probability": 1.0 if is_small(case) else 0.8,
-        "brightness": strength,
-        "contrast": strength,
-        "saturation": strength if in_colour else 0.0,
-        "hue": (0.1 if is_small(case) else 0.2) if in_colour else 0.0,
-    }
+def jitter(case: Case) -> float:
+    """Strength of the changes of brightness and contrast."""
+    return 0.3 if is_small(case) else 0.8
+
+
+def saturation(case: Case) -> float:
+    """Strength of the changes of saturation."""
+    return jitter(case) if case.facts.channels == COLOURS else 0.0
+
+
+def hue(case: Case) -> float:
+    """Strength of the changes of hue."""
+    return (0.1 if is_small(case) else 0.2) if case.facts.channels == COLOURS else 0.0
 
 
 def grayscale(case: Case) -> float:
     """How often a crop loses its colours."""
-    if case.facts.channels != 3:
+    if case.facts.channels != COLOURS:
         return 0.0
     return 0.5 if is_small(case) else 0.2
 
@@ -188,8 +200,12 @@ RULES = (
     Rule(f"{CROPS}.small.count", lambda c: c.size.small_count, "as the trunk's row has it", SETS),
     Rule(f"{CROPS}.small.scale", lambda c: [0.2, 0.5] if is_small(c) else [0.05, 0.14],
          "as for the large crops", RESULTS),
-    Rule(f"{OPS}.jitter", jitter, "else crops are matched by their tint alone", RESULTS),
-    Rule(f"{OPS}.grayscale.probability", grayscale, "the same", RESULTS),
+    Rule(f"{OPS}.jitter.probability", lambda c: 1.0 if is_small(c) else 0.8, TINT, RESULTS),
+    Rule(f"{OPS}.jitter.brightness", jitter, TINT, RESULTS),
+    Rule(f"{OPS}.jitter.contrast", jitter, TINT, RESULTS),
+    Rule(f"{OPS}.jitter.saturation", saturation, "the same, where there are colours", RESULTS),
+    Rule(f"{OPS}.jitter.hue", hue, "the same, where there are colours", RESULTS),
+    Rule(f"{OPS}.grayscale.probability", grayscale, "the same, where there are colours", RESULTS),
     Rule(f"{OPS}.blur.probability", lambda c: 0.0 if is_small(c) else 0.5,
          "small images have no detail to lose", RESULTS),
     Rule("data.eval_transform.resize", evaluated_side, "as the crops are", SETTINGS),
@@ -207,7 +223,9 @@ RULES = (
     Rule("loss.freeze_prototypes_epochs", 0, "in steps, see the next", LIGHTLY_TRAIN),
     Rule("loss.freeze_prototypes_steps", frozen_steps,
          "the trunk adapts to random prototypes first", LIGHTLY_TRAIN),
-    Rule("optimizer.lr", 0.002, "at batches of 32 to 128", SETS),
+    Rule("optimizer.lr", rate, "by the root of the batch", RESULTS),
+    Rule("optimizer.trust_coefficient", lambda c: 0.02 if c.values["optimizer"] == "larc" else None,
+         "few steps, so large ones", RESULTS),
     Rule("optimizer.weight_decay", 0.0001, "few steps", RESULTS),
     Rule("schedule.warmup_epochs", lambda c: round(c.values["num_epochs"] / 10, 3),
          "a tenth of the steps", LIGHTLY_TRAIN),
@@ -226,7 +244,7 @@ RULES = (
 
 def _channels_in_words(case: Case) -> str:
     facts = case.facts
-    return "all are grey" if facts.is_grey else "colours" if facts.channels == 3 else "bands"
+    return "all are grey" if facts.is_grey else "colours" if facts.channels == COLOURS else "bands"
 
 
 def _length_in_words(case: Case) -> str:
@@ -251,12 +269,17 @@ def choose(case: Case) -> list[Choice]:
     """
     choices, given = [], dict(case.values)
     for rule in RULES:
-        if rule.key in given:
-            choices.append(Choice(rule.key, given.pop(rule.key), "you asked for it", "command line"))
-            continue
         value = rule.value(case) if callable(rule.value) else rule.value
-        if value is not None:
-            case.values[rule.key] = value
+        case.values.setdefault(rule.key, value)  # the rules after it see what the user wants
+        if value is not None and not _is_settled(rule.key, given):
             why = rule.why(case) if callable(rule.why) else rule.why
             choices.append(Choice(rule.key, value, why, rule.source))
-    return choices + [Choice(k, v, "you asked for it", "command line") for k, v in given.items()]
+    return choices + [Choice(k, v, "you asked for it", ASKED) for k, v in given.items()]
+
+
+def _is_settled(key: str, given: Iterable[str]) -> bool:
+    """Whether the user has given a key, one above it or one below it; parts are not above keys."""
+    if "." not in key:
+        return key in given
+    keys = [other for other in given if "." in other]
+    return any(f"{k}.".startswith(f"{key}.") or f"{key}.".startswith(f"{k}.") for k in keys)

@@ -2,8 +2,10 @@
 
 import re
 import shlex
+import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -39,8 +41,18 @@ class Stage(NamedTuple):
         return shlex.join([*_program("python"), *self.arguments])
 
     def run(self) -> int:
-        """Run it as a process of its own; returns its exit code."""
-        return subprocess.run([*_program(sys.executable), *self.arguments], check=False).returncode
+        """Run it as a process of its own; returns its exit code.
+
+        What stops this process stops that one first: it saves before it ends.
+        """
+        process = subprocess.Popen([*_program(sys.executable), *self.arguments])
+        before = signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+        try:
+            while True:
+                with suppress(KeyboardInterrupt):  # the terminal sends it to both
+                    return process.wait()
+        finally:
+            signal.signal(signal.SIGTERM, before)
 
 
 def _program(python: str) -> list[str]:
