@@ -90,7 +90,7 @@ def _given(overrides: list[str]) -> dict[str, Any]:
         return {}
     source = Source.of([f"config={PARENT}", *overrides])
     cfg, problems = source.read()
-    values = {}
+    values: dict[str, Any] = {}
     for text in source.overrides[1:] if not problems else ():
         override = parsed(text)
         key = str(override.key_or_group)

@@ -3,7 +3,7 @@
 import hashlib
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from time import perf_counter
 
 import numpy as np
@@ -26,6 +26,7 @@ START_BYTES = 4096  # that are compared before whole files are
 GREY_CHROMA = 3.0  # mean difference between the colours of a grey picture, of 255: JPEG rounds
 GREY_SHARE = 0.99  # of the images read, that have to be grey
 MOST_BANDS = 64
+Groups = dict[object, list[int]]  # positions of images that may be the same
 
 
 def scan(path: str) -> Facts:
@@ -148,24 +149,24 @@ def _copies(files: ImageFiles) -> tuple[int, int, tuple[str, ...]]:
     Files are compared by their size, then by their beginning, then as a whole.
     """
     number, end = min(len(files), MOST_COMPARED), perf_counter() + MOST_SECONDS
-    groups = {0: list(range(number))}
+    groups: Groups = {0: list(range(number))}
     for key in (_size, _start, _whole):
-        groups = _split(groups, lambda index, key=key: key(files.files[index]), end)
+        groups = _split(groups, files, key, end)
     copies = sorted(sorted(group) for group in groups.values())
     names = tuple(printable(files.files[index]) for index in copies[0][:2]) if copies else ()
     return number, sum(len(group) - 1 for group in copies), names
 
 
 def _split(
-    groups: Mapping[object, list[int]], key: Callable[[int], object], end: float
-) -> dict[object, list[int]]:
+    groups: Groups, files: ImageFiles, key: Callable[[bytes], object], end: float
+) -> Groups:
     """Groups of more than one image whose key is the same; no further ones after ``end``."""
     found: defaultdict[object, list[int]] = defaultdict(list)
     for name, group in groups.items():
         for index in group:
             if perf_counter() > end:
                 break
-            value = key(index)
+            value = key(files.files[index])
             if value is not None:
                 found[name, value].append(index)
     return {name: group for name, group in found.items() if len(group) > 1}

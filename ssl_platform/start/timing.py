@@ -118,7 +118,8 @@ class _Step:
             return each
         batch = self.batch(batch_size)
         self(batch)
-        times, end = [], perf_counter() + SECONDS / 2
+        times: list[float] = []
+        end = perf_counter() + SECONDS / 2
         while perf_counter() < end or not times:
             times.append(_timed(lambda: self(batch)))
         return median(times) / batch_size
