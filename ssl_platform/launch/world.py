@@ -70,7 +70,7 @@ def work_in_group(job: Job, world: World, store: Any) -> Any:
         group = {"backend": "nccl", "device_id": torch.device("cuda", gpu)}
     timeout = timedelta(minutes=job.options.timeout_minutes)
     dist.init_process_group(store=store, rank=rank, world_size=world_size, timeout=timeout, **group)
-    result = job()
+    result = job.work(*job.args)
     dist.destroy_process_group()  # not after an error: it would wait for ranks that are gone
     return result
 
