@@ -174,6 +174,8 @@ class Run:
     train_data: ImageDataset
     val_data: ImageDataset | None  #: labelled images to evaluate on
     eval_loader: Callable[[ImageDataset, np.ndarray], Loader]  #: centre crops of some positions
+    #: crops as the training draws them of some of its images; another number gives others
+    view_loader: Callable[[np.ndarray, int], Loader]
     optimizer: torch.optim.Optimizer
     schedule: Callable[[int], float]  #: learning rate at a position
     schedules: Mapping[str, Scheduled]  #: those of other options, by the option's path

@@ -12,6 +12,7 @@ from ssl_platform.engine.build import Builder
 from ssl_platform.engine.loop import train
 from ssl_platform.engine.run import Run
 from ssl_platform.engine.saver import Saver
+from ssl_platform.errors import CollapseError
 from ssl_platform.evaluation.feature_cache import CacheOptions
 from ssl_platform.evaluation.results import WEIGHTS, Results
 from ssl_platform.hooks.evaluate import Evaluate
@@ -80,6 +81,7 @@ class Train(Task):
         results = train(run, Saver(run.output_dir, options.save), options.resume)
         for evaluate in (hook for hook in run.hooks.values() if isinstance(hook, Evaluate)):
             _write_results(run, options, evaluate)
+        _fail_where_asked(run, options)
         return results
 
 
@@ -103,6 +105,16 @@ def _start_from(trunk: Any, options: TrainOptions) -> Weights:
         adapt_channels=options.adapt_channels,
     )
     return weights
+
+
+def _fail_where_asked(run: Run, options: TrainOptions) -> None:
+    """Raise ``CollapseError`` on all ranks where ``fail_on`` asks for it; collective."""
+    verdict = run.results.get("verdict")
+    if options.fail_on is None or verdict is None:
+        return
+    is_collapsed = run.agree(greatest={"collapsed": verdict["kind"] == "collapsed"}, least={})
+    if is_collapsed["collapsed"]:
+        raise CollapseError("fail_on=collapse: the verdict is collapsed; the run is saved as ever")
 
 
 def _write_results(run: Run, options: TrainOptions, evaluate: Evaluate) -> None:
