@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from ssl_platform import distributed
 from ssl_platform.config.options import TrainOptions, options_of
 from ssl_platform.console import LegibleFormatter, show
-from ssl_platform.console.working import no_silence, working
+from ssl_platform.console.working import WATCH, no_silence, working
 from ssl_platform.engine.build import resolve_device
 from ssl_platform.errors import ConfigError
 from ssl_platform.job.check import checked
@@ -105,6 +105,7 @@ def run_here(cfg: DictConfig) -> Any:
                 messages += images_found(options)
         if messages:
             show("\n".join(messages))
+            WATCH.heard()
         device = resolve_device(options.device).type
         job = Job(work, (OmegaConf.to_yaml(cfg),), options.launch, device, options.name)
         return launcher_here(options.launch).launch([job])[0]
@@ -117,6 +118,7 @@ def work(config_yaml: str) -> Any:
     options = options_of(cfg)
     handler = logging.StreamHandler()
     handler.setFormatter(LegibleFormatter())
+    handler.addFilter(_heard)
     logging.basicConfig(level=logging.INFO, handlers=[handler])
     warnings.simplefilter("ignore")  # the check has shown them
     cudnn = asdict(options.cudnn)
@@ -127,3 +129,8 @@ def work(config_yaml: str) -> Any:
         arithmetic(matmul_precision=options.matmul_precision, **cudnn),
     ):
         return TASKS.build(options.task)(options)
+
+
+def _heard(_: logging.LogRecord) -> bool:
+    WATCH.heard()
+    return True

@@ -92,4 +92,5 @@ def _own_lines(name: str, terminal: TextIO) -> Iterator[None]:
     finally:
         if getattr(sys, name) is lines:
             setattr(sys, name, stream)
-        del lines  # which writes what had no line break yet
+        if any(lines._buf):  # what had no line break yet
+            lines.write("\n")

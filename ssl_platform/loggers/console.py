@@ -24,11 +24,13 @@ class Console(Logger):
     one. The bar moves at each step; the time that is left is that of the latest figures.
     """
 
+    bar: ProgressBar | None = None
+
     def start(self, run: RunInfo) -> None:
         self.run, self.pace = run, Pace(run)
         self.latest: list[str] = []  # figures
-        is_terminal = sys.stderr.isatty()
-        self.bar = ProgressBar(run.num_steps, run.position) if is_terminal else None
+        if sys.stderr.isatty():
+            self.bar = ProgressBar(run.num_steps, run.position)
 
     def step(self, step: int) -> None:
         position = self.run.position_at(step)
