@@ -34,6 +34,7 @@ TINY = [
     "hooks.log.every_steps=1",
     "loggers.tensorboard.enabled=false",
     "launch.threads=1",
+    "++hooks.report=null",
 ]
 
 

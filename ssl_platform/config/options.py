@@ -187,6 +187,8 @@ class TrainOptions(ImageJobOptions):
     # which of the two is evaluated
     evaluate: Whose = field(default="student", metadata=FREE)
     weights: Whose | None = None  # of the checkpoint: as there, see `ssl_platform.zoo.weights`
+    # the shipped config that it is made of
+    recipe: str | None = field(default=None, metadata=FREE)
 
 
 def options_of(cfg: Any) -> JobOptions:
