@@ -13,9 +13,10 @@ from ssl_platform.loggers.group import json_values
 from ssl_platform.registry import HOOKS
 from ssl_platform.reports.crops import CroppedImage, cropped_images
 from ssl_platform.reports.facts import machine_facts
-from ssl_platform.reports.page import PAGE, SUMMARY, Reported, SampleView, json_file, report_page
+from ssl_platform.reports.page import PAGE, SUMMARY, Reported, json_file, report_page
 from ssl_platform.reports.pictures import square
 from ssl_platform.reports.sample import drawn_positions, look_at
+from ssl_platform.reports.sample_values import SampleView
 from ssl_platform.reports.sheet import cluster_sheet
 
 logger = logging.getLogger(__name__)

@@ -81,4 +81,4 @@ def _cropped(
 def _size(image: np.ndarray) -> str:
     """Width and height, as photographers write them."""
     height, width = image.shape[:2]
-    return f"{width} × {height}"
+    return f"{width} x {height}"

@@ -85,7 +85,8 @@ def differences_from_recipe(config: Mapping[str, Any]) -> tuple[list[tuple[str, 
 def _recipe_values(recipe: str, after: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """The values of a recipe as they are written, and with what it leaves open as in a run."""
     cfg, _ = Source(CONFIG_DIR, PRIMARY, [f"config={recipe}"], ()).read()
-    before: dict[str, Any] = flat(OmegaConf.to_container(cfg))
+    written: Any = OmegaConf.to_container(cfg)
+    before = flat(written)
     for key, value in before.items():
         if value == MISSING or key == "name":
             OmegaConf.update(cfg, key, after.get(key), force_add=True)
@@ -107,12 +108,8 @@ def next_commands(run_dir: Path, config: Mapping[str, Any], *, is_over: bool) ->
     if not is_over:
         commands.append(["go on, if it was stopped", f"{COMMAND} config={saved}"])
     elif isinstance(epochs, int):
-        commands.append(
-            [
-                "train for longer, from where it is",
-                f"{COMMAND} config={saved} num_epochs={2 * epochs}",
-            ]
-        )
+        longer = f"{COMMAND} config={saved} num_epochs={2 * epochs}"
+        commands.append(["train for longer, from where it is", longer])
     commands += [
         ["see the clusters of all images", f"{COMMAND} config=analysis/clusters checkpoint={run}"],
         [

@@ -8,29 +8,16 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ssl_platform.console import escaped
 from ssl_platform.files import read_small, reason
 from ssl_platform.reports.crops import CroppedImage
 from ssl_platform.reports.curves import Lines, charts, latest, read_metrics
 from ssl_platform.reports.facts import differences_from_recipe, next_commands
-from ssl_platform.reports.groups import (
-    SampleClusters,
-    clusters_of,
-    confusion_of,
-    neighbours_of,
-    purest_class,
-)
-from ssl_platform.reports.maps import maps_of
-from ssl_platform.reports.pictures import sprite
-from ssl_platform.reports.sample import Sample
+from ssl_platform.reports.sample_values import SampleView, sample_values
 from ssl_platform.reports.templates import page_bytes
 
 METRICS, BASELINES, SUMMARY = "metrics.jsonl", "baselines.json", "summary.json"  # of a run
 PAGE = "report.html"  # in the directory of a run
-TILE = 64  # pixels of a thumbnail's width on the page, about
-OTHERS = 10  # the colour of all classes and clusters but the largest ones
 SECTIONS = {
     "curves": "Curves",
     "crops": "Crops",
@@ -43,21 +30,6 @@ SECTIONS = {
     "machine": "Machine",
     "next": "Next",
 }
-
-
-@dataclass(frozen=True, eq=False)
-class SampleView:
-    """What a page shows of a sample; making it once serves several pages."""
-
-    sample: Sample
-    clusters: SampleClusters | None
-    maps: dict[str, np.ndarray]
-
-    @classmethod
-    def of(cls, sample: Sample, *, is_last: bool) -> "SampleView":
-        """The clusters and maps; the last view of a training has all maps."""
-        maps = maps_of(sample.features, with_neighbours=is_last)
-        return cls(sample, clusters_of(sample), maps)
 
 
 @dataclass(frozen=True)
@@ -131,7 +103,7 @@ def report_page(reported: Reported) -> bytes:
     drawn = charts(reported.lines, reported.baselines) if reported.lines else []
     differences, not_compared = differences_from_recipe(config)
     missing = {"curves": "No figures yet.", "crops": "", "sample": ""} | reported.missing
-    of_sample, data = _sample_values(reported.view)
+    of_sample, data = sample_values(reported.view)
     return page_bytes(
         "report.html",
         {
@@ -228,92 +200,3 @@ def _profile(found: Any) -> dict[str, Any] | None:
         return None
     parts = [{"name": name, **part} for name, part in found["parts"].items()]
     return {**found, "parts": parts}
-
-
-def _sample_values(view: SampleView | None) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Values for the template, and for the script, of what a sample shows."""
-    if view is None or not len(view.sample):
-        nothing: dict[str, Any] = dict.fromkeys(("sprite", "groups", "confusion"))
-        return nothing | {"num_images": 0, "maps": [], "legends": {}, "neighbours": []}, {}
-    sample, clusters = view.sample, view.clusters
-    sheet = sprite(sample.thumbnails)
-    by_class = np.array([sample.class_name(index) for index in range(len(sample))])
-    ways: dict[str, list[str]] = {}
-    if sample.is_labelled:
-        ways["class"] = by_class.tolist()
-    if clusters is not None:
-        word = "cluster" if clusters.is_kmeans else "prototype"
-        ways[word] = [f"{word} {cluster}" for cluster in clusters.ids.tolist()]
-    coloured = {way: _colours(names) for way, names in ways.items()}
-    captions = [
-        " · ".join(filter(None, [name, *(names[index] for names in ways.values())]))
-        for index, name in enumerate(sample.names)
-    ]
-    values = {
-        "sprite": sheet,
-        "tile_width": sheet.width * max(1, round(TILE / sheet.width)),
-        "is_small": sample.is_small,
-        "num_images": len(sample),
-        "captions": captions,
-        "groups": None if clusters is None else _cards(sample, clusters),
-        "maps": list(view.maps),
-        "legends": {way: legend for way, (_, legend) in coloured.items()},
-        "is_labelled": sample.is_labelled,
-        "neighbours": _neighbours(sample),
-        "confusion": confusion_of(sample),
-    }
-    return values, {
-        "columns": sheet.columns,
-        "captions": captions,
-        "maps": {name: np.round(points, 4).tolist() for name, points in view.maps.items()},
-        "colours": {way: slots for way, (slots, _) in coloured.items()},
-    }
-
-
-def _colours(names: list[str]) -> tuple[list[int], list[dict[str, Any]]]:
-    """The colour of each image, and a legend: the commonest names have one of their own."""
-    found, counts = np.unique(names, return_counts=True)
-    order = np.argsort(-counts, kind="stable")[:OTHERS]
-    slots = {str(found[place]): slot for slot, place in enumerate(order)}
-    slots.pop("", None)  # images without a class
-    legend = [
-        {"slot": slot, "name": name, "count": names.count(name)} for name, slot in slots.items()
-    ]
-    rest = sum(name not in slots for name in names)
-    if rest:
-        legend.append({"slot": OTHERS, "name": "others", "count": rest})
-    return [slots.get(name, OTHERS) for name in names], legend
-
-
-def _cards(sample: Sample, clusters: SampleClusters) -> dict[str, Any]:
-    return {
-        "is_kmeans": clusters.is_kmeans,
-        "number": len(clusters.sizes),
-        "used": len(clusters.order),
-        "cards": [
-            {
-                "id": cluster,
-                "size": int(clusters.sizes[cluster]),
-                "purest": purest_class(sample, np.flatnonzero(clusters.ids == cluster)),
-                "nearest": [
-                    (index, bool(clusters.ids[index] == cluster))
-                    for index in clusters.nearest[cluster].tolist()
-                ],
-            }
-            for cluster in clusters.shown
-        ],
-    }
-
-
-def _neighbours(sample: Sample) -> list[dict[str, Any]]:
-    return [
-        {
-            "index": query,
-            "class_name": sample.class_name(query),
-            "nearest": [
-                {"index": index, "cosine": cosine, "class_name": sample.class_name(index)}
-                for index, cosine in nearest
-            ],
-        }
-        for query, nearest in neighbours_of(sample)
-    ]

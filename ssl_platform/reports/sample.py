@@ -85,7 +85,7 @@ class _Seen(nn.Module):
         if scale >= 1:
             return images
         self.is_small = False
-        size = [max(1, round(side * scale)) for side in (height, width)]
+        size = (max(1, round(height * scale)), max(1, round(width * scale)))
         return F.adaptive_avg_pool2d(images, size)
 
 

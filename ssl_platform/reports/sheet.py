@@ -3,8 +3,8 @@
 import numpy as np
 
 from ssl_platform.reports.groups import NEAREST
-from ssl_platform.reports.page import SampleView
 from ssl_platform.reports.pictures import grid
+from ssl_platform.reports.sample_values import SampleView
 
 
 def cluster_sheet(view: SampleView) -> np.ndarray | None:

@@ -19,11 +19,11 @@ from ssl_platform.reports.page import (
     PAGE,
     SUMMARY,
     Reported,
-    SampleView,
     json_file,
     report_page,
 )
 from ssl_platform.reports.sample import drawn_positions, look_at
+from ssl_platform.reports.sample_values import SampleView
 from ssl_platform.tasks import Task
 from ssl_platform.zoo.trained_run import TrainedRun
 
