@@ -34,6 +34,7 @@ setup(
     package_data={
         "ssl_platform": ["py.typed", "data/crops/*.pyi"],
         "ssl_platform.configs": ["**/*.yaml"],
+        "ssl_platform.reports": ["*.html", "*.css", "*.js", "uplot/*"],
         "ssl_platform.clusters": ["page.html", "page.css", "page.js"],
         "ssl_platform.zoo": ["catalogue.yaml"],
     },

@@ -172,6 +172,14 @@ class Source:
             raise ConfigError([first_line(error)]) from None
         return section
 
+    def _recipe(self) -> str | None:
+        """The shipped config that is chosen, or that a file of the user's begins with."""
+        name = self._chosen.removeprefix("config=")
+        of_user = ConfigStore.instance().repo.get("config", {}).get(f"{name}.yaml")
+        entries = [] if of_user is None else (of_user.node.get("defaults") or [])
+        names = [str(entry).removeprefix("/config/") for entry in (name, *entries)]
+        return next((n for n in names if n in runnable()), None)
+
     @property
     def _chosen(self) -> str:
         chosen = (o for o in self.overrides if o.startswith("config="))
@@ -182,6 +190,8 @@ class Source:
             raise ConfigError([f"{self._chosen}: its first line has to be '# @package _global_'"])
         if cfg.get("name", "") is None:
             cfg.name = self.name()
+        if cfg.get("recipe", "") is None:
+            cfg.recipe = self._recipe()
         plain: Any = OmegaConf.to_container(cfg)
         try:
             require_short(plain)
