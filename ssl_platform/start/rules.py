@@ -23,7 +23,7 @@ FOUND = "found in the images"
 FLOOR_IMAGES = 60_000  # seen in all: what our recipes of small images were measured at
 EPOCHS = 200  # with more images: the least that lightly-train advises below 100,000
 # of optimizers, at a batch
-RATES = {"adamw": (0.002, 64), "larc": (0.12, 32), "sgd": (0.2, 128), "adam": (0.002, 64)}
+RATES = {"adamw": (0.002, 32), "larc": (0.12, 32), "sgd": (0.2, 128), "adam": (0.002, 32)}
 MEMORY_SHARE = 0.5  # of the device's memory, for the activations of a batch
 EVALUATIONS = 10  # of the training: how often it is measured
 MANY_IMAGES = 50_000
@@ -55,7 +55,7 @@ def is_small(case: Case) -> bool:
 
 def batch_size(case: Case) -> int:
     """As small as is measured to be good; at most half of the images, and what memory takes."""
-    wanted = 64 if is_small(case) or case.machine.device == "cpu" else 128
+    wanted = 32 if is_small(case) or case.machine.device == "cpu" else 128
     if case.facts.number >= MANY_IMAGES and case.machine.device == "cuda":
         wanted = 256
     least = max(2, min(wanted, case.facts.number // 2))
@@ -194,11 +194,11 @@ RULES = (
          lambda c: f"{len(c.facts.unreadable)} of {c.facts.tried} tried are unreadable", FOUND),
     Rule(f"{CROPS}.large.size", lambda c: c.size.crop,
          lambda c: f"pixels; short side of the images: {c.facts.side}", FOUND),
-    Rule(f"{CROPS}.large.scale", lambda c: [0.4, 1.0] if is_small(c) else [0.14, 1.0],
+    Rule(f"{CROPS}.large.scale", lambda c: [0.5, 1.0] if is_small(c) else [0.14, 1.0],
          "part of the image; a small crop of a small image shows nothing", RESULTS),
     Rule(f"{CROPS}.small.size", lambda c: small_crop(c.size), "the small crops cost little", SETS),
     Rule(f"{CROPS}.small.count", lambda c: c.size.small_count, "as the trunk's row has it", SETS),
-    Rule(f"{CROPS}.small.scale", lambda c: [0.2, 0.5] if is_small(c) else [0.05, 0.14],
+    Rule(f"{CROPS}.small.scale", lambda c: [0.3, 0.5] if is_small(c) else [0.05, 0.14],
          "as for the large crops", RESULTS),
     Rule(f"{OPS}.jitter.probability", lambda c: 1.0 if is_small(c) else 0.8, TINT, RESULTS),
     Rule(f"{OPS}.jitter.brightness", jitter, TINT, RESULTS),
@@ -232,6 +232,7 @@ RULES = (
     Rule("hooks.knn.every_epochs", epochs_between, "ten times in all", SETTINGS),
     Rule("hooks.knn.num_labels", lambda c: min(1000, c.facts.number // 2),
          "the other half asks", SETTINGS),
+    Rule("hooks.views.every_epochs", epochs_between, "the same", SETTINGS),
     Rule("save.every_epochs", epochs_between, "ten checkpoints in all", SETTINGS),
     Rule("hooks.log.every_steps", lambda c: max(1, min(50, steps(c) // 20)),
          "twenty lines or more", SETTINGS),

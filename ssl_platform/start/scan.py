@@ -157,9 +157,7 @@ def _copies(files: ImageFiles) -> tuple[int, int, tuple[str, ...]]:
     return number, sum(len(group) - 1 for group in copies), names
 
 
-def _split(
-    groups: Groups, files: ImageFiles, key: Callable[[bytes], object], end: float
-) -> Groups:
+def _split(groups: Groups, files: ImageFiles, key: Callable[[bytes], object], end: float) -> Groups:
     """Groups of more than one image whose key is the same; no further ones after ``end``."""
     found: defaultdict[object, list[int]] = defaultdict(list)
     for name, group in groups.items():

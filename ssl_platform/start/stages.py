@@ -79,7 +79,8 @@ def stages(file: Path, cfg: DictConfig) -> list[Stage]:
         found.append(Stage(f"evaluate: {name}", arguments, run / name))
     arguments = ["config=analysis/clusters", f"checkpoint={quoted(str(run))}"]
     found.append(Stage("clusters", arguments, run / "clusters"))
-    return found
+    arguments = ["config=analysis/report", f"checkpoint={quoted(str(run))}"]
+    return [*found, Stage("report", arguments, run)]
 
 
 def _is_labelled(data: DataOptions) -> bool:

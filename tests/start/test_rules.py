@@ -1,7 +1,7 @@
 """The table of rules: what holds for whatever images and machine there are."""
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ssl_platform.errors import ConfigError
@@ -55,6 +55,7 @@ MEASURED = st.builds(
 )
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(IMAGES, MACHINES, MEASURED, st.floats(0.01, 100))
 def test_the_values_fit_each_other_whatever_the_images(images, here, measured, hours):
     for size in candidates(images, here):
