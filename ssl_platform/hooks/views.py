@@ -33,6 +33,8 @@ class ViewMonitor(Events):
         seed: of that draw.
     """
 
+    results = ("views.trained.found", "views.trained.rankme")
+
     def __init__(
         self,
         *,
