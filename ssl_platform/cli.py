@@ -20,6 +20,7 @@ from ssl_platform.console import (
     show,
     why_unwritten,
 )
+from ssl_platform.console.working import no_silence, working
 from ssl_platform.errors import CheckpointError, ConfigError, PlatformError, StopRequested
 from ssl_platform.launch.limits import check_torch_fits, limit_error
 from ssl_platform.launch.threads import spin_variables
@@ -84,7 +85,8 @@ def answered(*, debug: bool = False) -> Iterator[Answer]:
     make_logs_legible()
     answer = Answer()
     try:
-        yield answer
+        with no_silence():
+            yield answer
         _warn_of_unwritten()
     except Exception as error:
         known = error if isinstance(error, PlatformError) else limit_error(error)
@@ -220,7 +222,8 @@ def _composed(overrides: list[str], config_dirs: list[str]) -> Any:
         warnings.showwarning = _show_warning
         os.environ.update(spin_variables())  # before torch is imported
         check_torch_fits()
-        return compose(overrides, config_dirs)
+        with working("checking the config"):
+            return compose(overrides, config_dirs)
 
 
 def _hydra(source: Any, flags: list[str], task: Any = None) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ssl_platform.console.working import working
 from ssl_platform.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -39,10 +40,13 @@ def check_sweep(overrides: list[str], config_dirs: Iterable[str | Path] = ()) ->
     from ssl_platform.config.source import sweep_jobs
 
     problems: list[str] = []
-    for job in sweep_jobs(overrides, config_dirs):
-        try:
-            compose(job, config_dirs)
-        except ConfigError as error:
-            problems += error.problems
+    jobs = list(sweep_jobs(overrides, config_dirs))
+    with working("checking the combinations", len(jobs), "of them") as work:
+        for job in jobs:
+            try:
+                compose(job, config_dirs)
+            except ConfigError as error:
+                problems += error.problems
+            work.advance()
     if problems:
         raise ConfigError(list(dict.fromkeys(problems)))

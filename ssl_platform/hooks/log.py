@@ -9,6 +9,7 @@ from annotated_types import Ge
 
 from ssl_platform import distributed
 from ssl_platform.engine.run import Events, Run
+from ssl_platform.hooks.judged import judged
 from ssl_platform.metrics import one_number
 from ssl_platform.registry import HOOKS
 
@@ -74,6 +75,7 @@ class Log(Events):
             images = (run.step - self.start_step) * self._images_per_step(run)
             run.results["seconds"] = seconds
             run.results["images_per_second"] = images / seconds
+        judged(run)  # loggers have it too
         run.loggers.close(run.results)  # now, so that the bar has ended before a summary is printed
 
     def _figures(self, run: Run, loss_sum: torch.Tensor) -> dict[str, float]:
