@@ -191,8 +191,8 @@ def train(name: str, options: list[str], *, out: Path) -> dict[int, list[str]]:
         command = [
             sys.executable, str(TOOL), "--config-dir", str(out / "plug_ins" / "configs"),
             *(option.replace("OUT", str(out)) for option in options), "launch.threads=1",
-            "data.num_workers=0", "~hooks.knn", "save.every_epochs=null",
-            "loggers.tensorboard=null",
+            "data.num_workers=0", "~hooks.knn", "~hooks.views", "~hooks.report",
+            "save.every_epochs=null", "loggers.tensorboard=null",
             f"output_dir={out / key}", f"+hooks.signs={{name: SlidingSigns, path: {path}}}",
         ]  # fmt: skip
         kind = options[0].split("/")[1]
