@@ -240,8 +240,8 @@ def _channels_in_words(case: Case) -> str:
 
 
 def _length_in_words(case: Case) -> str:
-    seen = images_seen(case)
-    return f"{seen:,} images seen, {ceil(seen / case.values['data.batch_size']):,} steps"
+    number, batch = steps(case), case.values["data.batch_size"]
+    return f"{number:,} steps of {batch}: {number * batch:,} images seen"
 
 
 class Choice(NamedTuple):
