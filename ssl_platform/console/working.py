@@ -91,6 +91,7 @@ class Watch:
             if text or self._is_shown:
                 self.show(text)
             self._is_shown = bool(text)
+            self.heard()
         elif text and self.clock() - self._heard >= self._wait:
             self.say(text)
             self._heard, self._wait = self.clock(), MORE_SECONDS
