@@ -70,6 +70,7 @@ setup(
         "wandb": ["wandb>=0.31"],
         "mlflow": ["mlflow-skinny>=3"],
         "optuna": ["hydra-optuna-sweeper>=1.3"],
+        "browser": ["playwright>=1.40"],
         "test": [
             "pytest>=8",
             "pytest-xdist>=3.5",

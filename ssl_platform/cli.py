@@ -28,6 +28,7 @@ HELP = """\
 Self-supervised learning by clustering.
 
 usage: python tools/run_distributed.py config=NAME [key=value ...] [-m] [--config-dir DIR]
+       python tools/start.py FOLDER            plan a training for your images; see its --help
 
   config=NAME        what to run, see below; or the path of a YAML file, e.g. a run's config.yaml
   key=value          override any value by its path: optimizer.lr=0.3 data.train.path=/my/images
@@ -62,7 +63,14 @@ def main(argv: list[str] | None = None) -> int:
     """Run a command line; returns the exit code (0, or that of the `PlatformError`)."""
     arguments = sys.argv[1:] if argv is None else list(argv)
     with answered(debug="--debug" in arguments) as answer:
-        cfg = _answered_or_composed([a for a in arguments if a != "--debug"], answer)
+        arguments = [a for a in arguments if a != "--debug"]
+        if arguments[:1] == ["start"]:
+            from ssl_platform.start.command import start
+
+            check_working_directory()
+            answer.exit_code = start(arguments[1:])
+            return answer.exit_code
+        cfg = _answered_or_composed(arguments, answer)
         if cfg is not None:
             from ssl_platform.job.running import run_here
 

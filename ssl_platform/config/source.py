@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from ssl_platform.config.calls import calls_in
 from ssl_platform.config.hints import no_config, unknown_key
-from ssl_platform.config.moved import MOVED, in_other_words
+from ssl_platform.config.moved import GONE, MOVED, in_other_words
 from ssl_platform.config.overrides import (
     MOST_OVERRIDES,
     combinations,
@@ -251,6 +251,8 @@ class Source:
                 hint = nearest(name, [str(k) for k in node])
                 if key in MOVED:
                     hint = f"it is {MOVED[key]} now"
+                elif key in GONE:
+                    hint = GONE[key]
                 elif depth in (0, len(names) - 1):
                     hint = unknown_key(key, value, cfg) or hint
                 if depth == 0 and name in _keys_of_a_training():

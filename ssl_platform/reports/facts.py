@@ -1,15 +1,17 @@
 """What a report says beside figures and pictures: the machine, the recipe, what to type next."""
 
+import copy
 import os
 import platform
 import shlex
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import MISSING, OmegaConf
+from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 import ssl_platform
@@ -84,7 +86,7 @@ def differences_from_recipe(config: Mapping[str, Any]) -> tuple[list[tuple[str, 
 
 def _recipe_values(recipe: str, after: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """The values of a recipe as they are written, and with what it leaves open as in a run."""
-    cfg, _ = Source(CONFIG_DIR, PRIMARY, [f"config={recipe}"], ()).read()
+    cfg = copy.deepcopy(_shipped(recipe))
     written: Any = OmegaConf.to_container(cfg)
     before = flat(written)
     for key, value in before.items():
@@ -93,6 +95,11 @@ def _recipe_values(recipe: str, after: Mapping[str, Any]) -> tuple[dict[str, Any
     with unread_environment():
         filled: Any = OmegaConf.to_container(cfg, resolve=True)
     return before, flat(filled)
+
+
+@cache
+def _shipped(recipe: str) -> DictConfig:
+    return Source(CONFIG_DIR, PRIMARY, [f"config={recipe}"], ()).read()[0]
 
 
 def _value(values: Mapping[str, Any], key: str) -> str:

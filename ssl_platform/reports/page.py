@@ -13,7 +13,7 @@ from ssl_platform.files import read_small, reason
 from ssl_platform.reports.crops import CroppedImage
 from ssl_platform.reports.curves import Lines, charts, latest, read_metrics
 from ssl_platform.reports.facts import differences_from_recipe, next_commands
-from ssl_platform.reports.sample_values import SampleView, sample_values
+from ssl_platform.reports.sample_values import NOTHING, SampleView
 from ssl_platform.reports.templates import page_bytes
 
 METRICS, BASELINES, SUMMARY = "metrics.jsonl", "baselines.json", "summary.json"  # of a run
@@ -103,7 +103,7 @@ def report_page(reported: Reported) -> bytes:
     drawn = charts(reported.lines, reported.baselines) if reported.lines else []
     differences, not_compared = differences_from_recipe(config)
     missing = {"curves": "No figures yet.", "crops": "", "sample": ""} | reported.missing
-    of_sample, data = sample_values(reported.view)
+    of_sample, data = (NOTHING, {}) if reported.view is None else reported.view.values
     return page_bytes(
         "report.html",
         {

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,7 @@ OTHERS = 10  # the colour of all classes and clusters but the largest ones
 
 @dataclass(frozen=True, eq=False)
 class SampleView:
-    """What a page shows of a sample; making it once serves several pages."""
+    """What a page shows of a sample."""
 
     sample: Sample
     clusters: SampleClusters | None
@@ -36,12 +37,22 @@ class SampleView:
         maps = maps_of(sample.features, with_neighbours=is_last)
         return cls(sample, clusters_of(sample), maps)
 
+    @cached_property
+    def values(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Those for the template, and those for the script; of each look at the sample, once."""
+        return _sample_values(self)
 
-def sample_values(view: SampleView | None) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Values for the template, and for the script, of what a sample shows."""
-    if view is None or not len(view.sample):
-        nothing: dict[str, Any] = dict.fromkeys(("sprite", "groups", "confusion"))
-        return nothing | {"num_images": 0, "maps": [], "legends": {}, "neighbours": []}, {}
+
+NOTHING: dict[str, Any] = {
+    **dict.fromkeys(("sprite", "groups", "confusion")),
+    "num_images": 0,
+    "maps": [],
+    "legends": {},
+    "neighbours": [],
+}
+
+
+def _sample_values(view: SampleView) -> tuple[dict[str, Any], dict[str, Any]]:
     sample, clusters = view.sample, view.clusters
     sheet = sprite(sample.thumbnails)
     by_class = [sample.class_name(index) for index in range(len(sample))]

@@ -1,5 +1,6 @@
 """The templates of pages, and what all of them share: colours, and how a page becomes bytes."""
 
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
 FOLDER = Path(__file__).parent
 
 
+@cache
 def templates(folder: Path = FOLDER) -> "Environment":
     """Templates of a folder, which may include those of this one, e.g. ``base.css``.
 
