@@ -35,6 +35,7 @@ TINY = [
     "loggers.tensorboard.enabled=false",
     "~hooks.views",  # tests/hooks/test_views.py has it
     "launch.threads=1",
+    "++hooks.report=null",
 ]
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ssl_platform import distributed
+from ssl_platform.console.working import working
 from ssl_platform.data.batch import Batch
 from ssl_platform.data.loading.loader import Loader
 from ssl_platform.errors import DataError, DivergedError
@@ -62,7 +63,11 @@ def extract(
     if isinstance(embed, nn.Module):
         embed.eval()
     try:
-        parts = [_rows(embed, batch, loader, num_crops) for batch in loader]
+        with working("features", num_samples) as work:
+            parts = []
+            for batch in loader:
+                parts.append(_rows(embed, batch, loader, num_crops))
+                work.advance(len(batch.index) * distributed.world_size())
     finally:
         for module, is_training in modes:
             module.training = is_training

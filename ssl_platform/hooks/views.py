@@ -45,6 +45,8 @@ class ViewMonitor(Events):
         seed: of the draw of images.
     """
 
+    results = ("views.trained.found", "views.trained.rankme")
+
     def __init__(
         self,
         *,

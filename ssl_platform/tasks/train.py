@@ -7,6 +7,7 @@ from typing import Any
 from ssl_platform import distributed
 from ssl_platform.config.options import Node, TrainOptions
 from ssl_platform.config.saved import shown_config
+from ssl_platform.console.working import working
 from ssl_platform.engine import checkpoint
 from ssl_platform.engine.build import Builder
 from ssl_platform.engine.loop import train
@@ -69,7 +70,8 @@ class Train(Task):
 
     def __call__(self, options: TrainOptions) -> dict[str, Any]:
         """Run the training; returns what the hooks measured (``run.results``)."""
-        run = Builder(options).run()
+        with working("building the model and opening the images"):
+            run = Builder(options).run()
         if distributed.rank() == 0:
             run.loggers.config = shown_config(run.output_dir / "config.yaml")
         if not checkpoint.any_in(run.output_dir):
