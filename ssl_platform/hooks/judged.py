@@ -6,7 +6,7 @@ import shlex
 from pathlib import Path
 
 from ssl_platform.engine.run import Run
-from ssl_platform.evaluation.verdict import judge
+from ssl_platform.evaluation.verdict import Kind, judge
 
 TOOL = Path("tools/run_distributed.py")
 PLAIN = re.compile(
@@ -21,16 +21,21 @@ def judged(run: Run) -> None:
     scores instead.
     """
     if "evaluation" not in run.results and "verdict" not in run.results:
-        verdict = judge(run.results)._asdict()
-        run.results["verdict"] = {**verdict, "next": next_command(run.output_dir)}
+        verdict = judge(run.results)
+        command = next_command(verdict.kind, run.output_dir)
+        run.results["verdict"] = {**verdict._asdict(), "next": command}
 
 
-def next_command(folder: Path) -> str:
-    """What a user types to look at a run, from the present working directory."""
+def next_command(kind: Kind, folder: Path) -> str:
+    """What a user types to look at a run, from the present working directory.
+
+    That is the clusters of what has learned, and else the page of curves and signs.
+    """
+    config = "analysis/clusters" if kind.startswith("learned") else "analysis/report"
     program = f"python {TOOL}" if TOOL.is_file() else "python -m ssl_platform"
     inside = os.path.relpath(folder)
     path = str(folder) if inside.startswith("..") else inside
-    return f"{program} config=analysis/clusters {shlex.quote(f'checkpoint={_value(path)}')}"
+    return f"{program} config={config} {shlex.quote(f'checkpoint={_value(path)}')}"
 
 
 def _value(text: str) -> str:
