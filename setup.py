@@ -69,6 +69,8 @@ setup(
         "lightning": ["pytorch-lightning>=2.4"],
         "wandb": ["wandb>=0.31"],
         "mlflow": ["mlflow-skinny>=3"],
+        "optuna": ["hydra-optuna-sweeper>=1.3"],
+        "browser": ["playwright>=1.40"],
         "test": [
             "pytest>=8",
             "pytest-xdist>=3.5",
@@ -82,6 +84,7 @@ setup(
             "pytorch-lightning>=2.4",
             "wandb>=0.31",
             "mlflow-skinny>=3",
+            "hydra-optuna-sweeper>=1.3",
         ],
         "benchmark": ["faiss-cpu>=1.9", "lightly>=1.5"],
         "docs": ["sphinx>=8.1", "furo>=2024.8", "myst-parser>=4"],

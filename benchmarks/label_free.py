@@ -87,9 +87,7 @@ def variants(base: float, other: list[str], drop: list[str]) -> dict[str, list[s
         "seed": ["seed=1"],
         "epochs_3": epochs(3),
         "rate_3": rate(3, base),
-        "rate_0.3": rate(0.3, base),
         "epsilon_0.05": ["loss.epsilon=0.05"],
-        "epsilon_0.1": ["loss.epsilon=0.1"],
         "prototypes_10": ["heads.prototypes.num_prototypes=[10]", *NO_CARE],
         "prototypes_512": ["heads.prototypes.num_prototypes=[512]", *NO_CARE],
         "temperature_0.5": ["loss.temperature=0.5"],
@@ -145,8 +143,8 @@ class _Both(torch.nn.Module):
         self.model = model
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        head = self.model([images])["prototypes"].embeddings
-        return torch.cat([self.model.trunk(images), head], dim=1)
+        features = self.model.trunk(images)
+        return torch.cat([features, self.model.heads["prototypes"](features).embeddings], dim=1)
 
 
 def train(folder: Path, overrides: list[str]) -> None:

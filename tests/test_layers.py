@@ -43,7 +43,8 @@ MAY_IMPORT = {
     | {"clusters", "config", "engine", "evaluation", "hooks", "reports", "zoo"},
     # what starts it
     "job": BASE | PARTS | {"config", "engine", "launch"},
-    "cli": BASE | {"__init__", "config", "evaluation", "job", "launch"},
+    "start": BASE | {"config", "data", "engine", "evaluation", "launch", "ops"},
+    "cli": BASE | {"__init__", "config", "evaluation", "job", "launch", "start"},
     # what a program of one's own uses
     "api": BASE | {"config", "data", "job", "losses", "models", "zoo"},
 }

@@ -3,6 +3,7 @@
 import logging
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -21,7 +22,10 @@ CLOSE_CALL = 1e-4  # of cosines; rounding in a batch and alone differs by less
 
 @dataclass(frozen=True, eq=False)
 class Clusters:
-    """The clusters of N images by each of H sets of prototypes; set 0 is the first."""
+    """The clusters of N images by each of H sets of prototypes; set 0 is the first.
+
+    Those of k-means are one set, of its centroids.
+    """
 
     ids: np.ndarray  # (N, H) int32, the nearest prototype; -1 for an image that cannot be read
     scores: np.ndarray  # (N, H) float32, cosine of the embedding and that prototype; NaN for -1
@@ -29,6 +33,7 @@ class Clusters:
     num_clusters: list[int]  # of each set, 2 or more
     seen: np.ndarray | None = None  # (N,) bool, whether it was a training image; None: unknown
     training_ids: np.ndarray | None = None  # (N, H) int32, its last target in training, -1: none
+    by: Literal["prototypes", "k-means"] = "prototypes"  # what the clusters are of
 
     def sizes(self, number: int) -> np.ndarray:
         """(K,) int64 numbers of images in the clusters of set ``number``."""
@@ -99,7 +104,7 @@ def nearest_prototypes(trunk: nn.Module, head: PrototypeHead, images: Tensor) ->
 
     def answer(images: Tensor) -> Tensor:
         embeddings = head.embed(trunk(images)).float()
-        nearest = [_best_two(prototypes(embeddings)) for prototypes in head.prototypes]
+        nearest = [best_two(prototypes(embeddings)) for prototypes in head.prototypes]
         return torch.stack(nearest, dim=2).flatten(1)
 
     answers = answer(images)
@@ -109,8 +114,8 @@ def nearest_prototypes(trunk: nn.Module, head: PrototypeHead, images: Tensor) ->
     return answers
 
 
-def _best_two(scores: Tensor) -> Tensor:
-    """(B, 3): id of the highest score, the lowest id of equals, the score, and its lead."""
+def best_two(scores: Tensor) -> Tensor:
+    """(B, K) cosines to (B, 3): id of the highest, the lowest of equals, the cosine, its lead."""
     ids = scores.argmax(dim=1, keepdim=True)
     best = scores.gather(1, ids)
     second = scores.scatter(1, ids, -torch.inf).amax(dim=1, keepdim=True)

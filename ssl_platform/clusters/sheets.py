@@ -30,7 +30,7 @@ def check_sheet_size(images_per_sheet: int, thumbnail_side: int) -> None:
         raise ValueError(f"images_per_sheet={images_per_sheet}: at least 1")
     if thumbnail_side < 8:
         raise ValueError(f"thumbnail_side={thumbnail_side}: at least 8 pixels")
-    width = _length(_num_columns(images_per_sheet), thumbnail_side)
+    width = _length(num_columns_of(images_per_sheet), thumbnail_side)
     if width > LARGEST_JPEG:
         raise ValueError(
             f"images_per_sheet={images_per_sheet}, thumbnail_side={thumbnail_side}: a sheet would "
@@ -73,12 +73,13 @@ def write_sheets(
             if not nearest:
                 path.unlink(missing_ok=True)  # of an earlier run
                 continue
-            sheet = _draw_sheet(dataset, nearest, _num_columns(images_per_sheet), thumbnail_side)
+            sheet = _draw_sheet(dataset, nearest, num_columns_of(images_per_sheet), thumbnail_side)
             with replacing(path) as partial:
                 sheet.save(partial, "JPEG", quality=90)
 
 
-def _num_columns(images_per_sheet: int) -> int:
+def num_columns_of(images_per_sheet: int) -> int:
+    """Thumbnails of a sheet side by side."""
     return math.isqrt(images_per_sheet - 1) + 1
 
 
@@ -93,16 +94,16 @@ def _draw_sheet(
     num_rows = -(-len(indices) // num_columns)
     sheet = Image.new("RGB", (_length(num_columns, side), _length(num_rows, side)), BACKGROUND)
     for place, index in enumerate(indices):
-        thumbnail = _thumbnail(dataset, index, side)
+        drawn = thumbnail(dataset, index, side)
         row, column = divmod(place, num_columns)
-        left = _length(column, side) + (side - thumbnail.width) // 2
-        top = _length(row, side) + (side - thumbnail.height) // 2
-        sheet.paste(thumbnail, (left, top))
+        left = _length(column, side) + (side - drawn.width) // 2
+        top = _length(row, side) + (side - drawn.height) // 2
+        sheet.paste(drawn, (left, top))
     return sheet
 
 
-def _thumbnail(dataset: ImageDataset, index: int, side: int) -> Image.Image:
-    """Image ``index``, its longer side scaled to ``side``."""
+def thumbnail(dataset: ImageDataset, index: int, side: int) -> Image.Image:
+    """Image ``index``, its longer side scaled to ``side``; crossed out where it cannot be read."""
     try:
         image = Image.fromarray(as_rgb(read_image(dataset, index)))
     except UnreadableImage:

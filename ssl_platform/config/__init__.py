@@ -37,14 +37,17 @@ def check_sweep(overrides: list[str], config_dirs: Iterable[str | Path] = ()) ->
     Raises:
         ConfigError: the problems of all combinations, each line once.
     """
+    from ssl_platform.config.search import is_search
     from ssl_platform.config.source import sweep_jobs
+    from ssl_platform.job.objective import problems_of_searched
 
     problems: list[str] = []
     jobs = list(sweep_jobs(overrides, config_dirs))
-    with working("checking the combinations", len(jobs), "of them") as work:
+    with working("checking", len(jobs), "combinations") as work:
         for job in jobs:
             try:
-                compose(job, config_dirs)
+                cfg = compose(job, config_dirs)
+                problems += problems_of_searched(cfg) if is_search(overrides) else []
             except ConfigError as error:
                 problems += error.problems
             work.advance()

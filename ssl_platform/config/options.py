@@ -191,6 +191,8 @@ class TrainOptions(ImageJobOptions):
     weights: Whose | None = None  # of the checkpoint: as there, see `ssl_platform.zoo.weights`
     # the shipped config that it is made of
     recipe: str | None = field(default=None, metadata=FREE)
+    # the number of its results that a search compares it by: views.trained.found
+    objective: str | None = field(default=None, metadata=FREE)
 
 
 def options_of(cfg: Any) -> JobOptions:

@@ -45,11 +45,14 @@ class Events:
         enabled: false for a hook that its options leave out of the run.
         comes_first: true for a hook that is called before the other hooks.
         comes_last: true for a hook that is called after them, to report their figures.
+        results: names of numbers that it adds to ``run.results``, for ``objective`` to choose from;
+            shell patterns: ``knn.trained.*``.
     """
 
     enabled = True
     comes_first = False
     comes_last = False
+    results: ClassVar[Sequence[str]] = ()
 
     def probe(self, train: ImageDataset, val: ImageDataset | None) -> None:
         """Refuse, before a run, images that the hook cannot use.

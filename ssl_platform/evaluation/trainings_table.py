@@ -20,7 +20,7 @@ def trainings_table(folders: Iterable[Path]) -> list[str]:
     Args:
         folders: of runs, each with a ``metrics.jsonl``.
     """
-    latest = {folder: _latest(folder / METRICS) for folder in folders}
+    latest = {folder: _latest(folder / METRICS) | _at_the_end(folder) for folder in folders}
     baselines = {folder: _baselines(folder / BASELINES) for folder in latest}
     latest = {folder: figures for folder, figures in latest.items() if figures}
     if not latest:
@@ -60,6 +60,21 @@ def _latest(path: Path) -> dict[str, float]:
     figures: dict[str, float] = {}
     for line in _end_of(path).splitlines():
         figures |= _numbers(_parsed(line))
+    return figures
+
+
+def _at_the_end(folder: Path) -> dict[str, float]:
+    """What a run has measured after its last epoch, where it has not gone on since."""
+    summary = folder / SUMMARY
+    try:
+        if summary.stat().st_mtime < (folder / METRICS).stat().st_mtime:
+            return {}
+    except OSError:
+        return {}
+    figures: dict[str, float] = {}
+    for name, part in _parsed(_end_of(summary)).items():
+        trained = part.get("trained") if isinstance(part, dict) else None
+        figures |= {f"{name}/{key}": value for key, value in _numbers(trained).items()}
     return figures
 
 

@@ -57,6 +57,8 @@ class KNNMonitor(Events):
         seed: of the draws.
     """
 
+    results = ("knn.trained.*",)
+
     def __init__(
         self,
         *,

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 from annotated_types import Ge
-from torch import Tensor
+from torch import Tensor, nn
 
 from ssl_platform.engine.run import Events, Run
 from ssl_platform.evaluation.baselines import RANDOM_INIT, RAW_PIXELS, Embed, pixels
@@ -32,6 +32,8 @@ class ViewMonitor(Events):
         num_images: at most so many, drawn from the training images.
         seed: of that draw.
     """
+
+    results = ("views.trained.found", "views.trained.rankme")
 
     def __init__(
         self,
@@ -61,11 +63,12 @@ class ViewMonitor(Events):
         rng = np.random.default_rng(self.seed)
         self.positions = np.sort(rng.choice(size, min(self.num_images, size), replace=False))
         if run.step == 0:
-            views = self._views(run, run.evaluated.trunk)
-            self.baselines[RANDOM_INIT] = _figures(views)
-            views = self._views(run, pixels)
-            views -= views.mean(dim=(0, 1))
-            self.baselines[RAW_PIXELS] = {"found": 100 * found_share(*views.unbind(1))}
+            views = self._views(run, _WithPixels(run.evaluated.trunk))
+            width: Any = run.evaluated.trunk.out_dim
+            features, raw = views[..., :width], views[..., width:]
+            self.baselines[RANDOM_INIT] = _figures(features)
+            centred = raw - raw.mean(dim=(0, 1))
+            self.baselines[RAW_PIXELS] = {"found": 100 * found_share(*centred.unbind(1))}
         run.results["views"] = {"images": len(self.positions), **self.baselines}
 
     def on_epoch_end(self, run: Run) -> None:
@@ -95,6 +98,18 @@ class ViewMonitor(Events):
             parts.append(rows.unflatten(1, (per_draw, -1)))
         views = torch.cat(parts, dim=1)
         return views[views.flatten(1).isfinite().all(dim=1)]
+
+
+class _WithPixels(nn.Module):
+    """A trunk's features and raw pixels side by side, so that images are read once for both."""
+
+    def __init__(self, trunk: nn.Module):
+        super().__init__()
+        self.trunk = trunk
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, C, H, W) to (B, D + pixels)."""
+        return torch.cat([self.trunk(images), pixels(images)], dim=1)
 
 
 def _figures(views: Tensor) -> dict[str, float]:

@@ -74,14 +74,16 @@ def hungarian_accuracy(clusters: np.ndarray, classes: np.ndarray) -> float:
     return float(table[linear_sum_assignment(table, maximize=True)].sum() / len(clusters))
 
 
-def majority_classes(
-    clusters: np.ndarray, classes: np.ndarray, num_clusters: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """The commonest class of each cluster, the lowest of several, and its part of the samples.
+def commonest_classes(
+    clusters: np.ndarray, classes: np.ndarray, num_clusters: int, *, most: int
+) -> list[list[tuple[int, int]]]:
+    """The commonest classes of each cluster, with their numbers of samples, the commonest first.
+
+    Args:
+        most: classes of a cluster; of equally common ones the lowest come first.
 
     Returns:
-        (num_clusters,) int64 classes, -1 for a cluster without samples, and (num_clusters,)
-        float64 parts of the cluster's samples, there NaN.
+        For each cluster at most so many pairs of class and number; none without labelled samples.
 
     Raises:
         ValueError: different lengths.
@@ -91,15 +93,15 @@ def majority_classes(
     clusters, classes = _in_both(clusters, classes)
     # classes are numbered anew: a large number among them would be a row of a large table
     known, classes = np.unique(classes, return_inverse=True)
-    majority, parts = np.full(num_clusters, -1, np.int64), np.full(num_clusters, np.nan)
-    if len(clusters):
-        ones = np.ones(len(clusters), np.int64)
-        table = coo_array((ones, (clusters, classes)), (num_clusters, len(known))).tocsr()
-        sizes = np.bincount(clusters, minlength=num_clusters)
-        used = sizes > 0
-        majority[used] = known[np.ravel(table.argmax(axis=1))[used]]
-        parts[used] = table.max(axis=1).toarray().ravel()[used] / sizes[used]
-    return majority, parts
+    ones, shape = np.ones(len(clusters), np.int64), (num_clusters, max(1, len(known)))
+    table = coo_array((ones, (clusters, classes)), shape).tocsr()
+    table.sort_indices()
+    pairs = []
+    for start, end in zip(table.indptr, table.indptr[1:], strict=False):
+        counts, columns = table.data[start:end], table.indices[start:end]
+        best = np.argsort(-counts, kind="stable")[:most]
+        pairs.append([(int(known[columns[place]]), int(counts[place])) for place in best])
+    return pairs
 
 
 def _in_both(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

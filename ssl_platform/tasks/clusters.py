@@ -10,6 +10,7 @@ import numpy as np
 from annotated_types import Ge
 
 from ssl_platform import distributed
+from ssl_platform.clusters.kmeans import find_by_kmeans
 from ssl_platform.clusters.nearest import Clusters, find_nearest
 from ssl_platform.clusters.output import ClusterOutput
 from ssl_platform.config.options import JobOptions, Whose
@@ -24,6 +25,10 @@ from ssl_platform.registry import DATASETS, TASKS, TRANSFORMS
 from ssl_platform.tasks import Task
 from ssl_platform.zoo.trained_run import TrainedRun
 from ssl_platform.zoo.weights import ZOO
+
+OR_KMEANS = "; task.num_clusters=100 clusters its features by k-means"
+NumClusters = Annotated[int, Ge(2), "e.g. 100, or null for the clusters of prototypes"] | None
+KMeansIters = Annotated[int, Ge(1), "e.g. 20"]
 
 
 @dataclass(frozen=True)
@@ -53,14 +58,30 @@ class FindClusters(Task):
 
     Args:
         head: name of the `PrototypeHead`; null for the only one.
+        num_clusters: of k-means of the trunk's features, for a model without prototypes; null: the
+            clusters are those of the prototypes.
+        kmeans_iters: iterations of k-means.
         symlinks, images_per_sheet, thumbnail_side: see `ClusterOutput`.
     """
 
     options = ClustersOptions
 
     def __init__(
-        self, *, head: str | None, symlinks: bool, images_per_sheet: int, thumbnail_side: int
+        self,
+        *,
+        head: str | None,
+        num_clusters: NumClusters,
+        kmeans_iters: KMeansIters,
+        symlinks: bool,
+        images_per_sheet: int,
+        thumbnail_side: int,
     ):
+        if num_clusters is not None and head is not None:
+            raise ValueError(
+                f"head={head}: task.num_clusters={num_clusters} clusters the trunk's features, not "
+                "those of a head; leave one of the two out"
+            )
+        self.num_clusters, self.kmeans_iters = num_clusters, kmeans_iters
         self.head, self.output = head, ClusterOutput(symlinks, images_per_sheet, thumbnail_side)
 
     def probe(self, options: ClustersOptions) -> None:
@@ -68,8 +89,12 @@ class FindClusters(Task):
         if options.data.num_workers < 0:
             raise ValueError(f"data.num_workers={options.data.num_workers}: 0 or more")
         run = _open_run(options.checkpoint)
-        self._head_of(run.model(options.weights))
-        _open_images(run, options.data).probe()
+        model, dataset = run.model(options.weights), _open_images(run, options.data)
+        dataset.probe()
+        if self.num_clusters is None:
+            self._head_of(model)
+        else:
+            check_num_clusters(self.num_clusters, len(dataset))
 
     def __call__(self, options: ClustersOptions) -> dict[str, Any]:
         """Find and write the clusters; returns the figures that ``summary.json`` holds."""
@@ -81,7 +106,8 @@ class FindClusters(Task):
         whose = run.network(options.weights).whose
         folder, title = Path(options.output_dir), f"Clusters of {run.options.name}"
         title += f" ({whose})" if whose else ""
-        return self.output.write(folder, dataset, clusters, title=title)
+        run_folder = Path(options.checkpoint)
+        return self.output.write(folder, dataset, clusters, title=title, run=run_folder)
 
     def _head_of(self, model: SSLModel) -> PrototypeHead:
         """The head whose prototypes give the clusters."""
@@ -92,7 +118,7 @@ class FindClusters(Task):
                 raise ValueError(f"task.{error}") from error
         heads = {name: h for name, h in model.heads.items() if isinstance(h, PrototypeHead)}
         if not heads:
-            raise ValueError("checkpoint: none of its heads has prototypes, so it has no clusters")
+            raise ValueError(f"checkpoint: none of its heads has prototypes{OR_KMEANS}")
         if len(heads) > 1:
             raise ValueError(
                 f"task.head=null: several heads have prototypes, name one of {', '.join(heads)}"
@@ -111,12 +137,33 @@ class FindClusters(Task):
         )
         job = replace(run.options, data=data, launch=options.launch)
         loader = eval_loader(dataset, range(len(dataset)), job, device=device)
-        clusters = find_nearest(model.trunk, self._head_of(model), loader, len(dataset))
+        if self.num_clusters is None:
+            clusters = find_nearest(model.trunk, self._head_of(model), loader, len(dataset))
+        else:
+            clusters = find_by_kmeans(
+                model.trunk,
+                loader,
+                len(dataset),
+                num_clusters=self.num_clusters,
+                num_iters=self.kmeans_iters,
+                seed=options.seed,
+            )
         positions = _positions_in_training(run, dataset, options.data)
         if positions is None:
             return clusters
-        training_ids = _training_ids(run, positions)
+        by_training = self.num_clusters is None
+        training_ids = _training_ids(run, positions) if by_training else None
         return replace(clusters, seen=positions >= 0, training_ids=training_ids)
+
+
+def check_num_clusters(num_clusters: int, num_images: int) -> None:
+    """Raise unless k-means can find so many clusters of so many images.
+
+    Raises:
+        ValueError: there are fewer images.
+    """
+    if num_clusters > num_images:
+        raise ValueError(f"task.num_clusters={num_clusters}: there are {num_images} images")
 
 
 def _open_run(checkpoint: str) -> TrainedRun:

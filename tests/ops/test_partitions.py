@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from ssl_platform.ops.partitions import (
     adjusted_rand_index,
+    commonest_classes,
     hungarian_accuracy,
-    majority_classes,
     normalized_mutual_information,
     purity,
 )
@@ -102,24 +102,22 @@ def test_partitions_of_different_samples_are_refused():
             score(np.zeros(3, int), np.zeros(2, int))
 
 
-def test_majority_classes_worked_by_hand():
-    clusters = np.array([3, 3, 3, 0, 0, 1, -1, 1, 4])
-    classes = np.array([7, 10**12, 10**12, 5, 2, -1, 7, 9, -100])
-    majority, parts = majority_classes(clusters, classes, num_clusters=6)
-    assert majority.tolist() == [2, 9, -1, 10**12, -1, -1]
-    np.testing.assert_allclose(parts, [1 / 2, 1, np.nan, 2 / 3, np.nan, np.nan])
+def test_commonest_classes_worked_by_hand():
+    clusters = np.array([3, 3, 3, 3, 0, 0, 1, -1, 1, 4])
+    classes = np.array([7, 10**12, 10**12, 8, 5, 2, -1, 7, 9, -100])
+    pairs = commonest_classes(clusters, classes, num_clusters=6, most=2)
+    assert pairs == [[(2, 1), (5, 1)], [(9, 1)], [], [(10**12, 2), (7, 1)], [], []]
 
 
 @seldom
 @given(pairs_of_partitions)
-def test_majority_parts_weighted_by_size_are_the_purity(partitions):
+def test_the_commonest_class_of_each_cluster_makes_the_purity(partitions):
     clusters, classes = partitions
-    _, parts = majority_classes(clusters, classes, num_clusters=5)
-    sizes = np.bincount(clusters, minlength=5)
-    assert np.nansum(parts * sizes) / sizes.sum() == pytest.approx(purity(clusters, classes))
+    pairs = commonest_classes(clusters, classes, num_clusters=5, most=1)
+    right = sum(count for cluster in pairs for _, count in cluster)
+    assert right / len(clusters) == pytest.approx(purity(clusters, classes))
 
 
-def test_no_labels_give_no_majority():
-    majority, parts = majority_classes(np.array([0, 1]), np.array([-1, -1]), num_clusters=2)
-    assert majority.tolist() == [-1, -1]
-    assert np.isnan(parts).all()
+def test_no_labels_give_no_commonest_class():
+    nothing = commonest_classes(np.array([0, 1]), np.array([-1, -1]), num_clusters=2, most=3)
+    assert nothing == [[], []]

@@ -65,8 +65,8 @@ def test_every_image_gets_a_cluster_and_every_file_is_written(swav_run, photogra
     summary = clusters(swav_run)
     folder = swav_run / "clusters"
     assert {path.name for path in folder.iterdir()} == {
-        ".lock", "config.yaml", "index.html", "clusters.csv", "clusters.parquet", "sheets",
-        "by_cluster", "summary.json",
+        ".lock", "config.yaml", "index.html", "names.js", "clusters.csv", "clusters.parquet",
+        "sheets", "by_cluster", "summary.json",
     }  # fmt: skip
     rows = table(folder)
     assert [row["image"] for row in rows] == sorted(map(str, photographs.rglob("*.jpg")))
@@ -167,7 +167,7 @@ def test_a_list_of_images_is_a_path_too(swav_run, photographs):
     assert [row["image"] for row in table(swav_run / "listed")] == [
         f"{photographs}/{name}" for name in listed
     ]
-    assert "100% apple" in (swav_run / "listed" / "index.html").read_text()
+    assert '"classes": {"0": "apple"}' in (swav_run / "listed" / "index.html").read_text()
 
 
 def test_an_earlier_checkpoint_of_a_run_can_be_asked(swav_run):

@@ -86,8 +86,22 @@ def test_weights_without_prototypes_are_told_before_anything_starts(tmp_path, ph
         if "prototypes" not in key
     }
     torch.save(state, file)
-    with pytest.raises(ConfigError, match=rf"^checkpoint={file}: has no prototypes$"):
-        compose([*TASK, f"checkpoint={file}", f"data.path={photographs}"])
+    given = [*TASK, f"checkpoint={file}", f"data.path={photographs}"]
+    with pytest.raises(ConfigError) as caught:
+        compose(given)
+    assert caught.value.problems == [
+        f"checkpoint={file}: has no prototypes; task.num_clusters=100 clusters its features by "
+        "k-means"
+    ]
+    with pytest.raises(ConfigError, match=r"^task.num_clusters=13: there are 12 images$"):
+        compose([*given, "task.num_clusters=13"])
+    folder = tmp_path / "by_kmeans"
+    small = "data.eval_transform={name: CenterCrop, resize: 32, size: 32}"
+    summary = ssl_platform.run(
+        compose([*given, "task.num_clusters=3", small, f"output_dir={folder}"])
+    )
+    assert (summary["clusters_by"], summary["sets"][0]["images"]) == ("k-means", 12)
+    assert "verdict" not in (folder / "index.html").read_text()  # there is no run to tell of
 
 
 @pytest.mark.parametrize("checkpoint", ["zoo:swav_800ep", "https://host/a.pth"])
