@@ -146,7 +146,7 @@ def _of_group(
 
 
 def _in_words(name: str) -> str:
-    return name.replace("_", " ")
+    return {"found": "found, %", "rankme": "RankMe"}.get(name, name.replace("_", " "))
 
 
 def _chart(
@@ -158,6 +158,8 @@ def _chart(
 ) -> dict[str, Any]:
     """One chart of the figures ``names``, with lines at the references' heights."""
     rows = _thinned([line for line in lines if line.keys() & names.keys()], names)
+    if references:  # they were measured before the first step
+        rows = [{"step": 0}, *rows]
     series = [
         {
             "name": _in_words(shown),

@@ -75,7 +75,7 @@ def differences_from_recipe(config: Mapping[str, Any]) -> tuple[list[tuple[str, 
     except (ConfigError, OmegaConfBaseException) as error:
         return [], f"The recipe {recipe} cannot be read: {error}"
     return [
-        (key, _value(before, key), _value(after, key))
+        (key, _value(filled, key), _value(after, key))
         for key in sorted(before.keys() | after.keys())
         if key.partition(".")[0] not in NOT_OF_THE_RECIPE
         and filled.get(key) != after.get(key)

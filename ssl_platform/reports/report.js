@@ -74,7 +74,8 @@ if (field) {
       dots.forEach((dot, index) => {
         dot.style.setProperty("--tone", `var(--c${data.colours[name][index]})`);
       });
-      document.querySelectorAll(".legend").forEach((one) => (one.hidden = one.dataset.of !== name));
+      const legends = document.querySelectorAll(".legend[data-of]");
+      legends.forEach((one) => (one.hidden = one.dataset.of !== name));
     },
     show: (name) => field.classList.toggle("pictures", name === "pictures"),
   };

@@ -39,9 +39,9 @@ def test_a_page_shows_what_is_in_the_run(reported):
     assert page.charts["Loss"]["loss"] == [line["loss"] for line in figures if "loss" in line]
     assert page.charts["Loss"]["ln K"] == pytest.approx([2.4849] * 12, abs=1e-3)
     knn = page.charts["kNN accuracy, %: top1"]
-    assert knn["trained"] == [line["knn/top1"] for line in figures if "knn/top1" in line]
+    assert knn["trained"] == [None, *(f["knn/top1"] for f in figures if "knn/top1" in f)]
     baselines = json.loads((reported / "baselines.json").read_text())
-    assert knn["raw pixels"] == [baselines["raw pixels"]["top1"]] * 3
+    assert knn["raw pixels"] == [baselines["raw pixels"]["top1"]] * 4
     assert {"Health", "Health: effective rank", "Learning rate"} <= page.charts.keys()
     assert len(page.all("div", **{"class": "plot"})) == len(page.charts)
     assert len(page.data["captions"]) == 40 and page.data["maps"].keys() == {"PCA", "t-SNE"}
