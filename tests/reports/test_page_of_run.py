@@ -12,6 +12,7 @@ from tiny_runs import assert_equal, lines, refused, run_tool, saved, stopped_at,
 import ssl_platform
 from ssl_platform.config import compose
 from ssl_platform.config.shipped import runnable
+from ssl_platform.hooks.report import Report
 
 
 def with_page(tiny: list[str], *more: str) -> list[str]:
@@ -93,6 +94,35 @@ def test_a_page_while_it_trains_and_after_it_goes_on(stoppable, tmp_path):
     page = Page(tmp_path / "report.html")
     assert "Still training" not in page.source
     assert len(page.charts["Loss"]["loss"]) == 12 and len(page.data["captions"]) == 40
+
+
+def test_a_run_that_ended_before_there_was_a_page_gets_one_by_its_own_command(tiny, tmp_path):
+    train(tiny, tmp_path)
+    assert not (tmp_path / "report.html").exists()
+    train(with_page(tiny), tmp_path)
+    page = Page(tmp_path / "report.html")
+    verdict = json.loads((tmp_path / "summary.json").read_text())["verdict"]
+    assert verdict["text"] in page.texts["verdict"] and "t-SNE" in page.data["maps"]
+    before = (tmp_path / "report.html").read_bytes()
+    train(with_page(tiny), tmp_path)
+    assert (tmp_path / "report.html").read_bytes() == before
+
+
+def test_pages_of_many_short_epochs_take_a_share_of_the_time(monkeypatch):
+    hook = Report(num_images=1, looks=1, seed=0)
+    hook.start, hook.start_epoch, hook.spent = 0.0, 100, 3.0
+    monkeypatch.setattr("time.monotonic", lambda: 100.0)
+    assert [hook._is_due(epoch) for epoch in (101, 120, 121)] == [True, True, False]
+    hook.spent = 1.9
+    assert hook._is_due(121)
+
+
+@pytest.mark.parametrize(
+    ("looks", "num_epochs", "epochs"),
+    [(4, 6, {1, 3, 4, 6}), (1, 6, {6}), (4, 2, {1, 2}), (4, 100, {1, 34, 67, 100}), (3, 1, {1})],
+)
+def test_the_model_looks_at_the_images_a_few_times(looks, num_epochs, epochs):
+    assert Report(num_images=1, looks=looks, seed=0)._epochs(num_epochs) == epochs
 
 
 def test_a_run_that_is_older_than_the_page(pretrained, tmp_path):
