@@ -154,6 +154,9 @@ def _verdict(reported: Reported) -> dict[str, Any]:
             "at the end.",
             "progress": epoch / num_epochs,
         }
+    if isinstance(results.get("evaluation"), Mapping):  # a classifier has scores, no verdict
+        text = _scores(results["evaluation"])
+        return {"kind": "scores", "title": "Accuracy", "text": text, "progress": None}
     found = results.get("verdict")
     if not isinstance(found, Mapping):  # the run is older than verdicts
         try:
@@ -163,6 +166,17 @@ def _verdict(reported: Reported) -> dict[str, Any]:
     kind = str(found.get("kind"))
     text = str(found.get("text", ""))
     return {"kind": kind, "title": kind.capitalize(), "text": text, "progress": None}
+
+
+def _scores(evaluation: Mapping[str, Any]) -> str:
+    """What each head reaches in its best epoch."""
+    lines = []
+    for head, best in evaluation["best"].items():
+        scores = ", ".join(
+            f"{name} {value:.1f} %" for name, value in best.items() if name != "epoch"
+        )
+        lines.append(f"{head}: {scores} in its best epoch, {best['epoch']:.0f}")
+    return f"{evaluation['protocol']}. {'; '.join(lines)}"
 
 
 def _figures(reported: Reported) -> list[dict[str, str]]:

@@ -41,7 +41,7 @@ HOVER = """
   document.querySelector(".field").dispatchEvent(new PointerEvent("pointerleave"));
   found.hidden_last = hover.hidden;
   press("pictures");
-  found.picture = dot.clientWidth;
+  found.picture = [dot.clientWidth, style(dot, "backgroundPosition")];
 """
 
 
@@ -55,7 +55,8 @@ def test_by_day_the_map_answers_the_pointer(tmp_path):
     assert found["moved"] and found["recoloured"]
     # the dot itself, or one that lies upon it
     assert found["caption"].startswith("images/") and "prototype" in found["caption"]
-    assert found["thumbnail"] == [128, False] and found["picture"] == 30
+    assert found["thumbnail"] == [128, False]
+    assert found["picture"] == [30, "-210px 0px"]  # the eighth of the first row
 
 
 def test_by_night_and_on_a_telephone(tmp_path):

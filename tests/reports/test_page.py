@@ -79,6 +79,14 @@ def test_a_run_that_is_older_than_verdicts_is_judged_by_its_results(tmp_path):
     assert page.part("verdict").startswith("Learned") and "84.0" in page.part("verdict")
 
 
+def test_a_classifier_has_its_scores_in_place_of_a_verdict(tmp_path):
+    best = {"linear": {"epoch": 9, "top1": 71.25, "top5": 90.0}}
+    results = {"evaluation": {"protocol": "linear", "best": best}}
+    page = Page(page_of(tmp_path / "page.html", None, results=results))
+    told = "linear. linear: top1 71.2 %, top5 90.0 % in its best epoch, 9"
+    assert page.part("verdict") == f"Accuracy {told}"
+
+
 def test_without_labels_and_prototypes_the_features_are_clustered(tmp_path):
     sample = a_sample(num_prototypes=None, labels=np.full(60, -1), classes={})
     page = Page(page_of(tmp_path / "page.html", sample))

@@ -163,6 +163,8 @@ def test_mistakes_are_told_before_anything_is_written(pretrained, tmp_path):
     assert line.startswith(f"checkpoint={tmp_path / 'none'}: no such directory")
     (line,) = problems(f"checkpoint={pretrained}", f"task.page={tmp_path}/no/page.html")
     assert line == f"task.page={tmp_path}/no/page.html: there is no folder {tmp_path}/no"
+    (line,) = problems(f"checkpoint={pretrained}", f"task.page={tmp_path}")
+    assert line == f"task.page={tmp_path}: {tmp_path} is a folder; name a file"
     assert not (tmp_path / "job").exists()
 
 
