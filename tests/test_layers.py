@@ -35,9 +35,12 @@ MAY_IMPORT = {
     "losses": BASE | PARTS | {"engine"},
     "evaluation": BASE | PARTS | {"config", "engine", "zoo"},
     "clusters": BASE | PARTS | {"evaluation"},
+    "neighbours": BASE | PARTS | {"clusters", "evaluation"},
     "hooks": BASE | PARTS | {"engine", "evaluation", "loggers", "losses"},
     "zoo": BASE | {"cli", "config", "engine", "models"},
-    "tasks": BASE | PARTS | {"clusters", "config", "engine", "evaluation", "hooks", "zoo"},
+    "tasks": BASE
+    | PARTS
+    | {"clusters", "config", "engine", "evaluation", "hooks", "neighbours", "zoo"},
     # what starts it
     "job": BASE | PARTS | {"config", "engine", "launch"},
     "cli": BASE | {"__init__", "config", "evaluation", "job", "launch"},
