@@ -36,6 +36,7 @@ setup(
         "ssl_platform.configs": ["**/*.yaml"],
         "ssl_platform.reports": ["*.html", "*.css", "*.js", "uplot/*"],
         "ssl_platform.clusters": ["page.html", "page.css", "page.js"],
+        "ssl_platform.neighbours": ["page.html", "page.css"],
         "ssl_platform.zoo": ["catalogue.yaml"],
     },
     ext_modules=[augment],
