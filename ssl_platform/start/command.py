@@ -14,6 +14,7 @@ from ssl_platform.config.overrides import parsed
 from ssl_platform.config.shipped import groups
 from ssl_platform.config.source import Source
 from ssl_platform.console import one_line, show
+from ssl_platform.console.working import working
 from ssl_platform.errors import ConfigError
 from ssl_platform.launch.threads import spin_variables
 from ssl_platform.start.rules import RATES
@@ -169,10 +170,12 @@ def _plan(options: argparse.Namespace, given: Mapping[str, Any], file: Path, by:
     from ssl_platform.start.timing import measure
 
     show(f"looking at {one_line(options.images)} ...")
-    facts, machine = scan(options.images), this_machine(str(given.get("device", "auto")))
+    with working("looking at the images"):
+        facts, machine = scan(options.images), this_machine(str(given.get("device", "auto")))
     refuse(facts, machine)
     show("timing a few steps here, for less than a minute ...")
-    plan = make_plan(facts, machine, options.hours, given, measure)
+    with working("timing steps"):
+        plan = make_plan(facts, machine, options.hours, given, measure)
     text = recipe(plan.choices, header(plan, file))
     first, rest = text.split("\n", 1)
     try:
