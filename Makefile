@@ -7,13 +7,17 @@ PIXELS = $(patsubst %,tests/data/test_%.py,bands crops decode deep_pixels draw f
 NUMERICS = tests/ops tests/losses tests/optim tests/models $(PIXELS) tests/test_replicate.py \
 	$(TRAINING)one_process_and_two_train_alike
 
-.PHONY: quickstart test test-numerics test-gpu faults data lint docs benchmark
+.PHONY: install quickstart test test-numerics test-gpu faults data lint docs benchmark
+
+install: $(VENV)/.installed ## with all that the gate needs, by one call of pip
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[test,dev,docs]'
+	touch $(VENV)/.installed-test $(VENV)/.installed-dev $(VENV)/.installed-docs
 
 quickstart: $(VENV)/.installed ## install, train SwAV on the built-in images, print the verdict
 	$(BIN)/python tools/run_distributed.py config=pretrain/swav/quickstart
 
 test: $(VENV)/.installed-test ## install with the test extras, run the tests
-	CUDA_VISIBLE_DEVICES= $(PYTEST) -n 2 $(TESTS)
+	CUDA_VISIBLE_DEVICES= $(PYTEST) -n 2 --dist worksteal $(TESTS)
 
 test-numerics: $(VENV)/.installed-test ## the tests of numbers, as on the oldest CPU that torch runs on
 	CUDA_VISIBLE_DEVICES= ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 $(PYTEST) -n 2 $(NUMERICS)

@@ -34,6 +34,7 @@ setup(
     package_data={
         "ssl_platform": ["py.typed", "data/crops/*.pyi"],
         "ssl_platform.configs": ["**/*.yaml"],
+        "ssl_platform.reports": ["*.html", "*.css", "*.js", "uplot/*"],
         "ssl_platform.clusters": ["page.html", "page.css", "page.js"],
         "ssl_platform.neighbours": ["page.html", "page.css"],
         "ssl_platform.zoo": ["catalogue.yaml"],
@@ -69,6 +70,7 @@ setup(
         "lightning": ["pytorch-lightning>=2.4"],
         "wandb": ["wandb>=0.31"],
         "mlflow": ["mlflow-skinny>=3"],
+        "optuna": ["hydra-optuna-sweeper>=1.3"],
         "browser": ["playwright>=1.40"],
         "test": [
             "pytest>=8",
@@ -83,7 +85,7 @@ setup(
             "pytorch-lightning>=2.4",
             "wandb>=0.31",
             "mlflow-skinny>=3",
-            "playwright>=1.40",
+            "hydra-optuna-sweeper>=1.3",
         ],
         "benchmark": ["faiss-cpu>=1.9", "lightly>=1.5"],
         "docs": ["sphinx>=8.1", "furo>=2024.8", "myst-parser>=4"],

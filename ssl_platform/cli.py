@@ -6,21 +6,21 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any, NoReturn
 
 from ssl_platform.console import (
-    MOST_LINES,
     keep_streams,
     legible,
     make_logs_legible,
-    one_line,
+    print_error,
     show,
     why_unwritten,
 )
-from ssl_platform.errors import CheckpointError, ConfigError, PlatformError, StopRequested
+from ssl_platform.console.working import no_silence, working
+from ssl_platform.errors import ConfigError, PlatformError, StopRequested
 from ssl_platform.launch.limits import check_torch_fits, limit_error
 from ssl_platform.launch.threads import spin_variables
 
@@ -28,6 +28,7 @@ HELP = """\
 Self-supervised learning by clustering.
 
 usage: python tools/run_distributed.py config=NAME [key=value ...] [-m] [--config-dir DIR]
+       python tools/start.py FOLDER            plan a training for your images; see its --help
 
   config=NAME        what to run, see below; or the path of a YAML file, e.g. a run's config.yaml
   key=value          override any value by its path: optimizer.lr=0.3 data.train.path=/my/images
@@ -62,7 +63,14 @@ def main(argv: list[str] | None = None) -> int:
     """Run a command line; returns the exit code (0, or that of the `PlatformError`)."""
     arguments = sys.argv[1:] if argv is None else list(argv)
     with answered(debug="--debug" in arguments) as answer:
-        cfg = _answered_or_composed([a for a in arguments if a != "--debug"], answer)
+        arguments = [a for a in arguments if a != "--debug"]
+        if arguments[:1] == ["start"]:
+            from ssl_platform.start.command import start
+
+            check_working_directory()
+            answer.exit_code = start(arguments[1:])
+            return answer.exit_code
+        cfg = _answered_or_composed(arguments, answer)
         if cfg is not None:
             from ssl_platform.job.running import run_here
 
@@ -84,13 +92,14 @@ def answered(*, debug: bool = False) -> Iterator[Answer]:
     make_logs_legible()
     answer = Answer()
     try:
-        yield answer
+        with no_silence():
+            yield answer
         _warn_of_unwritten()
     except Exception as error:
         known = error if isinstance(error, PlatformError) else limit_error(error)
         if debug or known is None:
             raise
-        _print_error(known)
+        print_error(known)
         answer.exit_code = known.exit_code
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
@@ -220,7 +229,8 @@ def _composed(overrides: list[str], config_dirs: list[str]) -> Any:
         warnings.showwarning = _show_warning
         os.environ.update(spin_variables())  # before torch is imported
         check_torch_fits()
-        return compose(overrides, config_dirs)
+        with working("checking the config"):
+            return compose(overrides, config_dirs)
 
 
 def _hydra(source: Any, flags: list[str], task: Any = None) -> None:
@@ -234,6 +244,22 @@ def _hydra(source: Any, flags: list[str], task: Any = None) -> None:
     decorate(task or (lambda cfg: None))()
 
 
+@dataclass
+class _Outcome:
+    """What the runs of a sweep have come to."""
+
+    codes: list[int] = field(default_factory=lambda: [0])
+    folders: list[Path] = field(default_factory=list)
+    to_submit: list[Any] = field(default_factory=list)
+    is_stopped: bool = False
+
+    def add(self, error: PlatformError, *, ends: bool) -> None:
+        """Print the error of a run, which also ``ends`` the sweep or not."""
+        print_error(error)
+        self.codes.append(error.exit_code)
+        self.is_stopped |= ends
+
+
 def _sweep(overrides: list[str], config_dirs: list[str], flags: list[str]) -> int:
     """Check every combination, then let Hydra's sweeper and launcher run each as its own run.
 
@@ -241,44 +267,62 @@ def _sweep(overrides: list[str], config_dirs: list[str], flags: list[str]) -> in
     """
     from hydra.core.hydra_config import HydraConfig
 
-    import ssl_platform
     from ssl_platform.config import check_sweep
     from ssl_platform.config.overrides import swept_keys
+    from ssl_platform.config.search import is_search, prepared_search
     from ssl_platform.config.source import Source
-    from ssl_platform.job.running import hand_over, runs_elsewhere
+    from ssl_platform.job.running import hand_over
 
     check_sweep(overrides, config_dirs)
     source = Source.of(overrides, config_dirs)
     keys = swept_keys(source.overrides)
-    codes = [0]
-    to_submit = []
-    stops: list[StopRequested] = []
-    folders: list[Path] = []
+    searches = is_search(source.overrides)
+    if searches:
+        source = replace(source, overrides=source.overrides + prepared_search(source.overrides))
+    so_far = _Outcome()
 
-    def task(_: Any) -> None:
-        if stops:
-            return
+    def task(_: Any) -> float | None:
+        if so_far.is_stopped:
+            return None
         job = list(HydraConfig.get().overrides.task)
         label = "_".join(o.replace("/", "-") for o in job if o.partition("=")[0] in keys)
         name = Source.of(job, config_dirs).name()
         try:
-            cfg = _composed([*job, f"name='{name}/{label}'"], config_dirs)
-            if runs_elsewhere(cfg):
-                to_submit.append(cfg)
-            else:
-                folders.append(Path(cfg.output_dir))
-                ssl_platform.run(cfg)
+            return _run_of_sweep([*job, f"name='{name}/{label}'"], config_dirs, so_far, searches)
         except PlatformError as error:  # the other combinations are still to be run
-            _print_error(error)
-            if isinstance(error, StopRequested):  # that means all of them
-                stops.append(error)
-            codes.append(error.exit_code)
+            is_of_all = searches and isinstance(error, ConfigError)  # the objective is not there
+            so_far.add(error, ends=is_of_all or isinstance(error, StopRequested))
+        except Exception:
+            so_far.codes.append(1)  # Optuna goes on after any error
+            raise
+        return None
 
-    _hydra(source, flags, task)
-    if to_submit:
-        hand_over(to_submit)
-    _show_results(folders)
-    return max(codes)
+    try:
+        _hydra(source, flags, task)
+    except ValueError:  # Optuna looks for the best of no run
+        if not searches or max(so_far.codes) == 0:
+            raise
+    if so_far.to_submit:
+        hand_over(so_far.to_submit)
+    _show_results(so_far.folders)
+    return max(so_far.codes)
+
+
+def _run_of_sweep(
+    job: list[str], config_dirs: list[str], so_far: _Outcome, searches: bool
+) -> float | None:
+    """Do one run of a sweep, or keep it to be handed over; returns what a search wants to know."""
+    import ssl_platform
+    from ssl_platform.job.objective import objective_of
+    from ssl_platform.job.running import runs_elsewhere
+
+    cfg = _composed(job, config_dirs)
+    if runs_elsewhere(cfg):
+        so_far.to_submit.append(cfg)
+        return None
+    so_far.folders.append(Path(cfg.output_dir))
+    results = ssl_platform.run(cfg)
+    return objective_of(results, cfg.objective) if searches else None
 
 
 def _show_results(folders: list[Path]) -> None:
@@ -296,21 +340,6 @@ def _help() -> str:
     configs = "\n".join(f"  {name}" for name in runnable())
     parts = "\n".join(f"  {group}: {', '.join(names)}" for group, names in groups().items())
     return HELP.format(configs=configs, parts=parts)
-
-
-def _print_error(error: PlatformError) -> None:
-    if isinstance(error, ConfigError):
-        lines = [one_line(problem) for problem in error.problems[:MOST_LINES]]
-        more = len(error.problems) - len(lines)
-        lines += [f"... ({more} more)"] * (more > 0)
-        if len(lines) > 1:
-            lines = [f"{len(error.problems)} problems:", *(f"  {line}" for line in lines)]
-    elif isinstance(error, CheckpointError):  # with names from a file, or what a server answered
-        lines = [one_line(str(error))]
-    else:
-        lines = legible(str(error)).splitlines()
-    lines = lines or [type(error).__name__]
-    print("\n".join([f"error: {lines[0]}", *lines[1:]]), file=sys.stderr)
 
 
 def _show_warning(message: Any, *_: Any, **__: Any) -> None:

@@ -33,7 +33,9 @@ TINY = [
     "hooks.knn.every_epochs=1",
     "hooks.log.every_steps=1",
     "loggers.tensorboard.enabled=false",
+    "~hooks.views",  # tests/hooks/test_views.py has it
     "launch.threads=1",
+    "++hooks.report=null",
 ]
 
 

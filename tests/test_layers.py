@@ -34,16 +34,18 @@ MAY_IMPORT = {
     # what listens to it, and what is done with what it has learned
     "losses": BASE | PARTS | {"engine"},
     "evaluation": BASE | PARTS | {"config", "engine", "zoo"},
-    "clusters": BASE | PARTS | {"evaluation"},
+    "reports": BASE | PARTS | {"__init__", "config", "evaluation"},
+    "clusters": BASE | PARTS | {"evaluation", "reports"},
     "neighbours": BASE | PARTS | {"clusters", "evaluation"},
-    "hooks": BASE | PARTS | {"engine", "evaluation", "loggers", "losses"},
+    "hooks": BASE | PARTS | {"engine", "evaluation", "loggers", "losses", "reports"},
     "zoo": BASE | {"cli", "config", "engine", "models"},
     "tasks": BASE
     | PARTS
-    | {"clusters", "config", "engine", "evaluation", "hooks", "neighbours", "zoo"},
+    | {"clusters", "config", "engine", "evaluation", "hooks", "neighbours", "reports", "zoo"},
     # what starts it
     "job": BASE | PARTS | {"config", "engine", "launch"},
-    "cli": BASE | {"__init__", "config", "evaluation", "job", "launch"},
+    "start": BASE | {"config", "data", "engine", "evaluation", "launch", "ops"},
+    "cli": BASE | {"__init__", "config", "evaluation", "job", "launch", "start"},
     # what a program of one's own uses
     "api": BASE | {"config", "data", "job", "losses", "models", "zoo"},
 }

@@ -5,7 +5,17 @@ from pathlib import Path
 import pytest
 from forked import tool
 from test_offline_runs import METHODS, tiny_of
-from tiny_runs import QUEUE, assert_equal, lines, losses, refused, run_tool, saved, train, without
+from tiny_runs import (
+    QUEUE,
+    assert_equal,
+    last_saved,
+    lines,
+    losses,
+    refused,
+    run_tool,
+    train,
+    without,
+)
 
 from ssl_platform.config import compose
 from ssl_platform.config.options import options_of
@@ -40,7 +50,7 @@ def test_a_run_killed_between_micro_batches_ends_as_an_unbroken_one(stoppable, t
     run_tool([*overrides, f"output_dir={cut}"])
     assert lines(cut) == lines(unbroken)
     for part in ("shared.pt", "rank_0.pt", "rank_1.pt"):
-        assert_equal(saved(cut, 2, part), saved(unbroken, 2, part))
+        assert_equal(last_saved(cut, part), last_saved(unbroken, part))
 
 
 def test_micro_batches_are_a_change_that_is_named(tiny, tmp_path):
@@ -74,7 +84,7 @@ def assert_clipped_as_by_hand(options: list[str], folder: Path, run) -> Path:
     run(options, folder / "by_hand", *BY_HAND, "data.micro_batch=8")
     assert losses(folder / "clipped") == losses(folder / "by_hand")
     for part in ("model", "optimizer"):
-        first, second = (saved(folder / name, 1)[part] for name in ("clipped", "by_hand"))
+        first, second = (last_saved(folder / name)[part] for name in ("clipped", "by_hand"))
         assert_equal(first, second)
     return folder / "clipped"
 

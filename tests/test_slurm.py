@@ -179,7 +179,7 @@ def test_a_job_whose_time_is_up_saves_and_queues_again(slurm, run_job, number, r
 
 
 def test_the_last_turn_is_not_queued_again(slurm, monkeypatch, capsys):
-    job = _Task(Job(launch_work.alone, (), launch_options(1)), max_requeues=2)
+    job = _Task(launch_work.alone, (), max_requeues=2)
     for restarts in ("1", "2"):
         monkeypatch.setenv("SLURM_RESTART_COUNT", restarts)
         job._requeue(SimpleNamespace(global_rank=0, job_id="41"))

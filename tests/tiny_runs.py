@@ -70,6 +70,12 @@ def saved(output_dir: Path, epoch: int, part: str = "shared.pt") -> dict[str, An
     return torch.load(folder_of(epoch, output_dir) / part, weights_only=True)
 
 
+def last_saved(output_dir: Path, part: str = "shared.pt") -> dict[str, Any]:
+    """A file of the latest checkpoint."""
+    folder = max((output_dir / "checkpoints").iterdir())
+    return torch.load(folder / part, weights_only=True)
+
+
 def lines(output_dir: Path) -> list[dict[str, Any]]:
     """The metrics without the figures that depend on the clock."""
     parsed = map(json.loads, (output_dir / "metrics.jsonl").read_text().splitlines())

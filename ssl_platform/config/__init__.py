@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ssl_platform.console.working import working
 from ssl_platform.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -36,13 +37,19 @@ def check_sweep(overrides: list[str], config_dirs: Iterable[str | Path] = ()) ->
     Raises:
         ConfigError: the problems of all combinations, each line once.
     """
+    from ssl_platform.config.search import is_search
     from ssl_platform.config.source import sweep_jobs
+    from ssl_platform.job.objective import problems_of_searched
 
     problems: list[str] = []
-    for job in sweep_jobs(overrides, config_dirs):
-        try:
-            compose(job, config_dirs)
-        except ConfigError as error:
-            problems += error.problems
+    jobs = list(sweep_jobs(overrides, config_dirs))
+    with working("checking", len(jobs), "combinations") as work:
+        for job in jobs:
+            try:
+                cfg = compose(job, config_dirs)
+                problems += problems_of_searched(cfg) if is_search(overrides) else []
+            except ConfigError as error:
+                problems += error.problems
+            work.advance()
     if problems:
         raise ConfigError(list(dict.fromkeys(problems)))

@@ -1,6 +1,7 @@
 """Keys that lie elsewhere now: older runs have saved them, and users have written them."""
 
 import re
+import warnings
 from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
@@ -11,7 +12,12 @@ from ssl_platform.data.crops.older_keys import OPS, PROBABILITIES, with_ops
 
 OLD_TENSORBOARD = "hooks.log.tensorboard"
 MOVED = {OLD_TENSORBOARD: "loggers.tensorboard.enabled"}  # where a typed key is refused
+# what the health of prototypes was judged by, with the values that nearly all configs had
+RULES_OF_HEALTH = {"uniform_margin": 0.01, "min_used": 0.1, "from_epoch": 2}
+NO_RULES = "it is gone, leave it out: docs/monitoring.md says by what a collapse is found now"
+GONE = {f"hooks.health.{key}": NO_RULES for key in RULES_OF_HEALTH}  # typed keys, and why
 TRAIN_FILE = CONFIG_DIR / "task" / "train.yaml"
+HEALTH_FILE = CONFIG_DIR / "hooks" / "default.yaml"
 TRANSFORM = "data.transform"
 OLD_KEY = re.compile(rf"{re.escape(TRANSFORM)}\.({'|'.join(OPS)})(\.\w+)?")
 NEW_KEY = re.compile(rf"{re.escape(TRANSFORM)}\.ops\.({'|'.join(OPS)})(\.\w+)?")
@@ -22,6 +28,7 @@ OF_A_GROUP = re.compile(rf"({re.escape(TRANSFORM)}\.crops\.[^.]+)\.(ops\..+|ops|
 def move_keys(cfg: DictConfig) -> None:
     """Write a config's old keys as today's; changes ``cfg``."""
     _move_to_loggers(cfg)
+    _drop_rules_of_health(cfg)
     data = cfg.get("data")
     transform = data.get("transform") if isinstance(data, DictConfig) else None
     if isinstance(transform, DictConfig):
@@ -45,6 +52,23 @@ def _move_to_loggers(cfg: DictConfig) -> None:
         shipped: Any = OmegaConf.load(TRAIN_FILE).loggers
         shipped.tensorboard.enabled = log.pop(option)
         cfg.loggers = OmegaConf.merge(shipped, cfg.get("loggers") or {})
+
+
+def _drop_rules_of_health(cfg: DictConfig) -> None:
+    """Of the hooks that watch prototypes; they look at them more often now."""
+    hooks = cfg.get("hooks")
+    for name, hook in hooks.items() if isinstance(hooks, DictConfig) else ():
+        gone = [key for key in RULES_OF_HEALTH if isinstance(hook, DictConfig) and key in hook]
+        if not gone:
+            continue
+        chosen = [f"hooks.{name!s}.{k}" for k in gone if hook[k] != RULES_OF_HEALTH[k]]
+        if chosen:
+            warnings.warn(f"{', '.join(chosen)}: {NO_RULES}", stacklevel=2)
+        with open_dict(hook):
+            for key in gone:
+                del hook[key]
+            for key in ("every_steps", "stop"):
+                hook.setdefault(key, OmegaConf.load(HEALTH_FILE).health[key])
 
 
 def _moved_key(key: Any) -> Any:

@@ -186,7 +186,13 @@ class TrainOptions(ImageJobOptions):
     teacher: Node | None = None  # part of the model, beside trunk and heads
     # which of the two is evaluated
     evaluate: Whose = field(default="student", metadata=FREE)
+    # a verdict of the pretraining with which the run ends as failed, once all is saved
+    fail_on: Literal["collapse"] | None = field(default=None, metadata=FREE)
     weights: Whose | None = None  # of the checkpoint: as there, see `ssl_platform.zoo.weights`
+    # the shipped config that it is made of
+    recipe: str | None = field(default=None, metadata=FREE)
+    # the number of its results that a search compares it by: views.trained.found
+    objective: str | None = field(default=None, metadata=FREE)
 
 
 def options_of(cfg: Any) -> JobOptions:

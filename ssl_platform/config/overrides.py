@@ -80,7 +80,7 @@ def combinations(
     Raises:
         ConfigError: an override has no values, or there are too many runs.
     """
-    values = [_values(text, parsed(text), choices) for text in overrides]
+    values = [values_of(text, parsed(text), choices) for text in overrides]
     number = 1
     for each in values:
         number *= len(each)
@@ -89,8 +89,12 @@ def combinations(
     return (list(job) for job in itertools.product(*values))
 
 
-def _values(text: str, override: Override, choices: Callable[[str], list[str]]) -> list[str]:
-    """One override for each of the values of an override."""
+def values_of(text: str, override: Override, choices: Callable[[str], list[str]]) -> list[str]:
+    """One override for each of the values of an override.
+
+    Raises:
+        ConfigError: it has none, or they have no end.
+    """
     if not override.is_sweep_override():
         return [text]
     key, value = override.get_key_element(), override.value()

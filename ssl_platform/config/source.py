@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from ssl_platform.config.calls import calls_in
 from ssl_platform.config.hints import no_config, unknown_key
-from ssl_platform.config.moved import MOVED, in_other_words
+from ssl_platform.config.moved import GONE, MOVED, in_other_words
 from ssl_platform.config.overrides import (
     MOST_OVERRIDES,
     combinations,
@@ -31,11 +31,13 @@ from ssl_platform.config.overrides import (
     swept_keys,
     unreadable,
 )
+from ssl_platform.config.search import is_search, problems_of_search, tried
 from ssl_platform.config.shipped import CONFIG_DIR, files_in, groups, runnable
 from ssl_platform.config.yaml_file import read_yaml, require_short
 from ssl_platform.errors import ConfigError, first_line, nearest
 
 PRIMARY = "defaults"
+OF_HYDRA = ("hydra._internal.", "hydra_plugins.", "colorlog.", "optuna.samplers.")
 AN_ENTRY = "'+schedules.PART.OPTION={name: ..., ...}'"
 
 
@@ -159,7 +161,7 @@ class Source:
             f"hydra.{where}={value}: only Hydra's own parts are called"
             for job in combinations(of_hydra, self._choices)
             for where, value in calls_in(self._with_hydra(job))
-            if not str(value).startswith(("hydra._internal.", "hydra_plugins.", "colorlog."))
+            if not str(value).startswith(OF_HYDRA)
         ]
         if problems:
             raise ConfigError(problems)
@@ -172,6 +174,14 @@ class Source:
             raise ConfigError([first_line(error)]) from None
         return section
 
+    def _recipe(self) -> str | None:
+        """The shipped config that is chosen, or that a file of the user's begins with."""
+        name = self._chosen.removeprefix("config=")
+        of_user = ConfigStore.instance().repo.get("config", {}).get(f"{name}.yaml")
+        entries = [] if of_user is None else (of_user.node.get("defaults") or [])
+        names = [str(entry).removeprefix("/config/") for entry in (name, *entries)]
+        return next((n for n in names if n in runnable()), None)
+
     @property
     def _chosen(self) -> str:
         chosen = (o for o in self.overrides if o.startswith("config="))
@@ -182,6 +192,8 @@ class Source:
             raise ConfigError([f"{self._chosen}: its first line has to be '# @package _global_'"])
         if cfg.get("name", "") is None:
             cfg.name = self.name()
+        if cfg.get("recipe", "") is None:
+            cfg.recipe = self._recipe()
         plain: Any = OmegaConf.to_container(cfg)
         try:
             require_short(plain)
@@ -216,7 +228,7 @@ class Source:
     def _is_composed(self, override: str) -> bool:
         """Whether an override decides which files a config is made of."""
         key = key_of(override)
-        return bool(self._choices(key)) or key.partition(".")[0] == "hydra"
+        return bool(self._choices(key)) or re.match(r"hydra\b", key) is not None
 
     def _explain(self, override: str, cfg: Any, error: Exception) -> str:
         """What is wrong with an override of a config."""
@@ -239,6 +251,8 @@ class Source:
                 hint = nearest(name, [str(k) for k in node])
                 if key in MOVED:
                     hint = f"it is {MOVED[key]} now"
+                elif key in GONE:
+                    hint = GONE[key]
                 elif depth in (0, len(names) - 1):
                     hint = unknown_key(key, value, cfg) or hint
                 if depth == 0 and name in _keys_of_a_training():
@@ -284,7 +298,7 @@ def _set_value(cfg: DictConfig, override: str) -> list[str]:
 
 
 def sweep_jobs(overrides: list[str], config_dirs: Iterable[str | Path] = ()) -> Iterator[list[str]]:
-    """The overrides of every run of a sweep.
+    """The overrides of every run of a sweep; of a search, those that are tried before.
 
     Raises:
         ConfigError: an override cannot be read, or has no values or too many.
@@ -295,8 +309,12 @@ def sweep_jobs(overrides: list[str], config_dirs: Iterable[str | Path] = ()) -> 
     of_hydra = [key for key in swept_keys(overrides) if re.match(r"hydra\b", key)]
     if of_hydra:
         raise ConfigError([f"{key}: Hydra's own settings cannot be swept over" for key in of_hydra])
+    problems = problems_of_search(overrides)
+    if problems:
+        raise ConfigError(problems)
     source = Source(CONFIG_DIR, PRIMARY, [], tuple(Path(d).absolute() for d in config_dirs))
-    return combinations(overrides, source._choices)
+    jobs = tried if is_search(overrides) else combinations
+    return jobs(overrides, source._choices)
 
 
 @cache

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from ssl_platform.console.working import working
 from ssl_platform.data.dataset import ImageDataset, UnreadableImage
 from ssl_platform.data.decoding.pixels import COLOURS, Notes
 from ssl_platform.errors import DataError, blame, kind_of
@@ -92,7 +93,8 @@ def prepare(dataset: ImageDataset) -> None:
     """
     if dataset.is_prepared:
         return
-    with _blamed(lambda: f"{type(dataset).__name__}: prepare()"):
+    name = type(dataset).__name__
+    with _blamed(lambda: f"{name}: prepare()"), working(f"{name} prepares its images"):
         dataset.prepare()
     dataset.is_prepared = True
 

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ssl_platform.console.working import working
 from ssl_platform.data.contract import read_image
 from ssl_platform.data.crops.normalize import Normalize
 from ssl_platform.data.dataset import ImageDataset, UnreadableImage
@@ -58,12 +59,14 @@ def look(dataset: ImageDataset, seed: int) -> Look:
     bad: list[UnreadableImage] = []
     if type(dataset).prepare is not ImageDataset.prepare:
         return Look(seen, bad)
-    for index, notes, pixels in _sample(dataset, seed):
-        if isinstance(pixels, UnreadableImage):
-            bad.append(pixels)
-            continue
-        height, width = pixels.shape[:2]
-        seen.append(Seen(dataset.describe(index), notes, height, width, _spread(pixels)))
+    with working("reading a sample") as work:
+        for index, notes, pixels in _sample(dataset, seed):
+            work.advance()
+            if isinstance(pixels, UnreadableImage):
+                bad.append(pixels)
+                continue
+            height, width = pixels.shape[:2]
+            seen.append(Seen(dataset.describe(index), notes, height, width, _spread(pixels)))
     return Look(seen, bad)
 
 
@@ -105,11 +108,13 @@ def found_normalize(dataset: ImageDataset, seed: int) -> Normalize:
     """
     sums = np.zeros((2, dataset.channels))
     number = 0
-    for _, _, pixels in _sample(dataset, seed):
-        if not isinstance(pixels, UnreadableImage):
-            values = pixels.reshape(-1, dataset.channels) / WHITE
-            sums += values.mean(axis=0), (values**2).mean(axis=0)
-            number += 1
+    with working("reading a sample") as work:
+        for _, _, pixels in _sample(dataset, seed):
+            work.advance()
+            if not isinstance(pixels, UnreadableImage):
+                values = pixels.reshape(-1, dataset.channels) / WHITE
+                sums += values.mean(axis=0), (values**2).mean(axis=0)
+                number += 1
     if not number:
         raise ValueError("normalize=auto: none of the images tried can be read")
     mean, square = sums / number

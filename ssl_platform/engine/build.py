@@ -22,7 +22,7 @@ from ssl_platform.data import contract
 from ssl_platform.data.batch import DataInfo
 from ssl_platform.data.dataset import ImageDataset
 from ssl_platform.data.loading.loader import Loader, LoaderOptions
-from ssl_platform.data.loading.sampler import SequentialSampler, ShuffledSampler
+from ssl_platform.data.loading.sampler import OF_VIEWS, SequentialSampler, ShuffledSampler
 from ssl_platform.data.sets.subset import StratifiedSubset
 from ssl_platform.engine.param_groups import freeze, parameter_groups
 from ssl_platform.engine.parts import Parts
@@ -86,6 +86,7 @@ class Builder:
             train_data=self.train_data,
             val_data=self.val_data,
             eval_loader=self.eval_loader,
+            view_loader=self.view_loader,
             optimizer=self.optimizer,
             schedule=self.schedule,
             schedules=self.schedules,
@@ -264,6 +265,18 @@ class Builder:
     def eval_loader(self, dataset: ImageDataset, positions: Sequence[int] | np.ndarray) -> Loader:
         """See the function `eval_loader`."""
         return eval_loader(dataset, positions, self.options, device=self.device)
+
+    def view_loader(self, positions: np.ndarray, draw: int) -> Loader:
+        """This rank's share of crops as the training draws them, in order; see `eval_loader`.
+
+        Args:
+            positions: of the training images.
+            draw: another number gives other crops, the same ones in each pass.
+        """
+        ranks = distributed.rank(), distributed.world_size()
+        sampler = SequentialSampler(positions, *ranks, epoch=OF_VIEWS - draw)
+        options = loader_options(self.options)
+        return Loader(self.train_data, self.transform, sampler, options, self.device)
 
 
 def open_dataset(node: Node, data: DataOptions) -> ImageDataset:

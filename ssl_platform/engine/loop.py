@@ -1,8 +1,10 @@
 """The training loop. It knows batches, losses and events, and no loss or hook by name."""
 
+from contextlib import ExitStack, nullcontext
 from typing import Any
 
 from ssl_platform.config.options import ResumeOptions
+from ssl_platform.console.working import WATCH, working
 from ssl_platform.data.batch import Batch
 from ssl_platform.engine import state
 from ssl_platform.engine.gradients import clip_gradients, compute_gradients, tell_of_micro_batches
@@ -20,7 +22,8 @@ def train(run: Run, saver: Saver, resume: ResumeOptions) -> dict[str, Any]:
         StopRequested: a rank was sent a stop signal; a checkpoint is written.
         DivergedError, CheckpointError, DataError: the training cannot go on.
     """
-    state.resume(run, resume)
+    with working("looking for a checkpoint to go on from"):
+        state.resume(run, resume)
     if run.epoch < run.num_epochs:
         saver.check_room(run)
         set_scheduled(run)  # what listeners do before the first step has its values too
@@ -40,10 +43,15 @@ def train_epoch(run: Run, saver: Saver, stop: StopSignals) -> None:
     run.replica.train()
     run.train_sampler.set_epoch(run.epoch, run.epoch_images)
     start_epoch(run)
-    for batch in run.train_loader:
-        train_step(batch, run)
-        if run.epoch_step < run.train_sampler.steps_per_epoch:
-            between_steps(run, saver, stop)
+    with ExitStack() as until_first:
+        until_first.enter_context(working("waiting for the first images of the epoch"))
+        for batch in run.train_loader:
+            until_first.close()
+            is_first = run.batch is None  # of this process: kernels are chosen, code is compiled
+            with working("computing the first step") if is_first else nullcontext():
+                train_step(batch, run)
+            if run.epoch_step < run.train_sampler.steps_per_epoch:
+                between_steps(run, saver, stop)
     run.epoch, run.epoch_step, run.epoch_images = run.epoch + 1, 0, 0
     run.fire("on_epoch_end")
     run.report.clear()  # every hook has had it, also where none has written it
@@ -53,9 +61,9 @@ def train_epoch(run: Run, saver: Saver, stop: StopSignals) -> None:
 def start_epoch(run: Run) -> None:
     """Fire ``on_epoch_start``; of an epoch that goes on, only for listeners without a state."""
     set_scheduled(run)
-    for listener in run.listeners:
+    for name, listener in run.named_listeners():
         if run.epoch_images == 0 or not listener.state_dict():
-            listener.on_epoch_start(run)
+            run.tell(name, listener, "on_epoch_start")
 
 
 def train_step(batch: Batch, run: Run) -> None:
@@ -71,7 +79,9 @@ def train_step(batch: Batch, run: Run) -> None:
     run.step, run.epoch_step = run.step + 1, run.epoch_step + 1
     run.epoch_images += run.train_sampler.batch_size
     report_step(run.step)
+    WATCH.heard()
     run.fire("on_step_end")
+    run.loggers.step(run.step)
 
 
 def update_weights(run: Run) -> None:
@@ -106,8 +116,9 @@ def between_steps(run: Run, saver: Saver, stop: StopSignals) -> None:
     signal, periods = agreed["stop_signal"], agreed["periods"]
     saver.commit_if_written(agreed["num_written"])
     if signal or is_over or saver.is_due(run, periods):
-        saver.save(run, periods)
-    if signal or is_over:
-        saver.close(must_succeed=is_over)
+        with working("saving a checkpoint"):
+            saver.save(run, periods)
+            if signal or is_over:
+                saver.close(must_succeed=is_over)
     if signal and not is_over:
         raise stop_error(signal, run.step)

@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ssl_platform import distributed
+from ssl_platform.console.working import working
 from ssl_platform.data.batch import Batch
 from ssl_platform.data.dataset import ImageDataset
 from ssl_platform.data.loading.loader import Loader
@@ -22,6 +24,14 @@ from ssl_platform.metrics import Metric
 from ssl_platform.models.network import Network
 from ssl_platform.models.ssl_model import SSLModel
 from ssl_platform.ops.resharding import reshard
+
+MOMENTS = {  # of the events at which listeners may take a while
+    "on_train_start": "before the first step",
+    "on_epoch_start": "before the epoch",
+    "on_epoch_end": "after the epoch",
+    "on_save_start": "before a checkpoint",
+    "on_train_end": "at the end",
+}
 
 
 class Events:
@@ -35,11 +45,14 @@ class Events:
         enabled: false for a hook that its options leave out of the run.
         comes_first: true for a hook that is called before the other hooks.
         comes_last: true for a hook that is called after them, to report their figures.
+        results: names of numbers that it adds to ``run.results``, for ``objective`` to choose from;
+            shell patterns: ``knn.trained.*``.
     """
 
     enabled = True
     comes_first = False
     comes_last = False
+    results: ClassVar[Sequence[str]] = ()
 
     def probe(self, train: ImageDataset, val: ImageDataset | None) -> None:
         """Refuse, before a run, images that the hook cannot use.
@@ -174,6 +187,8 @@ class Run:
     train_data: ImageDataset
     val_data: ImageDataset | None  #: labelled images to evaluate on
     eval_loader: Callable[[ImageDataset, np.ndarray], Loader]  #: centre crops of some positions
+    #: crops as the training draws them of some of its images; another number gives others
+    view_loader: Callable[[np.ndarray, int], Loader]
     optimizer: torch.optim.Optimizer
     schedule: Callable[[int], float]  #: learning rate at a position
     schedules: Mapping[str, Scheduled]  #: those of other options, by the option's path
@@ -205,8 +220,9 @@ class Run:
             self.device.type, enabled=self.autocast_dtype == torch.float16
         )
         self.agree = distributed.Agreement(self.device)
-        self.data_fingerprint = self.train_data.fingerprint()  # takes a while for many files
-        self.data_sample = self.train_data.sample()
+        with working("taking the fingerprint of the images"):
+            self.data_fingerprint = self.train_data.fingerprint()
+            self.data_sample = self.train_data.sample()
 
     @property
     def listeners(self) -> tuple[Events, ...]:
@@ -245,5 +261,15 @@ class Run:
 
     def fire(self, event: str) -> None:
         """Call the method ``event`` of the loss, then of every hook in order."""
-        for listener in self.listeners:
+        for name, listener in self.named_listeners():
+            self.tell(name, listener, event)
+
+    def named_listeners(self) -> list[tuple[str, Events]]:
+        """The loss and the hooks, with their paths in the config."""
+        return [("loss", self.loss), *((f"hooks.{name}", h) for name, h in self.hooks.items())]
+
+    def tell(self, name: str, listener: Events, event: str) -> None:
+        """Call the method ``event`` of one of `named_listeners`."""
+        moment = MOMENTS.get(event)
+        with working(f"{name} {moment}") if moment else nullcontext():
             getattr(listener, event)(self)

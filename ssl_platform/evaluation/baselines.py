@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ssl_platform.console.working import working
 from ssl_platform.ops.feature_table import Centred, Table, blocks, mean_of, principal_components
 
 PIXEL_SIDE = 32  # larger images are shrunk to it
@@ -46,8 +47,10 @@ def measure_baselines(
         random_trunk: the trunk with random weights.
         pca_components: at most so many; None leaves this baseline out.
     """
-    figures = {RANDOM_INIT: measure(*extract(RANDOM_INIT, random_trunk))}
-    train, test = extract(RAW_PIXELS, pixels)
+    with working(f"baseline {RANDOM_INIT}"):
+        figures = {RANDOM_INIT: measure(*extract(RANDOM_INIT, random_trunk))}
+    with working(f"baseline {RAW_PIXELS}"):
+        train, test = extract(RAW_PIXELS, pixels)
 
     def measure_with(change: Callable[[Table], Table]) -> Figures:
         return measure(*(part._replace(features=change(part.features)) for part in (train, test)))

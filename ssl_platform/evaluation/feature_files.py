@@ -22,10 +22,10 @@ from numpy.lib.format import open_memmap
 from torch import Tensor
 
 from ssl_platform import distributed
+from ssl_platform.console.working import working
 from ssl_platform.data.dataset import ImageDataset
 from ssl_platform.data.loading.loader import Loader
 from ssl_platform.errors import ConfigError, DataError
-from ssl_platform.evaluation.progress import Progress
 from ssl_platform.ops.arithmetic import full_float32
 from ssl_platform.ops.image_size import height_and_width
 
@@ -145,16 +145,14 @@ def _write_rows(
 ) -> None:
     """Write the rows of this rank: every R-th of R ranks."""
     row, step = distributed.rank(), distributed.world_size()
-    progress = Progress("features", len(next(iter(arrays.values()))))
-    with full_float32():
+    with full_float32(), working("features", len(loader.dataset)) as work:
         for batch in loader:
+            work.advance(step * len(batch.index))
             rows = slice(row, row + step * len(batch.index), step)
             for layer, values in embed(batch.crops[0]).items():
                 names = map(loader.dataset.describe, batch.index.tolist())
                 arrays[layer][rows] = _finite(values, dtype, layer, names)
             row = rows.stop
-            if distributed.rank() == 0:
-                progress.add(step * len(batch.index))
 
 
 @contextmanager

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ssl_platform import distributed
+from ssl_platform.console.working import working
 from ssl_platform.data.batch import Batch
 from ssl_platform.data.loading.loader import Loader
 from ssl_platform.errors import DataError, DivergedError
@@ -39,13 +40,16 @@ class Features(NamedTuple):
 
 
 @torch.no_grad()
-def extract(embed: Callable[[Tensor], Tensor], loader: Loader, num_samples: int) -> Features:
+def extract(
+    embed: Callable[[Tensor], Tensor], loader: Loader, num_samples: int, *, num_crops: int = 1
+) -> Features:
     """Apply ``embed`` to the first crop of every batch; each rank has a share of the images.
 
     Args:
         embed: (B, C, H, W) images to (B, D) features; a module is used in eval mode.
         loader: rank r gives samples r, r + R, r + 2R, ... of the R ranks.
         num_samples: over all ranks.
+        num_crops: of each image; the features of several are joined to one row.
 
     Returns:
         The same on every rank, on the CPU.
@@ -59,7 +63,11 @@ def extract(embed: Callable[[Tensor], Tensor], loader: Loader, num_samples: int)
     if isinstance(embed, nn.Module):
         embed.eval()
     try:
-        parts = [_rows(embed, batch, loader) for batch in loader]
+        with working("features", num_samples) as work:
+            parts = []
+            for batch in loader:
+                parts.append(_rows(embed, batch, loader, num_crops))
+                work.advance(len(batch.index) * distributed.world_size())
     finally:
         for module, is_training in modes:
             module.training = is_training
@@ -87,7 +95,10 @@ def extract(embed: Callable[[Tensor], Tensor], loader: Loader, num_samples: int)
     return Features(rows, readable)
 
 
-def _rows(embed: Callable[[Tensor], Tensor], batch: Batch, loader: Loader) -> Tensor:
-    """(B, D + 1): features, and 1 or 0 for whether the image could be read."""
+def _rows(
+    embed: Callable[[Tensor], Tensor], batch: Batch, loader: Loader, num_crops: int
+) -> Tensor:
+    """(B, num_crops * D + 1): features, and 1 or 0 for whether the image could be read."""
     readable = loader.readable(batch.index)[:, None]
-    return torch.cat([embed(batch.crops[0]).float().cpu(), readable.float()], dim=1)
+    features = [embed(crop).float().cpu() for crop in batch.crops[:num_crops]]
+    return torch.cat([*features, readable.float()], dim=1)

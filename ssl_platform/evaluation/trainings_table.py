@@ -7,10 +7,11 @@ from typing import Any
 
 from ssl_platform.evaluation.results import aligned
 
-METRICS, BASELINES = "metrics.jsonl", "baselines.json"  # of a run
+METRICS, BASELINES, SUMMARY = "metrics.jsonl", "baselines.json", "summary.json"  # of a run
 READ = 2**20  # bytes at the end of a file of metrics; thousands of lines
 TITLE = "trainings: the latest loss and kNN accuracy in percent, and the latter's baselines"
 KNN = "knn/"
+FOUND = "views/found"  # percent of the crops that find the other crop of their image
 
 
 def trainings_table(folders: Iterable[Path]) -> list[str]:
@@ -19,7 +20,7 @@ def trainings_table(folders: Iterable[Path]) -> list[str]:
     Args:
         folders: of runs, each with a ``metrics.jsonl``.
     """
-    latest = {folder: _latest(folder / METRICS) for folder in folders}
+    latest = {folder: _latest(folder / METRICS) | _at_the_end(folder) for folder in folders}
     baselines = {folder: _baselines(folder / BASELINES) for folder in latest}
     latest = {folder: figures for folder, figures in latest.items() if figures}
     if not latest:
@@ -28,6 +29,9 @@ def trainings_table(folders: Iterable[Path]) -> list[str]:
     names = list(dict.fromkeys(name for folder in latest for name in baselines[folder]))
     rows = [["run", "epoch", "loss", "ln K", *(f"kNN {m.removeprefix(KNN)}" for m in metrics)]]
     rows[0] += [f"{name} {m.removeprefix(KNN)}" for m in metrics[:1] for name in names]
+    verdicts = {folder: _verdict(folder / SUMMARY) for folder in latest}
+    has_views = any(FOUND in figures for figures in latest.values())
+    rows[0] += ["crops found"] * has_views + ["verdict"] * any(verdicts.values())
     for folder, figures in latest.items():
         row = [f"{folder}{_whose(folder)}", _shown(figures, "epoch", 0)]
         row += [_shown(figures, key, 3) for key in ("loss", "uniform_loss")]
@@ -35,6 +39,8 @@ def trainings_table(folders: Iterable[Path]) -> list[str]:
         for metric in metrics[:1]:
             scores = (baselines[folder].get(name, {}) for name in names)
             row += [_shown(each, metric.removeprefix(KNN), 2) for each in scores]
+        row += [_shown(figures, FOUND, 2)] * has_views
+        row += [verdicts[folder]] * any(verdicts.values())
         rows.append(row)
     return [TITLE, *aligned(rows)]
 
@@ -57,9 +63,31 @@ def _latest(path: Path) -> dict[str, float]:
     return figures
 
 
+def _at_the_end(folder: Path) -> dict[str, float]:
+    """What a run has measured after its last epoch, where it has not gone on since."""
+    summary = folder / SUMMARY
+    try:
+        if summary.stat().st_mtime < (folder / METRICS).stat().st_mtime:
+            return {}
+    except OSError:
+        return {}
+    figures: dict[str, float] = {}
+    for name, part in _parsed(_end_of(summary)).items():
+        trained = part.get("trained") if isinstance(part, dict) else None
+        figures |= {f"{name}/{key}": value for key, value in _numbers(trained).items()}
+    return figures
+
+
 def _baselines(path: Path) -> dict[str, dict[str, float]]:
     content = _parsed(_end_of(path))
     return {str(name): _numbers(scores) for name, scores in content.items()}
+
+
+def _verdict(path: Path) -> str:
+    """The kind of the verdict on a run that has ended."""
+    verdict = _parsed(_end_of(path)).get("verdict")
+    kind = verdict.get("kind") if isinstance(verdict, dict) else None
+    return kind if isinstance(kind, str) else ""
 
 
 def _end_of(path: Path) -> bytes:

@@ -1,11 +1,17 @@
 """How evenly the labels of an offline method are spread, and how much they change."""
 
+import json
 import logging
+import math
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
 from ssl_platform import distributed
 from ssl_platform.engine.run import Events, Run
+from ssl_platform.hooks.diagnosis import Diagnosis
+from ssl_platform.hooks.signs import LABEL_SIGNS, LabelFigures, Sign, signs_of_labels
 from ssl_platform.losses.base import Loss
 from ssl_platform.models import SSLModel
 from ssl_platform.models.heads import prototype_head, watched_head
@@ -27,28 +33,46 @@ class AssignmentHealth(Events):
     - ``empty``: share of the clusters without an image.
     - ``nmi``: normalised mutual information with the labels of the previous epoch, mean over the
       sets; 1 if only the numbers of the clusters have changed. Not in the first epoch.
+    - ``nmi_chance``: the same with the labels in a random order; more clusters raise it.
 
     Args:
         head: name of the `PrototypeHead` that the labels belong to.
-        max_empty: warn when a greater share of the clusters is empty.
-        max_share: warn when one cluster has a greater share of the images.
+        max_empty: a greater share of empty clusters is a sign of a collapse.
+        max_share: so is a greater share of the images in one cluster.
     """
 
     def __init__(self, *, head: str, max_empty: float, max_share: float):
         self.head, self.max_empty, self.max_share = head, max_empty, max_share
+        self.diagnosis = Diagnosis(LABEL_SIGNS, patience=1)
 
     def probe_model(self, model: SSLModel, loss: Loss) -> None:
         watched_head(model, self.head)
 
+    def state_dict(self) -> dict[str, Any]:
+        return {"signs": self.diagnosis.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.diagnosis.load_state_dict(state.get("signs", {}))  # an older run has none
+
     def on_train_start(self, run: Run) -> None:
         # the checkpoint of a resumed run has the labels of the previous epoch
-        self.previous = _labels(run) if run.step > 0 else None
+        has_labels = run.step > 0 and run.loss.assignments is not None
+        self.previous = _labels(run) if has_labels else None
+        self.diagnosis.report(run)
 
     def on_epoch_start(self, run: Run) -> None:
+        if run.loss.assignments is None or run.epoch_images > 0:
+            return  # the epoch began before this process
+        found = self._signs(run) if distributed.rank() == 0 else []
+        found = [Sign(*sign) for sign in json.loads(distributed.broadcast_text(json.dumps(found)))]
+        self.diagnosis.look(run, found, since_step=run.step + 1)
+
+    def on_epoch_end(self, run: Run) -> None:
+        self.diagnosis.remind(run)
+
+    def _signs(self, run: Run) -> list[Sign]:
+        """Report the figures of the labels, and find their signs."""
         labels = _labels(run)
-        was_reported = run.epoch_images > 0  # the epoch began before this process
-        if labels is None or distributed.rank() != 0 or was_reported:
-            return
         nums = prototype_head(run.model, self.head).num_prototypes
         sizes = [
             np.bincount(row[row >= 0], minlength=k) for row, k in zip(labels, nums, strict=True)
@@ -60,33 +84,31 @@ class AssignmentHealth(Events):
             "empty": float(np.mean(np.concatenate(sizes) == 0)),
         }
         if self.previous is not None:
-            pairs = zip(self.previous, labels, strict=True)
-            figures["nmi"] = float(np.mean([normalized_mutual_information(*p) for p in pairs]))
+            figures |= _agreement(self.previous, labels, run.epoch)
         self.previous = labels
         run.report |= {f"assignments/{name}": value for name, value in figures.items()}
         listed = ", ".join(f"{name} {value:.3g}" for name, value in figures.items())
         logger.info("epoch %d: assigned: %s", run.epoch + 1, listed)
-        self._warn(run.epoch + 1, figures, max(s.max() / max(1, s.sum()) for s in sizes))
-
-    def _warn(self, epoch: int, figures: dict[str, float], largest_share: float) -> None:
-        if figures["empty"] > self.max_empty:
-            logger.warning(
-                "epoch %d: %.0f%% of the clusters are empty: lower heads.%s.num_prototypes, a few "
-                "times the number of classes you expect; docs/monitoring.md says more",
-                epoch,
-                100 * figures["empty"],
-                self.head,
-            )
-        if largest_share > self.max_share:
-            logger.warning(
-                "epoch %d: one cluster holds %.0f%% of the images, the embeddings are collapsing: "
-                "lower optimizer.lr or lengthen schedule.warmup_epochs; docs/monitoring.md says "
-                "more",
-                epoch,
-                100 * largest_share,
-            )
+        of_labels = LabelFigures(
+            empty=figures["empty"],
+            largest_share=max(s.max() / max(1, s.sum()) for s in sizes),
+            # the weights change most in the first epoch: its labels may well be by chance
+            nmi=figures.get("nmi", math.nan) if run.epoch > 1 else math.nan,
+            nmi_chance=figures.get("nmi_chance", math.nan),
+        )
+        return signs_of_labels(of_labels, max_share=self.max_share, max_empty=self.max_empty)
 
 
-def _labels(run: Run) -> np.ndarray | None:
+def _agreement(before: np.ndarray, now: np.ndarray, epoch: int) -> dict[str, float]:
+    """How alike the labels of two epochs are, and what that would be by chance."""
+    rng = np.random.default_rng(epoch)
+    pairs = list(zip(before, now, strict=True))
+    alike = [normalized_mutual_information(old, new) for old, new in pairs]
+    by_chance = [normalized_mutual_information(old, rng.permutation(new)) for old, new in pairs]
+    return {"nmi": float(np.mean(alike)), "nmi_chance": float(np.mean(by_chance))}
+
+
+def _labels(run: Run) -> np.ndarray:
     """(sets of prototypes, num_samples); a copy."""
-    return None if run.loss.assignments is None else run.loss.assignments.cpu().numpy().copy()
+    assert run.loss.assignments is not None
+    return run.loss.assignments.cpu().numpy().copy()

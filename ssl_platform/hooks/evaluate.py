@@ -41,6 +41,8 @@ class Evaluate(Events):
         tables: figures of each class, by ``<head> (last epoch)`` or ``(best epoch)`` and metric.
     """
 
+    results = ("evaluation.best.*", "evaluation.last.*")
+
     def __init__(self, *, protocol: str, every_epochs: Annotated[int, Ge(1)]):
         self.protocol, self.every_epochs = protocol, every_epochs
         self.last: dict[str, dict[str, float]] = {}

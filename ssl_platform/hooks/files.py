@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ssl_platform.data.dataset import ImageDataset
 from ssl_platform.evaluation.class_tables import Tables, class_files, class_names, write_class_files
-from ssl_platform.files import reason
+from ssl_platform.files import reason, replacing
 
 logger = logging.getLogger(__name__)
 
@@ -15,7 +15,8 @@ logger = logging.getLogger(__name__)
 def write_or_warn(path: Path, content: str | bytes) -> bool:
     """Write a whole file, or warn why that failed. Returns whether it was written."""
     try:
-        path.write_bytes(content.encode() if isinstance(content, str) else content)
+        with replacing(path) as partial:
+            partial.write_bytes(content.encode() if isinstance(content, str) else content)
     except OSError as error:
         logger.warning("%s cannot be written (%s): the run goes on without", path, reason(error))
         return False

@@ -17,7 +17,9 @@ from ssl_platform.evaluation.baselines import Embed, LabelledFeatures, measure_b
 from ssl_platform.evaluation.class_tables import Tables
 from ssl_platform.evaluation.features import extract
 from ssl_platform.hooks.files import write_or_warn, write_tables_or_warn
-from ssl_platform.metrics import Measured, measured
+from ssl_platform.metrics import Measured, Metric, measured
+from ssl_platform.metrics.accuracy import MeanClassAccuracy
+from ssl_platform.metrics.fitness import UNEVEN
 from ssl_platform.ops.knn import knn_votes
 from ssl_platform.ops.sampling import draw_balanced, stratified_split
 from ssl_platform.registry import HOOKS
@@ -25,7 +27,8 @@ from ssl_platform.registry import HOOKS
 logger = logging.getLogger(__name__)
 
 OR_ALL = "or null for all"
-QUERY_FRACTION = 0.2  # of each class, where bank and queries share one set and the bank takes all
+QUERY_FRACTION = 0.2  # of each class, where bank and queries share one set and too few are left
+MEAN_CLASS = "mean_class"
 
 
 class _Images(NamedTuple):
@@ -43,7 +46,8 @@ class KNNMonitor(Events):
     class matches. If the training images have no labels of two classes, bank and queries are
     validation images. Before the first step the untrained trunk and raw pixels (minus the mean of
     the bank) are measured in the same way and written to ``baselines.json``. Figures of each class
-    are files ``metrics/knn_*``. If no images have labels, the hook only says so.
+    are files ``metrics/knn_*``. If no images have labels, the hook only says so. Where a class has
+    at least twice as many queries as another, the mean accuracy of the classes stands beside top-1.
 
     Args:
         every_epochs: measure after every so many epochs; the last epoch is always measured.
@@ -52,6 +56,8 @@ class KNNMonitor(Events):
         k, temperature: neighbours and the temperature of their votes.
         seed: of the draws.
     """
+
+    results = ("knn.trained.*",)
 
     def __init__(
         self,
@@ -70,6 +76,7 @@ class KNNMonitor(Events):
         self.counts: dict[str, int] = {}  # of the images that could be read
         self.baselines: dict[str, dict[str, float]] | None = None
         self.tables: Tables = {}  # of the baselines: figures of each class
+        self.metrics: dict[str, Metric] = {}  # of the run, and the mean class accuracy if needed
 
     def state_dict(self) -> dict[str, Any]:
         state = {"latest": self.latest, "baselines": self.baselines, "counts": self.counts}
@@ -105,7 +112,8 @@ class KNNMonitor(Events):
         run.results["knn"] = {
             "labels": len(self.bank.positions),
             "queries": len(self.queries.positions),
-            "k": self.k,
+            "k": min(self.k, len(self.bank.positions)),
+            **self._what_counts(),
             **({"evaluated": run.evaluate} if run.model.teacher is not None else {}),
             **(self.baselines or {}),
         }
@@ -144,6 +152,9 @@ class KNNMonitor(Events):
         if val is not None and matched is not None:
             query_set, labels = val, matched
         self._draw(bank_set, query_set, labels)
+        self.metrics = dict(run.metrics)
+        if self._is_uneven() and not self._balanced():
+            self.metrics[MEAN_CLASS] = MeanClassAccuracy()
         if not len(self.queries.positions):
             _log("no kNN accuracy: no class has two images, one for the bank and one for a query")
         return len(self.queries.positions) > 0
@@ -155,10 +166,13 @@ class KNNMonitor(Events):
         self.num_classes = int(bank_set.labels.max()) + 1
         bank = draw_balanced(bank_set.labels, self.num_labels, rng)
         candidates = np.flatnonzero(labels >= 0)
-        if query_set is bank_set and len(bank) == len(candidates):
-            bank, candidates = stratified_split(labels, QUERY_FRACTION, rng)
-        elif query_set is bank_set:
+        if query_set is bank_set:
             candidates = np.setdiff1d(candidates, bank)
+            if _lacks_queries(labels, candidates):
+                rest, _ = stratified_split(labels, QUERY_FRACTION, rng)
+                bank = rest[draw_balanced(labels[rest], self.num_labels, rng)]
+                candidates = np.setdiff1d(np.flatnonzero(labels >= 0), bank)
+            candidates = candidates[np.isin(labels[candidates], labels[bank])]
         limit = min(self.num_queries or len(candidates), len(candidates))
         queries = np.sort(rng.choice(candidates, limit, replace=False))
         self.bank = _Images(bank_set, bank_set.labels, bank)
@@ -182,7 +196,37 @@ class KNNMonitor(Events):
             temperature=self.temperature,
             num_classes=self.num_classes,
         )
-        return measured(run.metrics, votes, queries.labels)
+        return measured(self.metrics, votes, queries.labels)
+
+    def _query_counts(self) -> np.ndarray:
+        """Queries of each class that has any."""
+        counts = np.bincount(self.queries.labels[self.queries.positions])
+        return counts[counts > 0]
+
+    def _is_uneven(self) -> bool:
+        counts = self._query_counts()
+        return len(counts) > 1 and counts.max() >= UNEVEN * counts.min()
+
+    def _balanced(self) -> str | None:
+        """The metric that is the mean accuracy of the classes, if there is one."""
+        names = (name for name, m in self.metrics.items() if isinstance(m, MeanClassAccuracy))
+        return next(names, None)
+
+    def _what_counts(self) -> dict[str, Any]:
+        """Where classes are uneven: the figure to judge by, and how many queries in equal classes
+        would give the same error."""
+        name = self._balanced()
+        if name is None or not self._is_uneven():
+            return {}
+        counts = self._query_counts()
+        return {"judged_by": name, "equal_queries": len(counts) ** 2 / float((1 / counts).sum())}
+
+
+def _lacks_queries(labels: np.ndarray, candidates: np.ndarray) -> bool:
+    """Whether a bank has taken more of a class than `stratified_split` would leave to it."""
+    counts = np.bincount(labels[labels >= 0])
+    left = np.bincount(labels[candidates], minlength=len(counts))
+    return bool((left < np.clip(np.rint(QUERY_FRACTION * counts), 1, counts - 1)).any())
 
 
 def _of_knn(tables: Tables) -> Tables:

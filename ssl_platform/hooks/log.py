@@ -9,6 +9,7 @@ from annotated_types import Ge
 
 from ssl_platform import distributed
 from ssl_platform.engine.run import Events, Run
+from ssl_platform.hooks.judged import judged
 from ssl_platform.metrics import one_number
 from ssl_platform.registry import HOOKS
 
@@ -18,18 +19,20 @@ class Log(Events):
     """Hand the loss and the speed to the loggers every few steps, and at the end of an epoch what
     hooks report.
 
-    The figures of some steps are ``loss`` (mean over ranks and over the steps since the previous
-    ones), ``uniform_loss`` (ln K, if the loss has one), ``grad_norm`` (of the latest step, before
-    it was clipped, with ``clip_grad_norm``), ``lr``, the values that are on a schedule,
-    ``images_per_second`` (over all ranks), ``data_wait`` (share of the time spent waiting for
-    images, 0 to 1) and ``seconds`` (since this process began to train). Those at the end of an
-    epoch are ``seconds`` and the reported ones (``health/...``, ``knn/...``).
+    The figures of some steps, also of those that are left at the end, are ``loss`` (mean over ranks
+    and over the steps since the previous ones), ``uniform_loss`` (ln K, if the loss has one),
+    ``grad_norm`` (of the latest step, before it was clipped, with ``clip_grad_norm``), ``lr``, the
+    values that are on a schedule, ``images_per_second`` (over all ranks), ``data_wait`` (share of
+    the time spent waiting for images, 0 to 1) and ``seconds`` (since this process began to train).
+    Those at the end of an epoch are ``seconds`` and the reported ones (``health/...``,
+    ``knn/...``).
 
     Args:
         every_steps: steps between two lines.
     """
 
     comes_last = True
+    results = ("seconds", "images_per_second")
 
     def __init__(self, *, every_steps: Annotated[int, Ge(1)]):
         self.every_steps = every_steps
@@ -57,11 +60,11 @@ class Log(Events):
         self.loss_sum = loss.clone() if self.loss_sum is None else self.loss_sum + loss
         self.num_losses += 1
         if run.step % self.every_steps == 0:
-            self._tell(run, self._figures(run, self.loss_sum))
-            self.loss_sum, self.num_losses = None, 0
-            self._restart_clock(run)
+            self._tell_of_steps(run)
 
     def on_epoch_end(self, run: Run) -> None:
+        if run.epoch == run.num_epochs and self.num_losses:  # of a short run there are no others
+            self._tell_of_steps(run)
         if run.report:
             self._tell(run, {name: _number(name, value) for name, value in run.report.items()})
 
@@ -74,7 +77,14 @@ class Log(Events):
             images = (run.step - self.start_step) * self._images_per_step(run)
             run.results["seconds"] = seconds
             run.results["images_per_second"] = images / seconds
+        judged(run)  # loggers have it too
         run.loggers.close(run.results)  # now, so that the bar has ended before a summary is printed
+
+    def _tell_of_steps(self, run: Run) -> None:
+        assert self.loss_sum is not None
+        self._tell(run, self._figures(run, self.loss_sum))
+        self.loss_sum, self.num_losses = None, 0
+        self._restart_clock(run)
 
     def _figures(self, run: Run, loss_sum: torch.Tensor) -> dict[str, float]:
         seconds = time.monotonic() - self.window_start

@@ -12,6 +12,7 @@ from ssl_platform.config.options import ImageJobOptions, JobOptions, TrainOption
 from ssl_platform.data.decoding.pixels import COLOURS
 from ssl_platform.data.loading.transport import num_slots
 from ssl_platform.engine.build import resolve_device
+from ssl_platform.job.objective import problems_of_objective
 from ssl_platform.launch import Launcher, joined_world, launcher_of, limits
 from ssl_platform.ops.arithmetic import autocast_dtype
 from ssl_platform.ops.image_size import ImageSize, height_and_width
@@ -73,7 +74,7 @@ def problems_of_training(options: TrainOptions, num_samples: int) -> list[str]:
             f"weights={options.weights}: of which checkpoint? set checkpoint=<a run>, or leave it "
             "out"
         )
-    return problems
+    return problems + problems_of_objective(options)
 
 
 def _problems_of_batch(options: TrainOptions, num_samples: int) -> Iterator[str]:

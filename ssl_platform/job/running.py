@@ -13,8 +13,9 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from ssl_platform import distributed
-from ssl_platform.config.options import options_of
+from ssl_platform.config.options import TrainOptions, options_of
 from ssl_platform.console import LegibleFormatter, show
+from ssl_platform.console.working import WATCH, no_silence, working
 from ssl_platform.engine.build import resolve_device
 from ssl_platform.errors import ConfigError
 from ssl_platform.job.check import checked
@@ -34,8 +35,10 @@ logger = logging.getLogger(__name__)
 def run(cfg: Any) -> Any:
     """See `ssl_platform.run`."""
     _refuse_to_start_within_a_start()
-    cfg = checked(cfg)
-    return hand_over([cfg]) if runs_elsewhere(cfg) else run_here(cfg)
+    with no_silence():
+        with working("checking the config"):
+            cfg = checked(cfg)
+        return hand_over([cfg]) if runs_elsewhere(cfg) else run_here(cfg)
 
 
 def _refuse_to_start_within_a_start() -> None:
@@ -93,12 +96,16 @@ def run_here(cfg: DictConfig) -> Any:
     is_first = joined is None or joined[0] == 0
     messages = []
     if is_first:
-        messages = [*take_over_what_was_settled(cfg), *settle_range(cfg), *settle_normalize(cfg)]
+        with working("looking at the images"):
+            messages = take_over_what_was_settled(cfg) + settle_range(cfg) + settle_normalize(cfg)
     options = options_of(cfg)
     with claimed(cfg, Path(options.output_dir)) if is_first else nullcontext():
-        messages += images_found(options) if is_first else []
+        if is_first:
+            with working("looking at the images"):
+                messages += images_found(options)
         if messages:
             show("\n".join(messages))
+            WATCH.heard()
         device = resolve_device(options.device).type
         job = Job(work, (OmegaConf.to_yaml(cfg),), options.launch, device, options.name)
         return launcher_here(options.launch).launch([job])[0]
@@ -111,8 +118,19 @@ def work(config_yaml: str) -> Any:
     options = options_of(cfg)
     handler = logging.StreamHandler()
     handler.setFormatter(LegibleFormatter())
+    handler.addFilter(_heard)
     logging.basicConfig(level=logging.INFO, handlers=[handler])
     warnings.simplefilter("ignore")  # the check has shown them
     cudnn = asdict(options.cudnn)
-    with arithmetic(matmul_precision=options.matmul_precision, **cudnn):
+    is_training = isinstance(options, TrainOptions)  # which says more of itself
+    with (
+        no_silence(),
+        nullcontext() if is_training else working(options.name),
+        arithmetic(matmul_precision=options.matmul_precision, **cudnn),
+    ):
         return TASKS.build(options.task)(options)
+
+
+def _heard(_: logging.LogRecord) -> bool:
+    WATCH.heard()
+    return True

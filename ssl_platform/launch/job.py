@@ -55,6 +55,7 @@ class LaunchOptions:
     threads: Annotated[int, Interval(ge=1, le=MAX_THREADS), "or null"] | None = field(metadata=FREE)
     # of data workers; null = fork
     worker_start: Literal["fork", "spawn"] | None = field(metadata=FREE)
+
     # a launcher by its name; null: SLURM where ``slurm`` is set, else the ranks of this machine
     launcher: dict[str, Any] | None = field(default=None, metadata=FREE)
 

@@ -48,7 +48,7 @@ class Local(Launcher):
             import torch
 
             torch.set_num_threads(options.threads)
-        return [job()]
+        return [job.work(*job.args)]
 
 
 @LAUNCHERS.register()

@@ -13,13 +13,14 @@ import signal
 import sys
 import time
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import timedelta
 from multiprocessing import Pipe, resource_tracker
 from multiprocessing.connection import wait
 from multiprocessing.sharedctypes import RawValue
 from typing import Any
 
+from ssl_platform.console.working import working
 from ssl_platform.errors import PlatformError, StopRequested
 from ssl_platform.launch.heartbeat import Heartbeat, ask_for_stacks
 from ssl_platform.launch.job import EX_TEMPFAIL, Job, LaunchOptions, RankFailedError
@@ -167,26 +168,30 @@ class _Ranks:
     def watch(self, stop_requests: list[int]) -> None:
         """Wait until every rank is done, or until the remaining ones have to be killed."""
         num_answered = 0
-        while not self.all_done() and time.monotonic() < self.kill_at:
-            exit_codes = self._receive()
-            if not stop_requests:  # else the ranks left because they were asked to
-                for rank, exit_code in exit_codes.items():
-                    error = exit_error(rank, exit_code, self.heartbeats[rank].after_step)
-                    self._add_failure(rank, Failure(error))
-            if not (stop_requests or self.failures):
-                self._find_idle(exit_codes)
-            if len(exit_codes) == len(self.pids):
-                return
-            if len(stop_requests) > num_answered:
-                num_answered = len(stop_requests)
-                self._ask_to_stop(stop_requests[-1])
-            if self.failures and self.kill_at == math.inf:
-                self.term_at = time.monotonic() + LEAVE_SECONDS
-                self.kill_at = self.term_at + TERM_SECONDS
-            if time.monotonic() >= self.term_at:
-                self._find_stalled(exit_codes)
-                self.ending, self.term_at = True, math.inf
-                self._signal(signal.SIGTERM)
+        with ExitStack() as starting:
+            starting.enter_context(working(f"starting {len(self.pids)} processes"))
+            while not self.all_done() and time.monotonic() < self.kill_at:
+                exit_codes = self._receive()
+                if 0 in self.ready:  # which says itself what it does
+                    starting.close()
+                if not stop_requests:  # else the ranks left because they were asked to
+                    for rank, exit_code in exit_codes.items():
+                        error = exit_error(rank, exit_code, self.heartbeats[rank].after_step)
+                        self._add_failure(rank, Failure(error))
+                if not (stop_requests or self.failures):
+                    self._find_idle(exit_codes)
+                if len(exit_codes) == len(self.pids):
+                    return
+                if len(stop_requests) > num_answered:
+                    num_answered = len(stop_requests)
+                    self._ask_to_stop(stop_requests[-1])
+                if self.failures and self.kill_at == math.inf:
+                    self.term_at = time.monotonic() + LEAVE_SECONDS
+                    self.kill_at = self.term_at + TERM_SECONDS
+                if time.monotonic() >= self.term_at:
+                    self._find_stalled(exit_codes)
+                    self.ending, self.term_at = True, math.inf
+                    self._signal(signal.SIGTERM)
 
     def kill(self) -> None:
         """End every rank, with the processes that it started."""

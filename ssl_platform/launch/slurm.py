@@ -6,7 +6,7 @@ import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -26,6 +26,8 @@ from ssl_platform.launch.meeting import port_of_job
 from ssl_platform.registry import LAUNCHERS
 
 PACKAGE_PARENT = Path(__file__).parents[2]
+
+
 NAME = re.compile(r"[A-Za-z0-9._-]+")  # nothing that a shell or sbatch could read as more
 
 
@@ -67,7 +69,7 @@ class Slurm(SlurmOptions, Launcher):
         """
         try:
             executor = _executor(self, jobs[0].options, jobs[0].name)
-            tasks = [_Task(job, self.max_requeues) for job in jobs]
+            tasks = [_Task(job.work, job.args, self.max_requeues) for job in jobs]
             submitted = executor.submit_array(tasks)
         except (RuntimeError, OSError, subprocess.CalledProcessError) as error:
             raise ConfigError([f"launch=slurm: cannot submit: {_last_line(error)}"]) from error
@@ -107,7 +109,8 @@ def _executor(slurm: SlurmOptions, options: LaunchOptions, name: str) -> Any:
 class _Task:
     """What each task of a submitted job runs."""
 
-    job: Job
+    work: Callable[..., Any]
+    args: tuple
     max_requeues: int
 
     def __call__(self) -> None:
@@ -117,7 +120,7 @@ class _Task:
         os.environ.update(_world(environment))
         signals = _Signals()
         try:
-            self.job()
+            self.work(*self.args)
         except PlatformError as error:
             print(f"error: {error}", file=sys.stderr)
             if isinstance(error, StopRequested) and signal.SIGUSR1 in signals.received():

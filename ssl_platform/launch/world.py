@@ -7,6 +7,7 @@ import signal
 from datetime import timedelta
 from typing import Any
 
+from ssl_platform.console.working import no_silence, working
 from ssl_platform.errors import ConfigError
 from ssl_platform.launch.job import Job, RankFailedError
 from ssl_platform.launch.joined import World, number
@@ -29,7 +30,8 @@ def work_as_joined(job: Job, world: World) -> Any:
         die_with_parent(os.getppid())  # torchrun leaves its ranks running when it is killed
     store: Any = None
     try:
-        store = meet(world, job.options)
+        with no_silence(), working("waiting for the other processes"):
+            store = meet(world, job.options)
         return work_in_group(job, world, store)
     except Exception as error:
         if store is not None and is_peer_timeout(error):
@@ -69,8 +71,11 @@ def work_in_group(job: Job, world: World, store: Any) -> Any:
         torch.cuda.set_device(gpu)
         group = {"backend": "nccl", "device_id": torch.device("cuda", gpu)}
     timeout = timedelta(minutes=job.options.timeout_minutes)
-    dist.init_process_group(store=store, rank=rank, world_size=world_size, timeout=timeout, **group)
-    result = job()
+    group |= {"store": store, "rank": rank, "world_size": world_size, "timeout": timeout}
+    with no_silence():
+        with working("waiting for the other processes"):
+            dist.init_process_group(**group)
+        result = job.work(*job.args)
     dist.destroy_process_group()  # not after an error: it would wait for ranks that are gone
     return result
 

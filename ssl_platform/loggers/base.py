@@ -54,6 +54,9 @@ class Logger:
     def start(self, run: RunInfo) -> None:
         """Before the first step of this process."""
 
+    def step(self, step: int) -> None:
+        """So many steps are finished; called after each of them, so it has to be quick."""
+
     @abstractmethod
     def figures(self, step: int, epoch: int, figures: Mapping[str, float]) -> None:
         """The figures of some steps, or what hooks report at the end of an epoch.

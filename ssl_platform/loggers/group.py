@@ -61,6 +61,10 @@ class LoggerGroup:
         for tell in early:
             self._tell(tell)
 
+    def step(self, step: int) -> None:
+        """See `Logger.step`."""
+        self._tell(lambda one: one.step(step))
+
     def figures(self, step: int, epoch: int, figures: Mapping[str, float]) -> None:
         """See `Logger.figures`."""
         self._tell(lambda one: one.figures(step, epoch, figures))

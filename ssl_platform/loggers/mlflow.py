@@ -4,17 +4,19 @@ import logging
 import os
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
 import numpy as np
 from annotated_types import Len
 
 from ssl_platform.loggers.base import Logger, RunInfo
+from ssl_platform.loggers.projector import write_projector
 from ssl_platform.registry import LOGGERS
 from ssl_platform.schema import flat
 
@@ -85,6 +87,14 @@ class MLflow(Logger):
 
     def image(self, name: str, image: np.ndarray, step: int) -> None:
         self.client.log_image(self.run_id, image, f"{_key(name)}.png")
+
+    def embeddings(
+        self, name: str, vectors: np.ndarray, images: np.ndarray, labels: Sequence[str], step: int
+    ) -> None:
+        """Files that TensorBoard's projector shows, among the artifacts."""
+        with TemporaryDirectory() as folder:
+            write_projector(Path(folder), name, vectors, images, labels)
+            self.client.log_artifacts(self.run_id, folder, "embeddings")
 
     def file(self, path: Path) -> None:
         self.client.log_artifact(self.run_id, str(path))

@@ -5,7 +5,7 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
@@ -16,6 +16,7 @@ from PIL import Image
 
 from ssl_platform.files import reason
 from ssl_platform.loggers.base import POSITION, Logger, RunInfo
+from ssl_platform.loggers.projector import write_projector
 from ssl_platform.registry import LOGGERS
 
 logger = logging.getLogger(__name__)
@@ -27,6 +28,7 @@ TAGS = {  # the names that VISSL's users have on their boards
     "data_wait": "Speed/data_wait",
     "uniform_loss": "Training/ln_K",
     "crops": "Samples/crops",
+    "prototypes": "Samples/prototypes",
 }
 
 _file_numbers = itertools.count()  # of the event files of this process
@@ -36,6 +38,7 @@ _file_numbers = itertools.count()  # of the event files of this process
 class TensorBoard(Logger):
     """Event files in the folder ``tensorboard/`` of the run; Custom Scalars has loss and ln K.
 
+    Its projector shows where the model puts a sample of the images, as it was latest.
     A run that is resumed writes a new file, which tells TensorBoard to forget the later steps of
     the older ones.
 
@@ -48,7 +51,8 @@ class TensorBoard(Logger):
 
     def start(self, run: RunInfo) -> None:
         first_step = run.step + 1 if run.step else None
-        self.events = EventFile(run.output_dir / "tensorboard", first_step=first_step)
+        self.folder = run.output_dir / "tensorboard"
+        self.events = EventFile(self.folder, first_step=first_step)
         self.has_layout = False
 
     def figures(self, step: int, epoch: int, figures: Mapping[str, float]) -> None:
@@ -60,6 +64,11 @@ class TensorBoard(Logger):
 
     def image(self, name: str, image: np.ndarray, step: int) -> None:
         self.events.add_image(step, TAGS.get(name, name), image)
+
+    def embeddings(
+        self, name: str, vectors: np.ndarray, images: np.ndarray, labels: Sequence[str], step: int
+    ) -> None:
+        write_projector(self.folder, name, vectors, images, labels)
 
 
 class EventFile:

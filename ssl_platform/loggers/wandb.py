@@ -7,7 +7,7 @@ import shutil
 import sys
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
@@ -96,6 +96,20 @@ class WandB(Logger):
         from wandb import Image
 
         self.run.log({"step": step, name: Image(image)})
+
+    def embeddings(
+        self, name: str, vectors: np.ndarray, images: np.ndarray, labels: Sequence[str], step: int
+    ) -> None:
+        """A table, of which the page of a run draws a 2D projection."""
+        from wandb import Image, Table
+
+        columns = ["image", "label", *(f"d{number}" for number in range(vectors.shape[1]))]
+        names = labels or [""] * len(images)
+        rows = [
+            [Image(image), label, *vector.tolist()]
+            for image, label, vector in zip(images, names, vectors, strict=True)
+        ]
+        self.run.log({"step": step, f"{name}_embeddings": Table(columns=columns, data=rows)})
 
     def file(self, path: Path) -> None:
         shutil.copy(path, self.run.dir)

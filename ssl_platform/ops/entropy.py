@@ -31,3 +31,12 @@ def effective_rank(covariance: Tensor, *, noise: float = 0.0) -> Tensor:
     return entropy(
         eigenvalues / eigenvalues.sum().clamp_min(torch.finfo(covariance.dtype).tiny)
     ).exp()
+
+
+def participation_ratio(covariance: Tensor) -> Tensor:
+    """(sum of the eigenvalues)^2 / sum of their squares of a (D, D) covariance: 1 to D.
+
+    A number of dimensions that needs no eigenvalues: 1 on a line, D where all directions are
+    equal. Gao et al., bioRxiv 214262 (2017), equation 2. NaN where there is no variance.
+    """
+    return covariance.trace().square() / covariance.square().sum()

@@ -3,7 +3,7 @@
 import math
 
 
-def two_standard_errors(first: float, second: float, num_samples: int) -> float:
+def two_standard_errors(first: float, second: float, num_samples: float) -> float:
     """Twice the binomial standard error of the difference of two shares of ``num_samples`` each.
 
     That is ``2 sqrt(p (1 - p) / n + q (1 - q) / n)``. A share of none or of all is not known to be

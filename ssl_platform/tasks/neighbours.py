@@ -12,12 +12,12 @@ from annotated_types import Ge, Gt, Interval
 from torch import Tensor
 
 from ssl_platform import distributed
+from ssl_platform.console.working import working
 from ssl_platform.data.dataset import ImageDataset
 from ssl_platform.engine.build import eval_loader, open_dataset, resolve_device
 from ssl_platform.evaluation.feature_cache import CacheOptions, FeatureCache, log_once
 from ssl_platform.evaluation.features import extract
 from ssl_platform.evaluation.labelled_images import LabelledImages
-from ssl_platform.evaluation.progress import Progress
 from ssl_platform.neighbours.findings import LookAlikes, find
 from ssl_platform.neighbours.output import NeighbourOutput
 from ssl_platform.neighbours.pictures import Pictures
@@ -171,10 +171,9 @@ def _compare(table: Table, k: int, device: torch.device) -> Neighbours:
     with full_float32():
         seconds = timedelta(seconds=round(expected_seconds(table, k=k, device=device)))
         log_once(f"comparing {len(table)} images with one another takes about {seconds}")
-        progress = Progress("neighbours", len(table))
+        with working("comparing", len(table)) as work:
 
-        def done(rows: int) -> None:
-            if distributed.rank() == 0:
-                progress.add(rows * distributed.world_size())
+            def done(rows: int) -> None:
+                work.advance(rows * distributed.world_size())
 
-        return self_neighbours(table, k=k, device=device, done=done)
+            return self_neighbours(table, k=k, device=device, done=done)

@@ -7,11 +7,13 @@ from typing import Any
 from ssl_platform import distributed
 from ssl_platform.config.options import Node, TrainOptions
 from ssl_platform.config.saved import shown_config
+from ssl_platform.console.working import working
 from ssl_platform.engine import checkpoint
 from ssl_platform.engine.build import Builder
 from ssl_platform.engine.loop import train
 from ssl_platform.engine.run import Run
 from ssl_platform.engine.saver import Saver
+from ssl_platform.errors import CollapseError
 from ssl_platform.evaluation.feature_cache import CacheOptions
 from ssl_platform.evaluation.results import WEIGHTS, Results
 from ssl_platform.hooks.evaluate import Evaluate
@@ -68,7 +70,8 @@ class Train(Task):
 
     def __call__(self, options: TrainOptions) -> dict[str, Any]:
         """Run the training; returns what the hooks measured (``run.results``)."""
-        run = Builder(options).run()
+        with working("building the model and opening the images"):
+            run = Builder(options).run()
         if distributed.rank() == 0:
             run.loggers.config = shown_config(run.output_dir / "config.yaml")
         if not checkpoint.any_in(run.output_dir):
@@ -80,6 +83,7 @@ class Train(Task):
         results = train(run, Saver(run.output_dir, options.save), options.resume)
         for evaluate in (hook for hook in run.hooks.values() if isinstance(hook, Evaluate)):
             _write_results(run, options, evaluate)
+        _fail_where_asked(run, options)
         return results
 
 
@@ -103,6 +107,16 @@ def _start_from(trunk: Any, options: TrainOptions) -> Weights:
         adapt_channels=options.adapt_channels,
     )
     return weights
+
+
+def _fail_where_asked(run: Run, options: TrainOptions) -> None:
+    """Raise ``CollapseError`` on all ranks where ``fail_on`` asks for it; collective."""
+    verdict = run.results.get("verdict")
+    if options.fail_on is None or verdict is None:
+        return
+    is_collapsed = run.agree(greatest={"collapsed": verdict["kind"] == "collapsed"}, least={})
+    if is_collapsed["collapsed"]:
+        raise CollapseError("fail_on=collapse: the verdict is collapsed; the run is saved as ever")
 
 
 def _write_results(run: Run, options: TrainOptions, evaluate: Evaluate) -> None:

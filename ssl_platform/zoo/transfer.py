@@ -16,9 +16,11 @@ from urllib.parse import urlsplit
 
 from tqdm import tqdm
 
+from ssl_platform.console.working import Work, working
 from ssl_platform.errors import CheckpointError
 from ssl_platform.zoo.connections import open_address
 
+MIB = 2**20
 BLOCK = 1 << 20
 MOST_BYTES = 2**35  # that a server may announce
 MOST_UNANNOUNCED = 2**32  # that come from one that does not say how many
@@ -63,11 +65,16 @@ def _receive_some(address: str, partial: Path) -> bool:
         _require_room(partial.parent, total, start)
         limit = MOST_UNANNOUNCED if total is None else total
         name = urlsplit(address).path.rpartition("/")[2]
+        of = None if total is None else total // MIB
         bar = {"desc": name, "initial": start, "total": total, "disable": None}
         mode = "ab" if start else "wb"
-        with partial.open(mode) as file, tqdm.wrapattr(file, "write", **bar) as shown:
+        with (
+            partial.open(mode) as file,
+            working(f"fetching {name}", of, "MiB") as work,
+            tqdm.wrapattr(file, "write", **bar) as shown,
+        ):
             _tag(partial).write_text(_validator(response))  # only now is the part of this file
-            ended = _append(response, shown, limit - start)
+            ended = _append(response, shown, limit - start, work)
             file.flush()
             os.fsync(file.fileno())
     if total is None and _size(partial) >= MOST_UNANNOUNCED:
@@ -79,7 +86,7 @@ def _receive_some(address: str, partial: Path) -> bool:
     return ended and total in (None, _size(partial))
 
 
-def _append(response: HTTPResponse, file: BinaryIO, limit: int) -> bool:
+def _append(response: HTTPResponse, file: BinaryIO, limit: int, work: Work) -> bool:
     """Write what comes, at most ``limit`` bytes; returns whether it ended in good order."""
     since, num_bytes = monotonic(), 0
     while limit > 0:
@@ -92,6 +99,7 @@ def _append(response: HTTPResponse, file: BinaryIO, limit: int) -> bool:
         file.write(block)
         limit -= len(block)
         num_bytes += len(block)
+        work.done = file.tell() // MIB
         if (now := monotonic()) - since >= PACE_SECONDS:
             if num_bytes < SLOWEST * PACE_SECONDS:
                 raise CheckpointError(

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ssl_platform.console import without_secrets
+from ssl_platform.console.working import working
 from ssl_platform.errors import CheckpointError, counted
 from ssl_platform.files import sha256_of
 from ssl_platform.models.heads import PrototypeHead
@@ -109,7 +110,8 @@ def read_weights(source: str, whose: "Whose | None" = None) -> Weights:
     """
     shown = without_secrets(source)
     try:
-        return replace(_read(source, whose), source=shown)
+        with working(f"reading the weights {shown}"):
+            return replace(_read(source, whose), source=shown)
     except CheckpointError as error:
         reason = str(error).removeprefix(f"{shown}: ")
         raise CheckpointError(f"{shown}: {reason}") from error

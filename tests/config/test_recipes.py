@@ -202,7 +202,7 @@ def test_the_whole_batch_on_one_gpu_changes_nothing_but_the_batch_norms():
     assert one.data.batch_size % one.data.micro_batch == 0
     configs = [OmegaConf.to_container(cfg) for cfg in (one, recipe)]
     for cfg in configs:
-        for key in ("name", "launch", "sync_batch_norm"):
+        for key in ("name", "recipe", "launch", "sync_batch_norm"):
             del cfg[key]
         for key in ("micro_batch", "num_workers"):
             del cfg["data"][key]
@@ -225,7 +225,7 @@ def test_a_preset_changes_nothing_but_the_machine(name):
     assert preset.launch.processes == world_size
     configs = [OmegaConf.to_container(cfg) for cfg in (preset, recipe)]
     for cfg in configs:
-        for key in ("name", "launch", "sync_batch_norm"):
+        for key in ("name", "recipe", "launch", "sync_batch_norm"):
             del cfg[key]
         del cfg["data"]["num_workers"]
     assert configs[0] == configs[1]

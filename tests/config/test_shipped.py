@@ -23,7 +23,8 @@ WITH_A_WARNING = {
 }
 
 NEEDED = {  # what a user has to give, since there is no default
-    "analysis/clusters": ["checkpoint: the config needs a value (str); set checkpoint=..."],
+    name: ["checkpoint: the config needs a value (str); set checkpoint=..."]
+    for name in ("analysis/clusters", "analysis/report")
 } | {
     name: ["checkpoint: whose weights? checkpoint=<a run, a file, a URL or zoo:NAME>"]
     for name in (

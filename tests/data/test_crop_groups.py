@@ -169,9 +169,9 @@ def test_a_run_with_an_op_from_outside_and_unequal_sides(tiny, tmp_path):
     losses = [[line["loss"] for line in lines if "loss" in line] for lines in (first, second)]
     assert len(losses[0]) == 8 and losses[0] == losses[1]
     with Image.open(tmp_path / "runs/whole/crops.png") as picture:
-        assert picture.size == (4 * 22, 8 * 26)
-    wrong = [f"data.transform.crops.large.ops.shuffle={SHUFFLE % 2}"]
-    error = run("wrong", *wrong, "+data.transform.ops.wrong={name: NotCalled}", code=2)
+        assert picture.size == (4 * (8 * 20 + 6), 20 + 8 * (8 * 24 + 6))
+    error = run("wrong", f"data.transform.crops.large.ops.shuffle={SHUFFLE % 2}", code=2)
     assert "data.transform.crops.large.ops.shuffle.probability=2: from 0 to 1" in error
+    error = run("wrong", "+data.transform.ops.wrong={name: NotCalled}", code=2)
     assert "data.transform.ops.wrong: NotCalled has to be called with a crop and a random" in error
     assert not (tmp_path / "runs/wrong").exists()

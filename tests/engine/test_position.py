@@ -10,7 +10,6 @@ from unittest.mock import patch
 import pytest
 import torch
 from conftest import TINY
-from run_infos import info
 from tiny_runs import checkpoints, lines, refused, stopped_at, train, without
 
 from ssl_platform.data.loading.sampler import ShuffledSampler
@@ -18,7 +17,6 @@ from ssl_platform.engine import checkpoint
 from ssl_platform.engine.position import change_of_length, restore_position
 from ssl_platform.engine.run import Run
 from ssl_platform.errors import CheckpointError
-from ssl_platform.loggers.console import Console
 from ssl_platform.losses.swav import SwAVLoss
 from ssl_platform.models.heads import PrototypeHead
 from ssl_platform.optim.schedules import EpochCosine, Steps, WarmupCosine
@@ -238,20 +236,6 @@ def test_the_first_epoch_of_an_old_checkpoint_goes_on():
     run = at({"epoch": 0, "epoch_step": 3, "step": 3})
     assert (run.epoch_step, run.epoch_images) == (3, 96)
     assert at({"epoch": 0, "epoch_step": 9, "step": 9}).epoch_step == 4  # it had more steps
-
-
-@pytest.mark.parametrize(
-    ("start", "position", "seconds", "eta"),
-    [(0, 6, 10.0, "0:00:30"), (12, 15, 30.0, "0:01:30"), (20, 24, 3.0, "0:00:00")],
-)
-def test_the_time_left_is_that_of_the_steps_left(start, position, seconds, eta, tmp_path, caplog):
-    caplog.set_level("INFO")
-    console = Console()
-    console.start(info(tmp_path, step=90, position=start, steps_per_epoch=8))
-    figures = {"loss": 1.0, "lr": 0.1, "images_per_second": 9.0, "data_wait": 0.0}
-    console.figures(90 + position - start, 1, {**figures, "seconds": seconds})
-    (line,) = caplog.messages
-    assert line.startswith(f"epoch 2/3 step {position}/24: ") and line.endswith(f", ETA {eta}")
 
 
 def test_classes_that_have_another_number_now_are_told_of(small, photographs, tmp_path, caplog):

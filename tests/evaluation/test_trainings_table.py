@@ -46,6 +46,19 @@ def test_trainings_stand_before_evaluations(tmp_path, monkeypatch):
     ]  # fmt: skip
 
 
+def test_crops_and_verdict_have_columns_where_a_run_has_them(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    a_run(Path("runs/a"), LOSS, {**LOSS, "views/found": 82.6})
+    Path("runs/a/summary.json").write_text('{"verdict": {"kind": "learned little", "text": ""}}')
+    a_run(Path("runs/b"), LOSS)
+    Path("runs/b/summary.json").write_text('{"verdict": 5}')
+    assert [line.split() for line in results_table([Path("runs")])[1:]] == [
+        ["run", "epoch", "loss", "ln", "K", "crops", "found", "verdict"],
+        ["runs/a", "0", "5.500", "2.485", "82.60", "learned", "little"],
+        ["runs/b", "0", "5.500", "2.485"],
+    ]
+
+
 @pytest.mark.parametrize(
     "content", [b"", b"5\n[]\nnull\n", b"\xff\n", b"[" * 100_000, b'{"loss": "a", "epoch": [1]}']
 )

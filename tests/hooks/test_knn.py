@@ -162,6 +162,43 @@ def test_a_bank_that_would_take_all_images_leaves_a_fifth_to_ask_of(tmp_path):
     assert not set(queries) & set(monitor.bank.positions)
 
 
+@pytest.mark.parametrize("num_labels", [None, 40, 20])
+def test_a_rare_class_is_in_the_bank_and_asked_of_and_counts_as_much(num_labels, tmp_path):
+    run = a_run(a_data_set([0] * 40 + [1] * 5 + [2]), None, tmp_path)
+    monitor = a_monitor(num_labels=num_labels)
+    monitor.on_train_start(run)
+    banked, asked = (run.train_data.labels[p.positions] for p in (monitor.bank, monitor.queries))
+    assert {*banked} == {0, 1, 2} and {*asked} == {0, 1}
+    assert not {*monitor.bank.positions} & {*monitor.queries.positions}
+    monitor.on_train_end(run)
+    knn = run.results["knn"]
+    rare, large = np.sort(np.bincount(asked))
+    assert knn["trained"] == {"top1": 100, "mean_class": 100}
+    assert knn["judged_by"] == "mean_class"
+    assert knn["equal_queries"] == pytest.approx(4 / (1 / large + 1 / rare))
+
+
+@pytest.mark.parametrize(
+    ("labels", "sizes"),
+    [
+        ([0, 0, 1, -1, -1], (2, 1, 2)),  # one query; k is the bank
+        ([0, 0, 0, 1, 1, 1], (4, 2, 4)),
+        ([0, 1, 2], None),  # a class of one image has none to ask of
+        ([0, 1, -1, -1], None),
+    ],
+)
+def test_few_labels_are_shared_by_bank_and_queries(labels, sizes, tmp_path, caplog):
+    run = a_run(a_data_set([max(label, 0) for label in labels]), None, tmp_path)
+    run.train_data.labels = np.array(labels)
+    run.train_data.images = run.train_data.images[: len(labels)]
+    monitor = a_monitor(num_labels=1000, k=20)
+    monitor.on_train_start(run)
+    monitor.on_train_end(run)
+    knn = run.results.get("knn")
+    assert (knn and (knn["labels"], knn["queries"], knn["k"])) == sizes
+    assert ("no class has two images" in caplog.text) == (sizes is None)
+
+
 def test_unlabelled_training_images_are_no_queries(tmp_path):
     labels = np.array([0, 1, 2, -1, -1] * 6)
     run = a_run(a_data_set(labels), None, tmp_path)

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import TINY
 from forked import tool
@@ -111,6 +112,43 @@ def test_a_parameter_that_a_resume_changes_stays_and_the_config_is_the_new_one(
     assert run.info.status == "KILLED"
     (file,) = tmp_path.glob("ml/*/*/artifacts/config.yaml")
     assert "lr: 2" in file.read_text()
+
+
+def some_embeddings() -> tuple[np.ndarray, np.ndarray, list[str]]:
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (5, 8, 8, 3), dtype=np.uint8)
+    return rng.standard_normal((5, 3)).astype(np.float32), images, ["a", "b", "a", "c", "c"]
+
+
+def test_mlflow_keeps_embeddings_for_the_projector(tmp_path, file_store):
+    pytest.importorskip("mlflow", reason="mlflow-skinny is not installed")
+    logger = MLflow(enabled=True, tracking_uri=str(tmp_path / "ml"), experiment="mine")
+    logger.start(info(tmp_path))
+    logger.embeddings("sample", *some_embeddings(), 4)
+    logger.close({})
+    (folder,) = tmp_path.glob("ml/*/*/artifacts/embeddings")
+    names = {path.relative_to(folder).as_posix() for path in folder.rglob("*.*")}
+    files = {f"projector_sample/{name}" for name in ("tensors.tsv", "metadata.tsv", "sprite.png")}
+    assert names == {"projector_config.pbtxt", *files}
+    vectors = np.loadtxt(folder / "projector_sample/tensors.tsv")
+    np.testing.assert_allclose(vectors, some_embeddings()[0], rtol=1e-5)
+
+
+def test_wandb_keeps_embeddings_as_a_table(tmp_path):
+    pytest.importorskip("wandb", reason="wandb is not installed")
+    logger = WandB(**WANDB, mode="offline")
+    logger.start(info(tmp_path))
+    vectors, images, labels = some_embeddings()
+    logger.embeddings("sample", vectors, images, labels, 4)
+    logger.embeddings("unlabelled", vectors, images, [], 4)
+    logger.close({})
+    (file,) = tmp_path.glob("wandb/offline-run-*/files/media/table/sample*.json")
+    table = json.loads(file.read_text())
+    assert table["columns"] == ["image", "label", "d0", "d1", "d2"]
+    assert [row[1] for row in table["data"]] == labels
+    np.testing.assert_allclose([row[2:] for row in table["data"]], vectors, rtol=1e-6)
+    (log,) = tmp_path.glob("wandb/offline-run-*/*.wandb")
+    assert any("sample_embeddings.nrows" in line for line in history(log))
 
 
 WANDB = {"enabled": True, "project": "p", "entity": None, "group": None, "tags": []}

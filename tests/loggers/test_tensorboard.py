@@ -1,6 +1,12 @@
 """What TensorBoard finds in the files of a run."""
 
+import json
+from io import BytesIO
+from types import SimpleNamespace
+from typing import Any
+
 import numpy as np
+from PIL import Image
 from run_infos import info
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tiny_runs import train
@@ -51,3 +57,43 @@ def test_a_run_has_the_tags_that_boards_know_and_one_chart_of_the_loss_with_ln_k
 def test_switched_off_it_leaves_no_file(tiny, tmp_path):
     train(tiny, tmp_path, "~loggers.tensorboard", "~hooks.knn", "num_epochs=2")
     assert not (tmp_path / "tensorboard").exists() and (tmp_path / "crops.png").exists()
+
+
+def projected(folder) -> Any:
+    """The client of TensorBoard's own plug-in for the projector."""
+    from tensorboard.plugins.projector.projector_plugin import ProjectorPlugin
+    from werkzeug.test import Client
+    from werkzeug.wrappers import Response
+
+    runs = SimpleNamespace(list_runs=lambda *_, **__: [SimpleNamespace(run_name=".")])
+    place = str(folder / "tensorboard")
+    context = SimpleNamespace(multiplexer=None, data_provider=runs, logdir=place, flags=None)
+    apps = ProjectorPlugin(context).get_plugin_apps()
+
+    def get(path: str, **query: str) -> bytes:
+        answer = Client(apps[path], Response).get(path, query_string={"run": ".", **query})
+        assert answer.status_code == 200, answer.data
+        return answer.data
+
+    return get
+
+
+def test_its_projector_shows_the_latest_embeddings_with_thumbnails(tmp_path):
+    logger, rng = started(tmp_path), np.random.default_rng(0)
+    vectors = rng.standard_normal((5, 3)).astype(np.float32)
+    images = rng.integers(0, 256, (5, 8, 8, 3), dtype=np.uint8)
+    names = ["cat", "a\tdog\n", "", "größe", "cat"]
+    logger.figures(1, 0, {"loss": 1.0})
+    logger.embeddings("sample", vectors[::-1], images[::-1], names, 1)
+    logger.embeddings("sample", vectors, images, names, 2)
+    started(tmp_path, 2).embeddings("others", vectors[:2], images[:2], [], 3)
+    get = projected(tmp_path)
+    entries = {entry["tensorName"]: entry for entry in json.loads(get("/info"))["embeddings"]}
+    assert entries["sample"]["tensorShape"] == [5, 3] and "metadataPath" not in entries["others"]
+    tensor = np.frombuffer(get("/tensor", name="sample"), np.float32).reshape(5, 3)
+    np.testing.assert_allclose(tensor, vectors, rtol=1e-5)
+    labels = get("/metadata", name="sample").decode().splitlines()
+    assert labels == ["cat", "a\\tdog\\n", "-", "größe", "cat"]
+    sprite = np.asarray(Image.open(BytesIO(get("/sprite_image", name="sample"))))
+    assert sprite.shape == (24, 24, 3) and entries["sample"]["sprite"]["singleImageDim"] == [8, 8]
+    assert (sprite[8:16, :8] == images[3]).all()

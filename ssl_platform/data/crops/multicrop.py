@@ -55,6 +55,7 @@ class MultiCrop:
         self._rules: list[CropRule] = []
         names: list[tuple[str, ...]] = []
         lengths: list[int] = []
+        self.crop_names: list[str] = []  #: the group of each crop
         sizes = list(dict.fromkeys(height_and_width(group.size) for group in crops.values()))
         for name, (group, ops_of_group) in sorted(
             self._groups.items(), key=lambda item: sizes.index(height_and_width(item[1][0].size))
@@ -62,6 +63,7 @@ class MultiCrop:
             drawn = [one.op for one in ops_of_group.values()]
             size = height_and_width(group.size)
             self._rules += [CropRule(size, group.scale, group.ratio or ratio, drawn)] * group.count
+            self.crop_names += [name] * group.count
             for number in map(str, range(group.count)):
                 names += [(name, number), *((name, number, key) for key in ops_of_group)]
                 lengths += [NUM_BOX_UNIFORMS, *(op.num_uniforms for op in drawn)]

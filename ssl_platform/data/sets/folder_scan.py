@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import features
 
+from ssl_platform.console.working import working
 from ssl_platform.data.sets.file_table import Names
 
 HEIC = (b".heic", b".heif", b".hif")
@@ -66,7 +67,12 @@ def scan(root: bytes) -> FolderIndex:
         OSError: a folder cannot be read.
     """
     skipped: Counter[str] = Counter()
-    folders = sorted(_walk(root, skipped), key=lambda folder: folder.parts)
+    folders = []
+    with working(f"looking through {_text(root)}") as work:
+        for folder in _walk(root, skipped):
+            folders.append(folder)
+            work.advance(len(folder.names.sizes))
+    folders.sort(key=lambda folder: folder.parts)
     return FolderIndex(
         folders=[b"/".join(folder.parts) for folder in folders],
         modified=np.array([folder.modified for folder in folders], dtype=np.int64),

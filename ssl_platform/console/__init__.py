@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
-from ssl_platform.errors import PlatformError
+from ssl_platform.errors import CheckpointError, ConfigError, PlatformError
 
 READER_HAS_LEFT = (errno.EPIPE, errno.EIO, errno.EBADF)  # ``head``, or a terminal that was closed
 STRUCK_OUT = "*****"
@@ -106,6 +106,22 @@ def why_unwritten() -> str | None:
     if error is None or error.errno in READER_HAS_LEFT:
         return None
     return os.strerror(error.errno)
+
+
+def print_error(error: PlatformError) -> None:
+    """Print an error in words, one line for each mistake."""
+    if isinstance(error, ConfigError):
+        lines = [one_line(problem) for problem in error.problems[:MOST_LINES]]
+        more = len(error.problems) - len(lines)
+        lines += [f"... ({more} more)"] * (more > 0)
+        if len(lines) > 1:
+            lines = [f"{len(error.problems)} problems:", *(f"  {line}" for line in lines)]
+    elif isinstance(error, CheckpointError):  # with names from a file, or what a server answered
+        lines = [one_line(str(error))]
+    else:
+        lines = legible(str(error)).splitlines()
+    lines = lines or [type(error).__name__]
+    print("\n".join([f"error: {lines[0]}", *lines[1:]]), file=sys.stderr)
 
 
 def legible(text: str) -> str:

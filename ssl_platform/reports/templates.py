@@ -1,0 +1,41 @@
+"""The templates of pages, and what all of them share: colours, and how a page becomes bytes."""
+
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ssl_platform.console import escaped
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+FOLDER = Path(__file__).parent
+
+
+@cache
+def templates(folder: Path = FOLDER) -> "Environment":
+    """Templates of a folder, which may include those of this one, e.g. ``base.css``.
+
+    What they show is escaped. ``raw("file")`` is a file of this folder as it is; ``number | count``
+    writes thousands apart; ``text | visible`` escapes what does not print.
+    """
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from markupsafe import Markup
+
+    environment = Environment(
+        loader=FileSystemLoader([folder, FOLDER]),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals["raw"] = lambda name: Markup((FOLDER / name).read_text("utf-8"))
+    environment.filters["count"] = lambda number: f"{number:,}"
+    environment.filters["visible"] = lambda text: escaped(str(text))
+    return environment
+
+
+def page_bytes(template: str, values: dict[str, Any]) -> bytes:
+    """A page of this folder; letters that are none, as bytes of a file's name, are escapes."""
+    text = templates().get_template(template).render(values)
+    return text.encode("utf-8", "backslashreplace")
