@@ -93,7 +93,9 @@ def _judged_by_labels(
     if lost or (signs and not (random and pixels)):
         return _collapsed(signs, text)
     if random:
-        why = _although(signs) or "; raw pixels are as good or better" * (not pixels)
+        why = _although(signs) or "; raw pixels do as well" * (not pixels)
+        if labels.gains[RAW_PIXELS] > 0 and not pixels:
+            why = f"; the gain over {RAW_PIXELS} may be chance"
         return Verdict("learned little", f"{text}{why}; {LONGER}")
     if labels.errors[RANDOM_INIT] > BLUNT_ERROR and labels.gains[RANDOM_INIT] > 0:
         return None
