@@ -81,7 +81,7 @@ COLLAPSES: dict[str, tuple[str, list[str]]] = {
         [*SWAV, *SMALL, *ONE_EPOCH, *NO_LARC, "optimizer=sgd", "optimizer.lr=20", *NO_WARM_UP],
     ),
     "a batch of 4, no queue": (
-        "uniform",
+        "line",
         [*SWAV, *SMALL, *ONE_EPOCH, *ALONE, "data.batch_size=4", "data.train.num_samples=1200"],
     ),
     "DINO without centring": (

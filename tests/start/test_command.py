@@ -1,6 +1,7 @@
 """The command ``start``: the file that it writes, what it refuses, and the whole way."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -84,6 +85,7 @@ def test_a_file_of_another_command_is_not_overwritten(images):
         (["--output", "mine.txt"], "ends in .yaml"),
         (["--output", "none/mine.yaml"], "there is no folder none"),
         (["more"], "not an override"),
+        (["launch=slurm"], "start decides it"),
     ],
 )
 def test_a_mistake_is_one_line_before_anything_is_looked_at(words, told, tmp_path, monkeypatch):
@@ -101,6 +103,16 @@ def test_the_command_line_knows_the_word(tmp_path):
     assert done.stderr == (
         f"error: {tmp_path / 'none'}: no such directory (working directory: {tmp_path})\n"
     )
+
+
+def test_a_name_that_is_no_text_and_a_folder_in_the_place_of_the_file_are_refused(
+    images, monkeypatch
+):
+    with pytest.raises(ConfigError, match="its name is no text"):
+        start([os.fsdecode(b"/images\xe9")])
+    Path("my_images.yaml").mkdir()
+    with pytest.raises(ConfigError, match="is there already"):
+        start([str(images), "--run"])
 
 
 @pytest.mark.parametrize("text", ["/a/b c", "it's", "a,b", "${data}", "{x}", "[1]", "a: b # c"])
