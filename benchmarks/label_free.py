@@ -113,7 +113,8 @@ class KeepViews(Events):
 
     def on_train_end(self, run: Run) -> None:
         transform = run.train_loader.transform
-        loader = run.eval_loader(run.train_data, np.arange(NUM_IMAGES), transform)
+        images = run.train_data, np.arange(NUM_IMAGES)
+        loader = run.eval_loader(*images, transform=transform)
         rows, _ = extract(_Both(run.model), loader, NUM_IMAGES, num_crops=2)
         views = rows.unflatten(1, (2, -1)).numpy()
         trunk, head = np.split(views, [run.model.trunk.out_dim], axis=2)

@@ -38,6 +38,7 @@ from ssl_platform.ops.arithmetic import autocast_dtype
 from ssl_platform.ops.image_size import height_and_width
 from ssl_platform.registry import DATASETS, TRANSFORMS
 
+Positions = Sequence[int] | np.ndarray  # in a data set
 WORKER_SHARE_OF_TIMEOUT = 0.8  # of launch.timeout_minutes: the time-out of a data worker
 
 
@@ -263,15 +264,11 @@ class Builder:
         return Loader(dataset, self.transform, sampler, options, self.device)
 
     def eval_loader(
-        self,
-        dataset: ImageDataset,
-        positions: Sequence[int] | np.ndarray,
-        transform: Transform | None = None,
+        self, dataset: ImageDataset, positions: Positions, transform: Transform | None = None
     ) -> Loader:
         """See the function `eval_loader`."""
-        return eval_loader(
-            dataset, positions, self.options, device=self.device, transform=transform
-        )
+        device = self.device
+        return eval_loader(dataset, positions, self.options, device=device, transform=transform)
 
 
 def open_dataset(node: Node, data: DataOptions) -> ImageDataset:
@@ -284,18 +281,16 @@ def open_dataset(node: Node, data: DataOptions) -> ImageDataset:
 
 def eval_loader(
     dataset: ImageDataset,
-    positions: Sequence[int] | np.ndarray,
+    positions: Positions,
     options: ImageJobOptions,
     *,
     device: torch.device,
     transform: Transform | None = None,
 ) -> Loader:
-    """This rank's share of some centre crops, in order: rank r has positions[r::ranks].
+    """This rank's share of some centre crops, or other crops, in order: it has positions[r::ranks].
 
-    An image that cannot be read is not replaced by another: leave its row out.
-
-    Args:
-        transform: other crops; the same ones in each pass.
+    An image that cannot be read is not replaced by another: leave its row out. Crops by another
+    transform are the same in each pass.
     """
     contract.prepare(dataset)
     transform = transform or TRANSFORMS.build(options.data.eval_transform)

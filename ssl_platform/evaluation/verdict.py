@@ -89,15 +89,19 @@ def _judged_by_labels(
     random, pixels = labels.is_above(RANDOM_INIT), labels.is_above(RAW_PIXELS)
     if random and pixels and (not signs or min(labels.gains.values()) >= CLEAR_GAIN):
         return Verdict("learned", text + _although(signs))
-    lost = labels.is_below(RANDOM_INIT) and not (crops and crops.is_above(RANDOM_INIT))
+    is_below = labels.is_below(RANDOM_INIT)
+    lost = is_below and (crops is None or crops.is_below(RANDOM_INIT))
     if lost or (signs and not (random and pixels)):
         return _collapsed(signs, text)
     if random:
-        why = _although(signs) or "; raw pixels are as good or better" * (not pixels)
+        why = _although(signs) or "; raw pixels do as well" * (not pixels)
+        if labels.gains[RAW_PIXELS] > 0 and not pixels:
+            why = f"; the gain over {RAW_PIXELS} may be chance"
         return Verdict("learned little", f"{text}{why}; {LONGER}")
     if labels.errors[RANDOM_INIT] > BLUNT_ERROR and labels.gains[RANDOM_INIT] > 0:
         return None
-    return Verdict("no proof", f"{text}: not better than {RANDOM_INIT}; {LONGER}")
+    how = "worse" if is_below else "not better"
+    return Verdict("no proof", f"{text}: {how} than {RANDOM_INIT}; {LONGER}")
 
 
 def _judged_by_crops(crops: Compared, text: str, advice: str) -> Verdict:

@@ -110,7 +110,8 @@ class ViewMonitor(Events):
 
     def _views(self, run: Run, embed: Embed) -> Tensor:
         """(N, 2, D) features of two crops of each image that can be read."""
-        loader = run.eval_loader(run.train_data, self.positions, self.transform)
+        images = run.train_data, self.positions
+        loader = run.eval_loader(*images, transform=self.transform)
         rows, _ = extract(embed, loader, len(self.positions), num_crops=NUM_VIEWS)
         views = rows.unflatten(1, (NUM_VIEWS, -1))
         return views[views.flatten(1).isfinite().all(dim=1)]

@@ -32,11 +32,16 @@ COLLAPSED = {"doctor": [SIGN]}
         (knn(1000, 869, 244, 499), "learned", "+62.5 ± 3.5 points over random init, +37.0 ± 3.8"),
         (knn(1000, 869, 244, 499) | WORSE, "learned", "+62.5"),
         (knn(1000, 450, 244, 499), "learned little", "+20.6"),
-        (knn(100, 60, 30, 50), "learned little", "+10.0 ± 14.0 over raw pixels"),
+        (
+            knn(100, 60, 30, 50),
+            "learned little",
+            "+10.0 ± 14.0 over raw pixels, of 100 labelled images; the gain over",
+        ),
         (knn(1000, 250, 244, 499), "no proof", "+0.6"),
         (knn(1000, 250, 244, 499) | FOUND, "no proof", "+0.6"),  # crops matched by a colour cast
         (knn(1000, 100, 300, 90), "collapsed", "-20.0"),
-        (knn(1000, 100, 300, 90) | NOT_FOUND, "collapsed", "-20.0"),
+        (knn(1000, 100, 300, 90) | WORSE, "collapsed", "-20.0"),
+        (knn(1000, 100, 300, 90) | NOT_FOUND, "no proof", "worse than random init"),
         (knn(1000, 100, 300, 90) | FOUND, "no proof", "-20.0"),  # it has learned something else
         (knn(50, 0, 20, 20), "collapsed", "-40.0"),
         # labels that tell, and a sign of collapse
