@@ -30,7 +30,6 @@ EVALUATIONS = 10  # of the training: how often it is measured
 MANY_IMAGES = 50_000
 PER_CLASS = 10  # prototypes: 20 cost 5 points on Fashion-MNIST
 MOST_PROTOTYPES = 3000  # of SwAV on ImageNet
-OF_ONE_EPOCH = 3  # prototypes for each image of a batch, without a queue: as on Fashion-MNIST
 SHARE_OF_SAMPLES = 0.75  # of batch and queue, that there are prototypes
 CROPS = "data.transform.crops"
 OPS = "data.transform.ops"
@@ -82,8 +81,6 @@ def wanted_prototypes(case: Case) -> int:
 
 def queue_length(case: Case) -> int:
     """Rows beside the batch, over which the codes are balanced: at most half of the images."""
-    if case.values["num_epochs"] < 2:
-        return 0  # it would have to begin with the training
     batch = case.values["data.batch_size"]
     wanted = max(256, round(wanted_prototypes(case) / SHARE_OF_SAMPLES) - batch)
     wanted = min(wanted, 3840, case.facts.number // 2 - batch)
@@ -93,10 +90,7 @@ def queue_length(case: Case) -> int:
 def num_prototypes(case: Case) -> list[int]:
     """As many as are wanted, but fewer than the samples over which they are balanced."""
     batch, queue = case.values["data.batch_size"], case.values["loss.queue_length"]
-    most = int(SHARE_OF_SAMPLES * (batch + queue))
-    if case.values["num_epochs"] < 2:
-        most = OF_ONE_EPOCH * batch
-    return [max(2, min(wanted_prototypes(case), most))]
+    return [max(2, min(wanted_prototypes(case), int(SHARE_OF_SAMPLES * (batch + queue))))]
 
 
 def images_seen(case: Case) -> int:
