@@ -36,7 +36,7 @@ MAY_IMPORT = {
     "evaluation": BASE | PARTS | {"config", "engine", "zoo"},
     "reports": BASE | PARTS | {"__init__", "config", "evaluation"},
     "clusters": BASE | PARTS | {"evaluation", "reports"},
-    "neighbours": BASE | PARTS | {"clusters", "evaluation", "reports"},
+    "neighbours": BASE | PARTS | {"clusters", "evaluation"},
     "hooks": BASE | PARTS | {"engine", "evaluation", "loggers", "losses", "reports"},
     "zoo": BASE | {"cli", "config", "engine", "models"},
     "tasks": BASE

@@ -6,16 +6,18 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from ssl_platform.data.contract import read_image
 from ssl_platform.data.dataset import ImageDataset
+from ssl_platform.ops.feature_table import Table
 from ssl_platform.ops.label_errors import LabelVotes, label_votes
-from ssl_platform.ops.near_duplicates import NearDuplicates, near_duplicates
+from ssl_platform.ops.near_duplicates import NearDuplicates, near_duplicates, pixel_cosines
 from ssl_platform.ops.neighbours import Neighbours, distance_at, unusual_distances
 
 # the limit of Iglewicz and Hoaglin for modified z-scores
 DUPLICATE_DEVIATIONS = -3.5  # of the logarithm of the distance to the nearest image
+# of that of thumbnails, whose distances are wider apart
+PIXEL_DEVIATIONS = -3.0
 OUTLIER_DEVIATIONS = 3.5  # of that of the mean distance to the k nearest
 
 
@@ -35,8 +37,8 @@ class Findings:
     neighbours: Neighbours  # of the M rows among themselves, on the CPU
     distances: np.ndarray  # (M,) float32, mean of 1 - cosine to the nearest k
     deviations: np.ndarray  # (M,) float64, of these, see `unusual_distances`
-    least_cosine: float  # of near duplicates
-    is_given: bool  # whether the user has chosen it
+    least_cosine: float  # of near duplicates, by features
+    least_pixel_cosine: float  # and by thumbnails
     duplicates: NearDuplicates
     same_pixels: np.ndarray  # (P,) bool, of the pairs of near duplicates
     votes: LabelVotes | None  # None without labels of two classes
@@ -59,8 +61,10 @@ def find(
     dataset: ImageDataset,
     images: np.ndarray,
     neighbours: Neighbours,
+    thumbnails: Table,
     *,
     duplicate_cosine: float | None,
+    duplicate_pixel_cosine: float | None,
     temperature: float,
 ) -> Findings:
     """Look at the neighbours of M images.
@@ -68,16 +72,24 @@ def find(
     Args:
         images: (M,) positions in the data set.
         neighbours: of the M rows among themselves.
-        duplicate_cosine: from which on a pair is a near duplicate; None chooses it, see
-            `duplicate_distance`.
+        thumbnails: (M, ...) of the images, from `tiny_thumbnails`.
+        duplicate_cosine: of features, from which on a pair is a near duplicate; None chooses it
+            by the distances of all images to their nearest one.
+        duplicate_pixel_cosine: of thumbnails, as the other one.
         temperature: of the votes on labels.
     """
     neighbours = Neighbours(*(part.cpu() for part in neighbours))
     distances = (1 - neighbours.cosines).clamp_min(0)
-    least = duplicate_cosine
+    pixels = pixel_cosines(thumbnails, neighbours.rows)
+    least, least_pixel = duplicate_cosine, duplicate_pixel_cosine
     if least is None:
-        least = 1 - duplicate_distance(distances[:, 0])
-    duplicates = near_duplicates(neighbours, least)
+        least = 1 - distance_at(distances[:, 0], DUPLICATE_DEVIATIONS)
+    if least_pixel is None:
+        nearest = (1 - pixels.amax(dim=1)).clamp_min(0)
+        least_pixel = 1 - distance_at(nearest, PIXEL_DEVIATIONS)
+    duplicates = near_duplicates(
+        neighbours, pixels, least_cosine=least, least_pixel_cosine=least_pixel
+    )
     mean = distances.mean(dim=1)
     return Findings(
         images=images,
@@ -85,20 +97,11 @@ def find(
         distances=mean.numpy(),
         deviations=unusual_distances(mean).numpy(),
         least_cosine=least,
-        is_given=duplicate_cosine is not None,
+        least_pixel_cosine=least_pixel,
         duplicates=duplicates,
         same_pixels=_same_pixels(dataset, images, duplicates),
         votes=_votes(dataset, images, neighbours, duplicates, temperature),
     )
-
-
-def duplicate_distance(nearest: Tensor) -> float:
-    """The largest 1 - cosine of near duplicates, from how far the nearest images usually are.
-
-    Args:
-        nearest: (M,) distances of each image to its nearest.
-    """
-    return distance_at(nearest, DUPLICATE_DEVIATIONS)
 
 
 def _same_pixels(

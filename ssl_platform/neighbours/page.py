@@ -88,7 +88,7 @@ class Shown:
 
     def groups(self) -> list[dict[str, Any]]:
         """Near duplicates, the group with the nearest pair first."""
-        pairs, cosines, groups = self.findings.duplicates
+        pairs, cosines, _, groups = self.findings.duplicates
         of_pair = groups[pairs[:, 0]]
         sizes = np.bincount(groups[groups >= 0])
         highest = np.full(len(sizes), -np.inf)

@@ -2,13 +2,7 @@
 
 from typing import Any
 
-import numpy as np
-
-from ssl_platform.neighbours.findings import (
-    DUPLICATE_DEVIATIONS,
-    OUTLIER_DEVIATIONS,
-    Findings,
-)
+from ssl_platform.neighbours.findings import OUTLIER_DEVIATIONS, Findings
 
 MEASURE = (
     "A vote of the nearest neighbours, of which copies are left out, gives the probabilities of "
@@ -27,11 +21,11 @@ def summarize(findings: Findings, num_images: int) -> dict[str, Any]:
 
     Returns:
         ``images``, ``unreadable``, ``k``; ``duplicates`` with ``pairs``, ``same_pixels``,
-        ``groups``, ``images``, ``least_cosine`` and how it was ``chosen``; ``outliers`` with
+        ``groups``, ``images``, ``least_cosine`` and ``least_pixel_cosine``; ``outliers`` with
         ``unusual``, the images beyond ``deviations``; with labels ``label_errors`` with ``images``
         and the ``measure``; and ``signs``, sentences that say when not to trust all this.
     """
-    pairs, _, groups = findings.duplicates
+    pairs, _, _, groups = findings.duplicates
     in_groups = int((groups >= 0).sum())
     summary: dict[str, Any] = {
         "images": len(findings.images),
@@ -43,7 +37,7 @@ def summarize(findings: Findings, num_images: int) -> dict[str, Any]:
             "groups": int(groups.max()) + 1,
             "images": in_groups,
             "least_cosine": findings.least_cosine,
-            "chosen": _how_chosen(findings),
+            "least_pixel_cosine": findings.least_pixel_cosine,
         },
         "outliers": {
             "unusual": int((findings.deviations > OUTLIER_DEVIATIONS).sum()),
@@ -68,24 +62,12 @@ def summary_lines(summary: dict[str, Any]) -> list[str]:
     duplicates, outliers = summary["duplicates"], summary["outliers"]
     lines = [
         f"{summary['images']} images, {summary['unreadable']} unreadable",
-        f"  near duplicates: {duplicates['pairs']} pairs of a cosine of at least "
-        f"{duplicates['least_cosine']:.4f} ({duplicates['same_pixels']} equal in every pixel), "
-        f"{duplicates['groups']} groups of {duplicates['images']} images",
+        f"  near duplicates: {duplicates['pairs']} pairs ({duplicates['same_pixels']} equal in "
+        f"every pixel), {duplicates['groups']} groups of {duplicates['images']} images; cosine "
+        f"from {duplicates['least_cosine']:.4f} on, of thumbnails from "
+        f"{duplicates['least_pixel_cosine']:.4f} on",
         f"  outliers: {outliers['unusual']} images beyond {outliers['deviations']:g} deviations",
     ]
     if "label_errors" in summary:
         lines.append(f"  probable label errors: {summary['label_errors']['images']} images")
     return [*lines, *(f"  {sign}" for sign in summary["signs"])]
-
-
-def _how_chosen(findings: Findings) -> str:
-    if findings.is_given:
-        return "The cosine is the one that was asked for (task.duplicate_cosine)."
-    nearest = 1 - findings.neighbours.cosines[:, 0].numpy().astype(np.float64)
-    usual = np.median(nearest)
-    return (
-        f"The cosine was chosen from the distances of all images to their nearest one: 1 - cosine "
-        f"is {usual:.2g} for the median image, and {1 - findings.least_cosine:.2g} is "
-        f"{-DUPLICATE_DEVIATIONS:g} robust deviations of its logarithm below. "
-        "task.duplicate_cosine=0.98 sets another one."
-    )

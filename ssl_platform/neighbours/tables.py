@@ -68,7 +68,7 @@ def write_look_alikes(
 
 
 def _write_duplicates(folder: Path, dataset: ImageDataset, findings: Findings) -> None:
-    pairs, cosines, groups = findings.duplicates
+    pairs, cosines, pixel_cosines, groups = findings.duplicates
     group = groups[pairs[:, 0]]
     order = np.lexsort((pairs[:, 1], pairs[:, 0], -cosines, group))
     first, second = pairs[order].T
@@ -80,6 +80,7 @@ def _write_duplicates(folder: Path, dataset: ImageDataset, findings: Findings) -
             **_named(dataset, findings, first),
             **{f"other_{name}": c for name, c in _named(dataset, findings, second).items()},
             "cosine": cosines[order],
+            "pixel_cosine": pixel_cosines[order],
             "same_pixels": findings.same_pixels[order],
         },
     )

@@ -118,6 +118,9 @@ def next_commands(
         longer = command(config=saved, num_epochs=str(2 * epochs))
         commands.append(("train for longer, from where it is", longer))
 
+    train = (config.get("data") or {}).get("train") or {}
+    folder = str(train.get("path") or "FOLDER")
+
     def with_run(config: str, **values: str) -> str:
         return command(config=config, checkpoint=run, **values)
 
@@ -125,8 +128,12 @@ def next_commands(
         *commands,
         ("see the clusters of all images", with_run("analysis/clusters")),
         (
+            "find near duplicates, outliers and doubtful labels",
+            with_run("analysis/neighbours", data__path=folder),
+        ),
+        (
             "write the features of any images",
-            with_run("analysis/features", data__path="FOLDER"),
+            with_run("analysis/features", data__path=folder),
         ),
         (
             "measure the kNN accuracy on any labelled images",

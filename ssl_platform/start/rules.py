@@ -28,8 +28,9 @@ MEMORY_SHARE = 0.5  # of the device's memory, for the activations of a batch
 OVERHEAD = 1.15  # of evaluations, hooks and checkpoints
 EVALUATIONS = 10  # of the training: how often it is measured
 MANY_IMAGES = 50_000
-PER_CLASS = 20  # prototypes
+PER_CLASS = 10  # prototypes: 20 cost 5 points on Fashion-MNIST
 MOST_PROTOTYPES = 3000  # of SwAV on ImageNet
+OF_ONE_EPOCH = 3  # prototypes for each image of a batch, without a queue: as on Fashion-MNIST
 SHARE_OF_SAMPLES = 0.75  # of batch and queue, that there are prototypes
 CROPS = "data.transform.crops"
 OPS = "data.transform.ops"
@@ -81,6 +82,8 @@ def wanted_prototypes(case: Case) -> int:
 
 def queue_length(case: Case) -> int:
     """Rows beside the batch, over which the codes are balanced: at most half of the images."""
+    if case.values["num_epochs"] < 2:
+        return 0  # it would have to begin with the training
     batch = case.values["data.batch_size"]
     wanted = max(256, round(wanted_prototypes(case) / SHARE_OF_SAMPLES) - batch)
     wanted = min(wanted, 3840, case.facts.number // 2 - batch)
@@ -89,8 +92,11 @@ def queue_length(case: Case) -> int:
 
 def num_prototypes(case: Case) -> list[int]:
     """As many as are wanted, but fewer than the samples over which they are balanced."""
-    samples = case.values["data.batch_size"] + case.values["loss.queue_length"]
-    return [max(2, min(wanted_prototypes(case), int(SHARE_OF_SAMPLES * samples)))]
+    batch, queue = case.values["data.batch_size"], case.values["loss.queue_length"]
+    most = int(SHARE_OF_SAMPLES * (batch + queue))
+    if case.values["num_epochs"] < 2:
+        most = OF_ONE_EPOCH * batch
+    return [max(2, min(wanted_prototypes(case), most))]
 
 
 def images_seen(case: Case) -> int:
@@ -202,15 +208,17 @@ RULES = (
     Rule("data.eval_transform.resize", evaluated_side, "as the crops are", SETTINGS),
     Rule("data.eval_transform.size", lambda c: c.size.crop, "the same", SETTINGS),
     Rule("data.batch_size", batch_size, "many small steps beat few large ones", RESULTS),
+    Rule("data.num_workers", num_workers, "so that a step does not wait for images", HERE),
+    Rule("num_epochs", num_epochs, lambda c: _length_in_words(c), SETS),
     Rule("loss.queue_length", queue_length, "a small batch has too few images to balance", RESULTS),
+    Rule("loss.queue_start_epoch", lambda c: c.values["num_epochs"] // 2,
+         "half way: a queue that ages fast costs 7 points at first", SETS),
     Rule("loss.epsilon", lambda c: 0.03 if c.facts.number < MANY_IMAGES else 0.05,
          "sharper codes for few images", RESULTS),
     Rule("heads.prototypes.hidden_dim", 0, "one linear layer: the features have to tell", RESULTS),
     Rule("heads.prototypes.out_dim", lambda c: c.size.out_dim, "as the trunk is wide", RESULTS),
     Rule("heads.prototypes.num_prototypes", num_prototypes,
          "a few times the classes, fewer than samples to balance", RESULTS),
-    Rule("data.num_workers", num_workers, "so that a step does not wait for images", HERE),
-    Rule("num_epochs", num_epochs, lambda c: _length_in_words(c), SETS),
     Rule("loss.freeze_prototypes_epochs", 0, "in steps, see the next", LIGHTLY_TRAIN),
     Rule("loss.freeze_prototypes_steps", frozen_steps,
          "the trunk adapts to random prototypes first", LIGHTLY_TRAIN),

@@ -24,12 +24,14 @@ from ssl_platform.neighbours.pictures import Pictures
 from ssl_platform.ops.arithmetic import full_float32
 from ssl_platform.ops.feature_table import Chosen, Table
 from ssl_platform.ops.knn import nearest_neighbours
+from ssl_platform.ops.near_duplicates import SIDE, tiny_thumbnails
 from ssl_platform.ops.neighbours import Neighbours, expected_seconds, self_neighbours
 from ssl_platform.ops.whitening import whitened, whitening
 from ssl_platform.registry import TASKS
 from ssl_platform.tasks.trunk import TrainedTrunk, TrunkOptions, TrunkTask, as_problem
 from ssl_platform.zoo.trained_run import SavedRun
 
+LeastCosine = Annotated[float, Interval(gt=-1, le=1), "e.g. 0.98, or null"] | None
 LIKE_IMAGENET = {"name": "CenterCrop", "resize": 256, "size": 224}
 
 
@@ -51,7 +53,9 @@ class FindNeighbours(TrunkTask):
         components: of the whitened features that are compared, at most; null compares the features
             as they are.
         k: neighbours of an image, which outliers, votes on labels and look-alikes go by.
-        duplicate_cosine: from which on two images are near duplicates; null chooses it.
+        duplicate_cosine: of features, from which on two images are near duplicates; null chooses
+            it.
+        duplicate_pixel_cosine: of thumbnails, likewise.
         temperature: a vote weighs exp(cosine / temperature).
         listed, shown, thumbnail_side: see `NeighbourOutput`.
     """
@@ -63,14 +67,19 @@ class FindNeighbours(TrunkTask):
         *,
         components: Annotated[int, Ge(2), "e.g. 128, or null for the features as they are"] | None,
         k: Annotated[int, Ge(1), "e.g. 20"],
-        duplicate_cosine: Annotated[float, Interval(gt=-1, le=1), "e.g. 0.98, or null"] | None,
+        duplicate_cosine: LeastCosine,
+        duplicate_pixel_cosine: LeastCosine,
         temperature: Annotated[float, Gt(0), "e.g. 0.07"],
         listed: Annotated[int, Ge(1), "e.g. 1000"],
         shown: Annotated[int, Ge(1), "e.g. 100"],
         thumbnail_side: int,
     ):
         self.components = components
-        self.k, self.duplicate_cosine, self.temperature = k, duplicate_cosine, temperature
+        self.k, self.temperature = k, temperature
+        self.limits = {
+            "duplicate_cosine": duplicate_cosine,
+            "duplicate_pixel_cosine": duplicate_pixel_cosine,
+        }
         self.output = NeighbourOutput(listed, shown, thumbnail_side)
 
     def complete(self, cfg: dict[str, Any]) -> dict[str, Any]:
@@ -95,12 +104,13 @@ class FindNeighbours(TrunkTask):
         trunk = TrainedTrunk.open(options)
         trunk.module.to(device)
         dataset = open_dataset(options.data.train, options.data)
-        images, table = _features(trunk, dataset, options, device)
+        images, features, thumbnails = _features(trunk, dataset, options, device)
         pictures = _pictures(options)
         asked = None if pictures is None else _embed(trunk, pictures, options, device)
+        table: Table = features
         if self.components is not None:
-            whiten = whitening(table, self.components)
-            table = whitened(table, whiten)
+            whiten = whitening(features, self.components)
+            table = whitened(features, whiten)
             asked = None if asked is None else whiten(asked)
         neighbours = _compare(table, self.k, device)
         if distributed.rank() != 0:
@@ -109,8 +119,9 @@ class FindNeighbours(TrunkTask):
             dataset,
             images,
             neighbours,
-            duplicate_cosine=self.duplicate_cosine,
+            thumbnails,
             temperature=self.temperature,
+            **self.limits,
         )
         look_alikes = None
         if pictures is not None and asked is not None:
@@ -143,16 +154,22 @@ def _features(
     dataset: ImageDataset,
     options: NeighboursOptions,
     device: torch.device,
-) -> tuple[np.ndarray, Table]:
-    """(M,) positions of the images that can be read, and their features; collective."""
+) -> tuple[np.ndarray, Chosen, Chosen]:
+    """(M,) positions of the images that can be read, their features and thumbnails; collective."""
     positions = np.arange(len(dataset))
     labels = np.full(len(dataset), -1) if dataset.labels is None else dataset.labels
     every = LabelledImages("all", options.data.train, dataset, positions, labels)
+
+    def embed(images: Tensor) -> Tensor:
+        return torch.cat([trunk.module(images), tiny_thumbnails(images)], dim=1)
+
+    identity = trunk.fingerprint | {"beside": f"thumbnails of {SIDE} x {SIDE}"}
     cache = FeatureCache(options.cache, options, device)
-    files = cache.files(trunk.weights.shown, trunk.fingerprint, trunk.module, every)
+    files = cache.files(trunk.weights.shown, identity, embed, every)
     readable = np.setdiff1d(positions, files.unreadable)
-    table = torch.from_numpy(files.array("features"))
-    return readable, Chosen(table, torch.from_numpy(readable))
+    both, rows = torch.from_numpy(files.array("features")), torch.from_numpy(readable)
+    width = both.shape[1] - dataset.channels * SIDE**2
+    return readable, Chosen(both[:, :width], rows), Chosen(both[:, width:], rows)
 
 
 def _embed(
@@ -171,7 +188,7 @@ def _compare(table: Table, k: int, device: torch.device) -> Neighbours:
     with full_float32():
         seconds = timedelta(seconds=round(expected_seconds(table, k=k, device=device)))
         log_once(f"comparing {len(table)} images with one another takes about {seconds}")
-        with working("neighbours", len(table)) as work:
+        with working("comparing", len(table)) as work:
 
             def done(rows: int) -> None:
                 work.advance(rows * distributed.world_size())

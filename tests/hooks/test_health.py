@@ -217,7 +217,7 @@ def test_a_sign_has_its_figures_a_remedy_and_the_step_since_when_it_holds():
     assert entry.keys() == {"sign", "text", "remedy", "since_step"}
     assert entry["since_step"] == FIRST_STEPS + 1
     assert "their spread is 0.000" in entry["text"]
-    assert entry["remedy"] == "try first a lower optimizer.lr"  # of no config
+    assert entry["remedy"] == "a lower optimizer.lr"  # of no config
 
 
 @pytest.mark.parametrize("stop", [True, ["point"], ["line", "point"]])

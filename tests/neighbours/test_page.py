@@ -10,7 +10,7 @@ from cluster_samples import Colours
 
 from ssl_platform.neighbours.findings import Findings, LookAlikes, find
 from ssl_platform.neighbours.output import NeighbourOutput
-from ssl_platform.ops.neighbours import self_neighbours
+from ssl_platform.ops.neighbours import Neighbours, self_neighbours
 
 EVIL = '<script>alert("x")</script>'
 OUTPUT = NeighbourOutput(listed=5, shown=3, thumbnail_side=16)
@@ -30,12 +30,18 @@ def dataset() -> Evil:
     return Evil(colours, labels=[0] * 12 + [1] * 11 + [0, 1, 1])
 
 
+def found_in(dataset: Evil, images: np.ndarray, found: Neighbours, least: float) -> Findings:
+    flat = torch.zeros(len(images), 64)
+    limits = {"duplicate_cosine": least, "duplicate_pixel_cosine": None}
+    return find(dataset, images, found, flat, temperature=0.07, **limits)
+
+
 def findings_of(dataset: Evil) -> Findings:
     images = np.array([i for i, colour in enumerate(dataset.colours) if colour is not None])
     angles = torch.tensor([float(dataset.colours[i]) for i in images]) / 150
     rows = torch.stack([angles.cos(), angles.sin()], dim=1)
     found = self_neighbours(rows, k=6, device=torch.device("cpu"))
-    return find(dataset, images, found, duplicate_cosine=0.9999999, temperature=0.07)
+    return found_in(dataset, images, found, 0.9999999)
 
 
 def test_names_are_escaped_and_every_picture_is_there(dataset, tmp_path):
@@ -68,7 +74,7 @@ def test_features_that_hardly_tell_images_apart_are_called_out(dataset, tmp_path
     images = np.arange(25)
     rows = torch.ones(25, 3) + 1e-6 * torch.arange(75).reshape(25, 3)
     found = self_neighbours(rows, k=6, device=torch.device("cpu"))
-    findings = find(dataset, images, found, duplicate_cosine=0.99, temperature=0.07)
+    findings = found_in(dataset, images, found, 0.99)
     summary = OUTPUT.write(tmp_path, dataset, findings, None, title="")
     assert summary["signs"][0].startswith("100% of the images are near duplicates")
     assert "hardly tells images apart" in (tmp_path / "index.html").read_text()

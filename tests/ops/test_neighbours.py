@@ -10,7 +10,7 @@ from ranks import run_on_ranks
 
 from ssl_platform.ops import neighbours
 from ssl_platform.ops.label_errors import label_votes
-from ssl_platform.ops.near_duplicates import near_duplicates
+from ssl_platform.ops.near_duplicates import near_duplicates, pixel_cosines, tiny_thumbnails
 from ssl_platform.ops.neighbours import (
     Neighbours,
     distance_at,
@@ -57,22 +57,44 @@ def test_a_row_is_not_its_own_neighbour_among_many_copies():
     assert not (found.rows == torch.arange(9)[:, None]).any()
     assert all(len(set(row)) == 3 for row in found.rows.tolist())
     assert self_neighbours(rows[:3], k=5, device=CPU).rows.shape == (3, 2)
-    assert len(set(near_duplicates(found, 0.999).groups.tolist())) == 1
+    grouped = near(found.cosines.tolist(), found.rows.tolist(), 0.999)
+    assert set(grouped.groups.tolist()) == {0}
     assert expected_seconds(rows, k=3, device=CPU) > 0
 
 
+def near(cosines: list, rows: list, least: float, pixels: float = 2, least_pixels: float = 2):
+    found = Neighbours(torch.tensor(cosines), torch.tensor(rows))
+    all_pixels = torch.full_like(found.cosines, pixels)
+    all_pixels[0, 0] = 1.0
+    return near_duplicates(found, all_pixels, least_cosine=least, least_pixel_cosine=least_pixels)
+
+
 def test_near_duplicates_are_pairs_once_and_groups_in_order():
-    cosines = torch.tensor([[0.5, 0.1], [0.99, 0.2], [0.97, 0.97], [0.99, 0.97], [0.97, 0.3]])
-    rows = torch.tensor([[1, 2], [3, 0], [4, 3], [1, 2], [2, 0]])
-    found = near_duplicates(Neighbours(cosines, rows), 0.98)
+    cosines = [[0.5, 0.1], [0.99, 0.2], [0.97, 0.97], [0.99, 0.97], [0.97, 0.3]]
+    rows = [[1, 2], [3, 0], [4, 3], [1, 2], [2, 0]]
+    found = near(cosines, rows, 0.98, pixels=0)
     assert found.pairs.tolist() == [[1, 3]]
     assert found.groups.tolist() == [-1, 0, -1, 0, -1]
-    found = near_duplicates(Neighbours(cosines, rows), 0.97)
+    found = near(cosines, rows, 0.97, pixels=0)
     assert found.pairs.tolist() == [[1, 3], [2, 3], [2, 4]]
     np.testing.assert_allclose(found.cosines, [0.99, 0.97, 0.97])
     assert found.groups.tolist() == [-1, 0, 0, 0, 0]
-    nothing = near_duplicates(Neighbours(cosines, rows), 1.5)
+    nothing = near(cosines, rows, 1.5, pixels=0)
     assert len(nothing.pairs) == 0 and set(nothing.groups.tolist()) == {-1}
+    by_pixels = near(cosines, rows, 1.5, pixels=0, least_pixels=0.9)
+    assert by_pixels.pairs.tolist() == [[0, 1]]
+    assert (by_pixels.cosines.tolist(), by_pixels.pixel_cosines.tolist()) == ([0.5], [1])
+
+
+def test_thumbnails_are_near_whatever_size_and_side_but_not_where_they_are_flat():
+    image = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    small = F.interpolate(image, scale_factor=0.5, mode="area")
+    views = [image, image.flip(3), small, 1 - image, image * 0.3, torch.full_like(image, 0.4)]
+    thumbnails = torch.cat([tiny_thumbnails(view) for view in views]).half()
+    cosines = pixel_cosines(thumbnails, torch.tensor([[1, 2, 3, 4, 5]] * 6))
+    assert cosines[0, [0, 1, 3, 4]].tolist() == pytest.approx([1, 1, 1, 0], abs=1e-2)
+    assert cosines[0, 2] < 0.5  # the negative
+    assert cosines[5].tolist() == [0] * 5
 
 
 def test_deviations_of_distances():

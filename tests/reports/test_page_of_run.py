@@ -68,7 +68,7 @@ def test_its_commands_can_be_typed(reported):
     page = Page(reported / "report.html")
     commands = [shlex.split(line) for line in page.texts["next"].splitlines() if "config=" in line]
     arguments = [words[words.index("python") + 2 :] for words in commands]
-    assert len(arguments) == 5
+    assert len(arguments) == 6
     for given in arguments:
         name = given[0].removeprefix("config=")
         assert name in runnable() or Path(name).is_file()
@@ -96,16 +96,19 @@ def test_a_page_while_it_trains_and_after_it_goes_on(stoppable, tmp_path):
     assert len(page.charts["Loss"]["loss"]) == 12 and len(page.data["captions"]) == 40
 
 
-def test_a_run_that_ended_before_there_was_a_page_gets_one_by_its_own_command(tiny, tmp_path):
-    train(tiny, tmp_path)
-    assert not (tmp_path / "report.html").exists()
-    train(with_page(tiny), tmp_path)
-    page = Page(tmp_path / "report.html")
-    verdict = json.loads((tmp_path / "summary.json").read_text())["verdict"]
+def test_a_run_that_ended_before_there_was_a_page_gets_one_by_its_own_command(
+    tiny, pretrained, tmp_path
+):
+    run = tmp_path / "run"
+    shutil.copytree(pretrained, run)
+    command = [*with_page(tiny), "num_epochs=2", "~hooks.knn"]
+    train(command, run)
+    page = Page(run / "report.html")
+    verdict = json.loads((run / "summary.json").read_text())["verdict"]
     assert verdict["text"] in page.texts["verdict"] and "t-SNE" in page.data["maps"]
-    before = (tmp_path / "report.html").read_bytes()
-    train(with_page(tiny), tmp_path)
-    assert (tmp_path / "report.html").read_bytes() == before
+    before = (run / "report.html").read_bytes()
+    train(command, run)
+    assert (run / "report.html").read_bytes() == before
 
 
 def test_pages_of_many_short_epochs_take_a_share_of_the_time(monkeypatch):
@@ -169,7 +172,7 @@ def test_mistakes_are_told_before_anything_is_written(pretrained, tmp_path):
 
 
 def test_two_processes_make_the_same_page(tiny, tmp_path):
-    options = with_page(tiny, "num_epochs=1", "schedule.warmup_epochs=0")
+    options = with_page(tiny, "num_epochs=1", "schedule.warmup_epochs=0", "~hooks.knn")
     one, two = tmp_path / "one", tmp_path / "two"
     train(options, one)
     run_tool([*options, f"output_dir={two}", "launch.processes=2"])
@@ -182,7 +185,7 @@ def test_two_processes_make_the_same_page(tiny, tmp_path):
 
 def test_a_page_that_cannot_be_written_ends_nothing(tiny, tmp_path, caplog):
     (tmp_path / "report.html").mkdir()
-    results = train(with_page(tiny, "num_epochs=2"), tmp_path)
-    assert results["knn"]["trained"]
+    results = train(with_page(tiny, "num_epochs=2", "~hooks.knn"), tmp_path)
+    assert results["verdict"]
     told = [r.getMessage() for r in caplog.records if "report.html" in r.getMessage()]
     assert len(told) == 2 and all("cannot be written" in line for line in told)

@@ -65,7 +65,7 @@ def test_the_values_fit_each_other_whatever_the_images(images, here, measured, h
         (number,) = values["heads.prototypes.num_prototypes"]
         assert 2 <= batch <= images.number and queue % batch == 0
         assert batch + queue <= images.number
-        assert 2 <= number <= batch + queue
+        assert 2 <= number <= (batch + queue if queue else 3 * batch)
         assert 0 <= values["schedule.warmup_epochs"] < values["num_epochs"]
         assert 0 <= values["loss.freeze_prototypes_steps"] < steps(case)
         small, large = values["data.transform.crops.small.size"], size.crop

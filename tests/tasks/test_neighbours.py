@@ -66,6 +66,7 @@ def test_copies_and_look_alikes_are_found_and_the_rest_is_counted(
     exact = {("003.png", "003_copy.png"), ("014.png", "014_copy.png"), ("025.png", "025_copy.png")}
     assert {pair for pair, same in pairs.items() if same == "true"} == exact
     assert summary["duplicates"]["same_pixels"] == 3
+    assert ("041.png", "041_again.jpg") in pairs
     (first, second, *rest) = rows(folder / "look_alikes.csv")
     assert {Path(row["image"]).name for row in (first, second)} == {"025.png", "025_copy.png"}
     assert len(rest) == 18 and float(second["cosine"]) > 0.999 > float(rest[0]["cosine"])
