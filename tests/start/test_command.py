@@ -17,7 +17,7 @@ from ssl_platform.start.command import start
 from ssl_platform.start.recipe import in_yaml
 from ssl_platform.start.stages import Stage, quoted
 
-TINY = ["num_epochs=1", "data.batch_size=16", "trunk=resnet10_tiny", "launch.threads=1"]
+TINY = ["num_epochs=2", "data.batch_size=16", "trunk=resnet10_tiny", "launch.threads=1"]
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def test_the_file_says_why_and_the_same_command_goes_on(images, capsys, monkeypa
         is_value = ": " in line and not line.lstrip().startswith(("#", "- /"))
         assert not is_value or line.endswith("]"), line
     cfg = compose(["config=my_images.yaml"])
-    assert (cfg.num_epochs, cfg.data.batch_size, cfg.data.train.path) == (1, 16, str(images))
+    assert (cfg.num_epochs, cfg.data.batch_size, cfg.data.train.path) == (2, 16, str(images))
     told = capsys.readouterr().out
     assert "config=my_images.yaml" in told and "takes about" in told
     with pytest.raises(ConfigError, match="is there already, by the same command; --run"):
