@@ -35,7 +35,7 @@ setup(
         "ssl_platform": ["py.typed", "data/crops/*.pyi"],
         "ssl_platform.configs": ["**/*.yaml"],
         "ssl_platform.reports": ["*.html", "*.css", "*.js", "uplot/*"],
-        "ssl_platform.clusters": ["page.html", "page.css", "page.js"],
+        "ssl_platform.clusters": ["health.html", "page.html", "page.css", "page.js"],
         "ssl_platform.neighbours": ["page.html", "page.css"],
         "ssl_platform.zoo": ["catalogue.yaml"],
     },

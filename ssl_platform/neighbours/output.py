@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ssl_platform.clusters.health import training_health
 from ssl_platform.clusters.sheets import check_sheet_size
 from ssl_platform.console import legible
 from ssl_platform.data.dataset import ImageDataset
@@ -55,12 +56,14 @@ class NeighbourOutput:
         look_alikes: LookAlikes | None,
         *,
         title: str,
+        run: Path | None,
     ) -> dict[str, Any]:
         """Write every file; returns what ``summary.json`` holds.
 
         Args:
             look_alikes: None where none were asked for.
             title: heading of the page.
+            run: directory of the run, or of one of its checkpoints, whose features they are.
 
         Raises:
             ConfigError: the folder cannot be written.
@@ -79,6 +82,7 @@ class NeighbourOutput:
                 look_alikes,
                 summary,
                 title=title,
+                training=None if run is None else training_health(run, folder),
                 shown=self.shown,
                 side=self.thumbnail_side,
             )

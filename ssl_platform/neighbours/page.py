@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from ssl_platform.clusters.health import TrainingHealth
 from ssl_platform.clusters.sheets import thumbnail
 from ssl_platform.data.dataset import ImageDataset
 from ssl_platform.files import replacing
@@ -22,6 +23,7 @@ def write_page(
     summary: dict[str, Any],
     *,
     title: str,
+    training: TrainingHealth | None,
     shown: int,
     side: int,
 ) -> None:
@@ -30,6 +32,7 @@ def write_page(
     Args:
         summary: from ``summarize``.
         title: plain text.
+        training: of the run whose features they are; None for weights without a run.
         shown: groups, outliers and label errors at most, each.
         side: of a thumbnail, in pixels.
     """
@@ -63,6 +66,7 @@ def write_page(
     )
     page = templates.get_template("neighbours/page.html").stream(
         title=title,
+        training=training,
         summary=summary,
         side=side,
         paths=paths,

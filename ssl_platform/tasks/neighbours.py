@@ -128,8 +128,9 @@ class FindNeighbours(TrunkTask):
             cosines, rows = nearest_neighbours(asked.to(device), table, k=self.k)
             look_alikes = LookAlikes(pictures, cosines.cpu().numpy(), rows.cpu().numpy())
         title = f"Neighbours by {trunk.weights.shown}"
-        folder = Path(options.output_dir)
-        return self.output.write(folder, dataset, findings, look_alikes, title=title)
+        folder, source = Path(options.output_dir), Path(options.checkpoint)
+        run = source if source.is_dir() else None
+        return self.output.write(folder, dataset, findings, look_alikes, title=title, run=run)
 
 
 def _transform_of(checkpoint: str) -> dict[str, Any]:

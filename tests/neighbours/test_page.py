@@ -1,5 +1,6 @@
 """The page of neighbours holds text that is text, and pictures that are there."""
 
+import json
 import re
 from pathlib import Path
 
@@ -47,7 +48,7 @@ def findings_of(dataset: Evil) -> Findings:
 def test_names_are_escaped_and_every_picture_is_there(dataset, tmp_path):
     findings = findings_of(dataset)
     asked = LookAlikes(dataset, np.ones((26, 2), np.float32), np.tile([0, 24], (26, 1)))
-    summary = OUTPUT.write(tmp_path, dataset, findings, asked, title="<i>title")
+    summary = OUTPUT.write(tmp_path, dataset, findings, asked, title="<i>title", run=None)
     assert (summary["images"], summary["unreadable"]) == (25, 1)
     assert summary["duplicates"]["same_pixels"] == 1
     text = (tmp_path / "index.html").read_text()
@@ -62,7 +63,7 @@ def test_pictures_of_an_earlier_page_are_gone(dataset, tmp_path):
     findings = findings_of(dataset)
     (tmp_path / "thumbnails").mkdir()
     (tmp_path / "thumbnails" / "999.jpg").touch()
-    OUTPUT.write(tmp_path, dataset, findings, None, title="")
+    OUTPUT.write(tmp_path, dataset, findings, None, title="", run=None)
     assert not list(tmp_path.glob("look_alikes*"))
     text = (tmp_path / "index.html").read_text()
     assert "Look-alikes" not in text
@@ -75,6 +76,11 @@ def test_features_that_hardly_tell_images_apart_are_called_out(dataset, tmp_path
     rows = torch.ones(25, 3) + 1e-6 * torch.arange(75).reshape(25, 3)
     found = self_neighbours(rows, k=6, device=torch.device("cpu"))
     findings = found_in(dataset, images, found, 0.99)
-    summary = OUTPUT.write(tmp_path, dataset, findings, None, title="")
+    verdict = {"kind": "collapsed", "text": "it <has>"}
+    (tmp_path / "summary.json").write_text(json.dumps({"verdict": verdict}))
+    (tmp_path / "page").mkdir()
+    summary = OUTPUT.write(tmp_path / "page", dataset, findings, None, title="", run=tmp_path)
     assert summary["signs"][0].startswith("100% of the images are near duplicates")
-    assert "hardly tells images apart" in (tmp_path / "index.html").read_text()
+    text = (tmp_path / "page" / "index.html").read_text()
+    assert "hardly tells images apart" in text
+    assert "<strong>Training: collapsed.</strong> It &lt;has&gt;" in text
