@@ -36,11 +36,12 @@ MAY_IMPORT = {
     "evaluation": BASE | PARTS | {"config", "engine", "zoo"},
     "reports": BASE | PARTS | {"__init__", "config", "evaluation"},
     "clusters": BASE | PARTS | {"evaluation", "reports"},
+    "neighbours": BASE | PARTS | {"clusters", "evaluation"},
     "hooks": BASE | PARTS | {"engine", "evaluation", "loggers", "losses", "reports"},
     "zoo": BASE | {"cli", "config", "engine", "models"},
     "tasks": BASE
     | PARTS
-    | {"clusters", "config", "engine", "evaluation", "hooks", "reports", "zoo"},
+    | {"clusters", "config", "engine", "evaluation", "hooks", "neighbours", "reports", "zoo"},
     # what starts it
     "job": BASE | PARTS | {"config", "engine", "launch"},
     "start": BASE | {"config", "data", "engine", "evaluation", "launch", "ops"},

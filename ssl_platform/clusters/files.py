@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +29,8 @@ def write_tables(folder: Path, dataset: ImageDataset, clusters: Clusters) -> Non
     that an image does not have is null, in CSV empty.
     """
     import pyarrow as pa
-    from pyarrow import csv, parquet
 
-    columns = {name: _nullable(values) for name, values in _columns(dataset, clusters).items()}
+    columns = {name: nullable(values) for name, values in _columns(dataset, clusters).items()}
     are_files = dataset.uri(0) is not None
 
     def rows(start: int, stop: int) -> Any:
@@ -40,15 +40,26 @@ def write_tables(folder: Path, dataset: ImageDataset, clusters: Clusters) -> Non
         texts = {name: pa.array(values, pa.string()) for name, values in names.items()}
         return pa.record_batch(texts | {name: c[start:stop] for name, c in columns.items()})
 
+    write_in_blocks(folder / "clusters", len(dataset), rows)
+
+
+def write_in_blocks(path: Path, num_rows: int, rows: Callable[[int, int], Any]) -> None:
+    """Write ``<path>.csv`` and ``<path>.parquet``, of equal content, a block of rows at a time.
+
+    Args:
+        rows: the Arrow record batch of the rows from the first number up to the second.
+    """
+    from pyarrow import csv, parquet
+
     schema = rows(0, 0).schema
     with (
-        replacing(folder / "clusters.csv") as csv_path,
-        replacing(folder / "clusters.parquet") as parquet_path,
+        replacing(path.with_suffix(".csv")) as csv_path,
+        replacing(path.with_suffix(".parquet")) as parquet_path,
         csv.CSVWriter(csv_path, schema) as csv_file,
         parquet.ParquetWriter(parquet_path, schema) as parquet_file,
     ):
-        for start in range(0, len(dataset), BLOCK):
-            batch = rows(start, min(start + BLOCK, len(dataset)))
+        for start in range(0, num_rows, BLOCK):
+            batch = rows(start, min(start + BLOCK, num_rows))
             csv_file.write_batch(batch)
             parquet_file.write_batch(batch)
 
@@ -65,7 +76,7 @@ def _columns(dataset: ImageDataset, clusters: Clusters) -> dict[str, np.ndarray]
     return columns if labels is None else columns | {"label": labels}
 
 
-def _nullable(values: np.ndarray) -> Any:
+def nullable(values: np.ndarray) -> Any:
     """An Arrow array in which -1 and NaN are null."""
     import pyarrow as pa
 

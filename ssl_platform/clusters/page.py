@@ -39,7 +39,7 @@ def write_page(
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     templates = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
+        loader=FileSystemLoader(Path(__file__).parents[1]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -48,7 +48,7 @@ def write_page(
     write_names(folder, dataset, clusters)
     sets = range(len(clusters.num_clusters))
     data = [data_of_set(folder, dataset, clusters, number) for number in sets]
-    page = templates.get_template("page.html").stream(
+    page = templates.get_template("clusters/page.html").stream(
         title=title,
         summary=summary,
         training=training,

@@ -60,7 +60,7 @@ class FeatureCache:
             embed: (B, C, H, W) images to (B, D) features; a module is in eval mode.
             images: what they are of.
         """
-        files = self._files(subject, identity, embed, images)
+        files = self.files(subject, identity, embed, images)
         features = torch.from_numpy(files.array("features"))
         labels = torch.from_numpy(images.targets)
         if not files.unreadable:
@@ -69,9 +69,10 @@ class FeatureCache:
         readable = np.setdiff1d(np.arange(len(features)), files.unreadable)
         return LabelledFeatures(features[readable], labels[readable])
 
-    def _files(
+    def files(
         self, subject: str, identity: Mapping[str, str], embed: Embed, images: LabelledImages
     ) -> FeatureFiles:
+        """The features of all images in the layer ``features``, as `features` finds them."""
         dataset, positions = images.dataset, images.positions
         provenance = {
             **identity,

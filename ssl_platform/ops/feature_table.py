@@ -44,6 +44,29 @@ class Centred:
         return self.table[rows].to(self.mean.dtype) - self.mean
 
 
+class Chosen:
+    """Some rows of a table, which are read when they are asked for.
+
+    Args:
+        table: (N, D).
+        rows: (M,) int64, which of its rows.
+    """
+
+    def __init__(self, table: Table, rows: Tensor):
+        self.table, self.rows = table, rows
+
+    @property
+    def shape(self) -> Any:
+        """(M, D)."""
+        return (len(self.rows), *self.table.shape[1:])
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, rows: Any) -> Tensor:
+        return self.table[self.rows[rows]]
+
+
 def blocks(table: Table) -> Iterator[Tensor]:
     """All rows in order, some thousand at a time."""
     for start in range(0, len(table), BLOCK):

@@ -144,12 +144,13 @@ def test_k_means_is_called_by_its_name(tmp_path):
 
 def test_a_collapsed_training_and_its_signs_stand_above_the_clusters(tmp_path):
     sign = {"text": "The loss is <ln K>.", "remedy": "loss.epsilon=0.03"}
-    training = TrainingHealth("bad", "collapsed", "It has.", [sign], "../report.html")
+    training = TrainingHealth("bad", "collapsed", "it has.", [sign], "../report.html")
     page = page_of(tmp_path, shapes(4), clusters_of([0, 1, 2, 3], [4]), training=training)
     ((attrs, text),) = [d for d in page.all("div") if "health" in (d[0].get("class") or "")]
     assert attrs["class"] == "health bad"
-    assert text.startswith("Training: collapsed. It has. Signs at its end: The loss is <ln K>.")
-    assert "Remedy: loss.epsilon=0.03" in text
+    assert text.startswith(
+        "Training: collapsed. It has. Sign at its end: The loss is <ln K>.; loss."
+    )
     assert "what you see below is no result" in text
     assert ({"href": "../report.html"}, "report of the run") in page.all("a")
 

@@ -30,6 +30,7 @@ NEEDED = {  # what a user has to give, since there is no default
     for name in (
         "analysis/clusters_of_file",
         "analysis/features",
+        "analysis/neighbours",
         "benchmark/knn/folder",
         "benchmark/knn/imagenet1k",
         "benchmark/linear/cached/folder",
