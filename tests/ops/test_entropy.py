@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ssl_platform.ops.entropy import effective_rank, entropy
+from ssl_platform.ops.entropy import effective_rank, entropy, participation_ratio
 
 
 @pytest.mark.parametrize("num_classes", [1, 2, 10, 3000])
@@ -58,3 +58,16 @@ def test_a_covariance_of_zero_has_effective_rank_one():
 @pytest.mark.parametrize("variance", [3e38, 1e-30, 1e-37])
 def test_effective_rank_does_not_depend_on_the_size_of_the_numbers(variance):
     assert effective_rank(variance * torch.eye(4)).item() == pytest.approx(4)
+
+
+@pytest.mark.parametrize(
+    ("variances", "dimensions"), [([2, 0, 0], 1), ([3, 3, 0], 2), ([1, 1, 1], 3)]
+)
+def test_the_participation_ratio_counts_equal_dimensions(variances, dimensions):
+    turn = rotation(3, seed=1)
+    covariance = turn @ torch.diag(torch.tensor(variances, dtype=torch.float64)) @ turn.T
+    assert participation_ratio(covariance).item() == pytest.approx(dimensions)
+
+
+def test_no_variance_has_no_participation_ratio():
+    assert participation_ratio(torch.zeros(3, 3)).isnan()
