@@ -85,7 +85,6 @@ setup(
             "pytorch-lightning>=2.4",
             "wandb>=0.31",
             "mlflow-skinny>=3",
-            "hydra-optuna-sweeper>=1.3",
         ],
         "benchmark": ["faiss-cpu>=1.9", "lightly>=1.5"],
         "docs": ["sphinx>=8.1", "furo>=2024.8", "myst-parser>=4"],

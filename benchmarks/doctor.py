@@ -5,7 +5,7 @@
 Each case is a training of one thread, some minutes at most; one that is there is not run again. It
 settles at the first step from which on any 15 steps in a row show the sign, until the run ends or
 the sign is taken back; steps are counted from the first that the doctor judges. Healthy cases are
-whole recipes, by other seeds and other numbers of prototypes too, and a folder of PNGs.
+the recipes with fewer images, also with other seeds and other numbers of prototypes.
 """
 
 import argparse
@@ -64,7 +64,7 @@ OFF_CENTRE = ["loss.center_momentum=1.0"]
 NO_WARM_UP = ["schedule.warmup_epochs=0"]
 LIGHT = "probability:1.0,brightness:0.3,contrast:0.3,saturation:0.0,hue:0.0"
 TINTED, PNGS = "data.train.path=OUT/tinted", "data.train.path=OUT/pngs"
-ONE_EPOCH = ["num_epochs=1"]
+ONE_EPOCH, TWO_EPOCHS = ["num_epochs=1"], ["num_epochs=2", "loss.queue_start_epoch=1"]
 
 LABELS = ["trunk.width=12", "data.train.num_samples=3200", "num_epochs=4"]
 PLUG_INS = {"dino", "simclr", "byol"}  # cut out of docs/extending.md
@@ -81,7 +81,7 @@ COLLAPSES: dict[str, tuple[str, list[str]]] = {
         [*SWAV, *SMALL, *ONE_EPOCH, *NO_LARC, "optimizer=sgd", "optimizer.lr=20", *NO_WARM_UP],
     ),
     "a batch of 4, no queue": (
-        "uniform",
+        "line",
         [*SWAV, *SMALL, *ONE_EPOCH, *ALONE, "data.batch_size=4", "data.train.num_samples=1200"],
     ),
     "DINO without centring": (
@@ -110,25 +110,26 @@ COLLAPSES: dict[str, tuple[str, list[str]]] = {
     ),
 }  # fmt: skip
 HEALTHY: dict[str, list[str]] = {
-    "swav/quickstart, seed 0": SWAV,
+    "swav/quickstart, seed 0": [*SWAV, *SMALL, *TWO_EPOCHS],
     "swav/quickstart, seed 1, 200 prototypes": [
-        *SWAV, "seed=1", "heads.prototypes.num_prototypes=[200]", "num_epochs=4",
+        *SWAV, *SMALL, *TWO_EPOCHS, "seed=1", "heads.prototypes.num_prototypes=[200]",
     ],
     "swav/quickstart, seed 2, 20 prototypes": [
-        *SWAV, "seed=2", "heads.prototypes.num_prototypes=[20]", *SMALL, *ONE_EPOCH, *ALONE,
+        *SWAV, *SMALL, *ONE_EPOCH, *ALONE, "seed=2", "heads.prototypes.num_prototypes=[20]",
     ],
-    "deepcluster_v2/quickstart": ["config=pretrain/deepcluster_v2/quickstart", "num_epochs=4"],
-    "deepcluster_v2, 3,200 images": ["config=pretrain/deepcluster_v2/quickstart", *LABELS],
-    "sela_v2/quickstart": ["config=pretrain/sela_v2/quickstart", "num_epochs=4"],
-    "sela_v2, 3,200 images": ["config=pretrain/sela_v2/quickstart", *LABELS],
+    "deepcluster_v2/quickstart": ["config=pretrain/deepcluster_v2/quickstart", *LABELS],
+    "sela_v2/quickstart": ["config=pretrain/sela_v2/quickstart", *LABELS],
     "swav/fashion_mnist": [
-        "config=pretrain/swav/fashion_mnist", "data.train.num_samples=30000",
+        "config=pretrain/swav/fashion_mnist", "trunk.width=12", "data.train.num_samples=19200",
+    ],
+    "deepcluster_v2/fashion_mnist": [
+        "config=pretrain/deepcluster_v2/fashion_mnist", *LABELS, "data.batch_size=32",
     ],
     "swav/folder, PNGs of 32 pixels": [
         "config=pretrain/swav/folder", PNGS, "trunk=resnet10_tiny", "data.batch_size=32",
         "data.transform.crops.large.size=32", "data.transform.crops.small.size=20",
         "data.transform.crops.small.count=2", "num_epochs=6",
-        "heads.prototypes.num_prototypes=[30]",
+        "heads.prototypes.num_prototypes=[30]", "trunk.width=12",
     ],
     "tinted pictures, colours changed": [
         *OF_FOLDER, TINTED,
@@ -183,7 +184,7 @@ def settled(found: dict[int, list[str]], sign: str, told: int, window: int) -> i
     return last if sign in LABEL_SIGNS else max(FIRST_STEPS, last - window) + 1
 
 
-def train(name: str, options: list[str], *, out: Path) -> dict[int, list[str]]:
+def train(name: str, options: list[str], *, out: Path) -> dict[str, dict[str, list[str]]]:
     """Run a case unless it is there; its signs by step, those found and those told."""
     key = "".join(c if c.isalnum() else "_" for c in name)
     path, here = out / f"{key}.json", Path(__file__).parent
@@ -191,8 +192,8 @@ def train(name: str, options: list[str], *, out: Path) -> dict[int, list[str]]:
         command = [
             sys.executable, str(TOOL), "--config-dir", str(out / "plug_ins" / "configs"),
             *(option.replace("OUT", str(out)) for option in options), "launch.threads=1",
-            "data.num_workers=0", "~hooks.knn", "save.every_epochs=null",
-            "loggers.tensorboard=null",
+            "data.num_workers=0", "~hooks.knn", "~hooks.views", "~hooks.report",
+            "save.every_epochs=null", "loggers.tensorboard=null",
             f"output_dir={out / key}", f"+hooks.signs={{name: SlidingSigns, path: {path}}}",
         ]  # fmt: skip
         kind = options[0].split("/")[1]

@@ -21,12 +21,10 @@ from scipy.stats import spearmanr
 import ssl_platform
 from ssl_platform.config import compose
 from ssl_platform.engine.run import Events, Run
-from ssl_platform.evaluation.baselines import Embed, pixels
 from ssl_platform.evaluation.features import extract
 from ssl_platform.registry import HOOKS
 
 NUM_IMAGES = 1000
-COUNTS = {"two": (NUM_IMAGES, 2), "many": (100, 10)}  # images and crops of each
 SHAPES = [
     "config=pretrain/swav/quickstart", "data.train.num_samples=1000", "data.val.num_samples=1000",
     "num_epochs=6", "schedule.warmup_epochs=0.6", "loss.queue_start_epoch=3",
@@ -39,7 +37,7 @@ FASHION = [
 ]  # fmt: skip
 COMMON = [
     "device=cpu", "launch.threads=1", "data.num_workers=0", "hooks.knn.every_epochs=100",
-    "~hooks.crops", "~hooks.views", "loggers.tensorboard.enabled=false", "save.every_epochs=null",
+    "~hooks.crops", "~hooks.report", "loggers.tensorboard.enabled=false", "save.every_epochs=null",
 ]  # fmt: skip
 WIDE = ["data.transform.crops.large.scale=[0.9,1.0]", "data.transform.crops.small.scale=[0.7,0.9]"]
 TIGHT = [
@@ -71,6 +69,7 @@ def variants(base: float, other: list[str], drop: list[str]) -> dict[str, list[s
         other: another optimizer.
         drop: options of the recipe's optimizer that others do not have.
     """
+    short = epochs(4)
     adam = ["optimizer=adam", "optimizer.lr=0.001", *drop]
     return {
         "recipe": [],
@@ -79,21 +78,21 @@ def variants(base: float, other: list[str], drop: list[str]) -> dict[str, list[s
         "rate_10": rate(10, base),
         "epochs_12": epochs(12),
         "rate_0.1": rate(0.1, base),
-        "epsilon_1": ["loss.epsilon=1.0", *NO_CARE],
+        "epsilon_1": ["loss.epsilon=1.0", *short],
         "epochs_1": epochs(1),
-        "tight_crops": TIGHT,
-        "decay": ["optimizer=sgd", "optimizer.lr=0.1", "optimizer.weight_decay=0.1", *drop],
-        "other_optimizer": [*other, *drop],
-        "seed": ["seed=1"],
+        "tight_crops": [*TIGHT, *short],
+        "decay": ["optimizer=sgd", "optimizer.lr=0.1", "optimizer.weight_decay=0.1", *drop, *short],
+        "other_optimizer": [*other, *drop, *short],
+        "seed": ["seed=1", *short],
         "epochs_3": epochs(3),
-        "rate_3": rate(3, base),
-        "epsilon_0.05": ["loss.epsilon=0.05"],
-        "prototypes_10": ["heads.prototypes.num_prototypes=[10]", *NO_CARE],
-        "prototypes_512": ["heads.prototypes.num_prototypes=[512]", *NO_CARE],
-        "temperature_0.5": ["loss.temperature=0.5"],
-        "wide_crops": WIDE,
-        "plain_crops": PLAIN,
-        "deep_head": ["heads.prototypes.hidden_dim=256", "loss.epsilon=0.05", *NO_CARE],
+        "rate_3": [*rate(3, base), *short],
+        "epsilon_0.1": ["loss.epsilon=0.1", *short],
+        "prototypes_10": ["heads.prototypes.num_prototypes=[10]", *short],
+        "prototypes_512": ["heads.prototypes.num_prototypes=[512]", *short],
+        "temperature_0.5": ["loss.temperature=0.5", *short],
+        "wide_crops": [*WIDE, *short],
+        "plain_crops": [*PLAIN, *short],
+        "deep_head": ["heads.prototypes.hidden_dim=256", "loss.epsilon=0.05", *short],
     }
 
 
@@ -110,29 +109,16 @@ def runs() -> dict[str, dict[str, list[str]]]:
 
 @HOOKS.register()
 class KeepViews(Events):
-    """Keep features of crops in ``views.npz``: before the training, and at its end."""
-
-    def on_train_start(self, run: Run) -> None:
-        self.kept = {
-            "random": _views(run, run.model.trunk, NUM_IMAGES, 2),
-            "pixels": _views(run, pixels, NUM_IMAGES, 2),
-        }
+    """At the end, keep features of two crops of each image, as the training draws them."""
 
     def on_train_end(self, run: Run) -> None:
-        width = run.model.trunk.out_dim
-        for name, (count, views) in COUNTS.items():
-            both = _views(run, _Both(run.model), count, views)
-            self.kept[f"{name}_trunk"], self.kept[f"{name}_head"] = np.split(both, [width], axis=2)
-        np.savez(run.output_dir / "views.npz", **self.kept)
-
-
-def _views(run: Run, embed: Embed, count: int, views: int) -> np.ndarray:
-    """(N, Q, D) features of some crops of each of the first images."""
-    parts = []
-    for draw in range(views // 2):
-        rows, _ = extract(embed, run.view_loader(np.arange(count), draw), count, num_crops=2)
-        parts.append(rows.unflatten(1, (2, -1)))
-    return torch.cat(parts, dim=1).numpy()
+        transform = run.train_loader.transform
+        images = run.train_data, np.arange(NUM_IMAGES)
+        loader = run.eval_loader(*images, transform=transform)
+        rows, _ = extract(_Both(run.model), loader, NUM_IMAGES, num_crops=2)
+        views = rows.unflatten(1, (2, -1)).numpy()
+        trunk, head = np.split(views, [run.model.trunk.out_dim], axis=2)
+        np.savez(run.output_dir / "views.npz", trunk=trunk, head=head)
 
 
 class _Both(torch.nn.Module):
@@ -156,9 +142,10 @@ def train(folder: Path, overrides: list[str]) -> None:
 def row(folder: Path) -> dict[str, float]:
     """The kNN accuracy of a run, what it is compared with, and every measure."""
     results = json.loads((folder / "summary.json").read_text())
-    knn = results["knn"]
+    knn, views = results["knn"], results["views"]
     names = ("trained", "random init", "raw pixels")
     figures = {f"knn {name}": knn[name]["top1"] for name in names}
+    figures |= {f"found {name}": views[name]["found"] for name in names}
     with np.load(folder / "views.npz") as kept:
         features = {key: torch.from_numpy(kept[key]) for key in kept}
     for measure, compute in MEASURES.items():

@@ -1,7 +1,7 @@
 """The table of docs/start.md: what `start` makes of sets of images that differ.
 
     python benchmarks/start_sets.py OUT [--seeds 0 1 2] [--only ...] [--emoji FILE]
-        [--photographs FOLDER] [--whole]
+        [--photographs FOLDER] [--whole] [--seen N]
 
 Each set is written as a folder once; `start` plans for it without a hint, except that so many
 images are seen as the table says, and the training runs with one thread. A run that is there is
@@ -175,12 +175,12 @@ def train(name: str, seed: int, *, images: Path, seen: int, number: int, whole: 
     return json.loads(summary.read_text()) if summary.exists() else {}
 
 
-def row(name: str, seed: int, summary: dict) -> str:
+def row(name: str, seed: int, summary: dict, seen: int) -> str:
     """A line of the table."""
     knn = summary.get("knn", {})
     figures = [f"{knn[r]['top1']:.1f}" if r in knn else "-" for r in ROWS]
     verdict = summary.get("verdict", {}).get("kind", "-")
-    return f"| {name} | {seed} | {' | '.join(figures)} | {verdict} |"
+    return f"| {name} | {seed} | {seen:,} | {' | '.join(figures)} | {verdict} |"
 
 
 def main() -> None:
@@ -192,15 +192,17 @@ def main() -> None:
     parser.add_argument("--emoji", type=Path, default=Path("emoji-datasource-google-16.0.0.tgz"))
     parser.add_argument("--photographs", type=Path, default=Path("skimage/data"))
     parser.add_argument("--whole", action="store_true")
+    parser.add_argument("--seen", type=int, help="images that a training sees, in all sets")
     options = parser.parse_args()
     known = sets(options.emoji.absolute(), options.photographs.absolute())
     scores: dict[str, list[float]] = {}
     for seed, name in product(options.seeds, options.only or known):
         pictures, seen = known[name]
+        seen = options.seen or seen
         images = options.folder.absolute() / "sets" / name
         number = write(images, pictures())
         summary = train(name, seed, images=images, seen=seen, number=number, whole=options.whole)
-        line = row(name, seed, summary)
+        line = row(name, seed, summary, seen)
         print(line, flush=True)
         with (options.folder / "table.md").open("a") as table:
             table.write(line + "\n")

@@ -11,6 +11,8 @@ from ssl_platform.console.working import QUIET_SECONDS, WATCH
 
 LONGEST = 10 + slow_images.SECONDS  # it is looked at after each image
 
+SLOW = "plugins=[slow_images]"
+
 
 @pytest.fixture
 def said(monkeypatch) -> list[tuple[float, str]]:
@@ -32,7 +34,7 @@ def test_images_that_take_long_leave_no_silence(tiny, tmp_path, said, monkeypatc
     sets = [
         f"data.{key}={{name: SlowImages, number: {n}}}" for key, n in (("train", 64), ("val", 32))
     ]
-    train([*without(tiny, "data.train", "data.val"), *sets], tmp_path, "plugins=[slow_images]")
+    train([*without(tiny, "data.train", "data.val"), *sets], tmp_path, "num_epochs=2", SLOW)
     before = [moment for moment, _ in said if moment < steps[0]]
     moments = [*before, steps[0]]
     gaps = [later - earlier for earlier, later in itertools.pairwise(moments)]

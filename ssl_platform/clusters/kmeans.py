@@ -9,6 +9,7 @@ from torch import nn
 
 from ssl_platform import distributed
 from ssl_platform.clusters.nearest import Clusters, best_two
+from ssl_platform.console.working import working
 from ssl_platform.data.loading.loader import Loader
 from ssl_platform.errors import ConfigError
 from ssl_platform.evaluation.features import extract
@@ -55,12 +56,13 @@ def find_by_kmeans(
                 [f"task.num_clusters={num_clusters}: only {len(units)} of these images can be read"]
             )
         own = units if distributed.rank() == 0 else units[:0]
-        centroids, _ = spherical_kmeans(
-            own.to(loader.device),
-            num_clusters=num_clusters,
-            num_iters=num_iters,
-            generator=torch.Generator().manual_seed(seed),
-        )
+        with working(f"k-means of {len(units):,} images"):
+            centroids, _ = spherical_kmeans(
+                own.to(loader.device),
+                num_clusters=num_clusters,
+                num_iters=num_iters,
+                generator=torch.Generator().manual_seed(seed),
+            )
         answers = torch.full((num_images, 3), math.nan)
         answers[has_features] = torch.cat(
             [best_two(part.to(centroids) @ centroids.T).cpu() for part in units.split(BLOCK)]

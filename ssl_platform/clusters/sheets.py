@@ -9,6 +9,7 @@ from tqdm import tqdm
 
 from ssl_platform import distributed
 from ssl_platform.clusters.nearest import Clusters
+from ssl_platform.console.working import counted
 from ssl_platform.data.contract import read_image
 from ssl_platform.data.dataset import ImageDataset, UnreadableImage
 from ssl_platform.data.shown import as_rgb
@@ -63,11 +64,10 @@ def write_sheets(
         order = np.lexsort((-scores, ids))  # stable: ties stay in the order of the data set
         ends = np.searchsorted(ids[order], np.arange(num_clusters + 1))
         (folder / "sheets" / str(number)).mkdir(parents=True, exist_ok=True)
-        for cluster in tqdm(
-            range(rank, num_clusters, world_size),
-            desc=f"sheets of set {number}",
-            disable=None if rank == 0 else True,  # None: only on a terminal
-        ):
+        mine = range(rank, num_clusters, world_size)
+        name = f"sheets of set {number}"
+        bar = {"desc": name, "disable": None if rank == 0 else True}  # None: only on a terminal
+        for cluster in counted(tqdm(mine, **bar), name, len(mine), "clusters"):
             path = folder / "sheets" / f"{clusters.name(number, cluster)}.jpg"
             nearest = order[ends[cluster] : ends[cluster + 1]][:images_per_sheet].tolist()
             if not nearest:

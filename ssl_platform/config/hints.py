@@ -85,6 +85,7 @@ def unknown_key(key: str, value: str, cfg: Any) -> str:
     places = [path for path in paths if path.rpartition(".")[2] == name]
     section = f"{key.partition('.')[0]}."
     places = [path for path in places if path.startswith(section)] or places
+    places.sort(key=lambda path: path.startswith("hooks."))  # they only watch
     if not places:
         places = [ours for ours, others in OTHER_NAMES.items() if name in others.split()]
         places = [path for path in places if path in paths][:1]

@@ -4,14 +4,16 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 from ssl_platform.console import legible
 
 QUIET_SECONDS = 8.0  # of silence, before a line says what is done
 MORE_SECONDS = 9.0  # from one such line to the next: below 10 on a busy machine too
 POLL_SECONDS = 0.5
+Item = TypeVar("Item")
 RANKS = ("RANK", "OMPI_COMM_WORLD_RANK", "PMI_RANK", "SLURM_PROCID")  # whoever has started us
 
 
@@ -91,17 +93,31 @@ class Watch:
             if text or self._is_shown:
                 self.show(text)
             self._is_shown = bool(text)
+            self.heard()
         elif text and self.clock() - self._heard >= self._wait:
             self.say(text)
             self._heard, self._wait = self.clock(), MORE_SECONDS
 
 
 def _print(text: str) -> None:
-    print(legible(text), file=sys.stderr, flush=True)
+    """Print a line, but not into a bar that tells as much already."""
+    bars = getattr(getattr(sys.modules.get("tqdm"), "tqdm", None), "_instances", ())
+    if not bars or not sys.stderr.isatty():
+        print(legible(text), file=sys.stderr, flush=True)
 
 
 WATCH = Watch(_print)
 working = WATCH.working
+
+
+def counted(items: Iterable[Item], text: str, total: int | None, unit: str) -> Iterator[Item]:
+    """The items, while ``text`` and how many of them are done is said as in `Watch.working`."""
+    with working(text, total, unit) as work:
+        for item in items:
+            yield item
+            work.advance()
+
+
 _ending: threading.Event | None = None  # of the thread that looks
 
 

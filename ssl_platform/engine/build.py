@@ -21,8 +21,9 @@ from ssl_platform.config.options import (
 from ssl_platform.data import contract
 from ssl_platform.data.batch import DataInfo
 from ssl_platform.data.dataset import ImageDataset
+from ssl_platform.data.loading.batch_reader import Transform
 from ssl_platform.data.loading.loader import Loader, LoaderOptions
-from ssl_platform.data.loading.sampler import OF_VIEWS, SequentialSampler, ShuffledSampler
+from ssl_platform.data.loading.sampler import SequentialSampler, ShuffledSampler
 from ssl_platform.data.sets.subset import StratifiedSubset
 from ssl_platform.engine.param_groups import freeze, parameter_groups
 from ssl_platform.engine.parts import Parts
@@ -37,6 +38,7 @@ from ssl_platform.ops.arithmetic import autocast_dtype
 from ssl_platform.ops.image_size import height_and_width
 from ssl_platform.registry import DATASETS, TRANSFORMS
 
+Positions = Sequence[int] | np.ndarray  # in a data set
 WORKER_SHARE_OF_TIMEOUT = 0.8  # of launch.timeout_minutes: the time-out of a data worker
 
 
@@ -86,7 +88,6 @@ class Builder:
             train_data=self.train_data,
             val_data=self.val_data,
             eval_loader=self.eval_loader,
-            view_loader=self.view_loader,
             optimizer=self.optimizer,
             schedule=self.schedule,
             schedules=self.schedules,
@@ -262,21 +263,12 @@ class Builder:
         )
         return Loader(dataset, self.transform, sampler, options, self.device)
 
-    def eval_loader(self, dataset: ImageDataset, positions: Sequence[int] | np.ndarray) -> Loader:
+    def eval_loader(
+        self, dataset: ImageDataset, positions: Positions, transform: Transform | None = None
+    ) -> Loader:
         """See the function `eval_loader`."""
-        return eval_loader(dataset, positions, self.options, device=self.device)
-
-    def view_loader(self, positions: np.ndarray, draw: int) -> Loader:
-        """This rank's share of crops as the training draws them, in order; see `eval_loader`.
-
-        Args:
-            positions: of the training images.
-            draw: another number gives other crops, the same ones in each pass.
-        """
-        ranks = distributed.rank(), distributed.world_size()
-        sampler = SequentialSampler(positions, *ranks, epoch=OF_VIEWS - draw)
-        options = loader_options(self.options)
-        return Loader(self.train_data, self.transform, sampler, options, self.device)
+        device = self.device
+        return eval_loader(dataset, positions, self.options, device=device, transform=transform)
 
 
 def open_dataset(node: Node, data: DataOptions) -> ImageDataset:
@@ -289,17 +281,19 @@ def open_dataset(node: Node, data: DataOptions) -> ImageDataset:
 
 def eval_loader(
     dataset: ImageDataset,
-    positions: Sequence[int] | np.ndarray,
+    positions: Positions,
     options: ImageJobOptions,
     *,
     device: torch.device,
+    transform: Transform | None = None,
 ) -> Loader:
-    """This rank's share of some centre crops, in order: rank r has positions[r::ranks].
+    """This rank's share of some centre crops, or other crops, in order: it has positions[r::ranks].
 
-    An image that cannot be read is not replaced by another: leave its row out.
+    An image that cannot be read is not replaced by another: leave its row out. Crops by another
+    transform are the same in each pass.
     """
     contract.prepare(dataset)
-    transform = TRANSFORMS.build(options.data.eval_transform)
+    transform = transform or TRANSFORMS.build(options.data.eval_transform)
     sampler = SequentialSampler(positions, distributed.rank(), distributed.world_size())
     return Loader(dataset, transform, sampler, loader_options(options), device)
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -186,9 +185,8 @@ class Run:
     train_sampler: ShuffledSampler
     train_data: ImageDataset
     val_data: ImageDataset | None  #: labelled images to evaluate on
-    eval_loader: Callable[[ImageDataset, np.ndarray], Loader]  #: centre crops of some positions
-    #: crops as the training draws them of some of its images; another number gives others
-    view_loader: Callable[[np.ndarray, int], Loader]
+    #: centre crops of some positions, or crops by another transform
+    eval_loader: Callable[..., Loader]
     optimizer: torch.optim.Optimizer
     schedule: Callable[[int], float]  #: learning rate at a position
     schedules: Mapping[str, Scheduled]  #: those of other options, by the option's path

@@ -9,6 +9,7 @@ from ssl_platform.ops.proportions import two_standard_errors
 Kind = Literal["learned", "learned little", "collapsed", "no proof"]
 TRAINED = "trained"
 CLEAR_GAIN = 10.0  # points over both baselines: a sign of collapse is then a remark, no more
+HALF = 0.5  # of what the better baseline does not find: crops alone call it learned from there on
 BLUNT_ERROR = 5.0  # points; labels that cannot tell smaller gains leave the verdict to the crops
 
 LONGER = "train longer (num_epochs), on more images if you have them"
@@ -64,7 +65,7 @@ def judge(results: Mapping[str, Any]) -> Verdict:
     """
     signs = results.get("doctor") or []
     labels, crops = _of_labels(results.get("knn")), _of_crops(results.get("views"))
-    by_labels = _judged_by_labels(labels, results.get("knn") or {}, signs)
+    by_labels = _judged_by_labels(labels, crops, results)
     if by_labels is not None:
         return by_labels
     told = "" if labels is None else f"; {_queries(results['knn'])} cannot tell: {labels.shown}"
@@ -77,34 +78,41 @@ def judge(results: Mapping[str, Any]) -> Verdict:
 
 
 def _judged_by_labels(
-    labels: Compared | None, knn: Mapping[str, Any], signs: Sequence[Mapping[str, Any]]
+    labels: Compared | None, crops: Compared | None, results: Mapping[str, Any]
 ) -> Verdict | None:
     """The verdict of the kNN accuracy; None where it does not decide."""
     if labels is None:
         return None
+    knn, signs = results["knn"], results.get("doctor") or []
     text = f"kNN {knn.get('judged_by', 'accuracy')} {labels.trained:.1f} %, {labels.shown}, of "
     text += _queries(knn) + _beside(knn)
     random, pixels = labels.is_above(RANDOM_INIT), labels.is_above(RAW_PIXELS)
     if random and pixels and (not signs or min(labels.gains.values()) >= CLEAR_GAIN):
         return Verdict("learned", text + _although(signs))
-    if labels.is_below(RANDOM_INIT) or (signs and not (random and pixels)):
+    is_below = labels.is_below(RANDOM_INIT)
+    lost = is_below and (crops is None or crops.is_below(RANDOM_INIT))
+    if lost or (signs and not (random and pixels)):
         return _collapsed(signs, text)
     if random:
-        why = _although(signs) or "; raw pixels are as good or better" * (not pixels)
+        why = _although(signs) or "; raw pixels do as well" * (not pixels)
+        if labels.gains[RAW_PIXELS] > 0 and not pixels:
+            why = f"; the gain over {RAW_PIXELS} may be chance"
         return Verdict("learned little", f"{text}{why}; {LONGER}")
     if labels.errors[RANDOM_INIT] > BLUNT_ERROR and labels.gains[RANDOM_INIT] > 0:
         return None
-    return Verdict("no proof", f"{text}: no better than {RANDOM_INIT}; {LONGER}")
+    how = "worse" if is_below else "not better"
+    return Verdict("no proof", f"{text}: {how} than {RANDOM_INIT}; {LONGER}")
 
 
 def _judged_by_crops(crops: Compared, text: str, advice: str) -> Verdict:
     if crops.is_above(RANDOM_INIT) and crops.is_above(RAW_PIXELS):
-        return Verdict("learned", text)
-    if crops.is_above(RANDOM_INIT):
-        return Verdict("learned little", f"{text}; raw pixels do as well or better; {advice}")
+        gain = min(crops.gains.values())
+        if gain >= HALF * (100 - crops.trained + gain):
+            return Verdict("learned", text)
+        return Verdict("learned little", f"{text}; {advice}")
     if crops.is_below(RANDOM_INIT):
         return _collapsed([], text)
-    return Verdict("no proof", f"{text}: no better than {RANDOM_INIT}; {advice}")
+    return Verdict("no proof", f"{text}: not better than both; {advice}")
 
 
 def _collapsed(signs: Sequence[Mapping[str, Any]], figures: str) -> Verdict:
@@ -112,7 +120,7 @@ def _collapsed(signs: Sequence[Mapping[str, Any]], figures: str) -> Verdict:
         return Verdict("collapsed", f"worse than the untrained trunk: {figures}; {LOOK}")
     first = signs[0]
     beside = f"; {figures}" if figures else ""
-    return Verdict("collapsed", f"{first['text']}{beside}; try {first['remedy']}")
+    return Verdict("collapsed", f"{first['text']}{beside}; {first['remedy']}")
 
 
 def _although(signs: Sequence[Mapping[str, Any]]) -> str:

@@ -19,6 +19,7 @@ from ssl_platform.ops.partitions import normalized_mutual_information
 from ssl_platform.registry import HOOKS
 
 logger = logging.getLogger(__name__)
+FIRST_STEPS = 100  # of a run, whose labels may be by chance
 
 
 @HOOKS.register()
@@ -92,8 +93,8 @@ class AssignmentHealth(Events):
         of_labels = LabelFigures(
             empty=figures["empty"],
             largest_share=max(s.max() / max(1, s.sum()) for s in sizes),
-            # the weights change most in the first epoch: its labels may well be by chance
-            nmi=figures.get("nmi", math.nan) if run.epoch > 1 else math.nan,
+            # those of the first epochs may be by chance: the weights change most
+            nmi=figures["nmi"] if run.epoch > 1 and run.step >= FIRST_STEPS else math.nan,
             nmi_chance=figures.get("nmi_chance", math.nan),
         )
         return signs_of_labels(of_labels, max_share=self.max_share, max_empty=self.max_empty)

@@ -57,7 +57,7 @@ class Diagnosis:
         if held and not any(record["told_in"] >= 0 for record in held):
             first = next((self.records[n] for n in texts if self.records[n]["holds"]), held[0])
             first["told_in"] = run.epoch
-            _say(run, logging.WARNING, f"{first['text']}; {first['remedy']}")
+            _say(run, logging.WARNING, f"{first['text']}; try first {first['remedy']}")
         self.report(run)
 
     def _missed(self, run: Run, name: str) -> None:

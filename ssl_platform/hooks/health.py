@@ -119,7 +119,7 @@ class EmbeddingHealth(Events):
             if entry["sign"] in self.stop:
                 raise CollapseError(
                     f"stopped at step {run.step}, as hooks.health.stop asks for the sign "
-                    f"{entry['sign']!r}: {entry['text']}; {entry['remedy']}; "
+                    f"{entry['sign']!r}: {entry['text']}; try first {entry['remedy']}; "
                     f"{checkpoint.what_is_saved(run.output_dir)}"
                 )
 

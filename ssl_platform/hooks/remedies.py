@@ -133,10 +133,10 @@ SMALLER = Remedy(
 )
 
 REMEDIES = {
-    "uniform": [LARGER, WIDER, TOO_MANY, SHARPER, FREEZE, SLOWER],
+    "uniform": [LARGER, SHARPER, WIDER, TOO_MANY, FREEZE, SLOWER],
     "ln K": [WARM_UP, SLOWER],
     "point": [WARM_UP, FREEZE, SLOWER],
-    "line": [TWO, LARGER, TOO_MANY, SHARPER, FREEZE, SLOWER],
+    "line": [TWO, LARGER, SHARPER, TOO_MANY, FREEZE, SLOWER],
     "unused": [LARGER, TOO_MANY, FREEZE, SLOWER],
     "colour": [GREY, JITTER, SMALLER],
     "brightness": [LIGHT, SMALLER],
@@ -155,4 +155,4 @@ def remedy_of(sign: str, config: Mapping[str, Any]) -> str:
     """
     settings = Settings(config)
     first = next(remedy for remedy in REMEDIES[sign] if remedy.applies(settings))
-    return f"try first {first.text(settings)}"
+    return first.text(settings)

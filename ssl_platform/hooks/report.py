@@ -1,6 +1,7 @@
 """The page of a run, kept up to date while it trains."""
 
 import logging
+import time
 from typing import Annotated
 
 from annotated_types import Ge
@@ -21,16 +22,20 @@ from ssl_platform.reports.sheet import cluster_sheet
 
 logger = logging.getLogger(__name__)
 
+ALWAYS = 20  # epochs whose pages are written, however short they are
+SHARE = 0.02  # of the time, which pages of later epochs may take
+
 
 @HOOKS.register()
 class Report(Events):
-    """Write ``report.html`` at the first step, at the end of each epoch and of the training.
+    """Write ``report.html`` at the first step, at the end of epochs and of the training.
 
     The page shows the figures of the run and, of a sample of training images, what the model makes
     of them; `config=analysis/report` writes it for any run. The model looks at the sample only a
     few times, since that costs a forward pass of each of its images: after the first epoch and
-    evenly spread up to the last one. Loggers get the embeddings and the pictures then. An error
-    leaves the page as it was, and the training goes on.
+    evenly spread up to the last one. Loggers get the embeddings and the pictures then. After its
+    first `ALWAYS` epochs a process leaves pages out that would take more than `SHARE` of its time.
+    An error leaves the page as it was, and the training goes on.
 
     Args:
         num_images: of the sample.
@@ -52,9 +57,10 @@ class Report(Events):
         self.cropped: list[CroppedImage] = []
         self.missing: dict[str, str] = {}
         self.is_failing = False  # do not warn of each page that cannot be made
+        self.spent = 0.0  # seconds, on pages
 
     def on_train_start(self, run: Run) -> None:
-        self.start_step = run.step
+        self.start_step, self.start_epoch, self.start = run.step, run.epoch, time.monotonic()
         self.missing = {"sample": f"The first pictures are made after epoch {run.epoch + 1}."}
         if distributed.rank() == 0:
             run.results["machine"] = machine_facts(run.device)
@@ -71,8 +77,13 @@ class Report(Events):
     def on_epoch_end(self, run: Run) -> None:
         if run.epoch in self._epochs(run.num_epochs):
             self._look(run)
-        if distributed.rank() == 0 and not self.is_failing:
+        if distributed.rank() == 0 and not self.is_failing and self._is_due(run.epoch):
             self._write(run)
+
+    def _is_due(self, epoch: int) -> bool:
+        """Whether there is time for the page of an epoch; that of the last comes in any case."""
+        time_so_far = time.monotonic() - self.start
+        return epoch - self.start_epoch <= ALWAYS or self.spent <= SHARE * time_so_far
 
     def on_train_end(self, run: Run) -> None:
         has_trained = run.step > self.start_step
@@ -121,7 +132,7 @@ class Report(Events):
             self.missing["crops"] = f"No crops: {blame(error)}"
 
     def _write(self, run: Run) -> None:
-        results = run.results
+        start, results = time.monotonic(), run.results
         if run.step == self.start_step:
             results = json_file(run.output_dir / SUMMARY) | results
         try:
@@ -143,6 +154,7 @@ class Report(Events):
             self._warn(error)
             return
         self.is_failing = not write_or_warn(run.output_dir / PAGE, page)
+        self.spent += time.monotonic() - start
 
     def _warn(self, error: Exception) -> None:
         if not self.is_failing:

@@ -1,5 +1,7 @@
 """A progress bar on a terminal, above which everything else that is printed has its own lines."""
 
+import logging
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -39,6 +41,8 @@ class ProgressBar:
         )
         self._epoch = ""
         self._restore = ExitStack()
+        before = sys.stdout, sys.stderr, logging.root.handlers
+        self._restore.enter_context(_while_shown(before))
         self._restore.enter_context(logging_redirect_tqdm())
         for name in ("stdout", "stderr"):
             self._restore.enter_context(_own_lines(name, self._tqdm.fp))
@@ -75,6 +79,28 @@ class ProgressBar:
 
     def _show_work(self, text: str) -> None:
         self._tqdm.set_description_str(text or self._epoch)
+
+
+_before: tuple[Any, ...] | None = None  # the streams and the handlers of logs, while a bar is shown
+
+
+@contextmanager
+def _while_shown(before: tuple[Any, ...]) -> Iterator[None]:
+    global _before
+    _before = before
+    try:
+        yield
+    finally:
+        _before = None
+
+
+def _write_as_before() -> None:
+    """A forked process has no bar, and must not wait for the lock of its parent's."""
+    if _before is not None:
+        sys.stdout, sys.stderr, logging.root.handlers = _before
+
+
+os.register_at_fork(after_in_child=_write_as_before)
 
 
 @contextmanager

@@ -103,7 +103,11 @@ class WandB(Logger):
         """A table, of which the page of a run draws a 2D projection."""
         from wandb import Image, Table
 
-        columns = ["image", "label", *(f"d{number}" for number in range(vectors.shape[1]))]
+        columns: list[str | int] = [
+            "image",
+            "label",
+            *(f"d{number}" for number in range(vectors.shape[1])),
+        ]
         names = labels or [""] * len(images)
         rows = [
             [Image(image), label, *vector.tolist()]

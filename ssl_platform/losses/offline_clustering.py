@@ -4,7 +4,7 @@ epoch, from embeddings of the epoch before (Caron et al., arXiv:2006.09882, appe
 import logging
 import math
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any, ClassVar
 
@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ssl_platform import distributed
-from ssl_platform.console.working import Work, working
+from ssl_platform.console.working import counted, working
 from ssl_platform.data.batch import Batch, DataInfo
 from ssl_platform.data.loading.sampler import BEFORE_TRAINING
 from ssl_platform.engine.run import Run
@@ -109,9 +109,8 @@ class OfflineClusteringLoss(Loss):
         if distributed.rank() == 0:
             logger.info("filling the memory bank: one pass over the images without training")
         # In train mode and crop by crop, as the official script does.
-        with working("filling the memory bank", unit="batches") as work:
-            embed = partial(self._embeddings, model, micro_batch)
-            self.bank.fill(embed, _counted(batches, work))
+        embed = partial(self._embeddings, model, micro_batch)
+        self.bank.fill(embed, counted(batches, "filling the memory bank", None, "batches"))
 
     def _embeddings(self, model: SSLModel, micro_batch: int | None, crop: Tensor) -> Tensor:
         parts = crop.split(micro_batch or len(crop))
@@ -217,12 +216,6 @@ class StandaloneClustering(Standalone[OfflineClusteringLoss]):
                 [f"{self.kind.__name__}: call start_epoch(epoch, batches) before the batches"]
             )
         return self.compute(outputs[self.options["head"]], index)
-
-
-def _counted(batches: Iterable[Batch], work: Work) -> Iterator[Batch]:
-    for batch in batches:
-        yield batch
-        work.advance()
 
 
 def _seed_of(*numbers: int) -> int:

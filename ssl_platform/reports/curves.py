@@ -18,6 +18,7 @@ LARGEST_SHARE = 1.5  # figures of a group up to this are shown in one chart
 LN_K = "ln K"
 
 Lines = Sequence[Mapping[str, float]]
+Baselines = Mapping[str, Mapping[str, Mapping[str, float]]]
 
 # title, a note, and the figures by what they are called in the chart
 KNOWN: list[tuple[str, str, dict[str, str]]] = [
@@ -36,12 +37,19 @@ KNOWN: list[tuple[str, str, dict[str, str]]] = [
     ("Images per second", "Over all processes.", {"images_per_second": "images/s"}),
     ("Waiting for images", "Share of the time.", {"data_wait": "share"}),
 ]
+MEASURES = ("knn", "views")  # groups of figures that are compared with those of no training
 NOTES = {
-    "knn": "Of the trunk's features, beside those of the untrained trunk and of raw pixels.",
+    "knn": "Of the trunk's features, beside the untrained trunk's and raw pixels.",
+    "views": "Of two crops of each image of a sample, beside the untrained trunk's and raw pixels.",
     "health": "Entropies over ln K: that of the mean prediction should stay near 1, that of one "
     "image's should fall well below.",
 }
-TITLES = {"knn": "kNN accuracy, %", "health": "Health", "assignments": "Labels of an epoch"}
+TITLES = {
+    "knn": "kNN accuracy, %: ",
+    "views": "Crops of an image: ",
+    "health": "Health",
+    "assignments": "Labels of an epoch",
+}
 
 
 def read_metrics(path: Path) -> list[dict[str, float]]:
@@ -70,12 +78,13 @@ def read_metrics(path: Path) -> list[dict[str, float]]:
     return kept
 
 
-def charts(lines: Lines, baselines: Mapping[str, Mapping[str, float]]) -> list[dict[str, Any]]:
+def charts(lines: Lines, baselines: Baselines) -> list[dict[str, Any]]:
     """Charts of all figures, those first that tell most.
 
     Args:
         lines: from `read_metrics`.
-        baselines: kNN scores of what is not trained, by its name and metric.
+        baselines: figures of what is not trained, by group (``knn``, ``views``), its name, and
+            the name of the figure.
     """
     names = dict.fromkeys(name for line in lines for name in line if name not in POSITION)
     known = [(title, note, own) for title, note, own in KNOWN if own.keys() & names.keys()]
@@ -85,9 +94,22 @@ def charts(lines: Lines, baselines: Mapping[str, Mapping[str, float]]) -> list[d
         groups.setdefault(name.rpartition("/")[0], []).append(name)
     loss, rest = known[:1], known[1:]
     drawn = [_chart(lines, *chart) for chart in loss]
-    for group in sorted(groups, key=lambda group: (group != "knn", group == "")):
-        drawn += _of_group(lines, group, groups[group], baselines)
+    for group in sorted(groups, key=lambda group: (group not in MEASURES, group == "")):
+        drawn += _of_group(lines, group, groups[group], baselines.get(group, {}))
     return drawn + [_chart(lines, *chart) for chart in rest]
+
+
+def with_results(lines: Lines, results: Mapping[str, Any], step: int) -> list[Mapping[str, float]]:
+    """The lines and what was measured after the last one, which only the results have."""
+    last: dict[str, float] = {"step": step}
+    for group in MEASURES:
+        trained = (results.get(group) or {}).get("trained") or {}
+        last |= {f"{group}/{name}": value for name, value in trained.items()}
+    if len(last) == 1:
+        return list(lines)
+    if lines and lines[-1]["step"] == step:
+        return [*lines[:-1], {**lines[-1], **last}]
+    return [*lines, last]
 
 
 def latest(lines: Lines, name: str) -> float | None:
@@ -101,14 +123,17 @@ def _of_group(
     """Charts of the figures with one prefix: those of like size together."""
     title, note = TITLES.get(group, group or "Other figures"), NOTES.get(group, "")
     short = {name: name.removeprefix(f"{group}/") for name in names}
-    if group == "knn":
-        main = names[0]
-        references = {
-            what: scores[short[main]] for what, scores in baselines.items() if short[main] in scores
-        }
-        first = _chart(lines, title, note, {main: f"trained, {short[main]}"}, references)
-        others = {name: short[name] for name in names[1:]}
-        return [first, *([_chart(lines, f"{title}: other scores", "", others)] if others else [])]
+    if group in MEASURES:
+        return [
+            _chart(
+                lines,
+                f"{title}{_in_words(short[name])}",
+                note,
+                {name: "trained"},
+                {what: own[short[name]] for what, own in baselines.items() if short[name] in own},
+            )
+            for name in names
+        ]
     largest = {name: max(abs(line[name]) for line in lines if name in line) for name in names}
     shares = {name: short[name] for name in names if group and largest[name] <= LARGEST_SHARE}
     alone = [name for name in names if name not in shares]
@@ -121,7 +146,7 @@ def _of_group(
 
 
 def _in_words(name: str) -> str:
-    return name.replace("_", " ")
+    return {"found": "found, %", "rankme": "RankMe"}.get(name, name.replace("_", " "))
 
 
 def _chart(
@@ -133,6 +158,8 @@ def _chart(
 ) -> dict[str, Any]:
     """One chart of the figures ``names``, with lines at the references' heights."""
     rows = _thinned([line for line in lines if line.keys() & names.keys()], names)
+    if references:  # they were measured before the first step
+        rows = [{"step": 0}, *rows]
     series = [
         {
             "name": _in_words(shown),

@@ -3,7 +3,6 @@
 import copy
 import os
 import platform
-import shlex
 from collections.abc import Mapping
 from contextlib import suppress
 from functools import cache
@@ -20,9 +19,9 @@ from ssl_platform.config.saved import unread_environment
 from ssl_platform.config.shipped import CONFIG_DIR, runnable
 from ssl_platform.config.source import PRIMARY, Source
 from ssl_platform.errors import ConfigError
+from ssl_platform.reports.typed import command, from_here
 from ssl_platform.schema import flat
 
-COMMAND = "python -m ssl_platform"
 NOT_OF_THE_RECIPE = ("name", "output_dir", "recipe", "resume", "launch")
 LEFT_OPEN = (None, "auto", "???")  # values that a recipe leaves to the images or the machine
 
@@ -76,7 +75,7 @@ def differences_from_recipe(config: Mapping[str, Any]) -> tuple[list[tuple[str, 
     except (ConfigError, OmegaConfBaseException) as error:
         return [], f"The recipe {recipe} cannot be read: {error}"
     return [
-        (key, _value(before, key), _value(after, key))
+        (key, _value(filled, key), _value(after, key))
         for key in sorted(before.keys() | after.keys())
         if key.partition(".")[0] not in NOT_OF_THE_RECIPE
         and filled.get(key) != after.get(key)
@@ -106,28 +105,39 @@ def _value(values: Mapping[str, Any], key: str) -> str:
     return str(values[key]) if key in values else "not set"
 
 
-def next_commands(run_dir: Path, config: Mapping[str, Any], *, is_over: bool) -> list[list[str]]:
-    """What can be typed next: pairs of what it does and a command."""
-    run = shlex.quote(str(run_dir))
-    saved = shlex.quote(str(run_dir / "config.yaml"))
+def next_commands(
+    run_dir: Path, config: Mapping[str, Any], *, is_over: bool
+) -> list[tuple[str, str]]:
+    """What can be typed next: what it does, and a command."""
+    run, saved = from_here(run_dir), from_here(run_dir / "config.yaml")
     epochs = config.get("num_epochs")
     commands = []
     if not is_over:
-        commands.append(["go on, if it was stopped", f"{COMMAND} config={saved}"])
+        commands.append(("go on, if it was stopped", command(config=saved)))
     elif isinstance(epochs, int):
-        longer = f"{COMMAND} config={saved} num_epochs={2 * epochs}"
-        commands.append(["train for longer, from where it is", longer])
-    commands += [
-        ["see the clusters of all images", f"{COMMAND} config=analysis/clusters checkpoint={run}"],
-        [
+        longer = command(config=saved, num_epochs=str(2 * epochs))
+        commands.append(("train for longer, from where it is", longer))
+
+    train = (config.get("data") or {}).get("train") or {}
+    folder = str(train.get("path") or "FOLDER")
+
+    def with_run(config: str, **values: str) -> str:
+        return command(config=config, checkpoint=run, **values)
+
+    return [
+        *commands,
+        ("see the clusters of all images", with_run("analysis/clusters")),
+        (
+            "find near duplicates, outliers and doubtful labels",
+            with_run("analysis/neighbours", data__path=folder),
+        ),
+        (
             "write the features of any images",
-            f"{COMMAND} config=analysis/features checkpoint={run} data.path=FOLDER",
-        ],
-        [
+            with_run("analysis/features", data__path=folder),
+        ),
+        (
             "measure the kNN accuracy on any labelled images",
-            f"{COMMAND} config=benchmark/knn/folder checkpoint={run} "
-            "data.train.path=FOLDER data.val=null",
-        ],
-        ["make this page again", f"{COMMAND} config=analysis/report checkpoint={run}"],
+            with_run("benchmark/knn/folder", data__train__path="FOLDER", data__val="null"),
+        ),
+        ("make this page again", with_run("analysis/report")),
     ]
-    return commands

@@ -31,7 +31,7 @@ class SampleClusters:
         ids: (N,) the cluster of each image.
         order: the clusters with images, the largest first.
         sizes: (K,) images of each.
-        nearest: (K, up to `NEAREST`) the images nearest to each, of any cluster.
+        nearest: (K, up to `NEAREST`) the images nearest to each, its own before others.
         is_kmeans: they are not the model's prototypes.
     """
 
@@ -73,9 +73,15 @@ def _nearest_to(centres: Tensor, rows: Tensor, *, is_kmeans: bool) -> SampleClus
         ids=ids,
         order=np.argsort(-sizes, kind="stable")[: np.count_nonzero(sizes)].tolist(),
         sizes=sizes,
-        nearest=cosines.topk(min(NEAREST, len(rows)), dim=0).indices.T.numpy(),
+        nearest=_own_first(cosines, ids),
         is_kmeans=is_kmeans,
     )
+
+
+def _own_first(cosines: Tensor, ids: np.ndarray) -> np.ndarray:
+    """(K, up to `NEAREST`) the nearest of a cluster's own images, then the nearest of others."""
+    own = F.one_hot(torch.from_numpy(ids), cosines.shape[1])
+    return (cosines + 3 * own).topk(min(NEAREST, len(cosines)), dim=0).indices.T.numpy()
 
 
 def purest_class(sample: Sample, rows: np.ndarray) -> tuple[str, float] | None:

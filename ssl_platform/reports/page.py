@@ -8,10 +8,10 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from ssl_platform.console import escaped
+from ssl_platform.evaluation.verdict import judge
 from ssl_platform.files import read_small, reason
 from ssl_platform.reports.crops import CroppedImage
-from ssl_platform.reports.curves import Lines, charts, latest, read_metrics
+from ssl_platform.reports.curves import Baselines, Lines, charts, latest, read_metrics, with_results
 from ssl_platform.reports.facts import differences_from_recipe, next_commands
 from ssl_platform.reports.sample_values import NOTHING, SampleView
 from ssl_platform.reports.templates import page_bytes
@@ -41,7 +41,7 @@ class Reported:
         config: plain values without secrets, references filled in.
         results: as in ``summary.json``, as far as there are any.
         lines: of ``metrics.jsonl``, see `read_metrics`.
-        baselines: kNN scores by what was measured and metric.
+        baselines: see `charts`.
         images: what the training set holds, in one line.
         epoch, num_epochs, step: finished epochs, of so many, and finished steps.
         cropped: images beside their crops.
@@ -53,7 +53,7 @@ class Reported:
     config: Mapping[str, Any]
     results: Mapping[str, Any]
     lines: Lines
-    baselines: Mapping[str, Mapping[str, float]]
+    baselines: Baselines
     images: str
     epoch: int
     num_epochs: int
@@ -71,10 +71,13 @@ class Reported:
             lines = read_metrics(run_dir / METRICS)
         except OSError as error:
             found["curves"] = f"{METRICS} cannot be read ({reason(error)})."
+        results = others["results"]
+        if others["epoch"] >= others["num_epochs"]:
+            lines = with_results(lines, results, others["step"])
+        of_views = results.get("views")
         baselines = {
-            what: {metric: score for metric, score in scores.items() if _is_finite(score)}
-            for what, scores in json_file(run_dir / BASELINES).items()
-            if isinstance(scores, dict)
+            "knn": _finite(json_file(run_dir / BASELINES)),
+            "views": _finite({} if not isinstance(of_views, dict) else of_views | {"trained": 0}),
         }
         return cls(run_dir, lines=lines, baselines=baselines, missing=found, **others)
 
@@ -84,8 +87,13 @@ class Reported:
         return self.epoch >= self.num_epochs
 
 
-def _is_finite(value: Any) -> bool:
-    return type(value) in (int, float) and isfinite(value)
+def _finite(found: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    """The numbers of each mapping among some results."""
+    return {
+        what: {k: v for k, v in own.items() if type(v) in (int, float) and isfinite(v)}
+        for what, own in found.items()
+        if isinstance(own, Mapping)
+    }
 
 
 def json_file(path: Path) -> dict[str, Any]:
@@ -108,7 +116,7 @@ def report_page(reported: Reported) -> bytes:
         "report.html",
         {
             "name": str(config.get("name") or reported.run_dir.name),
-            "facts": [escaped(fact) for fact in _facts(reported)],
+            "facts": _facts(reported),
             "sections": list(SECTIONS.items()),
             "verdict": _verdict(reported),
             "signs": [sign for sign in results.get("doctor") or [] if isinstance(sign, Mapping)],
@@ -137,26 +145,38 @@ def _facts(reported: Reported) -> list[str]:
 
 
 def _verdict(reported: Reported) -> dict[str, Any]:
-    found = reported.results.get("verdict")
-    if reported.is_over and isinstance(found, Mapping):
-        kind = str(found.get("kind"))
+    results, epoch, num_epochs = reported.results, reported.epoch, reported.num_epochs
+    if not reported.is_over:
         return {
-            "kind": kind,
-            "title": kind.capitalize(),
-            "text": found.get("text", ""),
-            "progress": None,
+            "kind": "training",
+            "title": "Still training",
+            "text": f"Epoch {epoch + 1} of {num_epochs}, step {reported.step:,}. The verdict comes "
+            "at the end.",
+            "progress": epoch / num_epochs,
         }
-    if reported.is_over:
-        text = "The run has none: it is older than verdicts. Look at the curves."
-        return {"kind": "none", "title": "No verdict", "text": text, "progress": None}
-    epoch, num_epochs = reported.epoch, reported.num_epochs
-    return {
-        "kind": "training",
-        "title": "Still training",
-        "text": f"Epoch {min(epoch + 1, num_epochs)} of {num_epochs}, step {reported.step:,}. The "
-        "verdict comes at the end.",
-        "progress": epoch / num_epochs,
-    }
+    if isinstance(results.get("evaluation"), Mapping):  # a classifier has scores, no verdict
+        text = _scores(results["evaluation"])
+        return {"kind": "scores", "title": "Accuracy", "text": text, "progress": None}
+    found = results.get("verdict")
+    if not isinstance(found, Mapping):  # the run is older than verdicts
+        try:
+            found = judge(results)._asdict()
+        except (KeyError, TypeError, ValueError):
+            found = {"kind": "no verdict", "text": f"{SUMMARY} cannot be judged."}
+    kind = str(found.get("kind"))
+    text = str(found.get("text", ""))
+    return {"kind": kind, "title": kind.capitalize(), "text": text, "progress": None}
+
+
+def _scores(evaluation: Mapping[str, Any]) -> str:
+    """What each head reaches in its best epoch."""
+    lines = []
+    for head, best in evaluation["best"].items():
+        scores = ", ".join(
+            f"{name} {value:.1f} %" for name, value in best.items() if name != "epoch"
+        )
+        lines.append(f"{head}: {scores} in its best epoch, {best['epoch']:.0f}")
+    return f"{evaluation['protocol']}. {'; '.join(lines)}"
 
 
 def _figures(reported: Reported) -> list[dict[str, str]]:
@@ -167,7 +187,7 @@ def _figures(reported: Reported) -> list[dict[str, str]]:
         metric = knn.removeprefix("knn/")
         others = [
             f"{what} {scores[metric]:.1f}"
-            for what, scores in reported.baselines.items()
+            for what, scores in reported.baselines["knn"].items()
             if metric in scores
         ]
         value = f"{latest(lines, knn):.1f} %"

@@ -99,7 +99,7 @@ def data_uri(image: Image.Image, *, is_photograph: bool | None = None) -> str:
     file = BytesIO()
     if is_photograph:
         # colours at full resolution: those of small images run into each other otherwise
-        image.save(file, "JPEG", quality=85, subsampling=0, optimize=True)
+        image.save(file, "JPEG", quality=85, subsampling=0)
     else:
         image.save(file, "PNG")
     kind = "jpeg" if is_photograph else "png"

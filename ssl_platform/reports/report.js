@@ -12,15 +12,19 @@ function drawChart(place, chart) {
     font: "11px system-ui, sans-serif",
   };
   let tone = 0;
-  const series = chart.series.map((one) => ({
-    label: one.name,
-    value: shown,
-    spanGaps: true,
-    width: one.is_reference ? 1 : 1.75,
-    dash: one.is_reference ? [5, 4] : undefined,
-    stroke: colour(one.is_reference && chart.series.length < 3 ? "--quiet" : `--c${tone++ % 10}`),
-    points: { show: !one.is_reference && chart.x.length < 25, size: 5 },
-  }));
+  const series = chart.series.map((one) => {
+    const is_quiet = one.is_reference && chart.series.length < 3;
+    const stroke = colour(is_quiet ? "--quiet" : `--c${tone++ % 10}`);
+    return {
+      label: one.name,
+      value: shown,
+      spanGaps: true,
+      width: one.is_reference ? 1 : 1.75,
+      dash: one.is_reference ? [5, 4] : undefined,
+      stroke,
+      points: { show: !one.is_reference && chart.x.length < 25, size: 5, fill: stroke },
+    };
+  });
   const options = {
     width: place.clientWidth,
     height: 210,
@@ -70,7 +74,8 @@ if (field) {
       dots.forEach((dot, index) => {
         dot.style.setProperty("--tone", `var(--c${data.colours[name][index]})`);
       });
-      document.querySelectorAll(".legend").forEach((one) => (one.hidden = one.dataset.of !== name));
+      const legends = document.querySelectorAll(".legend[data-of]");
+      legends.forEach((one) => (one.hidden = one.dataset.of !== name));
     },
     show: (name) => field.classList.toggle("pictures", name === "pictures"),
   };

@@ -16,8 +16,8 @@ FOLDER = Path(__file__).parent
 def templates(folder: Path = FOLDER) -> "Environment":
     """Templates of a folder, which may include those of this one, e.g. ``base.css``.
 
-    What they show is escaped. ``raw("file")`` is a file of this folder as it is; ``number | count``
-    writes thousands apart; ``text | visible`` escapes what does not print.
+    What they show is escaped, also letters that do not print. ``raw("file")`` is a file of this
+    folder as it is; ``number | count`` writes thousands apart.
     """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
@@ -26,12 +26,12 @@ def templates(folder: Path = FOLDER) -> "Environment":
         loader=FileSystemLoader([folder, FOLDER]),
         autoescape=True,
         undefined=StrictUndefined,
+        finalize=lambda value: escaped(value) if type(value) is str else value,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     environment.globals["raw"] = lambda name: Markup((FOLDER / name).read_text("utf-8"))
     environment.filters["count"] = lambda number: f"{number:,}"
-    environment.filters["visible"] = lambda text: escaped(str(text))
     return environment
 
 

@@ -14,6 +14,7 @@ from ssl_platform.config.overrides import parsed
 from ssl_platform.config.shipped import groups
 from ssl_platform.config.source import Source
 from ssl_platform.console import one_line, show
+from ssl_platform.console.working import working
 from ssl_platform.errors import ConfigError
 from ssl_platform.launch.threads import spin_variables
 from ssl_platform.start.rules import RATES
@@ -22,7 +23,7 @@ WRITTEN_BY = "# written by: "
 DEFAULT_HOURS = 1.0
 PARENT = "pretrain/swav/folder"  # which the recipe changes
 PLANNED = {"config", "name", "output_dir", "data.train.path", "data.train.name", "data.train"}
-FREE_GROUPS = ("trunk", "optimizer", "launch", "metrics", "teacher")
+FREE_GROUPS = ("trunk", "optimizer", "metrics", "teacher")
 # keys that rules calculate with, and their least values
 WHOLE = {"num_epochs": 1, "data.batch_size": 1, "data.num_workers": 0, "loss.queue_length": 0}
 NAMES = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
@@ -41,6 +42,7 @@ def start(arguments: list[str]) -> int:
         ConfigError: what nothing can be learned from, or a mistake in the command.
     """
     options = _parser().parse_intermixed_args(arguments)
+    _require_text(options.images)
     given = _given(options.overrides)
     file = _file(options.output, options.images)
     written_by = _written_by(options)
@@ -68,6 +70,15 @@ def _parser() -> _Parser:
     parser.add_argument("--output", type=Path, help=text)
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="values that are settled")
     return parser
+
+
+def _require_text(path: str) -> None:
+    """Refuse a path that YAML cannot hold."""
+    try:
+        os.path.abspath(path).encode()
+    except UnicodeEncodeError as error:
+        problem = f"{path}: its name is no text (UTF-8), and cannot stand in a file; rename it"
+        raise ConfigError([problem]) from error
 
 
 def _hours(text: str) -> float:
@@ -138,7 +149,7 @@ def _written_by(options: argparse.Namespace) -> str:
 
 def _refuse_another(file: Path, written_by: str, is_run: bool) -> None:
     """Go on with a file that this command has written; refuse any other."""
-    lines = file.read_text(errors="replace").splitlines()
+    lines = file.read_text(errors="replace").splitlines() if file.is_file() else []
     others = [li.removeprefix(WRITTEN_BY) for li in lines if li.startswith(WRITTEN_BY)]
     if is_run and others == [written_by]:
         show(f"{file} is there already, by the same command: going on with it")
@@ -159,14 +170,19 @@ def _plan(options: argparse.Namespace, given: Mapping[str, Any], file: Path, by:
     from ssl_platform.start.timing import measure
 
     show(f"looking at {one_line(options.images)} ...")
-    facts, machine = scan(options.images), this_machine(str(given.get("device", "auto")))
+    with working("looking at the images"):
+        facts, machine = scan(options.images), this_machine(str(given.get("device", "auto")))
     refuse(facts, machine)
     show("timing a few steps here, for less than a minute ...")
-    plan = make_plan(facts, machine, options.hours, given, measure)
+    with working("timing steps"):
+        plan = make_plan(facts, machine, options.hours, given, measure)
     text = recipe(plan.choices, header(plan, file))
     first, rest = text.split("\n", 1)
-    with file.open("x", encoding="utf-8") as stream:
-        stream.write(f"{first}\n{WRITTEN_BY}{by}\n{rest}")
+    try:
+        with file.open("x", encoding="utf-8") as stream:
+            stream.write(f"{first}\n{WRITTEN_BY}{by}\n{rest}")
+    except OSError as error:
+        raise ConfigError([f"{file}: cannot be written ({error.strerror})"]) from error
     for line in told(plan):
         show(line)
 

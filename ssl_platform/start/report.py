@@ -109,6 +109,6 @@ def _figures(stage: Stage) -> list[str]:
     results = Results.read(stage.folder)
     what = MAIN if MAIN in results.figures else next(iter(results.figures))
     metric, figure = next(iter(results.figures[what].items()))
-    others = ", ".join(f"{n} {f[what][metric]:.1f}" for n, f in results.baselines.items())
-    whose = results.details["test_images_are"]
-    return [f"{what} {metric} {figure:.1f} ({others}; images: {whose})"]
+    others = [f"{name} {f[what][metric]:.1f}" for name, f in results.baselines.items()]
+    others.append(f"images: {results.details['test_images_are']}")
+    return [f"{what} {metric} {figure:.1f} ({', '.join(others)})"]

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from ssl_platform.data.decoding.pixels import COLOURS
 from ssl_platform.start.facts import Case
-from ssl_platform.start.sizes import SMALL_IMAGES, small_crop
+from ssl_platform.start.sizes import SMALL_IMAGES, look_of, small_crop
 
 RESULTS = "measured: docs/results.md"
 SETS = "measured: docs/start.md"
@@ -25,11 +25,16 @@ EPOCHS = 200  # with more images: the least that lightly-train advises below 100
 # of optimizers, at a batch
 RATES = {"adamw": (0.002, 32), "larc": (0.12, 32), "sgd": (0.2, 128), "adam": (0.002, 32)}
 MEMORY_SHARE = 0.5  # of the device's memory, for the activations of a batch
+OVERHEAD = 1.15  # of evaluations, hooks and checkpoints
 EVALUATIONS = 10  # of the training: how often it is measured
 MANY_IMAGES = 50_000
+PER_CLASS = 10  # prototypes: 20 cost 5 points on Fashion-MNIST
+MOST_PROTOTYPES = 3000  # of SwAV on ImageNet
+SHARE_OF_SAMPLES = 0.75  # of batch and queue, that there are prototypes
 CROPS = "data.transform.crops"
 OPS = "data.transform.ops"
 TINT = "else crops are matched by their tint alone"
+PART = "part of the image: a small part of a small image shows nothing"
 
 
 class Rule(NamedTuple):
@@ -45,17 +50,17 @@ class Rule(NamedTuple):
     key: str
     value: Any | Callable[[Case], Any]
     why: str | Callable[[Case], str]
-    source: str
+    source: str | Callable[[Case], str]
 
 
-def is_small(case: Case) -> bool:
-    """Whether images are taken as they are."""
-    return case.size.crop <= SMALL_IMAGES
+def whose_look(case: Case) -> str:
+    """Who says how crops are cut."""
+    return look_of(case.size).source
 
 
 def batch_size(case: Case) -> int:
     """As small as is measured to be good; at most half of the images, and what memory takes."""
-    wanted = 32 if is_small(case) or case.machine.device == "cpu" else 128
+    wanted = 32 if case.size.crop <= SMALL_IMAGES or case.machine.device == "cpu" else 128
     if case.facts.number >= MANY_IMAGES and case.machine.device == "cuda":
         wanted = 256
     least = max(2, min(wanted, case.facts.number // 2))
@@ -67,19 +72,25 @@ def batch_size(case: Case) -> int:
     return least
 
 
+def wanted_prototypes(case: Case) -> int:
+    """Some times the classes; without classes by the number of images."""
+    facts = case.facts
+    wanted = PER_CLASS * facts.num_classes if facts.is_labelled else facts.number // 50
+    return min(max(wanted, 30), MOST_PROTOTYPES)
+
+
 def queue_length(case: Case) -> int:
     """Rows beside the batch, over which the codes are balanced: at most half of the images."""
     batch = case.values["data.batch_size"]
-    wanted = min(256, case.facts.number // 2 - batch)
+    wanted = max(256, round(wanted_prototypes(case) / SHARE_OF_SAMPLES) - batch)
+    wanted = min(wanted, 3840, case.facts.number // 2 - batch)
     return max(0, wanted - wanted % batch)
 
 
 def num_prototypes(case: Case) -> list[int]:
-    """A few times the classes, else by the number of images; fewer than samples to balance."""
-    facts = case.facts
-    wanted = 10 * facts.num_classes if facts.is_labelled else max(30, facts.number // 50)
-    samples = case.values["data.batch_size"] + case.values["loss.queue_length"]
-    return [max(2, min(max(wanted, 30), samples // 2, 3000))]
+    """As many as are wanted, but fewer than the samples over which they are balanced."""
+    batch, queue = case.values["data.batch_size"], case.values["loss.queue_length"]
+    return [max(2, min(wanted_prototypes(case), int(SHARE_OF_SAMPLES * (batch + queue))))]
 
 
 def images_seen(case: Case) -> int:
@@ -101,9 +112,6 @@ def seconds_per_image(case: Case) -> float:
     if workers:
         return max(measured.step_seconds + measured.read_seconds / case.machine.cores, reading)
     return (measured.step_seconds + measured.read_seconds) * OVERHEAD
-
-
-OVERHEAD = 1.15  # of evaluations, hooks and checkpoints
 
 
 def steps_per_epoch(case: Case) -> int:
@@ -154,31 +162,14 @@ def bad_fraction(case: Case) -> float:
     return round(min(1.0, 0.01 + 2 * found), 3)
 
 
-def jitter(case: Case) -> float:
-    """Strength of the changes of brightness and contrast."""
-    return 0.3 if is_small(case) else 0.8
-
-
-def saturation(case: Case) -> float:
-    """Strength of the changes of saturation."""
-    return jitter(case) if case.facts.channels == COLOURS else 0.0
-
-
-def hue(case: Case) -> float:
-    """Strength of the changes of hue."""
-    return (0.1 if is_small(case) else 0.2) if case.facts.channels == COLOURS else 0.0
-
-
-def grayscale(case: Case) -> float:
-    """How often a crop loses its colours."""
-    if case.facts.channels != COLOURS:
-        return 0.0
-    return 0.5 if is_small(case) else 0.2
+def in_colour(case: Case, value: float) -> float:
+    """A strength of what changes colours: none where there are none."""
+    return value if case.facts.channels == COLOURS else 0.0
 
 
 def evaluated_side(case: Case) -> int:
     """Short side that images are brought to before the centre is cut."""
-    return case.size.crop if is_small(case) else round(case.size.crop * 1.14)
+    return round(case.size.crop * look_of(case.size).margin)
 
 
 RULES = (
@@ -194,32 +185,34 @@ RULES = (
          lambda c: f"{len(c.facts.unreadable)} of {c.facts.tried} tried are unreadable", FOUND),
     Rule(f"{CROPS}.large.size", lambda c: c.size.crop,
          lambda c: f"pixels; short side of the images: {c.facts.side}", FOUND),
-    Rule(f"{CROPS}.large.scale", lambda c: [0.5, 1.0] if is_small(c) else [0.14, 1.0],
-         "part of the image; a small crop of a small image shows nothing", RESULTS),
+    Rule(f"{CROPS}.large.scale", lambda c: look_of(c.size).large, PART, whose_look),
     Rule(f"{CROPS}.small.size", lambda c: small_crop(c.size), "the small crops cost little", SETS),
-    Rule(f"{CROPS}.small.count", lambda c: c.size.small_count, "as the trunk's row has it", SETS),
-    Rule(f"{CROPS}.small.scale", lambda c: [0.3, 0.5] if is_small(c) else [0.05, 0.14],
-         "as for the large crops", RESULTS),
-    Rule(f"{OPS}.jitter.probability", lambda c: 1.0 if is_small(c) else 0.8, TINT, RESULTS),
-    Rule(f"{OPS}.jitter.brightness", jitter, TINT, RESULTS),
-    Rule(f"{OPS}.jitter.contrast", jitter, TINT, RESULTS),
-    Rule(f"{OPS}.jitter.saturation", saturation, "the same, where there are colours", RESULTS),
-    Rule(f"{OPS}.jitter.hue", hue, "the same, where there are colours", RESULTS),
-    Rule(f"{OPS}.grayscale.probability", grayscale, "the same, where there are colours", RESULTS),
-    Rule(f"{OPS}.blur.probability", lambda c: 0.0 if is_small(c) else 0.5,
-         "small images have no detail to lose", RESULTS),
+    Rule(f"{CROPS}.small.count", lambda c: c.size.small_count, "the same", SETS),
+    Rule(f"{CROPS}.small.scale", lambda c: look_of(c.size).small, PART, whose_look),
+    Rule(f"{OPS}.jitter.probability", lambda c: look_of(c.size).jitter, TINT, whose_look),
+    Rule(f"{OPS}.jitter.brightness", lambda c: look_of(c.size).strength, TINT, whose_look),
+    Rule(f"{OPS}.jitter.contrast", lambda c: look_of(c.size).strength, TINT, whose_look),
+    Rule(f"{OPS}.jitter.saturation", lambda c: in_colour(c, look_of(c.size).strength),
+         TINT, whose_look),
+    Rule(f"{OPS}.jitter.hue", lambda c: in_colour(c, look_of(c.size).hue), TINT, whose_look),
+    Rule(f"{OPS}.grayscale.probability", lambda c: in_colour(c, look_of(c.size).grayscale),
+         TINT, whose_look),
+    Rule(f"{OPS}.blur.probability", lambda c: look_of(c.size).blur,
+         "small images have no detail to lose", whose_look),
     Rule("data.eval_transform.resize", evaluated_side, "as the crops are", SETTINGS),
     Rule("data.eval_transform.size", lambda c: c.size.crop, "the same", SETTINGS),
     Rule("data.batch_size", batch_size, "many small steps beat few large ones", RESULTS),
+    Rule("data.num_workers", num_workers, "so that a step does not wait for images", HERE),
+    Rule("num_epochs", num_epochs, lambda c: _length_in_words(c), SETS),
     Rule("loss.queue_length", queue_length, "a small batch has too few images to balance", RESULTS),
+    Rule("loss.queue_start_epoch", lambda c: c.values["num_epochs"] // 2,
+         "half way: a queue that ages fast costs 7 points at first", SETS),
     Rule("loss.epsilon", lambda c: 0.03 if c.facts.number < MANY_IMAGES else 0.05,
          "sharper codes for few images", RESULTS),
     Rule("heads.prototypes.hidden_dim", 0, "one linear layer: the features have to tell", RESULTS),
     Rule("heads.prototypes.out_dim", lambda c: c.size.out_dim, "as the trunk is wide", RESULTS),
     Rule("heads.prototypes.num_prototypes", num_prototypes,
          "a few times the classes, fewer than samples to balance", RESULTS),
-    Rule("data.num_workers", num_workers, "so that a step does not wait for images", HERE),
-    Rule("num_epochs", num_epochs, lambda c: _length_in_words(c), SETS),
     Rule("loss.freeze_prototypes_epochs", 0, "in steps, see the next", LIGHTLY_TRAIN),
     Rule("loss.freeze_prototypes_steps", frozen_steps,
          "the trunk adapts to random prototypes first", LIGHTLY_TRAIN),
@@ -249,8 +242,8 @@ def _channels_in_words(case: Case) -> str:
 
 
 def _length_in_words(case: Case) -> str:
-    seen = images_seen(case)
-    return f"{seen:,} images seen, {ceil(seen / case.values['data.batch_size']):,} steps"
+    number, batch = steps(case), case.values["data.batch_size"]
+    return f"{number:,} steps of {batch}: {number * batch:,} images seen"
 
 
 class Choice(NamedTuple):
@@ -273,8 +266,8 @@ def choose(case: Case) -> list[Choice]:
         value = rule.value(case) if callable(rule.value) else rule.value
         case.values.setdefault(rule.key, value)  # the rules after it see what the user wants
         if value is not None and not _is_settled(rule.key, given):
-            why = rule.why(case) if callable(rule.why) else rule.why
-            choices.append(Choice(rule.key, value, why, rule.source))
+            why, source = (one(case) if callable(one) else one for one in rule[2:])
+            choices.append(Choice(rule.key, value, why, source))
     return choices + [Choice(k, v, "you asked for it", ASKED) for k, v in given.items()]
 
 

@@ -43,6 +43,45 @@ SIZES = (
 )
 
 
+class Look(NamedTuple):
+    """How crops are cut and changed.
+
+    Attributes:
+        side: of the large crops, up to which it holds, pixels.
+        large, small: part of the image that a crop shows.
+        jitter: how often brightness and colours are changed.
+        strength: of these changes.
+        hue: strength of those of the hue.
+        grayscale, blur: how often.
+        margin: short side of an evaluated image, as a part of the centre that is cut from it.
+        source: who says so.
+    """
+
+    side: int
+    large: list[float]
+    small: list[float]
+    jitter: float
+    strength: float
+    hue: float
+    grayscale: float
+    blur: float
+    margin: float
+    source: str
+
+
+# The smaller the image, the less a small part of it shows: wide ranges cost 14 points at 32 pixels.
+LOOKS = (
+    Look(48, [0.5, 1.0], [0.3, 0.6], 1.0, 0.3, 0.1, 0.5, 0.0, 1.0, "measured: docs/results.md"),
+    Look(96, [0.3, 1.0], [0.1, 0.3], 0.8, 0.5, 0.1, 0.2, 0.0, 1.0, "between the other two"),
+    Look(10**9, [0.14, 1.0], [0.05, 0.14], 0.8, 0.8, 0.2, 0.2, 0.5, 1.14, "pretrain/swav/folder"),
+)
+
+
+def look_of(size: Size) -> Look:
+    """The row for crops of this size."""
+    return next(look for look in LOOKS if size.crop <= look.side)
+
+
 def candidates(facts: Facts, machine: Machine) -> list[Size]:
     """The rows that fit the images and the device, with the side of their crops; largest first."""
     fitting = [s for s in SIZES if machine.device in s.devices and facts.number >= s.images]

@@ -19,7 +19,11 @@ from ssl_platform.engine.build import open_dataset
 from ssl_platform.start.recipe import in_yaml
 
 TOOL = PACKAGE.parent / "tools" / "run_distributed.py"
-EVALUATIONS = {"knn": "benchmark/knn/folder", "linear": "benchmark/linear/cached/folder"}
+# with what is measured for comparison: of a linear classifier it would take most of the time
+EVALUATIONS = {
+    "knn": ["config=benchmark/knn/folder"],
+    "linear": ["config=benchmark/linear/cached/folder", "baselines=false"],
+}
 
 
 class Stage(NamedTuple):
@@ -74,8 +78,8 @@ def stages(file: Path, cfg: DictConfig) -> list[Stage]:
     assert isinstance(options, TrainOptions)
     run = Path(options.output_dir)
     found = [Stage("pretrain", [f"config={file}"], run)]
-    for name, config in EVALUATIONS.items() if _is_labelled(options.data) else ():
-        arguments = _evaluation(config, options, run / name)
+    for name, words in EVALUATIONS.items() if _is_labelled(options.data) else ():
+        arguments = [*words, *_evaluation(options, run / name)]
         found.append(Stage(f"evaluate: {name}", arguments, run / name))
     arguments = ["config=analysis/clusters", f"checkpoint={quoted(str(run))}"]
     found.append(Stage("clusters", arguments, run / "clusters"))
@@ -89,12 +93,11 @@ def _is_labelled(data: DataOptions) -> bool:
     return labels is not None and len(np.unique(labels[labels >= 0])) >= 2
 
 
-def _evaluation(config: str, options: TrainOptions, folder: Path) -> list[str]:
+def _evaluation(options: TrainOptions, folder: Path) -> list[str]:
     data = options.data
     transform, train = data.eval_transform, data.train
     is_list = train["name"] == ListFile.__name__
     return [
-        f"config={config}",
         f"checkpoint={quoted(options.output_dir)}",
         *(["data=labelled_lists"] if is_list else []),
         f"data.train.path={quoted(train['path'])}",

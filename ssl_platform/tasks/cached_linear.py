@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from annotated_types import Ge, Gt, Interval, MinLen
 
+from ssl_platform.console.working import working
 from ssl_platform.evaluation.baselines import LabelledFeatures
 from ssl_platform.evaluation.labelled_images import LabelledImages, open_labelled_images
 from ssl_platform.metrics import Metric, measured
@@ -154,10 +155,12 @@ class CachedLinear(Evaluation):
         )
         figures, tables, details = {}, {}, {}
         for name, solver in self.solvers.items():
-            classifiers = solver.fit(fit_rows, num_classes, self.seed)
-            top1 = accuracies(classifiers, validation_rows)
+            with working(f"choosing a setting of {name}"):
+                classifiers = solver.fit(fit_rows, num_classes, self.seed)
+                top1 = accuracies(classifiers, validation_rows)
             chosen = solver.settings()[int(top1.argmax())]
-            final = chosen.fit(whole, num_classes, self.seed)
+            with working(f"fitting {name}"):
+                final = chosen.fit(whole, num_classes, self.seed)
             scores = final.scores_of(test_rows)
             figures[name], tables[name] = measured(metrics, scores, test.labels)
             details[name] = {"chosen": str(chosen), "validation_top1": top1.max().item()}

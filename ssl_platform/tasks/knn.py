@@ -7,6 +7,7 @@ from typing import Annotated
 import torch
 from annotated_types import Ge, Gt, MinLen
 
+from ssl_platform.console.working import working
 from ssl_platform.evaluation.baselines import LabelledFeatures
 from ssl_platform.evaluation.labelled_images import LabelledImages, open_labelled_images
 from ssl_platform.metrics import Metric, measured
@@ -45,9 +46,10 @@ class KNN(Evaluation):
         device: torch.device,
         metrics: Mapping[str, Metric],
     ) -> Measurement:
-        cosines, neighbours = nearest_neighbours(
-            test.features[:].to(device), train.features, k=max(self.ks)
-        )
+        with working(f"looking for the neighbours of {len(test.labels):,} images"):
+            cosines, neighbours = nearest_neighbours(
+                test.features[:].to(device), train.features, k=max(self.ks)
+            )
         labels = train.labels.to(device)[neighbours]
         truth = test.labels.to(device)
         figures, tables, details = {}, {}, {}

@@ -1,6 +1,7 @@
 """The page of a run, made again from what lies in its directory."""
 
 import logging
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,6 +11,7 @@ from annotated_types import Ge
 from ssl_platform import distributed
 from ssl_platform.config.options import JobOptions
 from ssl_platform.config.saved import config_of, shown_config
+from ssl_platform.console import legible
 from ssl_platform.engine.build import Builder, resolve_device
 from ssl_platform.errors import ConfigError, DataError, DivergedError
 from ssl_platform.files import reason, replacing
@@ -73,9 +75,16 @@ class MakeReport(Task):
     def probe(self, options: ReportOptions) -> None:
         """See `Task`: opens the run."""
         TrainedRun.open(options.checkpoint)
-        folder = self._path(options).parent
-        if not folder.is_dir():
-            raise ValueError(f"task.page={self.page}: there is no folder {folder}")
+        path, given = self._path(options), "null" if self.page is None else self.page
+        if not path.parent.is_dir():
+            raise ValueError(f"task.page={given}: there is no folder {path.parent}")
+        if path.is_dir():
+            raise ValueError(f"task.page={given}: {path} is a folder; name a file")
+        if not os.access(path.parent, os.W_OK):
+            raise ValueError(
+                f"task.page={given}: {path.parent} cannot be written; name a file elsewhere, "
+                "task.page=report.html, and output_dir=... if that lies there too"
+            )
 
     def __call__(self, options: ReportOptions) -> Path:
         """Write the page; returns its path. Collective."""
@@ -107,7 +116,7 @@ class MakeReport(Task):
             raise ConfigError([line]) from error
         for what, why in missing.items():
             logger.warning("the page has no %s: %s", what, why)
-        print(f"look at {path}", flush=True)
+        print(legible(f"look at {path}"), flush=True)
         return path
 
     def _path(self, options: ReportOptions) -> Path:

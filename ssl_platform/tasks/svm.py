@@ -11,6 +11,7 @@ import torch
 from annotated_types import Ge, Gt, MinLen
 
 from ssl_platform.config.options import DataOptions, Node
+from ssl_platform.console.working import working
 from ssl_platform.data.sets.voc import VOC2007
 from ssl_platform.engine.build import open_dataset
 from ssl_platform.evaluation.baselines import LabelledFeatures
@@ -102,11 +103,16 @@ class VOC07SVM(Evaluation):
             clear = test_marks[:, number] != DIFFICULT
             scores = search.decision_function(test_rows)
             precision = 100 * average_precision(test_marks[clear, number], scores[clear])
+            work.advance()
             return search.best_params_["C"], precision, scores
 
         # LIBLINEAR releases Python's lock
-        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-            found = zip(*pool.map(of_class, range(train_marks.shape[1])), strict=True)
+        classes = range(train_marks.shape[1])
+        with (
+            working("fitting the SVMs", len(classes), "classes") as work,
+            ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool,
+        ):
+            found = zip(*pool.map(of_class, classes), strict=True)
             costs, precisions, columns = found
         scores = torch.from_numpy(np.stack(columns, axis=1))
         figures, tables = measured(metrics, scores, test.labels)

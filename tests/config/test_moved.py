@@ -163,3 +163,27 @@ def test_a_shipped_part_has_no_old_key():
         for key in ("transform", "data.transform"):
             transform = OmegaConf.select(OmegaConf.load(path), key) or {}
             assert not {"flip", "jitter", "grayscale", "blur"} & set(transform), path
+
+
+OLD_RULES = {"uniform_margin": 0.01, "min_used": 0.1, "from_epoch": 2}
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"), [({}, []), ({"min_used": 0.2}, ["hooks.health.min_used"])]
+)
+def test_rules_of_health_that_older_runs_have_saved_are_dropped(changed, told, recwarn):
+    new = composed()
+    plain: Any = OmegaConf.to_container(new)
+    head = {key: plain["hooks"]["health"][key] for key in ("name", "head", "temperature")}
+    plain["hooks"]["health"] = head | OLD_RULES | changed
+    old = OmegaConf.create(plain)
+    move_keys(old)
+    assert old.hooks.health == new.hooks.health
+    assert [str(warning.message).partition(":")[0] for warning in recwarn] == told
+
+
+def test_a_rule_of_health_that_is_gone_is_not_taken():
+    assert problems("hooks.health.min_used=0.2") == [
+        "hooks.health.min_used=0.2: there is no hooks.health.min_used; it is gone, leave it out: "
+        "docs/monitoring.md says by what a collapse is found now"
+    ]

@@ -65,6 +65,16 @@ def test_steps_and_lines_break_the_silence_and_idle_time_is_no_work(talk):
     assert not talk.said
 
 
+def test_what_a_bar_has_shown_is_not_said_again(talk):
+    shown: list[str] = []
+    talk.watch.show = shown.append
+    with talk.watch.working("measuring"):
+        talk.wait(20)
+        talk.watch.show = None
+        talk.wait(QUIET_SECONDS - 1)
+    assert shown[-1] == "measuring (20 s)" and not talk.said
+
+
 def test_an_error_ends_its_work(talk):
     with pytest.raises(KeyError), talk.watch.working("a"), talk.watch.working("b"):
         raise KeyError

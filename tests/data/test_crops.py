@@ -5,6 +5,7 @@ import json
 import logging
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from pkgutil import resolve_name
 from types import ModuleType
 
 import cv2
@@ -282,8 +283,10 @@ def test_the_kernel_refuses_what_would_reach_beyond_its_memory(arguments):
 @both
 def test_the_log_says_once_what_makes_the_crops(crops: ModuleType, caplog, monkeypatch):
     monkeypatch.setattr(native_crop, "AVAILABLE", crops is native_crop)
+    resolve_name("ssl_platform.data.crops.multicrop:_tell").cache_clear()
     with caplog.at_level(logging.INFO):
         transform = multicrop()
+        multicrop()
     (line,) = caplog.messages
     assert line.startswith("crops: compiled kernel" if crops is native_crop else "crops: OpenCV")
     draws = transform.draw(*square.shape[:2], np.random.default_rng(3))

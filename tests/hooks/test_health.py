@@ -1,5 +1,5 @@
-import logging
 import math
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,7 +10,9 @@ from ranks import run_on_ranks
 from torch import Tensor
 
 from ssl_platform import distributed
-from ssl_platform.hooks.health import ClusteringHealth
+from ssl_platform.errors import CollapseError
+from ssl_platform.hooks.health import FIRST_STEPS, ClusteringHealth, EmbeddingHealth
+from ssl_platform.hooks.signs import LABEL_SIGNS, STEP_SIGNS
 from ssl_platform.models.heads import Prototyped, PrototypeHead
 
 DIM = NUM_PROTOTYPES = 4
@@ -22,16 +24,11 @@ FIGURES = {
     "embedding_std",
     "effective_rank",
 }
+OF_TWO_CROPS = {"agreement", "brightness", "colour"}
 
 
 def a_hook(**options) -> ClusteringHealth:
-    defaults = {
-        "head": "prototypes",
-        "temperature": 0.1,
-        "uniform_margin": 0.01,
-        "min_used": 0.3,
-        "from_epoch": 1,
-    }
+    defaults = {"head": "prototypes", "temperature": 0.1, "every_steps": 2, "stop": None}
     return ClusteringHealth(**(defaults | options))
 
 
@@ -41,8 +38,14 @@ def a_run(dim: int = DIM, num_crops: int = 2) -> SimpleNamespace:
     )
     return SimpleNamespace(
         model=SimpleNamespace(heads={"prototypes": head}),
-        loss=SimpleNamespace(uniform_loss=LN_K),
-        train_loader=SimpleNamespace(transform=SimpleNamespace(num_crops=num_crops)),
+        loss=SimpleNamespace(uniform_loss=LN_K, head="prototypes"),
+        loggers=SimpleNamespace(config={}),
+        schedule=lambda position: 0.1,
+        position=0,
+        step=0,
+        results={},
+        output_dir=Path("/there/is/no/run"),
+        num_crops=num_crops,
         device=torch.device("cpu"),
         report={},
         epoch=0,
@@ -59,8 +62,8 @@ def health_of(
     """The figures after an epoch of steps, each with the first crop's embeddings and scores."""
     hook.on_epoch_start(run)
     for embeddings, scores in steps:
-        num_others = run.train_loader.transform.num_crops - 1
-        # crops other than the first do not count, whatever they hold
+        num_others = run.num_crops - 1
+        # crops other than the first do not count for the figures of one crop, whatever they hold
         other = torch.full((num_others * len(scores), 1), 7.0)
         run.outputs = {
             "prototypes": Prototyped(
@@ -69,22 +72,22 @@ def health_of(
             )
         }
         run.losses = {"loss": torch.tensor(loss)}
+        crops = [torch.rand(len(scores), 3, 4, 4)] * run.num_crops
+        run.batch = SimpleNamespace(crops=crops, index=torch.arange(len(scores)))
+        run.step += 1
         hook.on_step_end(run)
     run.epoch += 1
     hook.on_epoch_end(run)
-    return {name.removeprefix("health/"): value for name, value in run.report.items()}
+    report = {name.removeprefix("health/"): value for name, value in run.report.items()}
+    return {name: value for name, value in report.items() if name not in OF_TWO_CROPS}
 
 
 CORNERS = torch.cat([torch.eye(DIM), -torch.eye(DIM)])  # of zero mean, isotropic
 ONE_EACH = torch.eye(NUM_PROTOTYPES).repeat(2, 1)  # scores: every prototype is nearest to two rows
 
 
-def warnings_of(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
-
-
 @pytest.mark.parametrize("num_crops", [1, 2, 5])
-def test_embeddings_that_fill_the_sphere_are_healthy(num_crops, caplog):
+def test_embeddings_that_fill_the_sphere_are_healthy(num_crops):
     figures = health_of(a_run(num_crops=num_crops), a_hook(temperature=0.01), [(CORNERS, ONE_EACH)])
     assert figures == pytest.approx(
         {
@@ -96,7 +99,6 @@ def test_embeddings_that_fill_the_sphere_are_healthy(num_crops, caplog):
         },
         abs=1e-5,
     )
-    assert warnings_of(caplog) == []
 
 
 @pytest.mark.parametrize("dim", [16, 128])
@@ -171,66 +173,134 @@ def test_an_epoch_starts_from_nothing():
     assert second == pytest.approx(health_of(a_run(), a_hook(), [(CORNERS, ONE_EACH)]))
 
 
-ALL_ONE = torch.tensor([[0.9, 0.1, 0.0, -0.4]]).expand(8, NUM_PROTOTYPES)  # of four prototypes
-NO_GAIN = "the loss {loss:.3f} is not 1% below ln K = {ln_k:.3f}"
-FEW_USED = "only 25.0% of the prototypes were nearest to any image"
+def test_figures_of_two_crops_are_reported_where_there_are_two():
+    for num_crops, wanted in ((1, set()), (2, OF_TWO_CROPS)):
+        run = a_run(num_crops=num_crops)
+        health_of(run, a_hook(), random_steps(80))  # enough images to judge colours by
+        reported = {name.removeprefix("health/") for name in run.report}
+        assert reported == FIGURES | wanted
 
 
-@pytest.mark.parametrize(
-    ("loss", "scores", "min_used", "signs"),
-    [
-        (LN_K, ONE_EACH, 0.3, [NO_GAIN]),
-        (LN_K * 0.995, ONE_EACH, 0.3, [NO_GAIN]),
-        (LN_K * 0.98, ONE_EACH, 0.3, []),
-        (0.5, ONE_EACH, 0.3, []),
-        (0.5, ALL_ONE, 0.3, [FEW_USED]),
-        (0.5, ALL_ONE, 0.25, []),  # just enough
-        (LN_K, ALL_ONE, 0.3, [NO_GAIN, FEW_USED]),
-    ],
-)
-def test_each_sign_of_a_collapse_is_one_warning(loss, scores, min_used, signs, caplog):
-    health_of(a_run(), a_hook(min_used=min_used), [(CORNERS, scores)] * 3, loss=loss)
-    warnings = warnings_of(caplog)
-    assert len(warnings) == len(signs)
-    for warning, sign in zip(warnings, signs, strict=True):
-        assert warning.startswith(f"epoch 1: {sign.format(loss=loss, ln_k=LN_K)}")
-        assert "loss.epsilon" in warning
+POINT = (torch.tensor([[1.0, 0, 0, 0]]).expand(8, DIM), ONE_EACH)
+HEALTHY = (CORNERS, ONE_EACH)
+FIRST = [HEALTHY] * FIRST_STEPS
 
 
-def test_a_loss_without_a_uniform_value_is_not_judged_by_it(caplog):
+def doctor_of(hook: EmbeddingHealth, steps: list, **options: Any) -> tuple[SimpleNamespace, list]:
+    """The run after these steps, and at which of them the signs changed to which."""
+    run, signs = a_run(**options), []
+    hook.on_train_start(run)
+    for number, step in enumerate(steps, 1):
+        health_of(run, hook, [step])
+        now = [entry["sign"] for entry in run.results["doctor"]]
+        if now != (signs[-1][1] if signs else []):
+            signs.append((number, now))
+    return run, signs
+
+
+def test_a_collapse_is_told_at_the_third_look_and_taken_back_at_the_third_without():
+    hook = a_hook(temperature=0.01)
+    _, signs = doctor_of(hook, FIRST + [POINT] * 10 + [HEALTHY] * 10)
+    assert signs == [(FIRST_STEPS + 6, ["point"]), (FIRST_STEPS + 16, [])]
+
+
+def test_a_sign_that_comes_and_goes_is_not_told_and_the_first_steps_do_not_count():
+    _, signs = doctor_of(a_hook(temperature=0.01), FIRST + [POINT, POINT, HEALTHY, HEALTHY] * 5)
+    assert signs == []
+    _, signs = doctor_of(a_hook(temperature=0.01), [POINT] * FIRST_STEPS + [HEALTHY])
+    assert signs == []
+
+
+def test_a_sign_has_its_figures_a_remedy_and_the_step_since_when_it_holds():
+    run, _ = doctor_of(a_hook(temperature=0.01), FIRST + [POINT] * 6)
+    (entry,) = run.results["doctor"]
+    assert entry.keys() == {"sign", "text", "remedy", "since_step"}
+    assert entry["since_step"] == FIRST_STEPS + 1
+    assert "their spread is 0.000" in entry["text"]
+    assert entry["remedy"] == "a lower optimizer.lr"  # of no config
+
+
+@pytest.mark.parametrize("stop", [True, ["point"], ["line", "point"]])
+def test_a_run_ends_at_a_sign_that_it_is_to_stop_for(stop):
+    with pytest.raises(
+        CollapseError, match=r"stopped at step 36, as hooks\.health\.stop asks"
+    ) as e:
+        doctor_of(a_hook(temperature=0.01, stop=stop), FIRST + [POINT] * 10)
+    assert e.value.exit_code == 6
+
+
+@pytest.mark.parametrize("stop", [None, False, [], ["line"]])
+def test_a_run_goes_on_at_other_signs(stop):
+    doctor_of(a_hook(temperature=0.01, stop=stop), FIRST + [POINT] * 10)
+
+
+def test_a_sign_that_is_not_there_cannot_stop_a_run():
+    with pytest.raises(ValueError, match=r"stop=\['poin'\]: there is no sign poin; .*'point'"):
+        a_hook(stop=["poin"])
+    assert a_hook(stop=True).stop == (*STEP_SIGNS, *LABEL_SIGNS)
+
+
+def test_a_resumed_hook_goes_on_as_an_unbroken_one():
+    steps = FIRST + [POINT] * 9
+    unbroken, _ = doctor_of(a_hook(temperature=0.01), steps)
+    for cut in (FIRST_STEPS + 3, FIRST_STEPS + 7):
+        run, first, second = a_run(), a_hook(temperature=0.01), a_hook(temperature=0.01)
+        first.on_train_start(run)
+        for number, step in enumerate(steps):
+            if number == cut:
+                second.load_state_dict(first.state_dict())
+                run.results = {}
+                second.on_train_start(run)
+            health_of(run, first if number < cut else second, [step])
+        assert run.results == unbroken.results
+
+
+@pytest.mark.parametrize("kind", ["rows", "tuple", "dict"])
+def test_a_head_without_prototypes_is_watched_for_the_signs_of_embeddings(kind):
+    hook = EmbeddingHealth(head=None, every_steps=2, stop=None)
     run = a_run()
     run.loss.uniform_loss = None
-    health_of(run, a_hook(), [(CORNERS, ONE_EACH)], loss=1e6)
-    assert warnings_of(caplog) == []
+    run.model.heads = {"other": None, "mine": None}
+    run.loss.head = "mine"
+    rows = torch.cat([POINT[0] * 3, POINT[0] * 5])  # of any length
+    output = {"rows": rows, "tuple": (rows, rows.mean()), "dict": {"a": {"b": rows}}}[kind]
+    hook.on_train_start(run)
+    for _ in range(FIRST_STEPS + 6):
+        run.step += 1
+        run.losses = {"loss": torch.tensor(0.5)}
+        run.outputs = {"other": None, "mine": output}
+        run.batch = SimpleNamespace(crops=[torch.rand(8, 3, 4, 4)] * 2, index=torch.arange(8))
+        hook.on_step_end(run)
+    hook.on_epoch_end(run)
+    assert [entry["sign"] for entry in run.results["doctor"]] == ["point"]
+    assert run.report["health/embedding_std"] == pytest.approx(0, abs=1e-3)
 
 
-def test_epochs_before_the_first_that_is_judged_are_not_warned_of(caplog):
-    run, hook = a_run(), a_hook(from_epoch=3)
-    num_warnings = []
-    for _ in range(4):
-        health_of(run, hook, [(CORNERS, ONE_EACH)], loss=LN_K)
-        num_warnings.append(len(warnings_of(caplog)))
-    assert num_warnings == [0, 0, 1, 2]
+def test_a_head_that_gives_no_rows_is_left_alone():
+    hook, run = EmbeddingHealth(head=None, every_steps=1, stop=True), a_run()
+    run.outputs = {"prototypes": torch.zeros(8, 2, 2)}
+    run.losses = {"loss": torch.tensor(0.5)}
+    run.batch = SimpleNamespace(crops=[torch.rand(8, 3, 4, 4)], index=torch.arange(8))
+    hook.on_train_start(run)
+    hook.on_step_end(run)
+    hook.on_epoch_end(run)
+    assert run.report == {}
+    assert run.results == {"doctor": []}
 
 
-def health_on_this_rank() -> tuple[dict[str, Any], list[str]]:
-    steps = random_steps(4)[distributed.rank() :: distributed.world_size()]
-    records: list[str] = []
-    handler = logging.Handler()
-    handler.emit = lambda record: records.append(record.getMessage())
-    logger = logging.getLogger("ssl_platform.hooks.health")
-    logger.addHandler(handler)
-    try:
-        # the mean over ranks is at ln K, the loss of each rank alone is not
-        loss = LN_K + (-0.5 if distributed.rank() else 0.5)
-        return health_of(a_run(), a_hook(), steps, loss=loss), records
-    finally:
-        logger.removeHandler(handler)
+def health_on_this_rank() -> tuple[dict[str, float], list[tuple[int, list[str]]]]:
+    def of_rank(steps: list) -> list:
+        rank, size = distributed.rank(), distributed.world_size()
+        return [tuple(part[rank::size] for part in step) for step in steps]
+
+    figures = health_of(a_run(), a_hook(), of_rank(random_steps(4)))
+    _, signs = doctor_of(a_hook(temperature=0.01), of_rank(FIRST + [POINT] * 8))
+    return figures, signs
 
 
-def test_two_ranks_report_the_figures_of_all_rows_and_the_first_one_warns():
-    (first, warned), (second, silent) = run_on_ranks(health_on_this_rank, 2)
+def test_two_ranks_have_the_figures_of_all_rows_and_agree_on_the_signs():
+    first, second = run_on_ranks(health_on_this_rank, 2)
     assert first == second
-    assert first == pytest.approx(health_of(a_run(), a_hook(), random_steps(4)), rel=1e-4)
-    assert [message.startswith(f"epoch 1: the loss {LN_K:.3f} ") for message in warned] == [True]
-    assert silent == []
+    figures, signs = health_on_this_rank()
+    assert first == (pytest.approx(figures, rel=1e-4), signs)
+    assert signs == [(FIRST_STEPS + 6, ["point"])]

@@ -47,7 +47,9 @@ class Sick(Events):
     """A doctor that has seen a sign of collapse."""
 
     def on_train_end(self, run: Run) -> None:
-        run.results["doctor"] = [{"text": "the loss is ln K", "remedy": "loss.epsilon=0.03"}]
+        run.results["doctor"] = [
+            {"sign": "ln K", "text": "the loss is ln K", "remedy": "try first loss.epsilon=0.03"}
+        ]
 
 
 @pytest.mark.parametrize("large_crops", [2, 1])

@@ -1,6 +1,7 @@
 """The bar on a terminal, and what else is printed there."""
 
 import logging
+import os
 import re
 import sys
 import warnings
@@ -80,6 +81,17 @@ def test_lines_stand_for_themselves_and_streams_are_restored(monkeypatch, tmp_pa
     assert BAR.match(bar) and after == "after it"
     for state in shown.states():  # never beside the bar, not for a moment
         assert not any("%|" in line and " hook" in line for line in state)
+
+
+def test_a_forked_process_writes_past_the_bar(monkeypatch, tmp_path):
+    with terminal(monkeypatch) as shown:
+        console = started(tmp_path)
+        console.step(1)
+        assert sys.stdout is not shown.stream
+        if (child := os.fork()) == 0:
+            os._exit(int(sys.stdout is not shown.stream or sys.stderr is not shown.stream))
+        assert os.waitpid(child, 0)[1] == 0
+        console.close(None)
 
 
 def test_a_run_that_goes_on_begins_where_it_is(monkeypatch, tmp_path):

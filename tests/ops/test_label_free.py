@@ -1,10 +1,10 @@
-"""Measures without labels, against their formulas written out, and what they have to satisfy."""
+"""Crops that find each other, against the sentence written out, and what it has to satisfy."""
 
 import numpy as np
 import pytest
 import torch
 
-from ssl_platform.ops.label_free import found_share, rankme
+from ssl_platform.ops.label_free import found_share
 
 
 def rows(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -45,19 +45,3 @@ def test_a_row_that_is_not_finite_is_never_found():
     features = rows(50, 5)
     features[:10] = torch.nan
     assert found_share(features, features) == 0.8
-
-
-def test_rankme_is_the_formula_of_its_paper():
-    features = rows(30, 6) * torch.tensor([9.0, 5, 3, 1, 0.1, 0])
-    values = np.linalg.svd(features.numpy(), compute_uv=False)
-    shares = values / np.abs(values).sum() + 1e-7
-    assert rankme(features) == pytest.approx(np.exp(-(shares * np.log(shares)).sum()))
-
-
-def test_rankme_counts_equal_directions_at_any_scale_and_in_any_rotation():
-    assert rankme(torch.eye(8)) == pytest.approx(8, rel=1e-4)
-    assert rankme(torch.ones(20, 8)) == pytest.approx(1, rel=1e-4)  # one point
-    features = rows(40, 8)
-    rotation = torch.linalg.qr(rows(8, 8, seed=3))[0]
-    assert rankme(1000 * features @ rotation) == pytest.approx(rankme(features))
-    assert rankme(features.float()) == pytest.approx(rankme(features))

@@ -6,12 +6,13 @@ import shutil
 from pathlib import Path
 
 import pytest
-from forked import tool
 from run_pages import Page
-from tiny_runs import assert_equal, lines, refused, saved, stopped_at, train, without
+from tiny_runs import assert_equal, lines, refused, run_tool, saved, stopped_at, train, without
 
+import ssl_platform
 from ssl_platform.config import compose
 from ssl_platform.config.shipped import runnable
+from ssl_platform.hooks.report import Report
 
 
 def with_page(tiny: list[str], *more: str) -> list[str]:
@@ -28,8 +29,8 @@ def reported(tmp_path_factory) -> Path:
 
 
 def made_again(run: Path, *more: str) -> None:
-    done = tool("config=analysis/report", f"checkpoint={run}", "launch.threads=1", *more)
-    assert done.returncode == 0, done.stderr
+    options = ["config=analysis/report", f"checkpoint='{run}'", "launch.threads=1"]
+    assert ssl_platform.run(compose([*options, *more])).is_file()
 
 
 def test_a_page_shows_what_is_in_the_run(reported):
@@ -37,18 +38,19 @@ def test_a_page_shows_what_is_in_the_run(reported):
     assert len(page.source) < 3e6
     figures = lines(reported)
     assert page.charts["Loss"]["loss"] == [line["loss"] for line in figures if "loss" in line]
-    assert set(page.charts["Loss"]["ln K"]) == {pytest.approx(2.4849, abs=1e-3)}
-    knn = page.charts["kNN accuracy, %"]
-    assert knn["trained, top1"] == [line["knn/top1"] for line in figures if "knn/top1" in line]
+    assert page.charts["Loss"]["ln K"] == pytest.approx([2.4849] * 12, abs=1e-3)
+    knn = page.charts["kNN accuracy, %: top1"]
+    assert knn["trained"] == [None, *(f["knn/top1"] for f in figures if "knn/top1" in f)]
     baselines = json.loads((reported / "baselines.json").read_text())
-    assert knn["raw pixels"] == [baselines["raw pixels"]["top1"]] * 3
+    assert knn["raw pixels"] == [baselines["raw pixels"]["top1"]] * 4
     assert {"Health", "Health: effective rank", "Learning rate"} <= page.charts.keys()
     assert len(page.all("div", **{"class": "plot"})) == len(page.charts)
     assert len(page.data["captions"]) == 40 and page.data["maps"].keys() == {"PCA", "t-SNE"}
     assert all(0 <= v <= 1 for m in page.data["maps"].values() for point in m for v in point)
     assert "40 labelled images" in page.part("confusion")
     assert "optimizer.lr 0.12 0.05" in page.part("recipe")
-    assert "num_epochs 6 3" in page.part("recipe") and "seed" not in page.part("recipe")
+    assert "num_epochs 6 3" in page.part("recipe")
+    assert "data.normalize" not in page.part("recipe")
     assert "torch" in page.part("machine")
 
 
@@ -64,9 +66,9 @@ def test_crops_are_as_large_as_they_can_be_looked_at(reported):
 
 def test_its_commands_can_be_typed(reported):
     page = Page(reported / "report.html")
-    commands = [line for line in page.texts["next"].splitlines() if "python -m" in line]
-    arguments = [shlex.split(c[c.index("python -m") :])[3:] for c in commands]
-    assert len(arguments) == 5
+    commands = [shlex.split(line) for line in page.texts["next"].splitlines() if "config=" in line]
+    arguments = [words[words.index("python") + 2 :] for words in commands]
+    assert len(arguments) == 6
     for given in arguments:
         name = given[0].removeprefix("config=")
         assert name in runnable() or Path(name).is_file()
@@ -94,6 +96,38 @@ def test_a_page_while_it_trains_and_after_it_goes_on(stoppable, tmp_path):
     assert len(page.charts["Loss"]["loss"]) == 12 and len(page.data["captions"]) == 40
 
 
+def test_a_run_that_ended_before_there_was_a_page_gets_one_by_its_own_command(
+    tiny, pretrained, tmp_path
+):
+    run = tmp_path / "run"
+    shutil.copytree(pretrained, run)
+    command = [*with_page(tiny), "num_epochs=2", "~hooks.knn"]
+    train(command, run)
+    page = Page(run / "report.html")
+    verdict = json.loads((run / "summary.json").read_text())["verdict"]
+    assert verdict["text"] in page.texts["verdict"] and "t-SNE" in page.data["maps"]
+    before = (run / "report.html").read_bytes()
+    train(command, run)
+    assert (run / "report.html").read_bytes() == before
+
+
+def test_pages_of_many_short_epochs_take_a_share_of_the_time(monkeypatch):
+    hook = Report(num_images=1, looks=1, seed=0)
+    hook.start, hook.start_epoch, hook.spent = 0.0, 100, 3.0
+    monkeypatch.setattr("time.monotonic", lambda: 100.0)
+    assert [hook._is_due(epoch) for epoch in (101, 120, 121)] == [True, True, False]
+    hook.spent = 1.9
+    assert hook._is_due(121)
+
+
+@pytest.mark.parametrize(
+    ("looks", "num_epochs", "epochs"),
+    [(4, 6, {1, 3, 4, 6}), (1, 6, {6}), (4, 2, {1, 2}), (4, 100, {1, 34, 67, 100}), (3, 1, {1})],
+)
+def test_the_model_looks_at_the_images_a_few_times(looks, num_epochs, epochs):
+    assert Report(num_images=1, looks=looks, seed=0)._epochs(num_epochs) == epochs
+
+
 def test_a_run_that_is_older_than_the_page(pretrained, tmp_path):
     old = tmp_path / "an old <run> & more"
     shutil.copytree(pretrained, old)
@@ -105,7 +139,7 @@ def test_a_run_that_is_older_than_the_page(pretrained, tmp_path):
     assert len(page.data["captions"]) == 30 and "t-SNE" in page.data["maps"]
     assert "does not say which shipped recipe" in page.part("recipe")
     assert "has not recorded them" in page.part("machine")
-    assert f"checkpoint={shlex.quote(str(old))}" in page.part("next")
+    assert shlex.quote(f"checkpoint='{old}'") in page.part("next")
     assert not list(old.glob(".partial*"))
 
 
@@ -132,14 +166,16 @@ def test_mistakes_are_told_before_anything_is_written(pretrained, tmp_path):
     assert line.startswith(f"checkpoint={tmp_path / 'none'}: no such directory")
     (line,) = problems(f"checkpoint={pretrained}", f"task.page={tmp_path}/no/page.html")
     assert line == f"task.page={tmp_path}/no/page.html: there is no folder {tmp_path}/no"
+    (line,) = problems(f"checkpoint={pretrained}", f"task.page={tmp_path}")
+    assert line == f"task.page={tmp_path}: {tmp_path} is a folder; name a file"
     assert not (tmp_path / "job").exists()
 
 
 def test_two_processes_make_the_same_page(tiny, tmp_path):
-    options = with_page(tiny, "num_epochs=1", "schedule.warmup_epochs=0")
+    options = with_page(tiny, "num_epochs=1", "schedule.warmup_epochs=0", "~hooks.knn")
     one, two = tmp_path / "one", tmp_path / "two"
     train(options, one)
-    train(options, two, "launch.processes=2", "device=cpu")
+    run_tool([*options, f"output_dir={two}", "launch.processes=2"])
     first, second = Page(one / "report.html"), Page(two / "report.html")
     assert first.data["captions"] == second.data["captions"]
     assert first.all("img") == second.all("img")
@@ -149,7 +185,7 @@ def test_two_processes_make_the_same_page(tiny, tmp_path):
 
 def test_a_page_that_cannot_be_written_ends_nothing(tiny, tmp_path, caplog):
     (tmp_path / "report.html").mkdir()
-    results = train(with_page(tiny, "num_epochs=2"), tmp_path)
-    assert results["knn"]["trained"]
+    results = train(with_page(tiny, "num_epochs=2", "~hooks.knn"), tmp_path)
+    assert results["verdict"]
     told = [r.getMessage() for r in caplog.records if "report.html" in r.getMessage()]
     assert len(told) == 2 and all("cannot be written" in line for line in told)

@@ -1,6 +1,6 @@
 """The command ``start``: the file that it writes, what it refuses, and the whole way."""
 
-import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,7 @@ from ssl_platform.start.command import start
 from ssl_platform.start.recipe import in_yaml
 from ssl_platform.start.stages import Stage, quoted
 
-TINY = ["num_epochs=1", "data.batch_size=16", "trunk=resnet10_tiny", "launch.threads=1"]
+TINY = ["num_epochs=2", "data.batch_size=16", "trunk=resnet10_tiny", "launch.threads=1"]
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "my images"
 
 
-def test_the_file_says_why_and_the_same_command_goes_on_to_the_end(images, capsys, monkeypatch):
+def test_the_file_says_why_and_the_same_command_goes_on(images, capsys, monkeypatch):
     assert start([str(images), *TINY]) == 0
     text = Path("my_images.yaml").read_text()
     assert "40 images in 2 classes (bright, dark)" in text
@@ -41,7 +41,7 @@ def test_the_file_says_why_and_the_same_command_goes_on_to_the_end(images, capsy
         is_value = ": " in line and not line.lstrip().startswith(("#", "- /"))
         assert not is_value or line.endswith("]"), line
     cfg = compose(["config=my_images.yaml"])
-    assert (cfg.num_epochs, cfg.data.batch_size, cfg.data.train.path) == (1, 16, str(images))
+    assert (cfg.num_epochs, cfg.data.batch_size, cfg.data.train.path) == (2, 16, str(images))
     told = capsys.readouterr().out
     assert "config=my_images.yaml" in told and "takes about" in told
     with pytest.raises(ConfigError, match="is there already, by the same command; --run"):
@@ -50,18 +50,6 @@ def test_the_file_says_why_and_the_same_command_goes_on_to_the_end(images, capsy
     monkeypatch.setattr(Stage, "run", lambda stage: 75)  # stopped
     assert start([str(images), *TINY, "--run"]) == 75
     assert "pretrain: exit code 75; the same command goes on" in capsys.readouterr().out
-
-    def forked(stage: Stage) -> int:
-        done = tool(*stage.arguments)
-        assert done.returncode == 0, done.stderr
-        return 0
-
-    monkeypatch.setattr(Stage, "run", forked)
-    assert start(["--run", str(images), *TINY]) == 0
-    told = capsys.readouterr().out
-    assert "going on with it" in told and "20-NN top1" in told
-    assert str(Path("runs/my_images/clusters/index.html")) in told
-    assert json.loads(Path("runs/my_images/summary.json").read_text())["knn"]["labels"] == 20
 
 
 def test_a_file_of_another_command_is_not_overwritten(images):
@@ -84,6 +72,7 @@ def test_a_file_of_another_command_is_not_overwritten(images):
         (["--output", "mine.txt"], "ends in .yaml"),
         (["--output", "none/mine.yaml"], "there is no folder none"),
         (["more"], "not an override"),
+        (["launch=slurm"], "start decides it"),
     ],
 )
 def test_a_mistake_is_one_line_before_anything_is_looked_at(words, told, tmp_path, monkeypatch):
@@ -101,6 +90,16 @@ def test_the_command_line_knows_the_word(tmp_path):
     assert done.stderr == (
         f"error: {tmp_path / 'none'}: no such directory (working directory: {tmp_path})\n"
     )
+
+
+def test_a_name_that_is_no_text_and_a_folder_in_the_place_of_the_file_are_refused(
+    images, monkeypatch
+):
+    with pytest.raises(ConfigError, match="its name is no text"):
+        start([os.fsdecode(b"/images\xe9")])
+    Path("my_images.yaml").mkdir()
+    with pytest.raises(ConfigError, match="is there already"):
+        start([str(images), "--run"])
 
 
 @pytest.mark.parametrize("text", ["/a/b c", "it's", "a,b", "${data}", "{x}", "[1]", "a: b # c"])

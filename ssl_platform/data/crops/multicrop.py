@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -50,8 +51,7 @@ class MultiCrop:
         self._groups = {name: (group, placed[name]) for name, group in crops.items() if group.count}
         self._num_channels = COLOURS  # that all ops can work with
         self._apply, self.implementation, description = _implementation()
-        if distributed.rank() == 0:
-            logger.info("crops: %s", description)
+        _tell(description)
         self._rules: list[CropRule] = []
         names: list[tuple[str, ...]] = []
         lengths: list[int] = []
@@ -102,6 +102,13 @@ class MultiCrop:
         if lines:
             raise DataError("\n".join(dict.fromkeys(lines)))
         self._num_channels = channels
+
+
+@cache
+def _tell(description: str) -> None:
+    """Say once what makes the crops: a run may have several transforms."""
+    if distributed.rank() == 0:
+        logger.info("crops: %s", description)
 
 
 def _implementation() -> tuple[Callable[[np.ndarray, CropDraw], np.ndarray], str, str]:

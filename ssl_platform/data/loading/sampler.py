@@ -10,7 +10,6 @@ import numpy as np
 
 # epoch of the crops of a pass without training; no run gets there
 BEFORE_TRAINING: Final = 2**32 - 1
-OF_VIEWS: Final = 2**32 - 2  # and those before: of crops that are looked at and not trained on
 
 
 class ShuffledSampler:
@@ -97,25 +96,13 @@ class ShuffledSampler:
 
 
 class SequentialSampler:
-    """The given positions in order, dealt out to the ranks in turn.
+    """The given positions in order, dealt out to the ranks in turn."""
 
-    Args:
-        epoch: that random crops are drawn for.
-    """
-
-    def __init__(
-        self,
-        positions: Sequence[int] | np.ndarray,
-        rank: int,
-        world_size: int,
-        *,
-        epoch: int = 0,
-    ):
+    def __init__(self, positions: Sequence[int] | np.ndarray, rank: int, world_size: int):
         self._mine = np.asarray(positions, dtype=np.int64)[rank::world_size]
-        self._epoch = epoch
 
     def __len__(self) -> int:
         return len(self._mine)
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        return ((self._epoch, index) for index in self._mine.tolist())
+        return ((0, index) for index in self._mine.tolist())
