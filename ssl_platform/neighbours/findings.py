@@ -6,9 +6,10 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from ssl_platform.data.contract import read_image
-from ssl_platform.data.dataset import ImageDataset
+from ssl_platform.data.dataset import ImageDataset, UnreadableImage
 from ssl_platform.ops.feature_table import Table
 from ssl_platform.ops.label_errors import LabelVotes, label_votes
 from ssl_platform.ops.near_duplicates import NearDuplicates, near_duplicates, pixel_cosines
@@ -18,6 +19,7 @@ from ssl_platform.ops.neighbours import Neighbours, distance_at, unusual_distanc
 DUPLICATE_DEVIATIONS = -3.5  # of the logarithm of the distance to the nearest image
 # of that of thumbnails, whose distances are wider apart
 PIXEL_DEVIATIONS = -3.0
+COPY = 1e-5  # a distance up to it is rounding
 OUTLIER_DEVIATIONS = 3.5  # of that of the mean distance to the k nearest
 
 
@@ -83,10 +85,9 @@ def find(
     pixels = pixel_cosines(thumbnails, neighbours.rows)
     least, least_pixel = duplicate_cosine, duplicate_pixel_cosine
     if least is None:
-        least = 1 - distance_at(distances[:, 0], DUPLICATE_DEVIATIONS)
+        least = 1 - _duplicate_distance(distances, DUPLICATE_DEVIATIONS)
     if least_pixel is None:
-        nearest = (1 - pixels.amax(dim=1)).clamp_min(0)
-        least_pixel = 1 - distance_at(nearest, PIXEL_DEVIATIONS)
+        least_pixel = 1 - _duplicate_distance(1 - pixels, PIXEL_DEVIATIONS)
     duplicates = near_duplicates(
         neighbours, pixels, least_cosine=least, least_pixel_cosine=least_pixel
     )
@@ -104,18 +105,40 @@ def find(
     )
 
 
+def _duplicate_distance(distances: Tensor, deviations: float) -> float:
+    """Up to which distance two images are near duplicates.
+
+    Args:
+        distances: (M, k) of each image to its neighbours; copies are left out, so that the usual
+            distance of a set of pairs of copies is not 0.
+        deviations: from the usual distance to the nearest, see `unusual_distances`.
+    """
+    nearest = distances.masked_fill(distances <= COPY, torch.inf).amin(dim=1)
+    nearest = nearest[nearest.isfinite()]
+    return max(COPY, distance_at(nearest, deviations)) if len(nearest) else COPY
+
+
 def _same_pixels(
     dataset: ImageDataset, images: np.ndarray, duplicates: NearDuplicates
 ) -> np.ndarray:
     """(P,) whether both images of a pair are equal in shape and every pixel; reads them again."""
-    digests = {}
-    for row in np.unique(duplicates.pairs).tolist():
-        pixels = read_image(dataset, int(images[row]))
-        digest = hashlib.blake2b(str(pixels.shape).encode(), digest_size=16)
-        digest.update(np.ascontiguousarray(pixels).data)
-        digests[row] = digest.digest()
-    same = [digests[first] == digests[second] for first, second in duplicates.pairs.tolist()]
+    rows = np.unique(duplicates.pairs).tolist()
+    digests = {row: _digest(dataset, int(images[row])) for row in rows}
+    same = [
+        digests[first] == digests[second] is not None for first, second in duplicates.pairs.tolist()
+    ]
     return np.array(same, bool)
+
+
+def _digest(dataset: ImageDataset, index: int) -> bytes | None:
+    """Of the shape and the pixels of an image; None where it cannot be read any more."""
+    try:
+        pixels = read_image(dataset, index)
+    except UnreadableImage:
+        return None
+    digest = hashlib.blake2b(str(pixels.shape).encode(), digest_size=16)
+    digest.update(np.ascontiguousarray(pixels).data)
+    return digest.digest()
 
 
 def _votes(

@@ -85,16 +85,20 @@ def unusual_distances(distances: Tensor) -> Tensor:
         (N,) float64; 0 where all usual distances are equal.
     """
     logs = distances.double().log()
-    usual = logs.median()
-    spread = SCALE * (logs - usual).abs().median()
-    if not spread.isfinite() or spread == 0:
+    usual, spread = _usual(logs)
+    if spread == 0:
         return torch.where(logs.isinf(), logs, torch.zeros_like(logs))
     return (logs - usual) / spread
 
 
 def distance_at(distances: Tensor, deviations: float) -> float:
-    """The distance whose `unusual_distances` would be ``deviations``."""
-    logs = distances.double().log()
+    """The distance whose `unusual_distances` would be ``deviations``; 0 where none would be."""
+    usual, spread = _usual(distances.double().log())
+    return math.exp(usual + deviations * spread) if spread else 0.0
+
+
+def _usual(logs: Tensor) -> tuple[float, float]:
+    """Median and robust standard deviation; 0 for the latter where most are equal."""
     usual = logs.median()
-    spread = SCALE * (logs - usual).abs().median()
-    return math.exp(float(usual + deviations * spread)) if usual.isfinite() else 0.0
+    spread = float(SCALE * (logs - usual).abs().median())
+    return float(usual), spread if math.isfinite(spread) else 0.0

@@ -31,7 +31,7 @@ def dataset() -> Evil:
     return Evil(colours, labels=[0] * 12 + [1] * 11 + [0, 1, 1])
 
 
-def found_in(dataset: Evil, images: np.ndarray, found: Neighbours, least: float) -> Findings:
+def found_in(dataset: Evil, images: np.ndarray, found: Neighbours, least: float | None) -> Findings:
     flat = torch.zeros(len(images), 64)
     limits = {"duplicate_cosine": least, "duplicate_pixel_cosine": None}
     return find(dataset, images, found, flat, temperature=0.07, **limits)
@@ -84,3 +84,14 @@ def test_features_that_hardly_tell_images_apart_are_called_out(dataset, tmp_path
     text = (tmp_path / "page" / "index.html").read_text()
     assert "hardly tells images apart" in text
     assert "<strong>Training: collapsed.</strong> It &lt;has&gt;" in text
+
+
+@pytest.mark.parametrize("num_copies", [2, 3])
+def test_a_set_of_copies_alone_is_found(num_copies):
+    rows = torch.randn(10, 8, generator=torch.Generator().manual_seed(0))
+    found = self_neighbours(rows.repeat(num_copies, 1), k=6, device=torch.device("cpu"))
+    dataset = Evil([*list(range(10)) * (num_copies - 1), *range(9), None])  # the last is gone now
+    findings = found_in(dataset, np.arange(10 * num_copies), found, None)
+    assert findings.duplicates.groups.tolist() == list(range(10)) * num_copies
+    of_last = (findings.duplicates.pairs == 10 * num_copies - 1).any(axis=1)
+    assert findings.same_pixels.tolist() == (~of_last).tolist()
