@@ -149,7 +149,7 @@ def test_a_collapsed_training_and_its_signs_stand_above_the_clusters(tmp_path):
     ((attrs, text),) = [d for d in page.all("div") if "health" in (d[0].get("class") or "")]
     assert attrs["class"] == "health bad"
     assert text.startswith(
-        "Training: collapsed. It has. Sign at its end: The loss is <ln K>.; loss."
+        "Training: collapsed: it has. Sign at its end: The loss is <ln K>.; loss."
     )
     assert "what you see below is no result" in text
     assert ({"href": "../report.html"}, "report of the run") in page.all("a")

@@ -89,7 +89,7 @@ def test_the_largest_clusters_come_first_and_their_sheets_when_they_are_near(pag
     assert shown(page) == list(range(129, 81, -1))
     assert status(page) == "1\u201348 of 130 clusters"
     assert page.locator("h1").inner_text() == "<i>Clusters</i>"
-    assert "Training: collapsed. It has." in page.locator(".health.bad").inner_text()
+    assert "Training: collapsed: It has." in page.locator(".health.bad").inner_text()
     pictures = [url for url in page.requests if url.endswith(".jpg")]
     assert 0 < len(pictures) < 48
     assert not any("names.js" in url for url in page.requests)

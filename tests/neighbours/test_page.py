@@ -83,7 +83,7 @@ def test_features_that_hardly_tell_images_apart_are_called_out(dataset, tmp_path
     assert summary["signs"][0].startswith("100% of the images are near duplicates")
     text = (tmp_path / "page" / "index.html").read_text()
     assert "hardly tells images apart" in text
-    assert "<strong>Training: collapsed.</strong> It &lt;has&gt;" in text
+    assert "<strong>Training: collapsed:</strong> it &lt;has&gt;" in text
 
 
 @pytest.mark.parametrize("num_copies", [2, 3])
