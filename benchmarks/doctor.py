@@ -104,6 +104,15 @@ COLLAPSES: dict[str, tuple[str, list[str]]] = {
             "data.transform.crops.small.scale=[0.6,0.9]",
         ],
     ),
+    "swav/folder, its crops of PNGs of 32 pixels": (
+        "uniform",
+        [
+        "config=pretrain/swav/folder", PNGS, "trunk=resnet10_tiny", "data.batch_size=32",
+        "data.transform.crops.large.size=32", "data.transform.crops.small.size=20",
+        "data.transform.crops.small.count=2", "num_epochs=6",
+        "heads.prototypes.num_prototypes=[30]", "trunk.width=12",
+    ],
+    ),
     "DeepCluster-v2 at a rate of 50": (
         "random labels",
         ["config=pretrain/deepcluster_v2/quickstart", *LABELS, *NO_WARM_UP, "optimizer.lr=50"],
@@ -124,12 +133,6 @@ HEALTHY: dict[str, list[str]] = {
     ],
     "deepcluster_v2/fashion_mnist": [
         "config=pretrain/deepcluster_v2/fashion_mnist", *LABELS, "data.batch_size=32",
-    ],
-    "swav/folder, PNGs of 32 pixels": [
-        "config=pretrain/swav/folder", PNGS, "trunk=resnet10_tiny", "data.batch_size=32",
-        "data.transform.crops.large.size=32", "data.transform.crops.small.size=20",
-        "data.transform.crops.small.count=2", "num_epochs=6",
-        "heads.prototypes.num_prototypes=[30]", "trunk.width=12",
     ],
     "tinted pictures, colours changed": [
         *OF_FOLDER, TINTED,

@@ -1,7 +1,7 @@
 """Is a training collapsing? Figures of its embeddings and prototypes, and the signs they give."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any
 
 import torch
@@ -19,7 +19,6 @@ from ssl_platform.losses.base import Loss
 from ssl_platform.models import SSLModel
 from ssl_platform.models.heads import Prototyped, watched_head
 from ssl_platform.ops.entropy import effective_rank, entropy, participation_ratio
-from ssl_platform.ops.nested import leaves
 from ssl_platform.ops.pairs import crop_colours, figures_of_pairs, sums_of_pairs
 from ssl_platform.ops.sums import Sums, added, over_ranks
 from ssl_platform.ops.temperature import Temperature
@@ -151,8 +150,8 @@ class EmbeddingHealth(Events):
         ]
         if isinstance(output, Prototyped):
             return output.embeddings.float()
-        for _, leaf in leaves(output):
-            if isinstance(leaf, Tensor) and leaf.dim() == 2 and leaf.is_floating_point():
+        for leaf in _tensors(output):
+            if leaf.dim() == 2 and leaf.is_floating_point():
                 return F.normalize(leaf[:, :MAX_DIM].float(), dim=1)
         return None
 
@@ -239,6 +238,15 @@ class ClusteringHealth(EmbeddingHealth):
             "prototypes": torch.full_like(count, num_prototypes),
             "prototypes_used": entropy(sums["nearest"] / count).exp(),
         }
+
+
+def _tensors(output: Any) -> Iterator[Tensor]:
+    """All that a head gives, named tuples too."""
+    if isinstance(output, Tensor):
+        yield output
+    elif isinstance(output, Mapping | list | tuple):
+        for part in output.values() if isinstance(output, Mapping) else output:
+            yield from _tensors(part)
 
 
 def _moments(sums: Sums) -> tuple[Tensor, Tensor]:

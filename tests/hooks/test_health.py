@@ -1,7 +1,7 @@
 import math
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -181,6 +181,13 @@ def test_figures_of_two_crops_are_reported_where_there_are_two():
         assert reported == FIGURES | wanted
 
 
+class Named(NamedTuple):
+    """The output of a head, as BYOL's."""
+
+    projection: Tensor
+    prediction: Tensor
+
+
 POINT = (torch.tensor([[1.0, 0, 0, 0]]).expand(8, DIM), ONE_EACH)
 HEALTHY = (CORNERS, ONE_EACH)
 FIRST = [HEALTHY] * FIRST_STEPS
@@ -255,7 +262,7 @@ def test_a_resumed_hook_goes_on_as_an_unbroken_one():
         assert run.results == unbroken.results
 
 
-@pytest.mark.parametrize("kind", ["rows", "tuple", "dict"])
+@pytest.mark.parametrize("kind", ["rows", "tuple", "named", "dict"])
 def test_a_head_without_prototypes_is_watched_for_the_signs_of_embeddings(kind):
     hook = EmbeddingHealth(head=None, every_steps=2, stop=None)
     run = a_run()
@@ -263,7 +270,12 @@ def test_a_head_without_prototypes_is_watched_for_the_signs_of_embeddings(kind):
     run.model.heads = {"other": None, "mine": None}
     run.loss.head = "mine"
     rows = torch.cat([POINT[0] * 3, POINT[0] * 5])  # of any length
-    output = {"rows": rows, "tuple": (rows, rows.mean()), "dict": {"a": {"b": rows}}}[kind]
+    output = {
+        "rows": rows,
+        "tuple": (rows, rows.mean()),
+        "named": Named(rows, rows),
+        "dict": {"a": {"b": rows}},
+    }[kind]
     hook.on_train_start(run)
     for _ in range(FIRST_STEPS + 6):
         run.step += 1

@@ -50,7 +50,7 @@ def test_healthy_figures_have_no_sign(figures):
         (STUCK | {"loss": math.nan, "uniform_loss": math.nan}, ["uniform"]),  # of another method
         (STUCK | {"loss": 0.9 * LN_K}, []),
         (STUCK | {"agreement": 0.3}, []),  # it is about to leave ln K
-        (STUCK | {"rate_rises": 1.0, "spread": 0.4}, []),  # of random weights
+        (STUCK | {"rate_rises": 1.0, "sample_entropy": 0.997}, []),  # of random weights
         (STUCK | {"rate_rises": 1.0}, ["uniform"]),
         (LEAVING | {"agreement": 0.1, "rate_rises": 0.0, "loss": 1.1 * LN_K}, ["ln K"]),
         (LEAVING | {"agreement": 0.1, "rate_rises": 1.0, "loss": 1.1 * LN_K}, []),
