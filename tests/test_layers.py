@@ -36,7 +36,7 @@ MAY_IMPORT = {
     "evaluation": BASE | PARTS | {"config", "engine", "zoo"},
     "reports": BASE | PARTS | {"__init__", "config", "evaluation"},
     "clusters": BASE | PARTS | {"evaluation", "reports"},
-    "neighbours": BASE | PARTS | {"clusters", "evaluation"},
+    "neighbours": BASE | PARTS | {"clusters", "evaluation", "reports"},
     "hooks": BASE | PARTS | {"engine", "evaluation", "loggers", "losses", "reports"},
     "zoo": BASE | {"cli", "config", "engine", "models"},
     "tasks": BASE
@@ -44,7 +44,7 @@ MAY_IMPORT = {
     | {"clusters", "config", "engine", "evaluation", "hooks", "neighbours", "reports", "zoo"},
     # what starts it
     "job": BASE | PARTS | {"config", "engine", "launch"},
-    "start": BASE | {"config", "data", "engine", "evaluation", "launch", "ops"},
+    "start": BASE | {"config", "data", "engine", "evaluation", "launch", "ops", "reports"},
     "cli": BASE | {"__init__", "config", "evaluation", "job", "launch", "start"},
     # what a program of one's own uses
     "api": BASE | {"config", "data", "job", "losses", "models", "zoo"},

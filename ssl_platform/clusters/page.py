@@ -10,6 +10,7 @@ from ssl_platform.clusters.nearest import Clusters
 from ssl_platform.clusters.page_data import class_names, data_of_set, write_names
 from ssl_platform.data.dataset import ImageDataset
 from ssl_platform.files import replacing
+from ssl_platform.reports.templates import PACKAGE, templates
 
 LINKED = ("clusters.csv", "clusters.parquet", "by_cluster", "summary.json")
 
@@ -36,30 +37,25 @@ def write_page(
         sheet_columns: thumbnails of a sheet side by side.
         training: of the run whose clusters they are; None for weights without a run.
     """
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    templates = Environment(
-        loader=FileSystemLoader(Path(__file__).parents[1]),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     write_names(folder, dataset, clusters)
     sets = range(len(clusters.num_clusters))
     data = [data_of_set(folder, dataset, clusters, number) for number in sets]
-    page = templates.get_template("clusters/page.html").stream(
-        title=title,
-        summary=summary,
-        training=training,
-        files=[name for name in LINKED if (folder / name).exists()],
-        empty=[np.flatnonzero(clusters.sizes(number) == 0).tolist() for number in sets],
-        data={
-            "columns": sheet_columns,
-            "classes": class_names(dataset, data),
-            "by": clusters.by,
-            "sets": data,
-        },
+    page = (
+        templates(PACKAGE)
+        .get_template("clusters/page.html")
+        .stream(
+            title=title,
+            summary=summary,
+            training=training,
+            files=[name for name in LINKED if (folder / name).exists()],
+            empty=[np.flatnonzero(clusters.sizes(number) == 0).tolist() for number in sets],
+            data={
+                "columns": sheet_columns,
+                "classes": class_names(dataset, data),
+                "by": clusters.by,
+                "sets": data,
+            },
+        )
     )
     with replacing(folder / "index.html") as partial:
         page.dump(str(partial), encoding="utf-8")

@@ -11,6 +11,7 @@ from ssl_platform.clusters.sheets import thumbnail
 from ssl_platform.data.dataset import ImageDataset
 from ssl_platform.files import replacing
 from ssl_platform.neighbours.findings import Findings, LookAlikes
+from ssl_platform.reports.templates import PACKAGE, templates
 
 MOST_OF_A_GROUP = 8  # images shown
 
@@ -36,8 +37,6 @@ def write_page(
         shown: groups, outliers and label errors at most, each.
         side: of a thumbnail, in pixels.
     """
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
     thumbnails = folder / "thumbnails"
     thumbnails.mkdir(exist_ok=True)
     for old in thumbnails.glob("*.jpg"):
@@ -57,22 +56,19 @@ def write_page(
         drawn = thumbnail(look_alikes.pictures, index, side)  # type: ignore[union-attr]
         drawn.save(thumbnails / f"query_{index}.jpg", "JPEG", quality=90)
     paths = {row: dataset.describe(int(findings.images[row])) for row in rows}
-    templates = Environment(
-        loader=FileSystemLoader(Path(__file__).parents[1]),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    page = templates.get_template("neighbours/page.html").stream(
-        title=title,
-        training=training,
-        summary=summary,
-        side=side,
-        paths=paths,
-        names={row: path.rpartition("/")[2] for row, path in paths.items()},
-        classes={row: shown_of.class_of(row) for row in rows},
-        **parts,
+    page = (
+        templates(PACKAGE)
+        .get_template("neighbours/page.html")
+        .stream(
+            title=title,
+            training=training,
+            summary=summary,
+            side=side,
+            paths=paths,
+            names={row: path.rpartition("/")[2] for row, path in paths.items()},
+            classes={row: shown_of.class_of(row) for row in rows},
+            **parts,
+        )
     )
     with replacing(folder / "index.html") as partial:
         page.dump(str(partial), encoding="utf-8")

@@ -10,11 +10,12 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
 FOLDER = Path(__file__).parent
+PACKAGE = FOLDER.parent  # for pages that include those of several rooms
 
 
 @cache
 def templates(folder: Path = FOLDER) -> "Environment":
-    """Templates of a folder, which may include those of this one, e.g. ``base.css``.
+    """Templates of a folder, which may include those of this one, e.g. ``colours.css``.
 
     What they show is escaped, also letters that do not print. ``raw("file")`` is a file of this
     folder as it is; ``number | count`` writes thousands apart.

@@ -13,7 +13,7 @@ PLAIN = re.compile(r"[\w./@%+-]+", re.ASCII)
 def command(**values: str | Path) -> str:
     """A command with its overrides; ``__`` in a name stands for a dot."""
     program = f"python {TOOL}" if TOOL.is_file() else "python -m ssl_platform"
-    overrides = (f"{key.replace('__', '.')}={_value(str(v))}" for key, v in values.items())
+    overrides = (f"{key.replace('__', '.')}={value(str(v))}" for key, v in values.items())
     return " ".join([program, *map(shlex.quote, overrides)])
 
 
@@ -23,7 +23,7 @@ def from_here(path: Path) -> str:
     return str(path) if inside.startswith("..") else inside
 
 
-def _value(text: str) -> str:
+def value(text: str) -> str:
     """A value of an override in Hydra's grammar."""
     if PLAIN.fullmatch(text):
         return text

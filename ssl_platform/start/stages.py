@@ -1,6 +1,5 @@
 """The command lines of the whole way: pretrain, evaluate, find clusters, show."""
 
-import re
 import shlex
 import signal
 import subprocess
@@ -16,6 +15,7 @@ from ssl_platform.config.options import DataOptions, TrainOptions, options_of
 from ssl_platform.config.shipped import PACKAGE
 from ssl_platform.data.sets.list_file import ListFile
 from ssl_platform.engine.build import open_dataset
+from ssl_platform.reports.typed import value
 from ssl_platform.start.recipe import in_yaml
 
 TOOL = PACKAGE.parent / "tools" / "run_distributed.py"
@@ -81,9 +81,9 @@ def stages(file: Path, cfg: DictConfig) -> list[Stage]:
     for name, words in EVALUATIONS.items() if _is_labelled(options.data) else ():
         arguments = [*words, *_evaluation(options, run / name)]
         found.append(Stage(f"evaluate: {name}", arguments, run / name))
-    arguments = ["config=analysis/clusters", f"checkpoint={quoted(str(run))}"]
+    arguments = ["config=analysis/clusters", f"checkpoint={value(str(run))}"]
     found.append(Stage("clusters", arguments, run / "clusters"))
-    arguments = ["config=analysis/report", f"checkpoint={quoted(str(run))}"]
+    arguments = ["config=analysis/report", f"checkpoint={value(str(run))}"]
     return [*found, Stage("report", arguments, run)]
 
 
@@ -98,9 +98,9 @@ def _evaluation(options: TrainOptions, folder: Path) -> list[str]:
     transform, train = data.eval_transform, data.train
     is_list = train["name"] == ListFile.__name__
     return [
-        f"checkpoint={quoted(options.output_dir)}",
+        f"checkpoint={value(options.output_dir)}",
         *(["data=labelled_lists"] if is_list else []),
-        f"data.train.path={quoted(train['path'])}",
+        f"data.train.path={value(train['path'])}",
         f"data.val={'null' if data.val is None else in_yaml(dict(data.val))}",
         "data.normalize=auto",
         f"data.eval_transform.resize={transform['resize']}",
@@ -108,13 +108,5 @@ def _evaluation(options: TrainOptions, folder: Path) -> list[str]:
         f"data.num_workers={data.num_workers}",
         f"data.max_bad_fraction={data.max_bad_fraction}",
         f"launch.threads={in_yaml(options.launch.threads)}",
-        f"output_dir={quoted(str(folder))}",
+        f"output_dir={value(str(folder))}",
     ]
-
-
-def quoted(text: str) -> str:
-    """A string as a value of an override: bare where Hydra takes it so."""
-    if re.fullmatch(r"[\w./~-]+", text, re.ASCII):
-        return text
-    escaped = text.replace("\\", "\\\\").replace("'", "\\'")
-    return f"'{escaped}'"

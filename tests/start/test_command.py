@@ -12,10 +12,11 @@ from PIL import Image
 from ssl_platform.config import compose
 from ssl_platform.config.overrides import parsed
 from ssl_platform.errors import ConfigError
+from ssl_platform.reports.typed import value
 from ssl_platform.start import timing
 from ssl_platform.start.command import start
 from ssl_platform.start.recipe import in_yaml
-from ssl_platform.start.stages import Stage, quoted
+from ssl_platform.start.stages import Stage
 
 TINY = ["num_epochs=2", "data.batch_size=16", "trunk=resnet10_tiny", "launch.threads=1"]
 
@@ -107,4 +108,4 @@ def test_paths_of_any_letters_are_written_so_that_they_come_back(text, tmp_path)
     path = tmp_path / "one.yaml"
     path.write_text(f"key: {in_yaml(text)}\n")
     assert OmegaConf.load(path).key == text
-    assert str(parsed(f"key={quoted(text)}").value()) == text
+    assert str(parsed(f"key={value(text)}").value()) == text
