@@ -162,8 +162,8 @@ def train(name: str, seed: int, *, images: Path, seen: int, number: int, whole: 
         epochs = max(1, round(seen / number))
         command = [
             sys.executable, str(ROOT / "tools/start.py"), str(images), "--output", recipe,
-            f"num_epochs={epochs}", f"seed={seed}", "launch.threads=1", "data.num_workers=0",
-            "hooks.knn.num_queries=null",
+            "--hours", "0.1", f"num_epochs={epochs}", f"seed={seed}",
+            "launch.threads=1", "data.num_workers=0", "hooks.knn.num_queries=null",
         ]  # fmt: skip
         steps = [[*command, "--run"]] if whole else []
         if not whole:
