@@ -3,8 +3,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 TRAINING = tests/engine/test_training.py::test_
-PIXELS = $(patsubst %,tests/data/test_%.py,bands crops decode deep_pixels draw for_torch ops pixels streams transforms)
-NUMERICS = tests/ops tests/losses tests/optim tests/models $(PIXELS) tests/test_replicate.py \
+NUMERICS = tests/ops tests/losses tests/optim tests/models tests/test_replicate.py \
 	$(TRAINING)one_process_and_two_train_alike
 
 .PHONY: install quickstart test test-numerics test-gpu faults data lint docs benchmark

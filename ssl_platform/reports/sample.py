@@ -71,11 +71,13 @@ class _Seen(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, C, H, W) to (B, features + embedding + pixels of the thumbnail)."""
-        features = self.trunk(images).float()
-        parts = [features] if self.head is None else [features, self.head.embed(features).float()]
+        features = self.trunk(images)
+        parts = [features.float()]
+        if self.head is not None:
+            parts.append(self.head.embed(features).float())
         pixels = torch.from_numpy(as_rgb(self._to_pixels(self._shrunk(images))))
         self.shape = (pixels.shape[1], pixels.shape[2])
-        parts.append(pixels.flatten(1).to(features))
+        parts.append(pixels.flatten(1).to(parts[0]))
         self.widths = [part.shape[1] for part in parts]
         return torch.cat(parts, dim=1)
 

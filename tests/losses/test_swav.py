@@ -28,6 +28,7 @@ from torch import Tensor, nn
 
 from ssl_platform import distributed
 from ssl_platform.engine.loop import train_step
+from ssl_platform.loggers.group import LoggerGroup
 from ssl_platform.losses.swav import SwAVLoss
 from ssl_platform.models import SSLModel
 from ssl_platform.models.heads import PrototypeHead
@@ -148,6 +149,7 @@ def a_run(model: SSLModel, loss: SwAVLoss, optimizer: torch.optim.Optimizer) -> 
         epoch=0,
         epoch_step=0,
         epoch_images=0,
+        loggers=LoggerGroup(),
         step=0,
     )
     run.fire = lambda event: getattr(loss, event)(run)
