@@ -98,7 +98,8 @@ def _judged_by_labels(
         if labels.gains[RAW_PIXELS] > 0 and not pixels:
             why = f"; the gain over {RAW_PIXELS} may be chance"
         return Verdict("learned little", f"{text}{why}; {LONGER}")
-    if labels.errors[RANDOM_INIT] > BLUNT_ERROR and labels.gains[RANDOM_INIT] > 0:
+    is_blunt = labels.errors[RANDOM_INIT] > BLUNT_ERROR and labels.gains[RANDOM_INIT] > 0
+    if is_blunt and not labels.is_below(RAW_PIXELS):
         return None
     how = "worse" if is_below else "not better"
     return Verdict("no proof", f"{text}: {how} than {RANDOM_INIT}; {LONGER}")

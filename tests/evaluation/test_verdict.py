@@ -53,6 +53,7 @@ COLLAPSED = {"doctor": [SIGN]}
         (knn(45, 7, 6, 1), "no proof", "+2.2 ± 14.8"),
         (knn(45, 7, 6, 1) | FOUND, "learned", "90.0 % of the crops"),
         (knn(45, 5, 6, 1) | FOUND, "no proof", "-2.2"),
+        (knn(45, 7, 6, 20) | FOUND, "no proof", "-28.9"),  # raw pixels are clearly better
         (knn(45, 7, 6, 1) | FOUND | COLLAPSED, "collapsed", "the loss is ln K"),
         (knn(1, 1, 0, 0), "no proof", "+100.0 ± 133.3"),
         # no labels
