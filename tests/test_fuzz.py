@@ -74,7 +74,7 @@ def config_problems(ask: Callable[[], object]) -> None:
         assert all(problem.strip() for problem in error.problems)
 
 
-@cases(120)
+@cases(80)
 @given(st.lists(override, min_size=1, max_size=3))
 @example(["seed=${seed}"])
 @example(["+x=${x}"])
@@ -96,7 +96,7 @@ SWEEPS = [
 ]  # fmt: skip
 
 
-@cases(40)
+@cases(25)
 @given(
     st.lists(
         st.builds(
@@ -117,7 +117,7 @@ def test_odd_sweeps_are_runs_or_refused(overrides):
     config_problems(lambda: list(sweep_jobs([QUICKSTART, *overrides])))
 
 
-@cases(30)
+@cases(20)
 @given(st.integers(201, 5000), st.sampled_from(["", "+", "~", "a/", "a.", "a@"]), text)
 def test_long_keys_are_refused(length, prefix, value):
     with pytest.raises(ConfigError):
@@ -150,7 +150,7 @@ def test_plugins_of_any_type_are_names_of_modules_or_refused(plugins):
         compose([QUICKSTART, f"plugins={plugins}"])
 
 
-@cases(50)
+@cases(35)
 @given(override)
 @example("launch.processes=-1")
 @example("optimizer=null")
