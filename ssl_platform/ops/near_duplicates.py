@@ -25,7 +25,7 @@ class NearDuplicates(NamedTuple):
 
 
 def tiny_thumbnails(images: Tensor) -> Tensor:
-    """(B, C, H, W) to (B, C * `SIDE`^2): the means of parts of each image."""
+    """(B, C, H, W) to (B, C * SIDE * SIDE): the means of parts of each image."""
     return F.adaptive_avg_pool2d(images, SIDE).flatten(1)
 
 
@@ -37,7 +37,7 @@ def pixel_cosines(thumbnails: Table, rows: Tensor) -> Tensor:
     has the cosine 0 to all.
 
     Args:
-        thumbnails: (N, C * `SIDE`^2) from `tiny_thumbnails`.
+        thumbnails: (N, C * SIDE * SIDE) from `tiny_thumbnails`.
         rows: (N, k) int64 neighbours.
 
     Returns:
