@@ -32,6 +32,8 @@ RESERVED = {"null", "true", "false", "nan", "inf", "none"}  # of Hydra, as value
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
+        if "required: images" in message:  # argparse names all that may follow, too
+            message = "name a folder of images: start /my/images"
         raise ConfigError([f"start: {message}; see start --help"])
 
 

@@ -1,6 +1,6 @@
 """What some images can teach a network: where to refuse, and what to expect."""
 
-from ssl_platform.errors import ConfigError
+from ssl_platform.errors import ConfigError, counted
 from ssl_platform.start.facts import Facts, Machine
 
 LEAST = 32  # different images
@@ -34,7 +34,7 @@ def _problem(facts: Facts, machine: Machine) -> str | None:
             "is nothing in them to learn from"
         )
     if facts.different < LEAST:
-        what = f"{facts.number} images"
+        what = counted(facts.number, "image")
         if facts.copies:
             what += f", {facts.different} without copies (first {' = '.join(facts.first_copy)})"
         return (

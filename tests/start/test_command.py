@@ -85,6 +85,11 @@ def test_a_mistake_is_one_line_before_anything_is_looked_at(words, told, tmp_pat
     assert not list(tmp_path.iterdir())
 
 
+def test_images_have_to_be_named():
+    with pytest.raises(ConfigError, match="name a folder of images: start /my/images"):
+        start([])
+
+
 def test_the_command_line_knows_the_word(tmp_path):
     done = tool("start", str(tmp_path / "none"), cwd=tmp_path)
     assert done.returncode == 2
