@@ -9,8 +9,7 @@ from ssl_platform.clusters.health import TrainingHealth
 from ssl_platform.clusters.nearest import Clusters
 from ssl_platform.clusters.page_data import class_names, data_of_set, write_names
 from ssl_platform.data.dataset import ImageDataset
-from ssl_platform.files import replacing
-from ssl_platform.reports.templates import PACKAGE, templates
+from ssl_platform.reports import templates
 
 LINKED = ("clusters.csv", "clusters.parquet", "by_cluster", "summary.json")
 
@@ -40,22 +39,17 @@ def write_page(
     write_names(folder, dataset, clusters)
     sets = range(len(clusters.num_clusters))
     data = [data_of_set(folder, dataset, clusters, number) for number in sets]
-    page = (
-        templates(PACKAGE)
-        .get_template("clusters/page.html")
-        .stream(
-            title=title,
-            summary=summary,
-            training=training,
-            files=[name for name in LINKED if (folder / name).exists()],
-            empty=[np.flatnonzero(clusters.sizes(number) == 0).tolist() for number in sets],
-            data={
-                "columns": sheet_columns,
-                "classes": class_names(dataset, data),
-                "by": clusters.by,
-                "sets": data,
-            },
-        )
-    )
-    with replacing(folder / "index.html") as partial:
-        page.dump(str(partial), encoding="utf-8")
+    values = {
+        "title": title,
+        "summary": summary,
+        "training": training,
+        "files": [name for name in LINKED if (folder / name).exists()],
+        "empty": [np.flatnonzero(clusters.sizes(number) == 0).tolist() for number in sets],
+        "data": {
+            "columns": sheet_columns,
+            "classes": class_names(dataset, data),
+            "by": clusters.by,
+            "sets": data,
+        },
+    }
+    templates.write_page(folder / "index.html", "clusters/page.html", values)

@@ -9,9 +9,8 @@ import numpy as np
 from ssl_platform.clusters.health import TrainingHealth
 from ssl_platform.clusters.sheets import thumbnail
 from ssl_platform.data.dataset import ImageDataset
-from ssl_platform.files import replacing
 from ssl_platform.neighbours.findings import Findings, LookAlikes
-from ssl_platform.reports.templates import PACKAGE, templates
+from ssl_platform.reports import templates
 
 MOST_OF_A_GROUP = 8  # images shown
 
@@ -56,22 +55,17 @@ def write_page(
         drawn = thumbnail(look_alikes.pictures, index, side)  # type: ignore[union-attr]
         drawn.save(thumbnails / f"query_{index}.jpg", "JPEG", quality=90)
     paths = {row: dataset.describe(int(findings.images[row])) for row in rows}
-    page = (
-        templates(PACKAGE)
-        .get_template("neighbours/page.html")
-        .stream(
-            title=title,
-            training=training,
-            summary=summary,
-            side=side,
-            paths=paths,
-            names={row: path.rpartition("/")[2] for row, path in paths.items()},
-            classes={row: shown_of.class_of(row) for row in rows},
-            **parts,
-        )
-    )
-    with replacing(folder / "index.html") as partial:
-        page.dump(str(partial), encoding="utf-8")
+    values = {
+        "title": title,
+        "training": training,
+        "summary": summary,
+        "side": side,
+        "paths": paths,
+        "names": {row: path.rpartition("/")[2] for row, path in paths.items()},
+        "classes": {row: shown_of.class_of(row) for row in rows},
+        **parts,
+    }
+    templates.write_page(folder / "index.html", "neighbours/page.html", values)
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ssl_platform.console import escaped
+from ssl_platform.files import replacing
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -18,7 +19,8 @@ def templates(folder: Path = FOLDER) -> "Environment":
     """Templates of a folder, which may include those of this one, e.g. ``colours.css``.
 
     What they show is escaped, also letters that do not print. ``raw("file")`` is a file of this
-    folder as it is; ``number | count`` writes thousands apart.
+    folder as it is; ``number | count`` writes thousands apart, and ``counted(number, noun)`` with
+    its noun.
     """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
@@ -32,8 +34,29 @@ def templates(folder: Path = FOLDER) -> "Environment":
         lstrip_blocks=True,
     )
     environment.globals["raw"] = lambda name: Markup((FOLDER / name).read_text("utf-8"))
+    environment.globals["counted"] = counted
     environment.filters["count"] = lambda number: f"{number:,}"
     return environment
+
+
+def counted(number: int, noun: str) -> str:
+    """``1 image``, ``2,000 images``."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def write_page(path: Path, template: str, values: dict[str, Any]) -> None:
+    """Write a page piece by piece, whole or not at all.
+
+    Args:
+        template: below the package, ``clusters/page.html``.
+        values: that it shows.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    page = templates(PACKAGE).get_template(template).stream(values)
+    with replacing(path) as partial:
+        page.dump(str(partial), encoding="utf-8")
 
 
 def page_bytes(template: str, values: dict[str, Any]) -> bytes:
