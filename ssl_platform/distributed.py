@@ -178,7 +178,7 @@ def replicate(module: nn.Module, example: Any) -> nn.Module:
 def _lay_out_buckets(replica: nn.Module, module: nn.Module, example: Any) -> None:
     before, was_training = copy.deepcopy(module.state_dict()), module.training
     replica.eval()  # draws no random numbers, and keeps batch norms out of it
-    outputs = [output for output in _tensors(replica(example)) if output.requires_grad]
+    outputs = [output for output in tensors_of(replica(example)) if output.requires_grad]
     weights = [weight for weight in module.parameters() if weight.requires_grad]
     # all weights, as some may be used in train mode alone; each still comes with its last gradient
     torch.stack([tensor.float().sum() for tensor in (*outputs, *weights)]).sum().backward()
@@ -187,12 +187,13 @@ def _lay_out_buckets(replica: nn.Module, module: nn.Module, example: Any) -> Non
     replica.train(was_training)
 
 
-def _tensors(outputs: Any) -> Iterator[Tensor]:
+def tensors_of(outputs: Any) -> Iterator[Tensor]:
+    """All tensors of what a head or a model gives, named tuples too."""
     if isinstance(outputs, Tensor):
         yield outputs
     elif isinstance(outputs, Mapping | list | tuple):
         for output in outputs.values() if isinstance(outputs, Mapping) else outputs:
-            yield from _tensors(output)
+            yield from tensors_of(output)
 
 
 def no_sync(replica: nn.Module) -> AbstractContextManager[None]:

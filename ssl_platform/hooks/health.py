@@ -1,7 +1,7 @@
 """Is a training collapsing? Figures of its embeddings and prototypes, and the signs they give."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import torch
@@ -150,7 +150,7 @@ class EmbeddingHealth(Events):
         ]
         if isinstance(output, Prototyped):
             return output.embeddings.float()
-        for leaf in _tensors(output):
+        for leaf in distributed.tensors_of(output):
             if leaf.dim() == 2 and leaf.is_floating_point():
                 return F.normalize(leaf[:, :MAX_DIM].float(), dim=1)
         return None
@@ -238,15 +238,6 @@ class ClusteringHealth(EmbeddingHealth):
             "prototypes": torch.full_like(count, num_prototypes),
             "prototypes_used": entropy(sums["nearest"] / count).exp(),
         }
-
-
-def _tensors(output: Any) -> Iterator[Tensor]:
-    """All that a head gives, named tuples too."""
-    if isinstance(output, Tensor):
-        yield output
-    elif isinstance(output, Mapping | list | tuple):
-        for part in output.values() if isinstance(output, Mapping) else output:
-            yield from _tensors(part)
 
 
 def _moments(sums: Sums) -> tuple[Tensor, Tensor]:

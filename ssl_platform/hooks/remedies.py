@@ -16,7 +16,7 @@ class Settings:
     def __init__(self, config: Mapping[str, Any]):
         self.config = config
         self.key_of_prototypes = f"heads.{self.get('loss.head')}.num_prototypes"
-        self.is_swav = self.get("loss.name") == "SwAVLoss"
+        self.has_queue = "queue_length" in self.get("loss", {})  # codes are of batch and queue
 
     def get(self, path: str, default: Any = None) -> Any:
         """The value of a dotted key; the default where there is none, or null."""
@@ -38,7 +38,7 @@ class Settings:
 
     @property
     def balanced(self) -> int:
-        """Samples over which SwAV's codes are balanced: batch and queue."""
+        """Samples over which codes are balanced: batch and queue."""
         return int(self.number("data.batch_size") + self.number("loss.queue_length"))
 
 
@@ -64,6 +64,11 @@ def _wider(s: Settings) -> str:
         for k, v in scales.items()
     ]
     return f"crops of a larger part of the image, {' '.join(typed)}"
+
+
+def _first_crops(s: Settings) -> str:
+    groups = s.get("data.transform.crops", {})
+    return f"data.transform.crops.{next(iter(groups), 'large')}"
 
 
 def _has_small_crops(s: Settings) -> bool:
@@ -102,14 +107,14 @@ def _with_jitter(s: Settings, **strengths: float) -> str:
 
 WIDER = Remedy(_has_small_crops, _wider)
 SHARPER = Remedy(
-    lambda s: s.is_swav and s.number("loss.epsilon") > SHARP,
+    lambda s: s.has_queue and s.number("loss.epsilon") > SHARP,
     lambda s: f"sharper codes, loss.epsilon={SHARP}",
 )
 LARGER = Remedy(
-    lambda s: s.is_swav and 0 < s.balanced < 16,
+    lambda s: s.has_queue and 0 < s.balanced < 16,
     lambda s: "a larger batch, data.batch_size=32",
 )
-TOO_MANY = Remedy(lambda s: s.is_swav and s.prototypes > s.balanced, _fewer)
+TOO_MANY = Remedy(lambda s: s.has_queue and s.prototypes > s.balanced, _fewer)
 HALF = Remedy(lambda s: s.prototypes > 20, _fewer)
 TWO = Remedy(
     lambda s: 0 < s.prototypes < 4,
@@ -129,7 +134,7 @@ JITTER = Remedy(lambda s: s.number("data.transform.ops.jitter.hue") < 0.1, _jitt
 LIGHT = Remedy(lambda s: s.number("data.transform.ops.jitter.brightness") < 0.2, _light)
 SMALLER = Remedy(
     lambda s: True,
-    lambda s: "crops of a smaller part of the image, data.transform.crops.large.scale=[0.14,1.0]",
+    lambda s: f"crops of a smaller part of the image, {_first_crops(s)}.scale=[0.14,1.0]",
 )
 
 REMEDIES = {
