@@ -11,6 +11,7 @@ MEASURE = (
     "normalised margin."
 )
 MANY_DUPLICATES = 0.5  # of the images; then the features hardly tell images apart
+FEW = 50  # images, whose median deviation from the median says little
 
 
 def summarize(findings: Findings, num_images: int) -> dict[str, Any]:
@@ -53,6 +54,11 @@ def summarize(findings: Findings, num_images: int) -> dict[str, Any]:
             f"{in_groups / len(findings.images):.0%} of the images are near duplicates by these "
             "features: either they are, or the model hardly tells images apart. Look at the "
             "verdict on its training."
+        )
+    if len(findings.images) < FEW:
+        summary["signs"].append(
+            f"{len(findings.images)} images are few: what is usual among them is hard to tell, and "
+            "so is which of them are unusually near or far."
         )
     return summary
 

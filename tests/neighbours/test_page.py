@@ -81,6 +81,7 @@ def test_features_that_hardly_tell_images_apart_are_called_out(dataset, tmp_path
     (tmp_path / "page").mkdir()
     summary = OUTPUT.write(tmp_path / "page", dataset, findings, None, title="", run=tmp_path)
     assert summary["signs"][0].startswith("100% of the images are near duplicates")
+    assert summary["signs"][1].startswith("25 images are few")
     text = (tmp_path / "page" / "index.html").read_text()
     assert "hardly tells images apart" in text
     assert "<strong>Training: collapsed:</strong> it &lt;has&gt;" in text
