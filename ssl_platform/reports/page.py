@@ -149,9 +149,9 @@ def _verdict(reported: Reported) -> dict[str, Any]:
     if not reported.is_over:
         return {
             "kind": "training",
-            "title": "Still training",
-            "text": f"Epoch {epoch + 1} of {num_epochs}, step {reported.step:,}. The verdict comes "
-            "at the end.",
+            "title": "Not at its end",
+            "text": f"Epoch {epoch + 1} of {num_epochs}, step {reported.step:,}. The training goes "
+            "on, or was stopped; the verdict comes at the end.",
             "progress": epoch / num_epochs,
         }
     if isinstance(results.get("evaluation"), Mapping):  # a classifier has scores, no verdict

@@ -64,7 +64,7 @@ def test_while_it_trains_the_doctors_signs_are_shown(tmp_path):
         page_of(tmp_path / "page.html", None, epoch=2, num_epochs=6, results={"doctor": [sign]})
     )
     told = page.part("verdict")
-    assert told.startswith("Still training Epoch 3 of 6, step 30.")
+    assert told.startswith("Not at its end Epoch 3 of 6, step 30.")
     assert told.endswith("uniform the loss is ln K loss.epsilon=0.03")
 
 

@@ -88,11 +88,11 @@ def test_a_page_while_it_trains_and_after_it_goes_on(stoppable, tmp_path):
     options = with_page(stoppable, "hooks.report.looks=1")
     stopped_at(6, options, tmp_path)
     page = Page(tmp_path / "report.html")
-    assert "Still training Epoch 2 of 3, step 4" in page.part("verdict")
+    assert "Not at its end Epoch 2 of 3, step 4" in page.part("verdict")
     assert "first pictures are made" in page.part("map") and len(page.all("img")) == 20
     train(options, tmp_path)
     page = Page(tmp_path / "report.html")
-    assert "Still training" not in page.source
+    assert "Not at its end" not in page.source
     assert len(page.charts["Loss"]["loss"]) == 12 and len(page.data["captions"]) == 40
 
 
