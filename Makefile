@@ -1,6 +1,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
+# files are compiled as they are imported: all of them take a third of the installation
+PIP = $(BIN)/python -m pip install --quiet --no-compile -c constraints.txt
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 TRAINING = tests/engine/test_training.py::test_
 NUMERICS = tests/ops tests/losses tests/optim tests/models tests/test_replicate.py \
@@ -9,7 +11,7 @@ NUMERICS = tests/ops tests/losses tests/optim tests/models tests/test_replicate.
 .PHONY: install quickstart test test-numerics test-gpu faults data lint docs benchmark
 
 install: $(VENV)/.installed ## with all that the gate needs, by one call of pip
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[test,dev,docs]'
+	$(PIP) -e '.[test,dev,docs]'
 	touch $(VENV)/.installed-test $(VENV)/.installed-dev $(VENV)/.installed-docs
 
 quickstart: $(VENV)/.installed ## install, train SwAV on the built-in images, print the verdict
@@ -45,21 +47,21 @@ benchmark: $(VENV)/.installed-benchmark ## speed as ratios against peers, in one
 
 $(VENV)/.installed: setup.py constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e .
+	$(PIP) -e .
 	touch $@
 
 $(VENV)/.installed-test: $(VENV)/.installed
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[test]'
+	$(PIP) -e '.[test]'
 	touch $@
 
 $(VENV)/.installed-benchmark: $(VENV)/.installed
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[benchmark]'
+	$(PIP) -e '.[benchmark]'
 	touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	$(PIP) -e '.[dev]'
 	touch $@
 
 $(VENV)/.installed-docs: $(VENV)/.installed
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[docs]'
+	$(PIP) -e '.[docs]'
 	touch $@

@@ -133,10 +133,10 @@ def sets(emoji_file: Path, photographs_folder: Path) -> dict[str, tuple[Callable
         "shapes_2000": (partial(shapes, 2000), 60_000),
         "fashion_1000": (partial(fashion, 1000), 60_000),
         "fashion_60000": (partial(fashion, 60_000), 60_000),
-        "emoji": (partial(emoji, emoji_file), 30_000),
-        "drawn_600": (partial(drawn, 600), 12_000),
+        "emoji": (partial(emoji, emoji_file), 120_000),
+        "drawn_600": (partial(drawn, 600), 60_000),
         "photographs_40": (partial(photographs, photographs_folder), 8_000),
-        "scans_600": (partial(scans, 600), 12_000),
+        "scans_600": (partial(scans, 600), 60_000),
     }
 
 

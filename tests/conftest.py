@@ -5,12 +5,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from shipped_once import parse_once
 from tiny_runs import without
 
 import ssl_platform
 from ssl_platform.config import compose
 
 torch.set_num_threads(1)
+parse_once()
 # a shell starts background jobs with Ctrl-C ignored, and so would be what the tests start
 signal.signal(signal.SIGINT, signal.default_int_handler)
 

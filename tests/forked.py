@@ -18,6 +18,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from shipped_once import parse_once
 from torch.distributed.elastic import multiprocessing as elastic
 
 from ssl_platform.cli import main
@@ -111,6 +112,8 @@ def import_all() -> None:
 
     torch.set_num_threads(1)
     load_components()
+    parse_once()
+    Source.of(["config=pretrain/swav/quickstart"]).read()  # which most of them read
     fork_ranks()
 
 
