@@ -51,7 +51,7 @@ class Trial:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--short", action="store_true", help="one trial of each method")
+    parser.add_argument("--short", action="store_true", help="two trials")
     parser.add_argument("--seed", type=int, default=0, help="of the kill points")
     options = parser.parse_args()
     start = time.monotonic()
@@ -75,14 +75,10 @@ def full_plan(seed: int) -> Iterable[Trial]:
 
 
 def short_plan(seed: int) -> Iterable[Trial]:
-    """3 kills in 3 trials."""
-    for method, processes, num_workers, num_kills in (
-        ("swav", 2, 0, 1),
-        ("deepcluster_v2", 1, 2, 1),
-        ("sela_v2", 2, 0, 1),
-    ):
+    """2 kills in 2 trials."""
+    for method, processes, num_workers in (("swav", 2, 0), ("deepcluster_v2", 1, 2)):
         rng = random.Random(f"{seed} {method}")
-        yield a_trial(rng, method, processes, num_workers, num_kills)
+        yield a_trial(rng, method, processes, num_workers, num_kills=1)
 
 
 def a_trial(

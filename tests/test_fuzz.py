@@ -74,7 +74,7 @@ def config_problems(ask: Callable[[], object]) -> None:
         assert all(problem.strip() for problem in error.problems)
 
 
-@cases(80)
+@cases(50)
 @given(st.lists(override, min_size=1, max_size=3))
 @example(["seed=${seed}"])
 @example(["+x=${x}"])
@@ -150,7 +150,7 @@ def test_plugins_of_any_type_are_names_of_modules_or_refused(plugins):
         compose([QUICKSTART, f"plugins={plugins}"])
 
 
-@cases(35)
+@cases(25)
 @given(override)
 @example("launch.processes=-1")
 @example("optimizer=null")
@@ -190,7 +190,7 @@ YAML_TEXT = st.one_of(
 )  # fmt: skip
 
 
-@cases(130)
+@cases(80)
 @given(YAML_TEXT)
 @example(b"# @package _global_\n- 1")
 @example(b"# @package _global_\na: &a [*a]")

@@ -71,7 +71,7 @@ def test_a_folder_of_photographs_trains_without_validation_images(tiny, tmp_path
 
 @pytest.mark.parametrize(
     ("method", "num_samples", "gain"),
-    [("swav", 2500, 10), ("deepcluster_v2", 5000, 8), ("sela_v2", 5000, 8)],
+    [("swav", 2500, 10), ("deepcluster_v2", 3000, 6), ("sela_v2", 3000, 4)],
 )
 def test_a_method_learns(method, num_samples, gain, tmp_path):
     """Two passes over some of the built-in images lift kNN well above the untrained trunk."""
@@ -80,9 +80,9 @@ def test_a_method_learns(method, num_samples, gain, tmp_path):
         tmp_path,
         "launch.threads=1",
         f"data.train.num_samples={num_samples}",
-        "data.val.num_samples=2000",
+        "data.val.num_samples=1000",
         "hooks.knn.every_epochs=2",
-        "hooks.knn.num_queries=1000",
+        "++hooks.report=null",
     )
     trained, random = (results["knn"][name]["top1"] for name in ("trained", "random init"))
     assert trained > random + gain
