@@ -15,6 +15,7 @@ torch.set_num_threads(1)
 parse_once()
 # a shell starts background jobs with Ctrl-C ignored, and so would be what the tests start
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # so does nohup
 
 # the quick start, small enough for a test: 3 epochs of 4 steps
 TINY = [

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from conftest import TINY
 from forked import tool
+from launched import eventually
 from run_infos import info
 from tiny_runs import BY_THE_CLOCK, refused, without
 from wandb_files import history, records
@@ -148,7 +149,8 @@ def test_wandb_keeps_embeddings_as_a_table(tmp_path):
     assert [row[1] for row in table["data"]] == labels
     np.testing.assert_allclose([row[2:] for row in table["data"]], vectors, rtol=1e-6)
     (log,) = tmp_path.glob("wandb/offline-run-*/*.wandb")
-    assert any("sample_embeddings.nrows" in line for line in history(log))
+    # another process writes it
+    assert eventually(lambda: any("sample_embeddings.nrows" in line for line in history(log)))
 
 
 WANDB = {"enabled": True, "project": "p", "entity": None, "group": None, "tags": []}
