@@ -15,9 +15,11 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import torch
 from shipped_once import parse_once
 from torch.distributed.elastic import multiprocessing as elastic
 
@@ -26,6 +28,10 @@ from ssl_platform.config.source import Source
 
 TOOL = Path(__file__).parents[1] / "tools" / "run_distributed.py"
 NOBODY = 65534
+IMPORTED = (  # by runs, where they need it
+    "jinja2", "numpy.ma", "pydantic.dataclasses", "sklearn.metrics", "ssl_platform.job.check",
+    "ssl_platform.job.running", "torch._dynamo", "torch.nn.parallel.distributed",
+)  # fmt: skip
 start_processes = elastic.start_processes
 
 
@@ -103,13 +109,13 @@ def _parent() -> ProcessPoolExecutor:
 
 def import_all() -> None:
     """Import what runs do, and fork from now on."""
-    import torch._dynamo  # of which several processes need parts
-    import torch.nn.parallel.distributed
+    from PIL import Image
 
-    import ssl_platform.job.check
-    import ssl_platform.job.running  # noqa: F401
     from ssl_platform.registry import load_components
 
+    for module in IMPORTED:
+        import_module(module)
+    Image.init()  # imports what reads each kind of file
     torch.set_num_threads(1)
     load_components()
     parse_once()
