@@ -94,8 +94,8 @@ def first_few(names: Iterable[Any], most: int = 5, *, between: str = ", ") -> st
 
 
 def counted(number: int, noun: str) -> str:
-    """A number of things: ``1 channel``, ``3 channels``."""
-    return f"{number} {noun}{'s' if number != 1 else ''}"
+    """A number of things: ``1 channel``, ``3,000 images``."""
+    return f"{number:,} {noun}{'s' if number != 1 else ''}"
 
 
 def blame(error: BaseException) -> str:

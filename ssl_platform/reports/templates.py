@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ssl_platform.console import escaped
+from ssl_platform.errors import counted
 from ssl_platform.files import replacing
 
 if TYPE_CHECKING:
@@ -37,11 +38,6 @@ def templates(folder: Path = FOLDER) -> "Environment":
     environment.globals["counted"] = counted
     environment.filters["count"] = lambda number: f"{number:,}"
     return environment
-
-
-def counted(number: int, noun: str) -> str:
-    """``1 image``, ``2,000 images``."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def write_page(path: Path, template: str, values: dict[str, Any]) -> None:
