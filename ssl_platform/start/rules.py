@@ -88,6 +88,11 @@ def queue_length(case: Case) -> int:
     return max(0, wanted - wanted % batch)
 
 
+def queue_start(case: Case) -> int:
+    """Epoch, counted from 0, from which the queue is used; that after the last of a single one."""
+    return max(1, case.values["num_epochs"] // 2)
+
+
 def num_prototypes(case: Case) -> list[int]:
     """As many as are wanted, but fewer than the samples over which they are balanced."""
     batch, queue = case.values["data.batch_size"], case.values["loss.queue_length"]
@@ -206,8 +211,7 @@ RULES = (
     Rule("data.num_workers", num_workers, "so that a step does not wait for images", HERE),
     Rule("num_epochs", num_epochs, lambda c: _length_in_words(c), SETS),
     Rule("loss.queue_length", queue_length, "a small batch has too few images to balance", RESULTS),
-    Rule("loss.queue_start_epoch", lambda c: max(1, c.values["num_epochs"] // 2),
-         "half way: a queue that ages fast costs 7 points at first", SETS),
+    Rule("loss.queue_start_epoch", queue_start, lambda c: _queue_start_in_words(c), SETS),
     Rule("loss.epsilon", lambda c: 0.03 if c.facts.number < SHARP_BELOW else 0.05,
          "sharper codes for few images", RESULTS),
     Rule("heads.prototypes.hidden_dim", 0, "one linear layer: the features have to tell", RESULTS),
@@ -245,6 +249,11 @@ def _channels_in_words(case: Case) -> str:
 def _length_in_words(case: Case) -> str:
     number, batch = steps(case), case.values["data.batch_size"]
     return f"{number:,} steps of {batch}: {number * batch:,} images seen"
+
+
+def _queue_start_in_words(case: Case) -> str:
+    start = "half way" if case.values["num_epochs"] > 1 else "never in one epoch"
+    return f"{start}: a queue that ages fast costs 7 points at first"
 
 
 class Choice(NamedTuple):

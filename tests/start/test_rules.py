@@ -92,6 +92,23 @@ def test_the_check_accepts_what_the_rules_give(number, side, classes, channels):
     assert cfg.trunk.in_channels == kept
 
 
+@pytest.mark.parametrize(("epochs", "start"), [(1, 1), (2, 1), (3, 1), (6, 3)])
+def test_the_queue_is_used_from_the_middle_on_and_never_in_one_epoch(epochs, start):
+    images = facts(60_000)
+    case = Case(images, machine(), candidates(images, machine())[0], 1.0)
+    case.values["num_epochs"] = epochs
+    chosen = {choice.key: choice for choice in choose(case)}
+    assert chosen["loss.queue_start_epoch"].value == start
+    assert ("never" in chosen["loss.queue_start_epoch"].why) == (epochs == 1)
+
+
+@pytest.mark.parametrize(("number", "epsilon"), [(60_000, 0.03), (99_999, 0.03), (100_000, 0.05)])
+def test_codes_are_sharp_up_to_many_images(number, epsilon):
+    images = facts(number)
+    case = Case(images, machine(), candidates(images, machine())[0], 1.0)
+    assert {choice.key: choice.value for choice in choose(case)}["loss.epsilon"] == epsilon
+
+
 def test_every_rule_has_a_reason_and_a_source():
     case = Case(facts(), machine(), candidates(facts(), machine())[0], 1.0)
     chosen = choose(case)
