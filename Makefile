@@ -1,9 +1,9 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
-# files are compiled as they are imported: all of them take a third of the installation
-PIP = $(BIN)/python -m pip install --quiet --no-compile -c constraints.txt
-PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+PIP = $(BIN)/python -m pip install --quiet -c constraints.txt
+# tests start hundreds of processes, each of which would compile torch and the package again
+PYTEST = OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest
 TRAINING = tests/engine/test_training.py::test_
 NUMERICS = tests/ops --ignore=tests/ops/test_arithmetic.py tests/losses tests/optim \
 	tests/models --ignore=tests/models/test_timm.py --ignore=tests/models/test_trial.py \
@@ -12,7 +12,7 @@ NUMERICS = tests/ops --ignore=tests/ops/test_arithmetic.py tests/losses tests/op
 .PHONY: install quickstart test test-numerics test-gpu faults data lint docs benchmark
 
 install: $(VENV)/.installed ## with all that the gate needs, by one call of pip
-	$(PIP) -e '.[test,dev,docs]'
+	$(PIP) --no-compile -e '.[test,dev,docs]' # tests compile what they import
 	touch $(VENV)/.installed-test $(VENV)/.installed-dev $(VENV)/.installed-docs
 
 quickstart: $(VENV)/.installed ## install, train SwAV on the built-in images, print the verdict
