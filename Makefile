@@ -1,7 +1,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
-PIP = $(BIN)/python -m pip install --quiet -c constraints.txt
+PIP = $(BIN)/python -m pip install --quiet $(PIP_FLAGS) -c constraints.txt
 # tests start hundreds of processes, each of which would compile torch and the package again
 PYTEST = OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest
 TRAINING = tests/engine/test_training.py::test_
