@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
 from itertools import chain
 from pathlib import Path
 from typing import Any, NoReturn
@@ -70,12 +71,20 @@ def main(argv: list[str] | None = None) -> int:
             check_working_directory()
             answer.exit_code = start(arguments[1:])
             return answer.exit_code
+        _refuse_misspelt("start", arguments)
         cfg = _answered_or_composed(arguments, answer)
         if cfg is not None:
             from ssl_platform.job.running import run_here
 
             run_here(cfg)
     return answer.exit_code
+
+
+def _refuse_misspelt(command: str, arguments: list[str]) -> None:
+    """Refuse a first word that is nearly ``command``; overrides and flags are no words."""
+    word = arguments[0] if arguments else ""
+    if word.isalpha() and get_close_matches(word.lower(), [command], cutoff=0.75):
+        raise ConfigError([f"{word}: no such command; did you mean {command!r}?"])
 
 
 @dataclass

@@ -14,6 +14,8 @@ ANSWERS = {
     "pretrain/swav/quickstrt": "did you mean config=pretrain/swav/quickstart?",
     "resnet18": "did you mean trunk=resnet18?",
     "hello": "write key=value",
+    "strat /my/images": "strat: no such command; did you mean 'start'?",
+    "Start": "Start: no such command; did you mean 'start'?",
     "config=swav": "one of pretrain/swav/fashion_mnist, ",
     "config=pretrain/sela_v2": "one of pretrain/sela_v2/fashion_mnist, ",
     "config=knn": "one of benchmark/knn/folder, ",
