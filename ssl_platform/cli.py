@@ -7,7 +7,6 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from difflib import get_close_matches
 from itertools import chain
 from pathlib import Path
 from typing import Any, NoReturn
@@ -71,20 +70,12 @@ def main(argv: list[str] | None = None) -> int:
             check_working_directory()
             answer.exit_code = start(arguments[1:])
             return answer.exit_code
-        _refuse_misspelt("start", arguments)
         cfg = _answered_or_composed(arguments, answer)
         if cfg is not None:
             from ssl_platform.job.running import run_here
 
             run_here(cfg)
     return answer.exit_code
-
-
-def _refuse_misspelt(command: str, arguments: list[str]) -> None:
-    """Refuse a first word that is nearly ``command``; overrides and flags are no words."""
-    word = arguments[0] if arguments else ""
-    if word.isalpha() and get_close_matches(word.lower(), [command], cutoff=0.75):
-        raise ConfigError([f"{word}: no such command; did you mean {command!r}?"])
 
 
 @dataclass
@@ -127,12 +118,15 @@ def _answered_or_composed(arguments: list[str], answer: Answer) -> Any:
     from omegaconf import OmegaConf
 
     from ssl_platform.config.calls import calls, nameless
+    from ssl_platform.config.hints import no_command
     from ssl_platform.config.shipped import runnable
     from ssl_platform.config.source import Source
 
     if not arguments or {"-h", "--help"} & set(arguments):
         show(_help())
         return None
+    if problem := no_command(arguments[0], ["start"]):
+        raise ConfigError([problem])
     check_working_directory()
     given, overrides = _parsed(arguments)
     flags, config_dirs = _hydra_flags(given), given.config_dir

@@ -170,3 +170,9 @@ def no_override(word: str, configs: Sequence[str], parts: dict[str, list[str]]) 
         return f"did you mean {' or '.join(f'{group}={name}' for group in groups)}?"
     close = get_close_matches(name, configs, n=1, cutoff=0.8)
     return f"did you mean config={close[0]}?" if close else "write key=value"
+
+
+def no_command(word: str, commands: Sequence[str]) -> str:
+    """The problem of a first word that is nearly a command; empty if it is not."""
+    close = get_close_matches(word.lower(), commands, n=1, cutoff=0.75) if word.isalpha() else []
+    return f"{word}: no such command; did you mean {close[0]!r}?" if close else ""
